@@ -1,0 +1,30 @@
+// The Python module: importing it registers the CPU ops; build_info() says what it was built with.
+#include <pybind11/pybind11.h>
+#include <torch/headeronly/version.h>
+
+#define SMNM_TEXT_OF(x) #x
+#define SMNM_TEXT(x) SMNM_TEXT_OF(x)
+
+namespace {
+
+pybind11::dict build_info() {
+  pybind11::dict info;
+  info["compiler"] = __VERSION__;
+  info["cxx_standard"] = static_cast<long>(__cplusplus);
+  info["torch"] = TORCH_VERSION;
+  info["torch_abi"] = SMNM_TEXT(TORCH_TARGET_VERSION);
+#if defined(__x86_64__) && defined(__linux__)
+  info["vector_paths"] = "x86-64-v4, x86-64-v3, baseline";
+#else
+  info["vector_paths"] = "baseline";
+#endif
+  return info;
+}
+
+}  // namespace
+
+PYBIND11_MODULE(_cpu, m) {
+  m.doc() = "CPU kernels of smnm_kernels";
+  m.def("build_info", &build_info,
+        "dict: compiler, C++ standard, torch version and stable-ABI target of this build");
+}

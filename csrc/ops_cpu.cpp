@@ -1,0 +1,237 @@
+// The CPU ops behind torch.ops.smnm, on LibTorch's stable ABI: one build serves torch 2.10 and
+// later. Arguments are checked in Python (smnm_kernels/functional.py), where the type of an error
+// can be chosen.
+#include <torch/csrc/stable/library.h>
+#include <torch/csrc/stable/ops.h>
+#include <torch/csrc/stable/tensor.h>
+
+#include <algorithm>
+#include <numeric>
+#include <optional>
+#include <tuple>
+#include <vector>
+
+#include "noise.h"
+#include "rbn.h"
+#include "select.h"
+#include "simd.h"
+
+namespace smnm {
+namespace {
+
+using torch::headeronly::ScalarType;
+using torch::stable::Tensor;
+
+struct MaskTensors {
+  Tensor visible, ids_keep, ids_restore;
+
+  MaskTensors(const Tensor& like, int64_t batch, int64_t n_tokens, int64_t n_keep)
+      : visible(torch::stable::new_empty(like, {batch, n_tokens}, ScalarType::Bool)),
+        ids_keep(torch::stable::new_empty(like, {batch, n_keep}, ScalarType::Long)),
+        ids_restore(torch::stable::new_empty(like, {batch, n_tokens}, ScalarType::Long)) {}
+
+  bool* visible_row(int64_t row) const {
+    return static_cast<bool*>(visible.data_ptr()) + row * visible.size(1);
+  }
+
+  // `frame` holds the first of `frames` equal frames.
+  void write_row(int64_t row, const bool* frame, int64_t frames = 1) const {
+    const int64_t n = visible.size(1), n_keep = ids_keep.size(1);
+    write_masks(frame, n / frames, n_keep / frames, frames, visible_row(row),
+                static_cast<int64_t*>(ids_keep.data_ptr()) + row * n_keep,
+                static_cast<int64_t*>(ids_restore.data_ptr()) + row * n);
+  }
+
+  std::tuple<Tensor, Tensor, Tensor> tuple() const { return {visible, ids_keep, ids_restore}; }
+};
+
+const int64_t* int64_data(const Tensor& contiguous) {
+  return static_cast<const int64_t*>(contiguous.data_ptr());
+}
+
+int64_t seed_value(const std::optional<Tensor>& seed_tensor, int64_t seed) {
+  return seed_tensor ? *int64_data(*seed_tensor) : seed;
+}
+
+Grid parse_grid(const std::vector<int64_t>& grid) { return {grid[0], grid[1], grid[2]}; }
+
+NoiseTable parse_table(const std::vector<int64_t>& torus, const Tensor& taps, const Tensor& pairs,
+                       const Tensor& scale, const Tensor& quantiles) {
+  return {parse_grid(torus),
+          static_cast<const int16_t*>(taps.data_ptr()),
+          static_cast<const int16_t*>(pairs.data_ptr()),
+          static_cast<const float*>(scale.data_ptr()),
+          pairs.size(0),
+          static_cast<const int16_t*>(quantiles.data_ptr())};
+}
+
+// Calls body(sample id, row, field, scale) for every sample, on torch's threads.
+template <class Body>
+void for_each_field(const Tensor& sample_ids, int64_t seed, const Grid& grid,
+                    const NoiseTable& table, const Body& body) {
+  const int64_t* ids = int64_data(sample_ids);
+  torch::stable::parallel_for(0, sample_ids.numel(), 1, [&](int64_t begin, int64_t end) {
+    NoiseMaker maker(grid, table);
+    std::vector<int32_t> field(grid.size() + kLanes);
+    for (int64_t row = begin; row < end; ++row) {
+      const float scale = maker.make(seed, ids[row], field.data());
+      body(row, field.data(), scale);
+    }
+  });
+}
+
+Tensor noise(const Tensor& sample_ids, const std::optional<Tensor>& seed_tensor, int64_t seed,
+             const std::vector<int64_t>& grid, const std::vector<int64_t>& torus,
+             const Tensor& taps, const Tensor& pairs, const Tensor& scale,
+             const Tensor& quantiles) {
+  const Tensor ids = torch::stable::contiguous(sample_ids);
+  const Grid sides = parse_grid(grid);
+  Tensor out =
+      torch::stable::new_empty(ids, {ids.numel(), sides.t, sides.h, sides.w}, ScalarType::Float);
+  auto* values = static_cast<float*>(out.data_ptr());
+  for_each_field(ids, seed_value(seed_tensor, seed), sides,
+                 parse_table(torus, taps, pairs, scale, quantiles),
+                 [&](int64_t row, const int32_t* field, float unit) {
+                   float* to = values + row * sides.size();
+                   for (int64_t i = 0; i < sides.size(); ++i) {
+                     to[i] = static_cast<float>(field[i]) * unit;
+                   }
+                 });
+  return out;
+}
+
+std::tuple<Tensor, Tensor, Tensor> noise_masks(const Tensor& sample_ids,
+                                               const std::optional<Tensor>& seed_tensor,
+                                               int64_t seed, const std::vector<int64_t>& grid,
+                                               const std::vector<int64_t>& torus,
+                                               const Tensor& taps, const Tensor& pairs,
+                                               const Tensor& scale, const Tensor& quantiles,
+                                               int64_t n_keep, int64_t frames) {
+  const Tensor ids = torch::stable::contiguous(sample_ids);
+  const Grid sides = parse_grid(grid);
+  const MaskTensors out(ids, ids.numel(), frames * sides.size(), n_keep);
+  for_each_field(ids, seed_value(seed_tensor, seed), sides,
+                 parse_table(torus, taps, pairs, scale, quantiles),
+                 [&](int64_t row, const int32_t* field, float) {
+                   bool* visible = out.visible_row(row);
+                   select_largest(field, sides.size(), n_keep / frames, visible);
+                   out.write_row(row, visible, frames);
+                 });
+  return out.tuple();
+}
+
+// The order of torch.sort: -0 equals 0, NaN is above everything.
+template <class Float, class Bits>
+Bits ordered(Float value) {
+  if (value != value) return std::numeric_limits<Bits>::max();
+  if (value == 0) return 0;
+  Bits bits;
+  std::memcpy(&bits, &value, sizeof(bits));
+  return bits < 0 ? static_cast<Bits>(std::numeric_limits<Bits>::min() - bits) : bits;
+}
+
+template <class Float, class Bits>
+void threshold_rows(const Tensor& noise, const MaskTensors& out) {
+  const auto* values = static_cast<const Float*>(noise.data_ptr());
+  const int64_t n = noise.size(1), n_keep = out.ids_keep.size(1);
+  torch::stable::parallel_for(0, noise.size(0), 1, [&](int64_t begin, int64_t end) {
+    std::vector<Bits> keys(n);
+    for (int64_t row = begin; row < end; ++row) {
+      for (int64_t i = 0; i < n; ++i) keys[i] = ordered<Float, Bits>(values[row * n + i]);
+      bool* visible = out.visible_row(row);
+      select_largest(keys.data(), n, n_keep, visible);
+      out.write_row(row, visible);
+    }
+  });
+}
+
+// `noise` is float32 or float64 [B, N].
+std::tuple<Tensor, Tensor, Tensor> threshold(const Tensor& noise, int64_t n_keep) {
+  const Tensor values = torch::stable::contiguous(noise);
+  const MaskTensors out(values, values.size(0), values.size(1), n_keep);
+  if (values.scalar_type() == ScalarType::Double) {
+    threshold_rows<double, int64_t>(values, out);
+  } else {
+    threshold_rows<float, int32_t>(values, out);
+  }
+  return out.tuple();
+}
+
+std::tuple<Tensor, Tensor, Tensor> rbn_masks(
+    const Tensor& sample_ids, const std::optional<Tensor>& seed_tensor, int64_t seed,
+    const std::vector<int64_t>& grid, int64_t n_keep, int64_t n_candidates,
+    const std::vector<int64_t>& windows, const std::vector<int64_t>& weights, bool random_ties) {
+  const Tensor contiguous_ids = torch::stable::contiguous(sample_ids);
+  const int64_t* ids = int64_data(contiguous_ids);
+  const int64_t batch = contiguous_ids.numel();
+  const int64_t n = grid[1] * grid[2];
+  const MaskTensors out(contiguous_ids, batch, n, n_keep);
+  seed = seed_value(seed_tensor, seed);
+  const auto bank_of = [&](int64_t row) {  // floor division
+    return ids[row] / n_candidates - (ids[row] % n_candidates < 0);
+  };
+  // Samples of one bank share one run, wherever they stand in the batch.
+  std::vector<int64_t> rows(batch), starts;
+  std::iota(rows.begin(), rows.end(), 0);
+  std::sort(rows.begin(), rows.end(), [&](int64_t a, int64_t b) { return ids[a] < ids[b]; });
+  for (int64_t i = 0; i < batch; ++i) {
+    if (i == 0 || bank_of(rows[i]) != bank_of(rows[i - 1])) starts.push_back(i);
+  }
+  const auto n_banks = static_cast<int64_t>(starts.size());
+  starts.push_back(batch);
+  torch::stable::parallel_for(0, n_banks, 1, [&](int64_t begin, int64_t end) {
+    RbnBank runner(grid[1], grid[2], n_candidates, n_keep, {windows, weights, random_ties});
+    std::vector<uint8_t> visible(n_candidates * n);
+    auto* masks = reinterpret_cast<bool*>(visible.data());
+    for (int64_t b = begin; b < end; ++b) {
+      const int64_t bank = bank_of(rows[starts[b]]);
+      runner.run(runner.draw_order(seed, bank), seed, bank, masks);
+      for (int64_t i = starts[b]; i < starts[b + 1]; ++i) {
+        out.write_row(rows[i], masks + (ids[rows[i]] - bank * n_candidates) * n);
+      }
+    }
+  });
+  return out.tuple();
+}
+
+// Row g of `order` (int64) is bank g.
+Tensor rbn_bank(const Tensor& order, const std::optional<Tensor>& seed_tensor, int64_t seed,
+                const std::vector<int64_t>& grid, int64_t n_keep, int64_t n_candidates,
+                const std::vector<int64_t>& windows, const std::vector<int64_t>& weights,
+                bool random_ties) {
+  const Tensor orders = torch::stable::contiguous(order);
+  const int64_t n = grid[1] * grid[2];
+  Tensor out =
+      torch::stable::new_empty(orders, {orders.size(0), n_candidates, n}, ScalarType::Bool);
+  auto* visible = static_cast<bool*>(out.data_ptr());
+  seed = seed_value(seed_tensor, seed);
+  torch::stable::parallel_for(0, orders.size(0), 1, [&](int64_t begin, int64_t end) {
+    RbnBank runner(grid[1], grid[2], n_candidates, n_keep, {windows, weights, random_ties});
+    for (int64_t bank = begin; bank < end; ++bank) {
+      runner.run(int64_data(orders) + bank * n, seed, bank, visible + bank * n_candidates * n);
+    }
+  });
+  return out;
+}
+
+}  // namespace
+}  // namespace smnm
+
+// What the Python kernels of smnm_kernels/ops.py call with the integers of a noise table.
+STABLE_TORCH_LIBRARY_FRAGMENT(smnm, m) {
+  m.def(
+      "noise_from_table(Tensor sample_ids, Tensor? seed_tensor, int seed, int[] grid, int[] torus, "
+      "Tensor taps, Tensor pairs, Tensor scale, Tensor quantiles) -> Tensor");
+  m.def(
+      "noise_masks_from_table(Tensor sample_ids, Tensor? seed_tensor, int seed, int[] grid, "
+      "int[] torus, Tensor taps, Tensor pairs, Tensor scale, Tensor quantiles, int n_keep, "
+      "int frames) -> (Tensor, Tensor, Tensor)");
+}
+
+STABLE_TORCH_LIBRARY_IMPL(smnm, CPU, m) {
+  m.impl("noise_from_table", TORCH_BOX(&smnm::noise));
+  m.impl("noise_masks_from_table", TORCH_BOX(&smnm::noise_masks));
+  m.impl("threshold", TORCH_BOX(&smnm::threshold));
+  m.impl("rbn_masks", TORCH_BOX(&smnm::rbn_masks));
+  m.impl("rbn_bank", TORCH_BOX(&smnm::rbn_bank));
+}

@@ -1,0 +1,37 @@
+// One source for every x86-64: functions marked SMNM_CLONES are compiled for AVX-512, AVX2 and the
+// baseline, and the loader picks. All arithmetic is exact, so the clones agree bit for bit.
+#pragma once
+
+#include <cstdint>
+#include <cstring>
+
+#if defined(__x86_64__) && defined(__linux__) && defined(__GNUC__)
+#define SMNM_CLONES __attribute__((target_clones("arch=x86-64-v4", "arch=x86-64-v3", "default")))
+#else
+#define SMNM_CLONES
+#endif
+#define SMNM_INLINE inline __attribute__((always_inline))
+
+namespace smnm {
+
+constexpr int kLanes = 16;
+typedef float FloatLanes __attribute__((vector_size(kLanes * sizeof(float))));
+typedef int32_t IntLanes __attribute__((vector_size(kLanes * sizeof(int32_t))));
+
+constexpr int64_t round_up(int64_t n, int64_t multiple) {
+  return (n + multiple - 1) / multiple * multiple;
+}
+
+template <class Lanes, class T>
+SMNM_INLINE Lanes load(const T* from) {
+  Lanes lanes;
+  std::memcpy(&lanes, from, sizeof(Lanes));
+  return lanes;
+}
+
+template <class Lanes, class T>
+SMNM_INLINE void store(T* to, const Lanes& lanes) {
+  std::memcpy(to, &lanes, sizeof(Lanes));
+}
+
+}  // namespace smnm

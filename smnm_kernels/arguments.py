@@ -1,0 +1,128 @@
+"""Checks of what callers pass. Every message names the argument, what came and what is allowed."""
+
+from __future__ import annotations
+
+import math
+import numbers
+from collections.abc import Sequence
+from decimal import Decimal
+from fractions import Fraction
+from functools import lru_cache
+
+import torch
+from torch import Tensor
+
+Grid = tuple[int, int, int]
+
+#: Token indices fit 32 bits in the kernels, and a grid this large is a mistake anyway.
+MAX_TOKENS = 2**30
+
+
+def parse_grid(grid: Sequence[int]) -> Grid:
+    """(T, H, W) as ints, each at least 1."""
+    allowed = f"grid must be three positive ints (T, H, W) with T*H*W <= {MAX_TOKENS}"
+    if isinstance(grid, (str, bytes)) or not hasattr(grid, "__len__"):
+        raise TypeError(f"{allowed}, got {grid!r}")
+    if len(grid) != 3:
+        raise ValueError(f"{allowed}, got {len(grid)} values: {tuple(grid)!r}")
+    if not all(is_int(n) for n in grid):
+        raise TypeError(f"{allowed}, got {tuple(grid)!r}")
+    sides = tuple(int(n) for n in grid)
+    if min(sides) < 1 or math.prod(sides) > MAX_TOKENS:
+        raise ValueError(f"{allowed}, got {sides!r}")
+    return sides  # type: ignore[return-value]
+
+
+def parse_n_keep(
+    n_tokens: int, mask_ratio: float | None, n_keep: int | None, frames: int = 1
+) -> int:
+    """Visible tokens per sample: floor(N * (1 - ratio)) on the decimal ratio as written.
+
+    1000 tokens at 0.9 keep 100, where binary floating point would keep 99. With ``frames`` > 1
+    one mask of N/frames tokens is repeated, so the rounding is per frame and the result is a
+    multiple of ``frames``.
+    """
+    if (mask_ratio is None) == (n_keep is None):
+        came = "neither" if n_keep is None else f"mask_ratio={mask_ratio!r} and n_keep={n_keep!r}"
+        raise ValueError(f"exactly one of mask_ratio and n_keep must be given, got {came}")
+    if n_keep is not None:
+        if not is_int(n_keep):
+            raise TypeError(f"n_keep must be an int, got {n_keep!r}")
+        if not 1 <= n_keep <= n_tokens:
+            raise ValueError(f"n_keep must be in [1, {n_tokens}] for this grid, got {n_keep}")
+        if n_keep % frames:
+            raise ValueError(
+                f"n_keep must be a multiple of the {frames} frames of the tube, got {n_keep}"
+            )
+        return int(n_keep)
+    ratio = parse_ratio(mask_ratio)
+    kept = frames * math.floor(n_tokens // frames * (1 - ratio))
+    if kept == 0:
+        raise ValueError(
+            f"mask_ratio={mask_ratio!r} leaves no visible token of {n_tokens // frames}; "
+            f"use at most {1 - Fraction(1, n_tokens // frames)} or give n_keep"
+        )
+    return kept
+
+
+@lru_cache(maxsize=256, typed=True)
+def parse_ratio(mask_ratio: float | None) -> Fraction:
+    """The ratio as the decimal the caller wrote, in [0, 1)."""
+    if isinstance(mask_ratio, bool) or not isinstance(mask_ratio, (numbers.Real, Decimal)):
+        raise TypeError(f"mask_ratio must be a real number in [0, 1), got {mask_ratio!r}")
+    try:
+        # str() of a float is its shortest decimal: what was typed. A Fraction is exact already.
+        exact = mask_ratio if isinstance(mask_ratio, Fraction) else Fraction(str(mask_ratio))
+    except ValueError:  # nan, inf
+        exact = Fraction(-1)
+    if not 0 <= exact < 1:
+        raise ValueError(f"mask_ratio must be in [0, 1), got {mask_ratio!r}")
+    return Fraction(exact)
+
+
+def check_sample_ids(sample_ids: Tensor) -> None:
+    """int64 [B]."""
+    if not isinstance(sample_ids, Tensor):
+        raise TypeError(f"sample_ids must be an int64 tensor [B], got {type(sample_ids).__name__}")
+    if sample_ids.dtype != torch.int64:
+        raise TypeError(f"sample_ids must have dtype torch.int64, got {sample_ids.dtype}")
+    if sample_ids.dim() != 1:
+        raise ValueError(f"sample_ids must have shape [B], got {list(sample_ids.shape)}")
+
+
+def parse_seed(seed: int | Tensor, device: torch.device) -> tuple[Tensor | None, int]:
+    """(None, value) for an int, (tensor, 0) for a one-element int64 tensor read on its device."""
+    if isinstance(seed, Tensor):
+        if seed.dtype != torch.int64 or seed.numel() != 1:
+            raise TypeError(
+                "seed must be an int or a one-element int64 tensor, "
+                f"got {seed.dtype} of shape {list(seed.shape)}"
+            )
+        if seed.device != device:
+            raise ValueError(f"seed must be on the device of the work, {device}, got {seed.device}")
+        return seed, 0
+    if not is_int(seed):
+        raise TypeError(f"seed must be an int or a one-element int64 tensor, got {seed!r}")
+    if not -(2**63) <= seed < 2**63:
+        raise ValueError(f"seed must fit in 64 bits, [-2**63, 2**63), got {seed}")
+    return None, int(seed)
+
+
+def check_noise(noise: Tensor) -> None:
+    """Floating point [B, ...] with at least one token."""
+    if not isinstance(noise, Tensor):
+        raise TypeError(f"noise must be a floating-point tensor, got {type(noise).__name__}")
+    if not noise.dtype.is_floating_point:
+        raise TypeError(f"noise must be floating point, got {noise.dtype}")
+    if noise.dim() < 2 or 0 in noise.shape[1:]:
+        raise ValueError(f"noise must have shape [B, T, H, W] or [B, N], got {list(noise.shape)}")
+
+
+def parse_flag(name: str, value: bool) -> bool:
+    if not isinstance(value, bool):
+        raise TypeError(f"{name} must be True or False, got {value!r}")
+    return value
+
+
+def is_int(value: object) -> bool:
+    return isinstance(value, numbers.Integral) and not isinstance(value, bool)

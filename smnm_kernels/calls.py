@@ -1,0 +1,127 @@
+"""From the arguments of a public function to those of its op: checked, canonical, in op order.
+
+The public functions (``functional``) and their twins in ``reference`` both start here, so a wrong
+argument fails in the same way whichever runs, before any work.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+
+import torch
+from torch import Tensor
+
+from .arguments import (
+    Grid,
+    check_noise,
+    check_sample_ids,
+    parse_flag,
+    parse_grid,
+    parse_n_keep,
+    parse_seed,
+)
+from .noise_table import Color, Sigma, parse_color, parse_sigma
+from .rbn_arguments import RbnRule, check_order, parse_n_candidates, parse_rbn_rule
+
+SeedCall = tuple[Tensor | None, int]
+NoiseCall = tuple[Tensor, Tensor | None, int, Grid, str, list[float]]
+RbnCall = tuple[Tensor, Tensor | None, int, Grid, int, int, list[int], list[int], bool]
+
+
+def noise_call(
+    sample_ids: Tensor, grid: Sequence[int], color: Color, sigma: Sigma, seed: int | Tensor
+) -> NoiseCall:
+    """(sample_ids, seed_tensor, seed, grid, color, sigma)."""
+    check_sample_ids(sample_ids)
+    color = parse_color(color)
+    return (
+        sample_ids,
+        *parse_seed(seed, sample_ids.device),
+        parse_grid(grid),
+        color,
+        parse_sigma(color, sigma),
+    )
+
+
+def noise_masks_call(
+    sample_ids: Tensor,
+    grid: Sequence[int],
+    color: Color,
+    mask_ratio: float | None,
+    n_keep: int | None,
+    sigma: Sigma,
+    tube: bool,
+    seed: int | Tensor,
+) -> tuple[Tensor, Tensor | None, int, Grid, str, list[float], int, bool]:
+    """(sample_ids, seed_tensor, seed, grid, color, sigma, n_keep, tube)."""
+    call = noise_call(sample_ids, grid, color, sigma, seed)
+    sides, tube = call[3], parse_flag("tube", tube)
+    frames = sides[0] if tube else 1
+    return (*call, parse_n_keep(math.prod(sides), mask_ratio, n_keep, frames), tube)
+
+
+def threshold_call(
+    noise: Tensor, mask_ratio: float | None, n_keep: int | None
+) -> tuple[Tensor, int]:
+    """(noise as float32 or float64 [B, N], n_keep)."""
+    check_noise(noise)
+    # 16-bit floats embed exactly in float32.
+    flat = (noise if noise.dtype == torch.float64 else noise.float()).flatten(1)
+    return flat, parse_n_keep(flat.shape[1], mask_ratio, n_keep)
+
+
+def rbn_masks_call(
+    sample_ids: Tensor,
+    grid: Sequence[int],
+    mask_ratio: float | None,
+    n_keep: int | None,
+    n_candidates: int | None,
+    windows: Sequence[int],
+    weights: Sequence[float],
+    tie_break: str,
+    seed: int | Tensor,
+) -> RbnCall:
+    """(sample_ids, seed_tensor, seed, grid, n_keep, n_candidates, windows, weights, ties)."""
+    check_sample_ids(sample_ids)
+    sides, rule = parse_grid(grid), parse_rbn_rule(grid, windows, weights, tie_break)
+    n_keep = parse_n_keep(math.prod(sides), mask_ratio, n_keep)
+    return _rbn_call(sample_ids, sides, n_keep, n_candidates, rule, seed)
+
+
+def rbn_bank_call(
+    order: Tensor,
+    n_candidates: int,
+    n_keep: int,
+    grid: Sequence[int],
+    windows: Sequence[int],
+    weights: Sequence[float],
+    tie_break: str,
+    seed: int | Tensor,
+) -> RbnCall:
+    """As ``rbn_masks_call``, with int64 orders [G, N] first."""
+    sides, rule = parse_grid(grid), parse_rbn_rule(grid, windows, weights, tie_break)
+    n_keep = parse_n_keep(math.prod(sides), None, n_keep)
+    check_order(order, math.prod(sides))
+    return _rbn_call(order.long(), sides, n_keep, n_candidates, rule, seed)
+
+
+def _rbn_call(
+    first: Tensor,
+    sides: Grid,
+    n_keep: int,
+    n_candidates: int | None,
+    rule: RbnRule,
+    seed: int | Tensor,
+) -> RbnCall:
+    n_candidates = parse_n_candidates(n_candidates, math.prod(sides), n_keep)
+    return (
+        first,
+        *parse_seed(seed, first.device),
+        sides,
+        n_keep,
+        n_candidates,
+        list(rule.windows),
+        list(rule.weights),
+        rule.random_ties,
+    )

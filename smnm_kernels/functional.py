@@ -1,0 +1,155 @@
+"""The public functions: arguments checked, then one op."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+import torch
+from torch import Tensor
+
+from .calls import noise_call, noise_masks_call, rbn_bank_call, rbn_masks_call, threshold_call
+from .masks import Masks
+from .noise_table import Color, Sigma
+
+
+def noise(
+    sample_ids: Tensor,
+    grid: Sequence[int],
+    color: Color,
+    *,
+    sigma: Sigma = None,
+    seed: int | Tensor = 0,
+) -> Tensor:
+    """Colored noise: a window of an endless stationary field of unit variance for each sample.
+
+    ``red = G(s)*w``, ``blue = w - G(s)*w``, ``green = G(s1)*w - G(s2)*w`` for white noise w and
+    normalised Gaussians G, in two dimensions (H, W) where T = 1 and in three otherwise. Each
+    sample depends on ``(seed, sample id, grid, color, sigma)`` alone.
+
+    Args:
+        sample_ids: int64 [B], any values; their device does the work.
+        grid: (T, H, W) patches.
+        color: "white", "red", "blue" or "green".
+        sigma: standard deviation of the Gaussian, in patches, at most 8. For red and blue a number
+            or a (low, high) range to draw each sample's from, by default (0.5, 2). For green a
+            pair of those with sigma1 < sigma2, or a preset: "variant-1" to "variant-5" (the
+            paper's Table A.1; 5 is the default) or "main-text". Drawn values come from 32 equally
+            spaced levels.
+        seed: int, or int64 tensor of one element read on the device.
+
+    Returns:
+        float32 [B, T, H, W]: exactly the field that ``noise_masks`` thresholds.
+
+    Raises:
+        TypeError, ValueError: naming the argument, before any work.
+
+    Source: Bhowmik et al., "Structured-Noise Masked Modeling for Video, Audio and Beyond", 2025.
+    """
+    return torch.ops.smnm.noise(*noise_call(sample_ids, grid, color, sigma, seed))
+
+
+def threshold(
+    noise: Tensor, mask_ratio: float | None = None, *, n_keep: int | None = None
+) -> Masks:
+    """The largest values of each sample are visible (the paper's Algorithm 2).
+
+    Args:
+        noise: floating point [B, T, H, W] or [B, N]. Ties go to the lower token index; -0 equals
+            0, and NaN counts as larger than any number, as in ``torch.sort``.
+        mask_ratio: share masked, in [0, 1): ``floor(N * (1 - mask_ratio))`` of the decimal ratio
+            as written are visible.
+        n_keep: visible tokens, in [1, N], instead of ``mask_ratio``.
+    """
+    return Masks(*torch.ops.smnm.threshold(*threshold_call(noise, mask_ratio, n_keep)))
+
+
+def noise_masks(
+    sample_ids: Tensor,
+    grid: Sequence[int],
+    color: Color,
+    mask_ratio: float | None = None,
+    *,
+    n_keep: int | None = None,
+    sigma: Sigma = None,
+    tube: bool = False,
+    freq_major: bool = False,
+    seed: int | Tensor = 0,
+) -> Masks:
+    """``threshold(noise(...), mask_ratio)`` in one op, bit for bit.
+
+    Args:
+        sample_ids, grid, color, sigma, seed: as for ``noise``.
+        mask_ratio, n_keep: as for ``threshold``; exactly one of them.
+        tube: draw one two-dimensional mask and repeat it over T. The count is then exact per
+            frame, T * floor(H*W*(1 - mask_ratio)), and ``n_keep`` must be a multiple of T.
+        freq_major: count tokens along W first, (t*W + x)*H + y, for audio models that flatten
+            their spectrogram frequency-major.
+    """
+    call = noise_masks_call(sample_ids, grid, color, mask_ratio, n_keep, sigma, tube, seed)
+    masks = Masks(*torch.ops.smnm.noise_masks(*call))
+    return masks.freq_major(call[3]) if freq_major else masks
+
+
+def rbn_masks(
+    sample_ids: Tensor,
+    grid: Sequence[int],
+    mask_ratio: float | None = None,
+    *,
+    n_keep: int | None = None,
+    n_candidates: int | None = None,
+    windows: Sequence[int] = (3, 5),
+    weights: Sequence[float] = (0.4, 0.4, 0.1, 0.1),
+    tie_break: str = "first",
+    freq_major: bool = False,
+    seed: int | Tensor = 0,
+) -> Masks:
+    """Regularized blue noise: masks that spread their visible patches by competing for positions.
+
+    Sample s is mask s mod K of bank s div K; the K masks of a bank are made together by Algorithm 1
+    in the bank's own random order. Positions are visited in that order; each goes to the mask whose
+    visible patches are fewest on the lines through it.
+
+    Args:
+        sample_ids, mask_ratio, n_keep, freq_major, seed: as for ``noise_masks``.
+        grid: (1, H, W); a spectrogram is time-major, H = time and W = mel band.
+        n_candidates: K, masks per bank. Default N // n_keep, at least 2: then no position is
+            visible in two masks of a bank (5 at ratio 0.8, 4 at 0.75).
+        windows: odd window sizes; a patch counts once for each window that reaches it.
+        weights: of the horizontal, vertical, main and second diagonal line; decimals with at most
+            three places.
+        tie_break: "first" gives ties to the lowest mask (the algorithm as printed), which leaves
+            the last mask of a bank the most clustered; "random" to any of the tied, which makes
+            all masks of a bank alike.
+    """
+    call = rbn_masks_call(
+        sample_ids, grid, mask_ratio, n_keep, n_candidates, windows, weights, tie_break, seed
+    )
+    masks = Masks(*torch.ops.smnm.rbn_masks(*call))
+    return masks.freq_major(call[3]) if freq_major else masks
+
+
+def rbn_bank(
+    order: Tensor,
+    n_candidates: int,
+    n_keep: int,
+    grid: Sequence[int],
+    *,
+    windows: Sequence[int] = (3, 5),
+    weights: Sequence[float] = (0.4, 0.4, 0.1, 0.1),
+    tie_break: str = "first",
+    seed: int | Tensor = 0,
+) -> Tensor:
+    """Algorithm 1 with given orders: the K masks of each bank.
+
+    Args:
+        order: integer [G, N], each row a permutation of the positions.
+        n_candidates: K. With K * n_keep > N the order is swept again until all masks are full.
+        n_keep: visible tokens of every mask.
+        grid, windows, weights, tie_break: as for ``rbn_masks``.
+        seed: only used by ``tie_break="random"``, where row g draws as bank g.
+
+    Returns:
+        bool [G, K, N], True = visible.
+    """
+    call = rbn_bank_call(order, n_candidates, n_keep, grid, windows, weights, tie_break, seed)
+    return torch.ops.smnm.rbn_bank(*call)

@@ -1,0 +1,64 @@
+"""The result type of every mask function."""
+
+from __future__ import annotations
+
+from typing import NamedTuple
+
+import torch
+from torch import Tensor
+
+
+class Masks(NamedTuple):
+    """Which tokens of each sample are visible, in the three forms training code asks for.
+
+    A NamedTuple, so it is a pytree: it crosses ``torch.compile``, ``.to()`` maps and collate
+    functions like any tuple. Token indices are row-major over the grid, ``(t*H + y)*W + x``.
+    Every row has exactly the same number of visible tokens.
+    """
+
+    #: bool [B, N], True = visible (goes to the encoder).
+    visible: Tensor
+    #: int64 [B, n_keep], indices of the visible tokens, ascending.
+    ids_keep: Tensor
+    #: int64 [B, N], the inverse of the order [visible ascending, masked ascending]:
+    #: ``cat([x_visible, mask_tokens], 1).gather(1, ids_restore)`` puts tokens back.
+    ids_restore: Tensor
+
+    @property
+    def masked(self) -> Tensor:
+        """bool [B, N], True = masked (VideoMAE's and Hugging Face's ``bool_masked_pos``)."""
+        return ~self.visible
+
+    @property
+    def n_keep(self) -> int:
+        """Visible tokens in every row."""
+        return self.ids_keep.shape[1]
+
+    @property
+    def ids_masked(self) -> Tensor:
+        """int64 [B, N - n_keep], indices of the masked tokens, ascending."""
+        tokens = torch.arange(self.visible.shape[1], device=self.visible.device)
+        in_order = torch.empty_like(self.ids_restore)
+        in_order.scatter_(1, self.ids_restore, tokens.expand_as(self.ids_restore))
+        return in_order[:, self.n_keep :]
+
+    @classmethod
+    def from_visible(cls, visible: Tensor, n_keep: int) -> Masks:
+        """Masks from bool ``visible`` [B, N] in which every row shows exactly ``n_keep`` tokens.
+
+        The count is the caller's promise: checking it would read the device.
+        """
+        tokens = torch.arange(visible.shape[1], device=visible.device).expand_as(visible)
+        visible_before = visible.cumsum(1) - visible.long()
+        ids_restore = torch.where(visible, visible_before, n_keep + tokens - visible_before)
+        in_order = torch.empty_like(ids_restore).scatter_(1, ids_restore, tokens)
+        return cls(visible, in_order[:, :n_keep].contiguous(), ids_restore)
+
+    def freq_major(self, grid: tuple[int, int, int]) -> Masks:
+        """The same masks with tokens counted mel band first, ``(t*W + x)*H + y``.
+
+        For audio models that flatten the spectrogram frequency-major (CAV-MAE, M2D, Hugging
+        Face AST). ``grid`` is the time-major (T, H = time, W = mel) grid the masks were made on.
+        """
+        visible = self.visible.unflatten(1, tuple(grid)).transpose(2, 3).flatten(1)
+        return Masks.from_visible(visible, self.n_keep)

@@ -1,0 +1,99 @@
+"""Checks of the R-BN arguments, and the scoring rule in the integers that scores compare in."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from fractions import Fraction
+from functools import lru_cache
+
+import torch
+from torch import Tensor
+
+from .arguments import is_int, parse_grid
+
+#: Scores are sums of thousandths in int32, with headroom for the kernels' "full" marker.
+MAX_SCORE = 2**28
+MAX_CANDIDATES = 1024
+TIE_BREAKS = ("first", "random")
+
+
+@dataclass(frozen=True)
+class RbnRule:
+    """How Algorithm 1 scores a position for a mask and which of tied masks gets it."""
+
+    #: Odd window sizes (the paper's Delta).
+    windows: tuple[int, ...]
+    #: Thousandths for horizontal, vertical, main diagonal, second diagonal.
+    weights: tuple[int, int, int, int]
+    random_ties: bool
+
+
+def parse_rbn_rule(
+    grid: Sequence[int], windows: Sequence[int], weights: Sequence[float], tie_break: str
+) -> RbnRule:
+    sides = parse_grid(grid)
+    if sides[0] != 1:
+        raise ValueError(f"grid for R-BN must be two-dimensional, (1, H, W), got {sides}")
+    odd = "windows must be a non-empty sequence of odd positive ints"
+    if isinstance(windows, (str, int)) or len(windows) == 0 or not all(is_int(w) for w in windows):
+        raise ValueError(f"{odd}, got {windows!r}")
+    if any(w < 1 or w % 2 == 0 for w in windows):
+        raise ValueError(f"{odd}, got {tuple(windows)!r}")
+    if isinstance(weights, (str, int, float)) or len(weights) != 4:
+        raise ValueError(
+            "weights must be four numbers (horizontal, vertical, main diagonal, second diagonal), "
+            f"got {weights!r}"
+        )
+    thousandths = tuple(_thousandths(weight) for weight in weights)
+    largest = sum((w - 1) * sum(thousandths) for w in windows)
+    if largest > MAX_SCORE:
+        raise ValueError(
+            f"weights and windows must keep the largest score at most {MAX_SCORE // 1000}, "
+            f"got {largest / 1000:g} from windows={tuple(windows)!r}, weights={tuple(weights)!r}"
+        )
+    if tie_break not in TIE_BREAKS:
+        raise ValueError(f"tie_break must be one of {', '.join(TIE_BREAKS)}, got {tie_break!r}")
+    return RbnRule(tuple(int(w) for w in windows), thousandths, tie_break == "random")
+
+
+@lru_cache(maxsize=256)
+def _thousandths(weight: float) -> int:
+    complaint = "weights must be non-negative decimals with at most three places"
+    try:
+        exact = 1000 * Fraction(str(weight))
+    except ValueError:
+        raise ValueError(f"{complaint}, got {weight!r}") from None
+    if exact < 0 or exact.denominator != 1:
+        raise ValueError(f"{complaint}, got {weight!r}")
+    return int(exact)
+
+
+def parse_n_candidates(n_candidates: int | None, n_tokens: int, n_keep: int) -> int:
+    """K; by default as many masks as fit without sharing a position, at least 2."""
+    if n_candidates is None:
+        return min(max(2, n_tokens // n_keep), MAX_CANDIDATES)
+    if not is_int(n_candidates):
+        raise TypeError(f"n_candidates must be an int, got {n_candidates!r}")
+    if not 1 <= n_candidates <= MAX_CANDIDATES:
+        raise ValueError(f"n_candidates must be in [1, {MAX_CANDIDATES}], got {n_candidates}")
+    return int(n_candidates)
+
+
+def check_order(order: Tensor, n_tokens: int) -> None:
+    """Integer [G, N], each row a permutation of 0..N-1.
+
+    Reading the rows makes the host wait for the device; orders are made outside training steps.
+    """
+    complaint = f"order must be an integer tensor [G, {n_tokens}] of permutations of its positions"
+    if not isinstance(order, Tensor):
+        raise TypeError(f"{complaint}, got {type(order).__name__}")
+    if order.dtype not in (torch.int64, torch.int32, torch.int16, torch.uint8, torch.int8):
+        raise TypeError(f"{complaint}, got {order.dtype}")
+    if order.dim() != 2 or order.shape[1] != n_tokens:
+        raise ValueError(f"{complaint}, got shape {list(order.shape)}")
+    in_order = torch.arange(n_tokens, device=order.device)
+    wrong = (order.long().sort(dim=1).values != in_order).any(dim=1)
+    if wrong.any():
+        row = int(wrong.nonzero()[0])
+        raise ValueError(f"{complaint}, but row {row} is not a permutation")

@@ -1,0 +1,120 @@
+"""The module a training loop holds: an endless stream of masks."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+
+import torch
+from torch import Tensor, nn
+
+from .arguments import is_int, parse_grid, parse_seed
+from .functional import noise_masks, rbn_masks
+from .masks import Masks
+
+#: Each kind as the function that draws it and what it fixes of its parameters. A two-dimensional
+#: kind draws one (1, H, W) mask and repeats it over T.
+KINDS: dict[str, tuple[Callable[..., Masks], dict[str, object]]] = {
+    "random": (noise_masks, {"color": "white"}),
+    "tube": (noise_masks, {"color": "white", "tube": True}),
+    "rbn": (rbn_masks, {}),
+    **{
+        f"{color}{dims}": (noise_masks, {"color": color, "tube": dims == "2d"})
+        for color in ("red", "blue", "green")
+        for dims in ("2d", "3d")
+    },
+}
+
+
+class MaskSampler(nn.Module):
+    """Draws the next masks of one seed's endless stream.
+
+    Sample number i of the stream is the mask with sample id i, whatever the batch sizes. In an
+    initialized ``torch.distributed`` group, each call takes one batch per rank, in rank order, so
+    the ranks together draw what one process with the whole batch would.
+
+    The state is two int64 buffers, ``seed`` and ``next_id`` (samples drawn so far by all ranks):
+    ``.to()``, ``state_dict()`` and CUDA graphs work as for any module, and a sampler resumed from
+    a state dict goes on where the stream stopped.
+
+    Args:
+        kind: "random", "tube", "red2d", "red3d", "blue2d", "blue3d", "green2d", "green3d", "rbn".
+        grid: (T, H, W) patches.
+        mask_ratio: share masked, in [0, 1); or give ``n_keep``.
+        seed: names the stream.
+        parameters: what ``noise_masks`` (``sigma``) or ``rbn_masks`` (``n_candidates``,
+            ``windows``, ``weights``, ``tie_break``) take beyond that, and ``freq_major``.
+    """
+
+    seed: Tensor
+    next_id: Tensor
+
+    def __init__(
+        self,
+        kind: str,
+        grid: Sequence[int],
+        mask_ratio: float | None = None,
+        *,
+        n_keep: int | None = None,
+        seed: int = 0,
+        **parameters: object,
+    ) -> None:
+        super().__init__()
+        if kind not in KINDS:
+            raise ValueError(f"kind must be one of {', '.join(KINDS)}, got {kind!r}")
+        draw, fixed = KINDS[kind]
+        allowed = {name for name in draw.__kwdefaults__ if name not in ("n_keep", "seed", *fixed)}
+        if unknown := sorted(parameters.keys() - allowed):
+            raise TypeError(
+                f"{kind} masks have no parameter {', '.join(unknown)}; allowed: "
+                f"{', '.join(sorted(allowed))}"
+            )
+        self.kind = kind
+        self.grid = parse_grid(grid)
+        self.parameters = parameters
+        seed = parse_seed(seed, torch.device("cpu"))[1]
+        self.register_buffer("seed", torch.tensor(seed, dtype=torch.int64))
+        self.register_buffer("next_id", torch.zeros((), dtype=torch.int64))
+        # An empty batch runs every check, so wrong arguments fail here and not in the first step.
+        nothing = torch.empty(0, dtype=torch.int64)
+        self.n_keep = draw(
+            nothing, self.grid, mask_ratio=mask_ratio, n_keep=n_keep, **fixed, **parameters
+        ).n_keep
+
+    def forward(self, batch_size: int) -> Masks:
+        """The next ``batch_size`` masks of this rank; advances the stream of all ranks."""
+        if not is_int(batch_size) or batch_size < 0:
+            raise ValueError(f"batch_size must be a non-negative int, got {batch_size!r}")
+        rank, world_size = _rank_and_world_size()
+        first = self.next_id + rank * batch_size
+        sample_ids = first + torch.arange(batch_size, device=self.next_id.device)
+        masks = self.masks(sample_ids)
+        self.next_id += world_size * batch_size
+        return masks
+
+    def masks(self, sample_ids: Tensor) -> Masks:
+        """The masks with these ids (int64 [B]), without advancing: for evaluation, or where a
+        dataset's index names the mask."""
+        draw, fixed = KINDS[self.kind]
+        seed = self.seed if self.seed.device == sample_ids.device else int(self.seed)
+        return draw(
+            sample_ids,
+            self.grid,
+            n_keep=self.n_keep,
+            seed=seed,
+            **fixed,
+            **self.parameters,
+        )
+
+    def reset(self, next_id: int = 0) -> None:
+        """Go back (or forward) to a place in the stream."""
+        self.next_id.fill_(next_id)
+
+    def extra_repr(self) -> str:
+        parameters = "".join(f", {name}={value!r}" for name, value in self.parameters.items())
+        return f"{self.kind!r}, grid={self.grid}, n_keep={self.n_keep}{parameters}"
+
+
+def _rank_and_world_size() -> tuple[int, int]:
+    if torch.distributed.is_available() and torch.distributed.is_initialized():
+        return torch.distributed.get_rank(), torch.distributed.get_world_size()
+    return 0, 1
