@@ -7,13 +7,16 @@ every device, for any batch split, worker count or resume.
 from . import reference
 from .functional import noise, noise_masks, rbn_bank, rbn_masks, threshold
 from .masks import Masks
-from .ops import backends
+from .noise_bank import NoiseBank
+from .ops import backends, build_info
 from .sampler import MaskSampler
 
 __all__ = [
     "MaskSampler",
     "Masks",
+    "NoiseBank",
     "backends",
+    "build_info",
     "noise",
     "noise_masks",
     "rbn_bank",

@@ -167,3 +167,12 @@ def backends() -> dict[str, str]:
         name: "active" if name == _active else missing or "available"
         for name, missing in _missing.items()
     }
+
+
+def build_info() -> dict[str, object] | None:
+    """What the C++ extension was built with, or None where it is not loaded."""
+    if _missing["cpu"] is not None:
+        return None
+    from . import _cpu
+
+    return _cpu.build_info()

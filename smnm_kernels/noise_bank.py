@@ -1,0 +1,222 @@
+"""The paper's offline pipeline, to compare with: noise volumes made ahead of time, kept on disk or
+in memory, cropped at random for every sample.
+
+On-the-fly masks (``MaskSampler``) need none of this. A bank repeats its volumes, costs gigabytes,
+and every process loads it; it is here so that the two can be measured side by side, and so that
+runs on published banks can be repeated.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+from collections.abc import Callable, Iterable, Sequence
+from pathlib import Path
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from .arguments import check_sample_ids, parse_grid, parse_seed
+from .functional import noise, threshold
+from .masks import Masks
+from .noise_table import Color, Sigma
+from .reference import Stream
+
+_LOW = 0xFFFFFFFF
+
+
+class NoiseBank:
+    """Noise volumes, and masks cut from them.
+
+    Args:
+        volumes: floating point [M, T, H, W]; any published bank will do. Crops are taken where it
+            lives: a memory-mapped tensor reads only the pages it needs, a CUDA tensor never
+            leaves the device.
+        origin: what the volumes are (color, sigma, seed), kept in ``save``'s side file.
+
+    Example::
+
+        bank = NoiseBank.precompute(256, (64, 64, 64), "green")
+        bank.save("green.npy")
+        masks = NoiseBank.load("green.npy").masks(sample_ids, (8, 14, 14), 0.9)
+    """
+
+    def __init__(self, volumes: Tensor, origin: dict[str, object] | None = None) -> None:
+        if not isinstance(volumes, Tensor) or not volumes.dtype.is_floating_point:
+            came = volumes.dtype if isinstance(volumes, Tensor) else type(volumes).__name__
+            raise TypeError(f"volumes must be a floating-point tensor [M, T, H, W], got {came}")
+        if volumes.dim() != 4 or 0 in volumes.shape:
+            raise ValueError(f"volumes must have shape [M, T, H, W], got {list(volumes.shape)}")
+        self.volumes = volumes
+        self.origin = origin or {}
+
+    @classmethod
+    def precompute(
+        cls,
+        n_volumes: int,
+        shape: Sequence[int] = (64, 64, 64),
+        color: Color = "green",
+        *,
+        sigma: Sigma = None,
+        seed: int = 0,
+        path: str | os.PathLike | None = None,
+        progress: Callable[[Iterable], Iterable] = iter,
+    ) -> NoiseBank:
+        """Volume m is ``noise([m], shape, color, sigma=sigma, seed=seed)``.
+
+        Args:
+            n_volumes: M. 3072 volumes of 64x64x64 take 3 GiB.
+            shape: (T, H, W) of each volume; T = 1 makes a two-dimensional bank.
+            color, sigma, seed: as for ``noise``.
+            path: write volume after volume to this ``.npy`` file and map it, instead of holding
+                the bank in memory.
+            progress: wraps the loop over volumes, such as ``tqdm.tqdm``.
+        """
+        shape = parse_grid(shape)
+        if n_volumes < 1:
+            raise ValueError(f"n_volumes must be at least 1, got {n_volumes}")
+        origin = {"color": color, "sigma": sigma, "seed": seed}
+        noise(torch.empty(0, dtype=torch.int64), shape, color, sigma=sigma, seed=seed)
+        full_shape = (n_volumes, *shape)
+        if path is None:
+            volumes = np.empty(full_shape, dtype=np.float32)
+        else:
+            path = _npy_path(path)
+            unfinished = path.with_suffix(".part.npy")
+            volumes = np.lib.format.open_memmap(unfinished, "w+", np.float32, full_shape)
+        for m in progress(range(n_volumes)):
+            volumes[m] = noise(torch.tensor([m]), shape, color, sigma=sigma, seed=seed)[0].numpy()
+        if path is None:
+            return cls(torch.from_numpy(volumes), origin)
+        volumes.flush()
+        os.replace(unfinished, path)
+        _write_origin(path, origin)
+        return cls.load(path)
+
+    def save(self, path: str | os.PathLike) -> None:
+        """Writes ``path`` (.npy, readable by ``numpy.load``) and its origin beside it (.json)."""
+        path = _npy_path(path)
+        unfinished = path.with_suffix(".part.npy")
+        np.save(unfinished, self.volumes.cpu().numpy())
+        os.replace(unfinished, path)
+        _write_origin(path, self.origin)
+
+    @classmethod
+    def load(cls, path: str | os.PathLike, *, mmap: bool = True) -> NoiseBank:
+        """Opens a ``.npy`` bank; memory-mapped, so processes on one machine share its pages."""
+        path = _npy_path(path)
+        # "c": private copy-on-write pages, since torch does not know read-only memory.
+        volumes = torch.from_numpy(np.load(path, mmap_mode="c" if mmap else None))
+        beside = path.with_suffix(".json")
+        return cls(volumes, json.loads(beside.read_text()) if beside.exists() else None)
+
+    def to(self, device: torch.device | str) -> NoiseBank:
+        """The bank on another device."""
+        return NoiseBank(self.volumes.to(device), self.origin)
+
+    def noise(
+        self,
+        sample_ids: Tensor,
+        grid: Sequence[int],
+        *,
+        flips: bool = True,
+        seed: int | Tensor = 0,
+    ) -> Tensor:
+        """A random crop, flipped along each axis with probability 1/2, for each sample.
+
+        Args:
+            sample_ids: int64 [B] on the bank's device. A crop is a function of (bank, seed, id).
+            grid: (T, H, W), on no axis longer than the volumes.
+            flips: whether to flip.
+            seed: int, or one-element int64 tensor on the same device.
+
+        Returns:
+            [B, T, H, W] in the bank's dtype.
+        """
+        check_sample_ids(sample_ids)
+        sides = parse_grid(grid)
+        n_volumes, *room = self.volumes.shape
+        if any(side > longest for side, longest in zip(sides, room, strict=True)):
+            raise ValueError(f"grid must fit in the bank's volumes {tuple(room)}, got {sides}")
+        if sample_ids.device != self.volumes.device:
+            raise ValueError(
+                f"sample_ids must be on the bank's device {self.volumes.device}, "
+                f"got {sample_ids.device}"
+            )
+        seed_tensor, seed_value = parse_seed(seed, sample_ids.device)
+        key = sample_ids.new_full((), seed_value) if seed_tensor is None else seed_tensor
+        words = _crop_words(sample_ids, key.reshape(()))
+        volume = words[0] * n_volumes >> 32
+        index = [volume[:, None, None, None]]
+        for axis, (side, longest) in enumerate(zip(sides, room, strict=True)):
+            start = words[1 + axis] * (longest - side + 1) >> 32
+            step = torch.arange(side, device=sample_ids.device).expand(len(sample_ids), side)
+            if flips:
+                flipped = (words[4] >> axis & 1).bool()
+                step = torch.where(flipped[:, None], side - 1 - step, step)
+            shape = [len(sample_ids), 1, 1, 1]
+            shape[1 + axis] = side
+            index.append((start[:, None] + step).reshape(shape))
+        return self.volumes[tuple(index)]
+
+    def masks(
+        self,
+        sample_ids: Tensor,
+        grid: Sequence[int],
+        mask_ratio: float | None = None,
+        *,
+        n_keep: int | None = None,
+        flips: bool = True,
+        seed: int | Tensor = 0,
+    ) -> Masks:
+        """``threshold(self.noise(...), mask_ratio)``."""
+        return threshold(
+            self.noise(sample_ids, grid, flips=flips, seed=seed), mask_ratio, n_keep=n_keep
+        )
+
+    def __repr__(self) -> str:
+        origin = "".join(f", {name}={value!r}" for name, value in self.origin.items())
+        size = self.volumes.numel() * self.volumes.element_size() / 2**20
+        return f"NoiseBank({list(self.volumes.shape)}, {size:.0f} MiB{origin})"
+
+
+def _crop_words(sample_ids: Tensor, seed: Tensor) -> list[Tensor]:
+    """Five words for each sample, int64 [B] in [0, 2**32): Philox blocks 0 and 1 of Stream.CROP.
+
+    In torch operations, so that crops are drawn where the bank is without waiting for the host.
+    """
+    words: list[Tensor] = []
+    for block in (0, 1):
+        c = [
+            torch.full_like(sample_ids, block),
+            torch.full_like(sample_ids, Stream.CROP),
+            sample_ids & _LOW,
+            sample_ids >> 32 & _LOW,
+        ]
+        key0, key1 = seed & _LOW, seed >> 32 & _LOW
+        for _ in range(10):
+            # The 64-bit products wrap around, which leaves their bits as they are unsigned.
+            product0, product1 = c[0] * 0xD2511F53, c[2] * 0xCD9E8D57
+            c = [
+                (product1 >> 32 & _LOW) ^ c[1] ^ key0,
+                product1 & _LOW,
+                (product0 >> 32 & _LOW) ^ c[3] ^ key1,
+                product0 & _LOW,
+            ]
+            key0, key1 = key0 + 0x9E3779B9 & _LOW, key1 + 0xBB67AE85 & _LOW
+        words += c
+    return words[:5]
+
+
+def _npy_path(path: str | os.PathLike) -> Path:
+    path = Path(path)
+    if path.suffix != ".npy":
+        raise ValueError(f"path of a bank must end in .npy, got {str(path)!r}")
+    return path
+
+
+def _write_origin(path: Path, origin: dict[str, object]) -> None:
+    unfinished = path.with_suffix(".part.json")
+    unfinished.write_text(json.dumps(origin, indent=1))
+    os.replace(unfinished, path.with_suffix(".json"))
