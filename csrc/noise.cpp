@@ -64,12 +64,12 @@ void fill_quantiles(const PhiloxStream& stream, int64_t q, const int16_t* quanti
     philox_blocks(stream, static_cast<uint32_t>(b), kBlocks, kBlocks, words);
     const int64_t count = std::min(kBlocks, q - b);
     for (int j = 0; j < 4; ++j) {
+      const uint32_t* word = words + j * kBlocks;
       int16_t* low = out + 2 * j * q + b;
       int16_t* high = low + q;
       for (int64_t i = 0; i < count; ++i) {
-        const uint32_t word = words[j * kBlocks + i];
-        low[i] = quantiles[(word & 0xFFFF) >> 4];
-        high[i] = quantiles[word >> 20];
+        low[i] = quantiles[word[i] >> 4 & 0xFFF];
+        high[i] = quantiles[word[i] >> 20];
       }
     }
   }
@@ -86,34 +86,55 @@ SMNM_INLINE FloatLanes rescale(FloatLanes sum) {
   return __builtin_convertvector(clamp(v, kMaxSignal), FloatLanes);
 }
 
-// One pass along the contiguous axis: `n_rows` rows of `side` values each, circular; the first
-// `n_out` (a multiple of kLanes) outputs of each. Four rows at a time hide the latency of the
-// multiply-adds. `extended` holds four rows with their wrapped ends.
+// One chain's pass along the contiguous axis.
+struct RowFilter {
+  const float* weight;
+  int64_t count;
+  int64_t before;
+  float* out;
+};
+
+// Rows widened together: enough that the first have left the store queue when they are read, at
+// offsets that no single store covers.
+constexpr int kWideRows = 16;
+
+// The pass along the contiguous axis, for all chains at once: `n_rows` circular rows of `side`
+// values each; the first `n_out` (a multiple of kLanes) outputs of each. `wide` has room for
+// kWideRows rows of `pitch` floats.
 SMNM_CLONES
-void filter_rows(const int16_t* in, int64_t n_rows, int64_t side, const float* weight,
-                 int64_t count, int64_t before, int64_t n_out, float* extended, float* out) {
-  constexpr int kRows = 4;
-  const int64_t length = n_out + count;
-  for (int64_t first = 0; first < n_rows; first += kRows) {
-    for (int r = 0; r < kRows; ++r) {
-      const int16_t* row = in + std::min(first + r, n_rows - 1) * side;
-      float* wide = extended + r * length;
-      // Output x reads inputs x - before .. x - before + count - 1; beyond the window nobody does.
-      for (int64_t at = 0, from = (side - before) % side; at < length; from = 0) {
-        const int64_t copied = std::min(side - from, length - at);
-        for (int64_t i = 0; i < copied; ++i) wide[at + i] = row[from + i];
-        at += copied;
-      }
-    }
-    for (int64_t x = 0; x < n_out; x += kLanes) {
-      FloatLanes sum[kRows] = {};
-      for (int64_t k = 0; k < count; ++k) {
-        for (int r = 0; r < kRows; ++r) {
-          sum[r] += weight[k] * load<FloatLanes>(extended + r * length + x + k);
+void filter_rows(const int16_t* in, int64_t n_rows, int64_t side, int64_t n_out,
+                 const RowFilter* chains, int64_t n_chains, int64_t pitch, float* wide) {
+  constexpr int kRows = 4;  // hide the latency of the multiply-adds
+  typedef int16_t ShortLanes __attribute__((vector_size(kLanes * sizeof(int16_t))));
+  // Room before the first output's inputs, so that whole rows can be copied around the circle.
+  const int64_t origin = 2 * side;
+  for (int64_t batch = 0; batch < n_rows; batch += kWideRows) {
+    const int64_t batch_end = std::min(batch + kWideRows, n_rows);
+    for (int64_t r = batch; r < batch_end; ++r) {
+      float* wide_row = wide + (r - batch) * pitch;
+      for (int64_t at = origin - side; at < pitch - side - kLanes; at += side) {
+        // Each copy may run over by part of a vector, which the next one mends.
+        for (int64_t x = 0; x < side; x += kLanes) {
+          store(wide_row + at + x,
+                __builtin_convertvector(load<ShortLanes>(in + r * side + x), FloatLanes));
         }
       }
-      for (int r = 0; r < kRows && first + r < n_rows; ++r) {
-        store(out + (first + r) * n_out + x, rescale(sum[r]));
+    }
+    for (int64_t first = batch; first < batch_end; first += kRows) {
+      for (int64_t c = 0; c < n_chains; ++c) {
+        const RowFilter& chain = chains[c];
+        const float* start = wide + (first - batch) * pitch + origin - chain.before;
+        for (int64_t x = 0; x < n_out; x += kLanes) {
+          FloatLanes sum[kRows] = {};
+          for (int64_t k = 0; k < chain.count; ++k) {
+            for (int r = 0; r < kRows; ++r) {
+              sum[r] += chain.weight[k] * load<FloatLanes>(start + r * pitch + x + k);
+            }
+          }
+          for (int r = 0; r < kRows && first + r < batch_end; ++r) {
+            store(chain.out + (first + r) * n_out + x, rescale(sum[r]));
+          }
+        }
       }
     }
   }
@@ -186,11 +207,16 @@ NoiseMaker::NoiseMaker(const Grid& grid, const NoiseTable& table)
   if (table.white()) return;
   const Grid& p = table.torus;
   n_blocks_ = p.t > 1 ? (p.t + 7) / 8 * p.h * p.w : (p.h + 7) / 8 * p.w;
-  white_.reset(new int16_t[8 * n_blocks_]);
-  along_w_.reset(new float[p.t * p.h * row_]);
+  white_.reset(new int16_t[8 * n_blocks_ + kLanes]);
+  // Inputs reach from half a circle before the first output to half a circle and the padding after
+  // the last; two circles of slack for the copies.
+  pitch_ = row_ + 5 * p.w + kLanes;
+  wide_.reset(new float[kWideRows * pitch_]);
+  for (int chain = 0; chain < 2; ++chain) {
+    along_w_[chain].reset(new float[p.t * p.h * row_]);
+    total_[chain].reset(new float[grid.t * grid.h * row_]);
+  }
   if (p.t > 1) along_h_.reset(new float[p.t * grid.h * row_]);
-  for (auto& chain : chains_) chain.reset(new float[grid.t * grid.h * row_]);
-  extended_.reset(new float[4 * (row_ + p.w)]);
 }
 
 float NoiseMaker::make(int64_t seed, int64_t sample_id, int32_t* out) {
@@ -200,40 +226,44 @@ float NoiseMaker::make(int64_t seed, int64_t sample_id, int32_t* out) {
     return kWhiteScale;
   }
   uint32_t drawn[4];
-  philox_blocks(philox_stream(seed, kSigma, sample_id), 0, 1, 1, drawn);
+  philox_block(philox_stream(seed, kSigma, sample_id), 0, drawn);
   const int64_t pair = static_cast<int64_t>(uint64_t{drawn[0]} * table_.n_pairs >> 32);
   const int16_t* levels = table_.pairs + 3 * pair;
+  const int n_chains = levels[1] >= 0 ? 2 : 1;
 
   const Grid& p = table_.torus;
-  const bool flat = p.t == 1;
   fill_quantiles(words, n_blocks_, table_.quantiles, white_.get());
-  for (int chain = 0; chain < 2 && levels[chain] >= 0; ++chain) {
-    const int16_t* along_t = table_.taps + levels[chain] * (p.t + p.h + p.w);
-    const int16_t* along_h = along_t + p.t;
-    const int16_t* along_w = along_h + p.h;
-    const int gain = chain == 0 ? 1024 : levels[2];
-    float* total = chains_[chain].get();
+  const int16_t* along_t[2];
+  Taps w[2];
+  RowFilter filters[2];
+  for (int chain = 0; chain < n_chains; ++chain) {
+    along_t[chain] = table_.taps + levels[chain] * (p.t + p.h + p.w);
+    w[chain] = nonzero_taps(along_t[chain] + p.t + p.h, p.w, 1024);
+    filters[chain] = {w[chain].weight.data(), w[chain].count(), w[chain].before,
+                      along_w_[chain].get()};
+  }
+  filter_rows(white_.get(), p.t * p.h, p.w, row_, filters, n_chains, pitch_, wide_.get());
 
-    const Taps w = nonzero_taps(along_w, p.w, 1024);
-    filter_rows(white_.get(), p.t * p.h, p.w, w.weight.data(), w.count(), w.before, row_,
-                extended_.get(), along_w_.get());
-    const Taps h = nonzero_taps(along_h, p.h, flat ? gain : 1024);
+  const bool flat = p.t == 1;
+  const int64_t plane = grid_.h * row_;
+  for (int chain = 0; chain < n_chains; ++chain) {
+    const int gain = chain == 0 ? 1024 : levels[2];
+    const Taps h = nonzero_taps(along_t[chain] + p.t, p.h, flat ? gain : 1024);
     const std::vector<int64_t> h_rows = circular_offsets(h, p.h, row_, grid_.h);
     if (flat) {
-      filter_across_last(along_w_.get(), h_rows.data(), row_, h.weight.data(), h.count(), grid_.h,
-                         total);
+      filter_across_last(along_w_[chain].get(), h_rows.data(), row_, h.weight.data(), h.count(),
+                         grid_.h, total_[chain].get());
       continue;
     }
-    const int64_t plane = grid_.h * row_;
     for (int64_t t = 0; t < p.t; ++t) {
-      filter_across_rescaled(along_w_.get() + t * p.h * row_, h_rows.data(), row_, h.weight.data(),
-                             h.count(), grid_.h, along_h_.get() + t * plane);
+      filter_across_rescaled(along_w_[chain].get() + t * p.h * row_, h_rows.data(), row_,
+                             h.weight.data(), h.count(), grid_.h, along_h_.get() + t * plane);
     }
-    const Taps t = nonzero_taps(along_t, p.t, gain);
+    const Taps t = nonzero_taps(along_t[chain], p.t, gain);
     filter_across_last(along_h_.get(), circular_offsets(t, p.t, plane, grid_.t).data(), plane,
-                       t.weight.data(), t.count(), grid_.t, total);
+                       t.weight.data(), t.count(), grid_.t, total_[chain].get());
   }
-  difference(chains_[0].get(), levels[1] >= 0 ? chains_[1].get() : nullptr, grid_.t * grid_.h, row_,
+  difference(total_[0].get(), n_chains == 2 ? total_[1].get() : nullptr, grid_.t * grid_.h, row_,
              grid_.w, out);
   return table_.scale[pair];
 }

@@ -18,12 +18,6 @@ constexpr int32_t kTaken = 1 << 29;
 // Masks of a bank are numbered below 2^10 (MAX_CANDIDATES in rbn_arguments.py).
 constexpr int kMaskBits = 10;
 
-// n words in segments, as words() of the reference lays them out; `out` has room for 4 q.
-SMNM_CLONES
-void fill_words(const PhiloxStream& stream, uint32_t first_block, int64_t q, uint32_t* out) {
-  philox_blocks(stream, first_block, q, q, out);
-}
-
 // Stable sort of (key << 32 | index) by key, a byte at a time.
 void radix_sort(std::vector<uint64_t>& items, std::vector<uint64_t>& scratch) {
   uint32_t start[4][256] = {};
@@ -77,7 +71,8 @@ RbnBank::RbnBank(int64_t height, int64_t width, int64_t n_candidates, int64_t n_
 
 const int32_t* RbnBank::draw_order(int64_t seed, int64_t bank) {
   const auto n = static_cast<int64_t>(order_.size());
-  fill_words(philox_stream(seed, kOrder, bank), 0, (n + 3) / 4, words_.data());
+  const int64_t q = (n + 3) / 4;
+  philox_blocks(philox_stream(seed, kOrder, bank), 0, q, q, words_.data());
   for (int64_t i = 0; i < n; ++i) keyed_[i] = uint64_t{words_[i]} << 32 | i;
   radix_sort(keyed_, keyed_next_);
   for (int64_t i = 0; i < n; ++i) order_[i] = static_cast<int32_t>(keyed_[i]);
@@ -101,8 +96,8 @@ void RbnBank::run(const Position* order, int64_t seed, int64_t bank, bool* visib
   for (uint32_t sweep = 0; unfilled > 0; ++sweep) {
     if (random_ties_) {
       const int64_t q = (n + 3) / 4;
-      fill_words(philox_stream(seed, kTie, bank), static_cast<uint32_t>(sweep * q), q,
-                 words_.data());
+      const auto first = static_cast<uint32_t>(sweep * q);
+      philox_blocks(philox_stream(seed, kTie, bank), first, q, q, words_.data());
     }
     for (int64_t i = 0; i < n && unfilled > 0; ++i) {
       const auto position = static_cast<int64_t>(order[i]);

@@ -4,6 +4,13 @@ A mask is a pure function of (seed, sample id, kind, grid, ratio, parameters): b
 every device, for any batch split, worker count or resume.
 """
 
+try:
+    import torch
+except ModuleNotFoundError:
+    raise ImportError("smnm_kernels needs torch >= 2.10, and no torch is installed") from None
+if tuple(int(part) for part in torch.__version__.split(".")[:2]) < (2, 10):
+    raise ImportError(f"smnm_kernels needs torch >= 2.10, and {torch.__version__} is installed")
+
 from . import reference
 from .functional import noise, noise_masks, rbn_bank, rbn_masks, threshold
 from .masks import Masks

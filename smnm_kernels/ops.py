@@ -10,6 +10,7 @@ of ``smnm_kernels``.
 
 from __future__ import annotations
 
+import importlib
 import math
 import os
 import warnings
@@ -114,9 +115,11 @@ def _cpu_noise_masks(
 def _load_cpu() -> str | None:
     """Loads the extension, which registers the CPU kernels; returns why it could not."""
     try:
-        from . import _cpu  # noqa: F401
+        importlib.import_module("smnm_kernels._cpu")
+    except ModuleNotFoundError:
+        return "the C++ extension was not built"
     except ImportError as error:
-        return f"the C++ extension is not usable ({error})"
+        return f"the C++ extension does not load ({error})"
     _library.impl("noise", _cpu_noise, "CPU")
     _library.impl("noise_masks", _cpu_noise_masks, "CPU")
     return None
@@ -150,9 +153,9 @@ def _choose_backend() -> str:
         if not forced:
             warnings.warn(
                 f"masks are made by the NumPy reference, hundreds of times slower: "
-                f"{_missing['cpu']}. To build it, install a C++ compiler and torch, then reinstall "
+                f"{_missing['cpu']}. For the fast path, install a C++ compiler and torch, then reinstall "
                 "smnm_kernels",
-                stacklevel=2,
+                stacklevel=3,
             )
         return "reference"
     return "cpu"
@@ -173,6 +176,4 @@ def build_info() -> dict[str, object] | None:
     """What the C++ extension was built with, or None where it is not loaded."""
     if _missing["cpu"] is not None:
         return None
-    from . import _cpu
-
-    return _cpu.build_info()
+    return importlib.import_module("smnm_kernels._cpu").build_info()
