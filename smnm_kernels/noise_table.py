@@ -135,19 +135,13 @@ def _is_number(value: object) -> bool:
 def noise_table(grid: Grid, color: Color, sigma: tuple[float, ...], device: str) -> NoiseTable:
     """The table of a colored noise (not white, which needs none). ``sigma`` is canonical."""
     axes = grid if grid[0] > 1 else grid[1:]
-    if color == "green":
-        levels1, levels2 = _levels(*sigma[:2]), _levels(*sigma[2:])
-    elif color == "blue":
-        levels1, levels2 = [0.0], _levels(*sigma)
-    else:
-        levels1, levels2 = _levels(*sigma), []
-    pairs = _sigma_pairs(levels1, levels2, color)
+    pairs = drawn_pairs(color, sigma)
     halo = _halo(axes, pairs)
     torus = tuple(n + halo for n in axes)
 
-    levels = levels1 + levels2
-    chain1 = np.array([levels1.index(s1) for s1, _ in pairs])
-    chain2 = np.array([-1 if s2 is None else len(levels1) + levels2.index(s2) for _, s2 in pairs])
+    levels = list(dict.fromkeys(s for pair in pairs for s in pair if s is not None))
+    chain1 = np.array([levels.index(s1) for s1, _ in pairs])
+    chain2 = np.array([-1 if s2 is None else levels.index(s2) for _, s2 in pairs])
     taps = [np.array([_taps(s, side) for s in levels], dtype=np.int64) for side in torus]
     # A pass of L2 norm 1024 does not shrink the signal as the true Gaussian would.
     shrink = np.array([math.prod(_l2_norm(s, side) for side in torus) for s in levels])
@@ -206,18 +200,13 @@ def noise_quantiles() -> Tensor:
     return torch.tensor([-q for q in reversed(upper)] + upper, dtype=torch.int16)
 
 
-def _levels(low: float, high: float) -> list[float]:
-    if low == high:
-        return [low]
-    return [low + (high - low) * (i + 0.5) / N_LEVELS for i in range(N_LEVELS)]
-
-
-def _sigma_pairs(
-    levels1: list[float], levels2: list[float], color: Color
-) -> list[tuple[float, float | None]]:
-    """Every pair a sample may draw, each with the same probability."""
-    if not levels2:
-        return [(s1, None) for s1 in levels1]
+def drawn_pairs(color: Color, sigma: Sequence[float]) -> list[tuple[float, float | None]]:
+    """Every (sigma1, sigma2) a sample may draw, each with the same probability. Blue has
+    sigma1 = 0, red no sigma2. ``sigma`` is canonical."""
+    if color == "red":
+        return [(s1, None) for s1 in _levels(*sigma)]
+    levels1 = [0.0] if color == "blue" else _levels(*sigma[:2])
+    levels2 = _levels(*sigma[-2:])
     drawn = len(levels1) > 1 or len(levels2) > 1
     most = MAX_DRAWN_QUOTIENT if drawn else 1.0
     pairs = [(s1, s2) for s1 in levels1 for s2 in levels2 if s1 < s2 and s1 <= most * s2]
@@ -227,6 +216,12 @@ def _sigma_pairs(
             f"sigma1 is at least {levels1[0]:g}, sigma2 at most {levels2[-1]:g}"
         )
     return pairs  # type: ignore[return-value]
+
+
+def _levels(low: float, high: float) -> list[float]:
+    if low == high:
+        return [low]
+    return [low + (high - low) * (i + 0.5) / N_LEVELS for i in range(N_LEVELS)]
 
 
 def _halo(axes: tuple[int, ...], pairs: list[tuple[float, float | None]]) -> int:

@@ -15,9 +15,11 @@ import math
 import os
 import warnings
 from collections.abc import Sequence
+from functools import cache, partial
 
 import torch
 from torch import Tensor
+from torch.utils._pytree import tree_map
 
 from . import reference
 from .noise_table import Color, noise_quantiles, noise_table
@@ -36,6 +38,7 @@ _library.define(f"noise_masks({_NOISE}, SymInt n_keep, bool tube) -> {_MASKS}")
 _library.define(f"threshold(Tensor noise, SymInt n_keep) -> {_MASKS}")
 _library.define(f"rbn_masks(Tensor sample_ids, {_RBN}) -> {_MASKS}")
 _library.define(f"rbn_bank(Tensor order, {_RBN}) -> Tensor")
+_OPS = ("noise", "noise_masks", "threshold", "rbn_masks", "rbn_bank")
 
 
 def _empty_masks(like: Tensor, n_tokens: int, n_keep: int) -> MaskTensors:
@@ -126,8 +129,29 @@ def _load_cpu() -> str | None:
 
 
 def _register_reference() -> None:
-    for name in ("noise", "noise_masks", "threshold", "rbn_masks", "rbn_bank"):
+    for name in _OPS:
         _library.impl(name, getattr(reference, f"{name}_kernel"), "CPU")
+
+
+def _register_cuda() -> None:
+    """CUDA tensors: made on the CPU and copied, until this package has kernels for the GPU."""
+    for name in _OPS:
+        _library.impl(name, partial(_on_cpu, getattr(torch.ops.smnm, name)), "CUDA")
+
+
+def _on_cpu(op: torch._ops.OpOverloadPacket, first: Tensor, *arguments: object) -> object:
+    _warn_of_detour(first.device.type)
+    arguments = [a.cpu() if isinstance(a, Tensor) else a for a in arguments]
+    return tree_map(lambda made: made.to(first.device), op(first.cpu(), *arguments))
+
+
+@cache
+def _warn_of_detour(device_type: str) -> None:
+    warnings.warn(
+        f"masks for {device_type} tensors are made on the CPU and copied, which makes the device "
+        "wait: this version of smnm_kernels has no GPU kernels",
+        stacklevel=2,
+    )
 
 
 #: Why each backend cannot be used, or None where it can.
@@ -152,9 +176,9 @@ def _choose_backend() -> str:
         _register_reference()
         if not forced:
             warnings.warn(
-                f"masks are made by the NumPy reference, hundreds of times slower: "
-                f"{_missing['cpu']}. For the fast path, install a C++ compiler and torch, then reinstall "
-                "smnm_kernels",
+                "masks are made by the NumPy reference, hundreds of times slower: "
+                f"{_missing['cpu']}. For the fast path, install a C++ compiler and torch, then "
+                "reinstall smnm_kernels",
                 stacklevel=3,
             )
         return "reference"
@@ -162,6 +186,7 @@ def _choose_backend() -> str:
 
 
 _active = _choose_backend()
+_register_cuda()
 
 
 def backends() -> dict[str, str]:

@@ -1,0 +1,251 @@
+"""Masks as pixels: one block for each kind, with its frames or samples as tiles.
+
+Every patch is a square of one colour: bright in the colour of its noise where visible, dark where
+masked. Sizes are in pixels.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from functools import lru_cache
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import numpy as np
+
+from smnm_kernels.train.errors import UsageError
+
+from .extra import drawing
+from .panels import AUDIO_KINDS, Panel
+
+if TYPE_CHECKING:
+    from PIL import Image, ImageFont
+
+Colour = tuple[int, int, int]
+
+PAGE = "#0f1522"
+MASKED: Colour = (42, 51, 73)
+GRID_LINE: Colour = (25, 32, 49)
+TEXT, QUIET = "#f2f4f8", "#98a3b8"
+#: By color of the noise; None is every kind that is not thresholded noise.
+VISIBLE: dict[str | None, Colour] = {
+    "white": (246, 242, 230),
+    "red": (255, 107, 94),
+    "blue": (94, 166, 255),
+    "green": (95, 226, 132),
+    None: (70, 216, 228),
+}
+
+#: Blocks flow into rows at most this wide; patches shrink for it, down to one pixel.
+WIDTH = 1680
+MARGIN, GAP, SPACE = 40, 14, 44
+LARGEST_PATCH = 26
+MOST_FRAMES_IN_A_ROW = 16
+NAME_SIZE, TEXT_SIZE, LABEL_SIZE = 34, 24, 20
+CAPTION_GAP = "   "
+LINE, LABEL, SWATCH = 34, 36, 30
+HEADER = 56
+MOST_PIXELS = 50_000_000
+
+
+@dataclass(frozen=True)
+class Tile:
+    """One frame of one sample, bool [rows, columns] as it lies on the page."""
+
+    visible: np.ndarray
+    label: str
+
+
+@dataclass(frozen=True)
+class Block:
+    """All that is drawn of one kind."""
+
+    name: str
+    captions: list[str]
+    colour: Colour
+    rows: list[list[Tile]]
+    patch: int
+    #: From one tile to the next in a row.
+    step: int
+    width: int
+    caption_beside_name: bool
+
+    @property
+    def title_height(self) -> int:
+        return LINE + 14 + (0 if self.caption_beside_name else LINE * len(self.captions))
+
+    @property
+    def row_height(self) -> int:
+        return self.rows[0][0].visible.shape[0] * self.patch + LABEL
+
+    @property
+    def tiles_height(self) -> int:
+        return len(self.rows) * self.row_height
+
+
+def draw_masks(panels: Sequence[Panel], n_samples: int) -> Image.Image:
+    """All frames of the masks with ids 0 to n_samples - 1: time runs to the right."""
+    masks = _masks(panels, n_samples)
+    return _draw([_block(*pair, frame=None) for pair in zip(panels, masks, strict=True)], panels)
+
+
+def draw_frames(panels: Sequence[Panel], n_samples: int) -> Iterator[Image.Image]:
+    """The same masks as one picture for each frame, kinds beside each other."""
+    masks = _masks(panels, n_samples)
+    length = max(panel.grid[0] for panel in panels)
+    for t in range(length):
+        blocks = [_block(*pair, frame=t) for pair in zip(panels, masks, strict=True)]
+        yield _draw(blocks, panels, f"{CAPTION_GAP}t = {t} of 0 to {length - 1}")
+
+
+def _masks(panels: Sequence[Panel], n_samples: int) -> list[np.ndarray]:
+    """bool [n_samples, T, H, W] of each panel."""
+    # A patch is at least a pixel, so what cannot be drawn is known before memory is spent on it.
+    _check_size(n_samples * sum(math.prod(panel.grid) for panel in panels))
+    return [panel.visible(n_samples).numpy() for panel in panels]
+
+
+def _block(panel: Panel, masks: np.ndarray, frame: int | None) -> Block:
+    """All frames of the masks, or one; a mask without time is the same at every time."""
+    n_samples, length, height, width = masks.shape
+    captions = panel.facts()
+    sideways = length == 1 and height > width
+    if sideways:
+        # A spectrogram is time-major, H = time; people read it with time to the right, low below.
+        masks = masks.transpose(0, 1, 3, 2)[:, :, ::-1]
+        axes = "time → mel ↑" if panel.kind in AUDIO_KINDS else "H → W ↑"
+        captions = [*captions, axes]
+    across = masks.shape[-1]
+    if frame is None and length > 1:
+        columns = min(length, MOST_FRAMES_IN_A_ROW)
+        names = [f"t = {t}" for t in range(length)]
+        rows = []
+        for i, sample in enumerate(masks):
+            first = [f"sample {i}"] if n_samples > 1 else names[:1]
+            rows += _in_rows(sample, first + names[1:], columns)
+    else:
+        columns = min(n_samples, max(1, (WIDTH + GAP) // (across * LARGEST_PATCH + GAP)))
+        names = [f"sample {i}" if n_samples > 1 else "" for i in range(n_samples)]
+        rows = _in_rows(masks[:, 0 if frame is None else min(frame, length - 1)], names, columns)
+    patch = (WIDTH - (columns - 1) * GAP) // (columns * across)
+    patch = min(LARGEST_PATCH, max(1, patch))
+    labels = {tile.label for row in rows for tile in row}
+    step = GAP + max(across * patch, *(int(_font(LABEL_SIZE).getlength(w)) for w in labels))
+
+    tiles_width = columns * step - GAP
+    name_width = _name_width(panel.kind)
+    beside = name_width + _text_width(CAPTION_GAP.join(captions)) <= tiles_width
+    lines = [name_width] if beside else [name_width, *map(_text_width, captions)]
+    return Block(
+        name=panel.kind,
+        captions=captions,
+        colour=VISIBLE[panel.color],
+        rows=rows,
+        patch=patch,
+        step=step,
+        width=max(tiles_width, *lines),
+        caption_beside_name=beside,
+    )
+
+
+def _in_rows(frames: np.ndarray, labels: list[str], columns: int) -> list[list[Tile]]:
+    tiles = [Tile(visible, label) for visible, label in zip(frames, labels, strict=True)]
+    return [tiles[i : i + columns] for i in range(0, len(tiles), columns)]
+
+
+def _draw(blocks: list[Block], panels: Sequence[Panel], time: str = "") -> Image.Image:
+    image_module, image_draw = drawing("PIL.Image"), drawing("PIL.ImageDraw")
+    places, width, height = _flow(blocks)
+    bright = list(dict.fromkeys(block.colour for block in blocks))
+    note = f"seed {int(panels[0].sampler.seed)}{time}"
+    legend = [(bright, "visible: goes to the encoder"), ([MASKED], "masked: is reconstructed")]
+    header = _text_width(note) + sum(
+        SWATCH * len(colours) + _text_width(words) + SPACE for colours, words in legend
+    )
+    width = max(width, header) + 2 * MARGIN
+    _check_size(width * height)
+    picture = image_module.new("RGB", (width, height), PAGE)
+    pen = image_draw.Draw(picture)
+
+    x, y = MARGIN, MARGIN
+    for colours, words in legend:
+        for colour in colours:
+            pen.rectangle((x, y, x + TEXT_SIZE - 1, y + TEXT_SIZE - 1), fill=colour)
+            x += SWATCH
+        pen.text((x + 4, y + 12), words, fill=TEXT, font=_font(TEXT_SIZE), anchor="lm")
+        x += _text_width(words) + SPACE
+    pen.text((width - MARGIN, y + 12), note, fill=QUIET, font=_font(TEXT_SIZE), anchor="rm")
+
+    for block, (left, top) in zip(blocks, places, strict=True):
+        base = top - block.title_height + LINE
+        pen.text((left, base), block.name, fill=TEXT, font=_font(NAME_SIZE, bold=True), anchor="ls")
+        if block.caption_beside_name:
+            lines = [(left + _name_width(block.name), base, CAPTION_GAP.join(block.captions))]
+        else:
+            lines = [(left, base + i * LINE, words) for i, words in enumerate(block.captions, 1)]
+        for x, y, words in lines:
+            pen.text((x, y), words, fill=QUIET, font=_font(TEXT_SIZE), anchor="ls")
+        for i, row in enumerate(block.rows):
+            for j, tile in enumerate(row):
+                x, y = left + j * block.step, top + i * block.row_height
+                pixels = _pixels(tile.visible, block.patch, block.colour)
+                picture.paste(image_module.fromarray(pixels), (x, y))
+                place = (x, y + len(pixels) + 4)
+                pen.text(place, tile.label, fill=QUIET, font=_font(LABEL_SIZE), anchor="la")
+    return picture
+
+
+def _flow(blocks: list[Block]) -> tuple[list[tuple[int, int]], int, int]:
+    """Where the first tile of each block lies, (x, y), and how wide (without margins) and high the
+    page is. Blocks stand beside each other while they fit, their tiles at one height."""
+    rows: list[list[tuple[Block, int]]] = []
+    x = WIDTH
+    for block in blocks:
+        if x + block.width > WIDTH or not rows:
+            rows.append([])
+            x = 0
+        rows[-1].append((block, x))
+        x += block.width + SPACE
+
+    places, y = [], MARGIN + HEADER
+    for row in rows:
+        y += max(block.title_height for block, _ in row)
+        places += [(MARGIN + x, y) for _, x in row]
+        y += max(block.tiles_height for block, _ in row) + GAP
+    return places, max(x + block.width for row in rows for block, x in row), y
+
+
+def _check_size(pixels: int) -> None:
+    if pixels > MOST_PIXELS:
+        raise UsageError(
+            f"kinds, grid and samples need {pixels} pixels, a picture has at most {MOST_PIXELS}: "
+            "use a smaller grid, fewer samples or fewer kinds"
+        )
+
+
+def _pixels(visible: np.ndarray, patch: int, colour: Colour) -> np.ndarray:
+    """bool [rows, columns] -> uint8 [rows * patch, columns * patch, 3]."""
+    squares = np.where(visible[..., None], np.uint8(colour), np.uint8(MASKED))
+    pixels = squares.repeat(patch, axis=0).repeat(patch, axis=1)
+    if patch >= 5:  # below that a line would eat too much of the patch
+        pixels[patch - 1 :: patch] = GRID_LINE
+        pixels[:, patch - 1 :: patch] = GRID_LINE
+    return pixels
+
+
+def _name_width(name: str) -> int:
+    return int(_font(NAME_SIZE, bold=True).getlength(name)) + 28
+
+
+def _text_width(words: str) -> int:
+    return int(_font(TEXT_SIZE).getlength(words))
+
+
+@lru_cache
+def _font(size: int, bold: bool = False) -> ImageFont.FreeTypeFont:
+    # Pillow's own font lacks the sign of multiplication and sigma; matplotlib brings one.
+    fonts = Path(drawing("matplotlib").get_data_path()) / "fonts" / "ttf"
+    name = "DejaVuSans-Bold.ttf" if bold else "DejaVuSans.ttf"
+    return drawing("PIL.ImageFont").truetype(str(fonts / name), size)

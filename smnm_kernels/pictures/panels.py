@@ -1,0 +1,139 @@
+"""From the arguments of `smnm show` to what is drawn: one panel for each kind."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import torch
+
+from smnm_kernels import MaskSampler
+from smnm_kernels.arguments import Grid
+from smnm_kernels.noise_table import PRESETS, Sigma, parse_sigma
+from smnm_kernels.sampler import KINDS
+from smnm_kernels.train.errors import UsageError
+
+#: Kinds for spectrograms: they need T = 1, so next to video kinds they get a grid of their own.
+AUDIO_KINDS = ("rbn",)
+AUDIO_RATIO = 0.8
+VIDEO_RATIO = 0.9
+
+TIMES, SIGMA = "\N{MULTIPLICATION SIGN}", "\N{GREEK SMALL LETTER SIGMA}"
+
+
+@dataclass(frozen=True)
+class Panel:
+    """One kind with all its arguments settled, ready to draw masks from."""
+
+    sampler: MaskSampler
+    mask_ratio: float | None
+    #: Of the noise that is thresholded; None for kinds that are made in another way.
+    color: str | None
+    #: As ``smnm.noise`` takes it.
+    sigma: Sigma
+    #: The noise is one (1, H, W) field, repeated over T.
+    tube: bool
+
+    @property
+    def kind(self) -> str:
+        return self.sampler.kind
+
+    @property
+    def grid(self) -> Grid:
+        return self.sampler.grid
+
+    def visible(self, n_samples: int) -> torch.Tensor:
+        """bool [n_samples, T, H, W], the masks with sample ids 0, 1, ..."""
+        return self.sampler.masks(torch.arange(n_samples)).visible.unflatten(1, self.grid)
+
+    def facts(self) -> list[str]:
+        """What a reader needs to make the same masks, in short phrases."""
+        n_tokens = self.grid[0] * self.grid[1] * self.grid[2]
+        facts = [
+            TIMES.join(map(str, self.grid)) + " patches",
+            self.ratio_in_words(),
+            f"{self.sampler.n_keep} of {n_tokens} visible",
+            self.sigma_in_words(),
+        ]
+        return [fact for fact in facts if fact]
+
+    def ratio_in_words(self) -> str:
+        return "" if self.mask_ratio is None else f"mask ratio {self.mask_ratio:g}"
+
+    def sigma_in_words(self) -> str:
+        if self.color in (None, "white"):
+            return ""
+        ends = parse_sigma(self.color, self.sigma)
+        ranges = [
+            f"{low:g}" if low == high else f"{low:g} to {high:g}"
+            for low, high in zip(ends[::2], ends[1::2], strict=True)
+        ]
+        names = [f"{SIGMA}₁", f"{SIGMA}₂"] if len(ranges) == 2 else [SIGMA]
+        return ", ".join(f"{name} {words}" for name, words in zip(names, ranges, strict=True))
+
+
+def panels(
+    kinds: Sequence[str],
+    grid: Grid,
+    audio_grid: Grid,
+    mask_ratio: float | None,
+    n_keep: int | None,
+    sigma: Sequence[str],
+    seed: int,
+) -> list[Panel]:
+    """A panel for each kind.
+
+    Audio kinds take ``grid`` if it has T = 1 and ``audio_grid`` otherwise. Without ``mask_ratio``
+    and ``n_keep``, audio kinds mask 0.8 and the others 0.9.
+
+    Raises:
+        UsageError: naming the argument, what came and what is allowed.
+    """
+    if unknown := [kind for kind in kinds if kind not in KINDS]:
+        raise UsageError(f"kinds must be among {', '.join(KINDS)}, got {', '.join(unknown)}")
+    fixed = {kind: KINDS[kind][1] for kind in kinds}
+    colors = {kind: fixed[kind].get("color") for kind in kinds}
+    colored = [kind for kind in kinds if colors[kind] not in (None, "white")]
+    if sigma and not colored:
+        raise UsageError(
+            f"sigma is for red, blue and green kinds, got sigma={' '.join(sigma)} "
+            f"with {', '.join(kinds)}"
+        )
+    settled = []
+    for kind in kinds:
+        audio = kind in AUDIO_KINDS
+        own_grid = audio_grid if audio and grid[0] != 1 else grid
+        ratio = mask_ratio
+        if mask_ratio is None and n_keep is None:
+            ratio = AUDIO_RATIO if audio else VIDEO_RATIO
+        own_sigma = _sigma(sigma) if kind in colored else None
+        extra = {} if own_sigma is None else {"sigma": own_sigma}
+        try:
+            sampler = MaskSampler(kind, own_grid, ratio, n_keep=n_keep, seed=seed, **extra)
+        except (TypeError, ValueError) as error:
+            raise UsageError(f"{kind}: {error}") from None
+        tube = bool(fixed[kind].get("tube"))
+        settled.append(Panel(sampler, ratio, colors[kind], own_sigma, tube))
+    return settled
+
+
+def _sigma(words: Sequence[str]) -> Sigma:
+    """From words on a command line: a preset; one number; two numbers (for red and blue the range,
+    for green the pair); or four, the two ranges of green."""
+    if not words:
+        return None
+    if len(words) == 1 and words[0] in PRESETS:
+        return words[0]
+    complaint = (
+        f"sigma must be one, two or four numbers or a preset ({', '.join(PRESETS)}), "
+        f"got {' '.join(words)}"
+    )
+    try:
+        numbers = [float(word) for word in words]
+    except ValueError:
+        raise UsageError(complaint) from None
+    if len(numbers) not in (1, 2, 4):
+        raise UsageError(complaint)
+    if len(numbers) == 4:
+        return [numbers[:2], numbers[2:]]
+    return numbers[0] if len(numbers) == 1 else numbers

@@ -1,0 +1,127 @@
+"""The command `smnm show`."""
+
+from __future__ import annotations
+
+import io
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated
+
+from tyro.conf import Positional, arg
+
+from smnm_kernels.arguments import is_int
+from smnm_kernels.train.errors import UsageError
+from smnm_kernels.train.run import replacing
+
+from .page import draw_frames, draw_masks
+from .panels import panels
+from .spectrum_plot import draw_spectra
+
+if TYPE_CHECKING:
+    from PIL import Image
+
+FRAME_MS = 400
+FOUR_KINDS = ("green3d", "tube", "random", "rbn")
+#: In the order of the panels: three-dimensional kinds above their two-dimensional twins.
+ALL_KINDS = ("random", "red3d", "blue3d", "green3d", "rbn", "tube", "red2d", "blue2d", "green2d")
+
+
+@dataclass(kw_only=True)
+class Show:
+    """Draw masks of one or several kinds, each visible patch bright, each masked one dark.
+
+    Video kinds show their frames in a row, in order of time; a name that ends in .gif plays them.
+    With --spectrum, draw the radial power spectrum of each kind beside the curve that its formula
+    gives.
+
+    Examples: smnm show green3d tube --grid 8 14 14 --ratio 0.9 --out masks.gif;
+    smnm show blue2d green2d --spectrum --sigma 0.5 2
+    """
+
+    kinds: Positional[tuple[str, ...]] = ()
+    """Kinds of mask, as smnm.MaskSampler takes them. Default: green3d tube random rbn, and with
+    --spectrum all of them."""
+    out: Path | None = None
+    """File to write, .png or (not with --spectrum) .gif. Default: masks.png or spectra.png."""
+    grid: tuple[int, int, int] | None = None
+    """Patches in time, height and width, T H W; T = 1 for images and spectrograms.
+    Default: 8 14 14, and 32 32 32 with --spectrum."""
+    audio_grid: tuple[int, int, int] = (1, 64, 8)
+    """Grid of rbn, which needs T = 1, when GRID has T > 1: 1, time, mel bands."""
+    mask_ratio: Annotated[float | None, arg(aliases=("--ratio",))] = None
+    """Share of patches that is masked, in [0, 1). Default: 0.9, for rbn 0.8."""
+    n_keep: int | None = None
+    """Number of visible patches, instead of a ratio."""
+    sigma: tuple[str, ...] = ()
+    """Of red, blue and green kinds, in patches: a preset of green noise (variant-1 to variant-5,
+    main-text), a number or a range LOW HIGH for red and blue, a pair S1 S2 or two ranges
+    LOW1 HIGH1 LOW2 HIGH2 for green. Default: as for smnm.noise."""
+    samples: int | None = None
+    """Masks of each kind: drawn, by default 1, or averaged with --spectrum, by default 400."""
+    seed: int = 0
+    """Names the stream the masks are taken from; sample ids are 0, 1, ..."""
+    spectrum: bool = False
+    """Draw power spectra instead of masks."""
+
+    def run(self) -> None:
+        """Write the picture.
+
+        Raises:
+            UsageError: naming the argument, what came and what is allowed.
+        """
+        out = _parse_out(self.out, self.spectrum)
+        default_samples = 400 if self.spectrum else 1
+        samples = default_samples if self.samples is None else self.samples
+        if not is_int(samples) or samples < 1:
+            raise UsageError(f"samples must be a positive int, got {samples!r}")
+        settled = panels(
+            self.kinds or (ALL_KINDS if self.spectrum else FOUR_KINDS),
+            self.grid or ((32, 32, 32) if self.spectrum else (8, 14, 14)),
+            self.audio_grid,
+            self.mask_ratio,
+            self.n_keep,
+            self.sigma,
+            self.seed,
+        )
+        animated = out.suffix.lower() == ".gif"
+        if animated and all(panel.grid[0] == 1 for panel in settled):
+            raise UsageError(f"out={out}: a .gif needs a kind whose grid has T > 1; write a .png")
+        if self.spectrum:
+            picture = _png(draw_spectra(settled, samples))
+        elif animated:
+            picture = _gif(draw_frames(settled, samples))
+        else:
+            picture = _png(draw_masks(settled, samples))
+        try:
+            with replacing(out) as file:
+                file.write(picture)
+        except OSError as error:
+            raise UsageError(f"out={out} cannot be written: {error.strerror}") from error
+        print(f"{out}: {', '.join(panel.kind for panel in settled)}")
+
+
+def _parse_out(out: Path | None, spectrum: bool) -> Path:
+    if out is None:
+        return Path("spectra.png" if spectrum else "masks.png")
+    allowed = [".png"] if spectrum else [".png", ".gif"]
+    if out.suffix.lower() not in allowed:
+        raise UsageError(f"out must end in {' or '.join(allowed)}, got {out}")
+    if not out.parent.is_dir():
+        raise UsageError(f"out must be in a folder that exists, got {out}")
+    return out
+
+
+def _png(picture: Image.Image) -> bytes:
+    file = io.BytesIO()
+    picture.save(file, "PNG", optimize=True)
+    return file.getvalue()
+
+
+def _gif(frames: Iterator[Image.Image]) -> bytes:
+    # One palette for all: colours that change from frame to frame would flicker.
+    first = next(frames).quantize(128, dither=0)
+    rest = (frame.quantize(palette=first, dither=0) for frame in frames)
+    file = io.BytesIO()
+    first.save(file, "GIF", save_all=True, append_images=rest, duration=FRAME_MS, loop=0)
+    return file.getvalue()
