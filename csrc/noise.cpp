@@ -1,6 +1,6 @@
-// The CPU fields. Integers travel in float32: every sum stays below 2^24 (taps of L2 norm 1024 and
-// sigma <= 8 have an L1 norm below 5500, the signal is at most 2047), so multiply-adds are exact
-// in any order and at any vector width.
+// The CPU fields. Integers travel in float32: every sum stays below 2^24 (the signal is at most
+// 1500, and taps of L2 norm 2048 and sigma <= 8 have an L1 norm below 11000), so multiply-adds are
+// exact in any order and at any vector width.
 #include "noise.h"
 
 #include <algorithm>
@@ -12,8 +12,10 @@
 namespace smnm {
 namespace {
 
-constexpr int kMaxSignal = (1 << 11) - 1;
-constexpr int kMaxField = (1 << 21) - 1;
+// As in smnm_kernels/noise_table.py and reference.py.
+constexpr int kTapUnit = 2048, kTapShift = 11;
+constexpr int kMaxSignal = 1500;
+constexpr int kMaxField = (1 << 22) - 1;
 constexpr float kWhiteScale = 1.7320508075688772 / (1 << 22);
 
 // Nonzero taps around the centre: weight[k] goes with the input at distance k - before.
@@ -25,7 +27,7 @@ struct Taps {
 
 Taps nonzero_taps(const int16_t* circular, int64_t side, int gain) {
   const auto tap = [&](int64_t distance) {
-    return (circular[(distance % side + side) % side] * gain + 512) >> 10;
+    return (circular[(distance % side + side) % side] * gain + kTapUnit / 2) >> kTapShift;
   };
   int64_t reach = 0;
   for (int64_t d = 1; d <= side / 2; ++d) {
@@ -80,9 +82,9 @@ SMNM_INLINE IntLanes clamp(IntLanes v, int most) {
   return v < -most ? IntLanes{} - most : v;
 }
 
-// Undo the taps' norm of 1024: halves round up, then clamp to 11 bits.
+// Undo the taps' norm: halves round up, then clamp.
 SMNM_INLINE FloatLanes rescale(FloatLanes sum) {
-  const IntLanes v = (__builtin_convertvector(sum, IntLanes) + 512) >> 10;
+  const IntLanes v = (__builtin_convertvector(sum, IntLanes) + kTapUnit / 2) >> kTapShift;
   return __builtin_convertvector(clamp(v, kMaxSignal), FloatLanes);
 }
 
@@ -238,7 +240,7 @@ float NoiseMaker::make(int64_t seed, int64_t sample_id, int32_t* out) {
   RowFilter filters[2];
   for (int chain = 0; chain < n_chains; ++chain) {
     along_t[chain] = table_.taps + levels[chain] * (p.t + p.h + p.w);
-    w[chain] = nonzero_taps(along_t[chain] + p.t + p.h, p.w, 1024);
+    w[chain] = nonzero_taps(along_t[chain] + p.t + p.h, p.w, kTapUnit);
     filters[chain] = {w[chain].weight.data(), w[chain].count(), w[chain].before,
                       along_w_[chain].get()};
   }
@@ -247,8 +249,8 @@ float NoiseMaker::make(int64_t seed, int64_t sample_id, int32_t* out) {
   const bool flat = p.t == 1;
   const int64_t plane = grid_.h * row_;
   for (int chain = 0; chain < n_chains; ++chain) {
-    const int gain = chain == 0 ? 1024 : levels[2];
-    const Taps h = nonzero_taps(along_t[chain] + p.t, p.h, flat ? gain : 1024);
+    const int gain = chain == 0 ? kTapUnit : levels[2];
+    const Taps h = nonzero_taps(along_t[chain] + p.t, p.h, flat ? gain : kTapUnit);
     const std::vector<int64_t> h_rows = circular_offsets(h, p.h, row_, grid_.h);
     if (flat) {
       filter_across_last(along_w_[chain].get(), h_rows.data(), row_, h.weight.data(), h.count(),

@@ -21,7 +21,7 @@ MAX_TOKENS = 2**30
 def parse_grid(grid: Sequence[int]) -> Grid:
     """(T, H, W) as ints, each at least 1."""
     allowed = f"grid must be three positive ints (T, H, W) with T*H*W <= {MAX_TOKENS}"
-    if isinstance(grid, (str, bytes)) or not hasattr(grid, "__len__"):
+    if not is_sequence(grid):
         raise TypeError(f"{allowed}, got {grid!r}")
     if len(grid) != 3:
         raise ValueError(f"{allowed}, got {len(grid)} values: {tuple(grid)!r}")
@@ -122,6 +122,10 @@ def parse_flag(name: str, value: bool) -> bool:
     if not isinstance(value, bool):
         raise TypeError(f"{name} must be True or False, got {value!r}")
     return value
+
+
+def is_sequence(value: object) -> bool:
+    return isinstance(value, Sequence) and not isinstance(value, (str, bytes))
 
 
 def is_int(value: object) -> bool:

@@ -21,8 +21,14 @@ from .arguments import (
     parse_n_keep,
     parse_seed,
 )
-from .noise_table import Color, Sigma, parse_color, parse_sigma
-from .rbn_arguments import RbnRule, check_order, parse_n_candidates, parse_rbn_rule
+from .colors import Color, Sigma, parse_color, parse_sigma
+from .rbn_arguments import (
+    RbnRule,
+    check_order,
+    default_n_candidates,
+    parse_n_candidates,
+    parse_rbn_rule,
+)
 
 SeedCall = tuple[Tensor | None, int]
 NoiseCall = tuple[Tensor, Tensor | None, int, Grid, str, list[float]]
@@ -86,6 +92,8 @@ def rbn_masks_call(
     check_sample_ids(sample_ids)
     sides, rule = parse_grid(grid), parse_rbn_rule(grid, windows, weights, tie_break)
     n_keep = parse_n_keep(math.prod(sides), mask_ratio, n_keep)
+    if n_candidates is None:
+        n_candidates = default_n_candidates(math.prod(sides), n_keep)
     return _rbn_call(sample_ids, sides, n_keep, n_candidates, rule, seed)
 
 
@@ -110,17 +118,16 @@ def _rbn_call(
     first: Tensor,
     sides: Grid,
     n_keep: int,
-    n_candidates: int | None,
+    n_candidates: int,
     rule: RbnRule,
     seed: int | Tensor,
 ) -> RbnCall:
-    n_candidates = parse_n_candidates(n_candidates, math.prod(sides), n_keep)
     return (
         first,
         *parse_seed(seed, first.device),
         sides,
         n_keep,
-        n_candidates,
+        parse_n_candidates(n_candidates),
         list(rule.windows),
         list(rule.weights),
         rule.random_ties,

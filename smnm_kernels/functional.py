@@ -7,9 +7,10 @@ from collections.abc import Sequence
 import torch
 from torch import Tensor
 
+from .arguments import parse_flag
 from .calls import noise_call, noise_masks_call, rbn_bank_call, rbn_masks_call, threshold_call
+from .colors import Color, Sigma
 from .masks import Masks
-from .noise_table import Color, Sigma
 
 
 def noise(
@@ -87,7 +88,7 @@ def noise_masks(
     """
     call = noise_masks_call(sample_ids, grid, color, mask_ratio, n_keep, sigma, tube, seed)
     masks = Masks(*torch.ops.smnm.noise_masks(*call))
-    return masks.freq_major(call[3]) if freq_major else masks
+    return masks.freq_major(call[3]) if parse_flag("freq_major", freq_major) else masks
 
 
 def rbn_masks(
@@ -125,7 +126,7 @@ def rbn_masks(
         sample_ids, grid, mask_ratio, n_keep, n_candidates, windows, weights, tie_break, seed
     )
     masks = Masks(*torch.ops.smnm.rbn_masks(*call))
-    return masks.freq_major(call[3]) if freq_major else masks
+    return masks.freq_major(call[3]) if parse_flag("freq_major", freq_major) else masks
 
 
 def rbn_bank(

@@ -42,6 +42,36 @@ class Masks(NamedTuple):
         in_order.scatter_(1, self.ids_restore, tokens.expand_as(self.ids_restore))
         return in_order[:, self.n_keep :]
 
+    # One view for each codebase that wants another form or polarity.
+
+    @property
+    def mae(self) -> tuple[Tensor, Tensor, Tensor]:
+        """(ids_keep, float32 [B, N] with 1 = removed, ids_restore): what ``random_masking`` of
+        MAE, AudioMAE and CAV-MAE works out from its noise."""
+        return self.ids_keep, self.masked.float(), self.ids_restore
+
+    @property
+    def vitmae_noise(self) -> Tensor:
+        """float32 [B, N], smallest kept: the ``noise`` of Hugging Face's ViTMAE, whose argsort
+        turns it into the same ids_keep and ids_restore. Its count must be ``n_keep``."""
+        return self.ids_restore.float()
+
+    @property
+    def hiera_kept(self) -> Tensor:
+        """bool [B, N], True = kept: Meta Hiera's ``mask``."""
+        return self.visible
+
+    @property
+    def jepa(self) -> tuple[list[Tensor], list[Tensor]]:
+        """([context], [target]), int64 [B, n_keep] and [B, N - n_keep]: I-JEPA's and V-JEPA's lists
+        of index tensors."""
+        return [self.ids_keep], [self.ids_masked]
+
+    @property
+    def data2vec_masked(self) -> Tensor:
+        """uint8 [B, N], 1 = masked: data2vec 2's and EAT's ``precomputed_mask``."""
+        return self.masked.to(torch.uint8)
+
     @classmethod
     def from_visible(cls, visible: Tensor, n_keep: int) -> Masks:
         """Masks from bool ``visible`` [B, N] in which every row shows exactly ``n_keep`` tokens.

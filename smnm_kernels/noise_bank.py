@@ -18,9 +18,9 @@ import torch
 from torch import Tensor
 
 from .arguments import check_sample_ids, parse_grid, parse_seed
+from .colors import Color, Sigma
 from .functional import noise, threshold
 from .masks import Masks
-from .noise_table import Color, Sigma
 from .reference import Stream
 
 _LOW = 0xFFFFFFFF

@@ -22,7 +22,8 @@ from torch import Tensor
 from torch.utils._pytree import tree_map
 
 from . import reference
-from .noise_table import Color, noise_quantiles, noise_table
+from .colors import Color
+from .noise_table import noise_quantiles, noise_table
 
 MaskTensors = tuple[Tensor, Tensor, Tensor]
 
@@ -75,6 +76,18 @@ def _(order: Tensor, seed_tensor, seed, grid, n_keep, n_candidates: int, *rule) 
     return order.new_empty((order.shape[0], n_candidates, math.prod(grid)), dtype=torch.bool)
 
 
+# The ops that the extension brings along, on the same shapes.
+
+
+def _fake_noise_from_table(sample_ids: Tensor, seed_tensor, seed, grid, *table) -> Tensor:  # noqa: ANN001, ANN002
+    return sample_ids.new_empty((sample_ids.shape[0], *grid), dtype=torch.float32)
+
+
+def _fake_masks_from_table(sample_ids: Tensor, seed_tensor, seed, grid, *rest) -> MaskTensors:  # noqa: ANN001, ANN002
+    *_table, n_keep, frames = rest
+    return _empty_masks(sample_ids, math.prod(grid) * frames, n_keep)
+
+
 def _table_arguments(
     grid: Sequence[int], color: Color, sigma: Sequence[float]
 ) -> tuple[Sequence[int], Tensor, Tensor, Tensor, Tensor]:
@@ -123,6 +136,10 @@ def _load_cpu() -> str | None:
         return "the C++ extension was not built"
     except ImportError as error:
         return f"the C++ extension does not load ({error})"
+    torch.library.register_fake("smnm::noise_from_table", _fake_noise_from_table, lib=_library)
+    torch.library.register_fake(
+        "smnm::noise_masks_from_table", _fake_masks_from_table, lib=_library
+    )
     _library.impl("noise", _cpu_noise, "CPU")
     _library.impl("noise_masks", _cpu_noise_masks, "CPU")
     return None

@@ -10,7 +10,7 @@ from functools import lru_cache
 import torch
 from torch import Tensor
 
-from .arguments import is_int, parse_grid
+from .arguments import is_int, is_sequence, parse_grid
 
 #: Scores are sums of thousandths in int32, with headroom for the kernels' "full" marker.
 MAX_SCORE = 2**28
@@ -36,11 +36,11 @@ def parse_rbn_rule(
     if sides[0] != 1:
         raise ValueError(f"grid for R-BN must be two-dimensional, (1, H, W), got {sides}")
     odd = "windows must be a non-empty sequence of odd positive ints"
-    if isinstance(windows, (str, int)) or len(windows) == 0 or not all(is_int(w) for w in windows):
-        raise ValueError(f"{odd}, got {windows!r}")
+    if not is_sequence(windows) or len(windows) == 0 or not all(is_int(w) for w in windows):
+        raise TypeError(f"{odd}, got {windows!r}")
     if any(w < 1 or w % 2 == 0 for w in windows):
         raise ValueError(f"{odd}, got {tuple(windows)!r}")
-    if isinstance(weights, (str, int, float)) or len(weights) != 4:
+    if not is_sequence(weights) or len(weights) != 4:
         raise ValueError(
             "weights must be four numbers (horizontal, vertical, main diagonal, second diagonal), "
             f"got {weights!r}"
@@ -50,7 +50,7 @@ def parse_rbn_rule(
     if largest > MAX_SCORE:
         raise ValueError(
             f"weights and windows must keep the largest score at most {MAX_SCORE // 1000}, "
-            f"got {largest / 1000:g} from windows={tuple(windows)!r}, weights={tuple(weights)!r}"
+            f"got {largest // 1000} from windows={tuple(windows)!r}, weights={tuple(weights)!r}"
         )
     if tie_break not in TIE_BREAKS:
         raise ValueError(f"tie_break must be one of {', '.join(TIE_BREAKS)}, got {tie_break!r}")
@@ -69,10 +69,12 @@ def _thousandths(weight: float) -> int:
     return int(exact)
 
 
-def parse_n_candidates(n_candidates: int | None, n_tokens: int, n_keep: int) -> int:
-    """K; by default as many masks as fit without sharing a position, at least 2."""
-    if n_candidates is None:
-        return min(max(2, n_tokens // n_keep), MAX_CANDIDATES)
+def default_n_candidates(n_tokens: int, n_keep: int) -> int:
+    """As many masks as fit without sharing a position, at least 2."""
+    return min(max(2, n_tokens // n_keep), MAX_CANDIDATES)
+
+
+def parse_n_candidates(n_candidates: int) -> int:
     if not is_int(n_candidates):
         raise TypeError(f"n_candidates must be an int, got {n_candidates!r}")
     if not 1 <= n_candidates <= MAX_CANDIDATES:

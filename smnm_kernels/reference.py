@@ -27,15 +27,22 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from .arguments import Grid
+from .arguments import Grid, parse_flag
 from .calls import noise_call, noise_masks_call, rbn_bank_call, rbn_masks_call, threshold_call
+from .colors import Color, Sigma
 from .masks import Masks
-from .noise_table import TAP_UNIT, Color, Sigma, noise_quantiles, noise_table, scaled_taps
+from .noise_table import (
+    MAX_SIGNAL,
+    TAP_SHIFT,
+    TAP_UNIT,
+    noise_quantiles,
+    noise_table,
+    scaled_taps,
+)
 from .rbn_arguments import RbnRule
 
-#: Between passes the signal is clamped to what 11 bits and a sign hold, and at the end to 21.
-MAX_SIGNAL = 2**11 - 1
-MAX_FIELD = 2**21 - 1
+#: The field is clamped to 22 bits and a sign, eight standard deviations at the least.
+MAX_FIELD = 2**22 - 1
 #: White noise: standard deviation of the odd integers below 2**22 in magnitude is 2**22/sqrt(3).
 WHITE_SCALE = np.float32(3**0.5 / 2**22)
 
@@ -104,8 +111,8 @@ def circular_filter(signal: np.ndarray, taps: np.ndarray, n_out: int, axis: int)
 
 
 def rescale(total: np.ndarray) -> np.ndarray:
-    """Undo the taps' norm of 1024 after a pass: halves round up, then clamp to 11 bits."""
-    return np.clip((total + TAP_UNIT // 2) >> 10, -MAX_SIGNAL, MAX_SIGNAL)
+    """Undo the taps' norm after a pass: halves round up, then clamp."""
+    return np.clip((total + TAP_UNIT // 2) >> TAP_SHIFT, -MAX_SIGNAL, MAX_SIGNAL)
 
 
 def field(
@@ -327,7 +334,7 @@ def noise_masks(
     """See ``smnm_kernels.noise_masks``."""
     call = noise_masks_call(sample_ids, grid, color, mask_ratio, n_keep, sigma, tube, seed)
     masks = noise_masks_kernel(*call)
-    return masks.freq_major(call[3]) if freq_major else masks
+    return masks.freq_major(call[3]) if parse_flag("freq_major", freq_major) else masks
 
 
 def rbn_bank(
@@ -364,4 +371,4 @@ def rbn_masks(
         sample_ids, grid, mask_ratio, n_keep, n_candidates, windows, weights, tie_break, seed
     )
     masks = rbn_masks_kernel(*call)
-    return masks.freq_major(call[3]) if freq_major else masks
+    return masks.freq_major(call[3]) if parse_flag("freq_major", freq_major) else masks

@@ -7,7 +7,7 @@ from collections.abc import Callable, Sequence
 import torch
 from torch import Tensor, nn
 
-from .arguments import is_int, parse_grid, parse_seed
+from .arguments import check_sample_ids, is_int, parse_grid, parse_seed
 from .functional import noise_masks, rbn_masks
 from .masks import Masks
 
@@ -55,11 +55,11 @@ class MaskSampler(nn.Module):
         mask_ratio: float | None = None,
         *,
         n_keep: int | None = None,
-        seed: int = 0,
+        seed: int | Tensor = 0,
         **parameters: object,
     ) -> None:
         super().__init__()
-        if kind not in KINDS:
+        if not isinstance(kind, str) or kind not in KINDS:
             raise ValueError(f"kind must be one of {', '.join(KINDS)}, got {kind!r}")
         draw, fixed = KINDS[kind]
         allowed = {name for name in draw.__kwdefaults__ if name not in ("n_keep", "seed", *fixed)}
@@ -70,9 +70,11 @@ class MaskSampler(nn.Module):
             )
         self.kind = kind
         self.grid = parse_grid(grid)
-        self.parameters = parameters
-        seed = parse_seed(seed, torch.device("cpu"))[1]
-        self.register_buffer("seed", torch.tensor(seed, dtype=torch.int64))
+        self.options = parameters
+        seed_tensor, seed_value = parse_seed(seed, getattr(seed, "device", torch.device("cpu")))
+        if seed_tensor is not None:
+            seed_value = int(seed_tensor)
+        self.register_buffer("seed", torch.tensor(seed_value, dtype=torch.int64))
         self.register_buffer("next_id", torch.zeros((), dtype=torch.int64))
         # An empty batch runs every check, so wrong arguments fail here and not in the first step.
         nothing = torch.empty(0, dtype=torch.int64)
@@ -94,6 +96,7 @@ class MaskSampler(nn.Module):
     def masks(self, sample_ids: Tensor) -> Masks:
         """The masks with these ids (int64 [B]), without advancing: for evaluation, or where a
         dataset's index names the mask."""
+        check_sample_ids(sample_ids)
         draw, fixed = KINDS[self.kind]
         seed = self.seed if self.seed.device == sample_ids.device else int(self.seed)
         return draw(
@@ -102,15 +105,17 @@ class MaskSampler(nn.Module):
             n_keep=self.n_keep,
             seed=seed,
             **fixed,
-            **self.parameters,
+            **self.options,
         )
 
     def reset(self, next_id: int = 0) -> None:
         """Go back (or forward) to a place in the stream."""
+        if not is_int(next_id) or not -(2**63) <= next_id < 2**63:
+            raise ValueError(f"next_id must be an int of 64 bits, got {next_id!r}")
         self.next_id.fill_(next_id)
 
     def extra_repr(self) -> str:
-        parameters = "".join(f", {name}={value!r}" for name, value in self.parameters.items())
+        parameters = "".join(f", {name}={value!r}" for name, value in self.options.items())
         return f"{self.kind!r}, grid={self.grid}, n_keep={self.n_keep}{parameters}"
 
 

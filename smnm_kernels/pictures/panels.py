@@ -9,7 +9,7 @@ import torch
 
 from smnm_kernels import MaskSampler
 from smnm_kernels.arguments import Grid
-from smnm_kernels.noise_table import PRESETS, Sigma, parse_sigma
+from smnm_kernels.colors import PRESETS, Sigma, parse_sigma
 from smnm_kernels.sampler import KINDS
 from smnm_kernels.train.errors import UsageError
 

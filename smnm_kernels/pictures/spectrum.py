@@ -18,7 +18,7 @@ import torch
 from torch import Tensor
 
 from smnm_kernels.arguments import parse_grid
-from smnm_kernels.noise_table import Color, Sigma, drawn_pairs, parse_color, parse_sigma
+from smnm_kernels.colors import Color, Sigma, drawn_pairs, parse_color, parse_sigma
 
 #: The sampled Gaussian is cut where it has fallen to 1e-14 of its centre.
 REACH = 8.0

@@ -1,0 +1,99 @@
+"""The console command `smnm`. One subcommand is one dataclass given to tyro and one function on it.
+
+What a subcommand needs is imported when it runs, so that help and mistakes answer at once.
+"""
+
+from __future__ import annotations
+
+import importlib
+import sys
+from collections.abc import Sequence
+
+# name: (module and dataclass of its options, module and function that takes them, summary)
+_TRAIN = "smnm_kernels.train"
+COMMANDS = {
+    "pretrain": (
+        f"{_TRAIN}.options:Pretrain",
+        f"{_TRAIN}.loop:pretrain",
+        "pretrain an encoder on a folder of video or audio files",
+    ),
+    "demo": (
+        f"{_TRAIN}.demo:Demo",
+        f"{_TRAIN}.demo:demo",
+        "make a few video or audio files and pretrain on them",
+    ),
+    "show": (
+        "smnm_kernels.pictures.show:Show",
+        None,  # calls itself: Show.run()
+        "draw masks and their power spectra",
+    ),
+}
+
+
+def main(arguments: Sequence[str] | None = None) -> int:
+    """Run `smnm ARGUMENTS`; returns the exit code.
+
+    0 done, 1 a run that was going failed, 2 refused before any work, 130 and 143 stopped by Ctrl-C
+    and SIGTERM.
+    """
+    arguments = list(sys.argv[1:] if arguments is None else arguments)
+    if not arguments or arguments[0] in ("-h", "--help"):
+        print(_usage())
+        return 0 if arguments else 2
+    name, *rest = arguments
+    if name not in COMMANDS:
+        return _refuse(f"no command {name!r}; there are {', '.join(COMMANDS)}")
+    options_place, function_place, _ = COMMANDS[name]
+    try:
+        import tyro
+
+        from smnm_kernels.train.errors import RunError, UsageError
+
+        options_type = _load(options_place)
+    except ImportError as error:
+        return _missing(error)
+    options = tyro.cli(options_type, prog=f"smnm {name}", args=rest)
+    try:
+        run = _load(function_place) if function_place else type(options).run
+        return run(options) or 0
+    except ImportError as error:
+        return _missing(error)
+    except UsageError as error:
+        return _refuse(str(error))
+    except RunError as error:
+        print(f"smnm: error: {error}", file=sys.stderr)
+        return 1
+    except KeyboardInterrupt:
+        print("smnm: interrupted; what was saved last is whole", file=sys.stderr)
+        return 130
+
+
+def _load(place: str) -> type:
+    module, name = place.split(":")
+    return getattr(importlib.import_module(module), name)
+
+
+def _usage() -> str:
+    lines = ["usage: smnm COMMAND ...", ""]
+    lines += [f"  smnm {name:<10}{summary}" for name, (_, _, summary) in COMMANDS.items()]
+    lines += ["", "`smnm COMMAND --help` lists a command's options."]
+    return "\n".join(lines)
+
+
+def _refuse(message: str) -> int:
+    print(f"smnm: error: {message}", file=sys.stderr)
+    return 2
+
+
+def _missing(error: ImportError) -> int:
+    """One line for a package that is not installed; any other failed import is a fault."""
+    missing = (error.name or "").split(".")[0]
+    if not isinstance(error, ModuleNotFoundError) or missing == "smnm_kernels":
+        raise error
+    if missing == "torch":
+        return _refuse("torch is not installed: pip install 'torch>=2.10'")
+    return _refuse(f"{missing} is not installed: pip install 'smnm_kernels[train]'")
+
+
+if __name__ == "__main__":
+    sys.exit(main())

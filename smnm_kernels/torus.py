@@ -1,0 +1,95 @@
+"""How large the torus must be on which noise is filtered.
+
+The filters are circular on a torus larger than the window by a ``halo`` on each axis: the least
+that keeps what wraps around into the window below 0.6% of the variance. (The rounding of the taps
+may take another 0.4%.)
+"""
+
+from __future__ import annotations
+
+import math
+from functools import lru_cache
+
+import numpy as np
+
+#: Covariance that may wrap around the torus, as a share of the variance.
+MAX_WRAP = 0.006
+
+
+def halo(axes: tuple[int, ...], pairs: list[tuple[float, float | None]]) -> int:
+    """How much larger than the window the torus must be on each axis.
+
+    Along one axis of length n the largest lag, n - 1, also sees the covariance at the lag halo + 1
+    that wraps around, so the search begins where that is below MAX_WRAP for every pair of sigmas.
+    On short axes several images add up, so it ends where the worst lag of the window is as good.
+    """
+    by_lag = sorted(pairs, key=lambda pair: _last_lag(*pair, len(axes)))
+    width = max(_last_lag(*by_lag[-1], len(axes)), 3)
+    # The pairs that reach furthest, and the widest Gaussian under the narrowest.
+    worst = [*by_lag[-8:], max(pairs, key=lambda pair: ((pair[1] or pair[0]), -pair[0]))]
+    while any(_wrap_error(axes, width, *pair) > MAX_WRAP for pair in worst):
+        width += 1
+    return width
+
+
+@lru_cache(maxsize=8192)
+def _last_lag(s1: float, s2: float | None, n_dims: int) -> int:
+    """Largest lag along an axis whose covariance exceeds MAX_WRAP of the variance.
+
+    Continuous Gaussians: G(a)*w and G(b)*w have covariance N(d; 0, a^2 + b^2) in n_dims
+    dimensions; G(0)*w is white.
+    """
+
+    def cross(a: float, b: float, d: int) -> float:
+        v = a * a + b * b
+        if v == 0:
+            return float(d == 0)
+        return (2 * math.pi * v) ** (-n_dims / 2) * math.exp(-d * d / (2 * v))
+
+    def covariance(d: int) -> float:
+        return sum(sign * cross(a, b, d) for a, b, sign in _terms(s1, s2))
+
+    floor = MAX_WRAP * covariance(0)
+    lag = math.ceil(7 * (s1 if s2 is None else s2))
+    while lag > 0 and abs(covariance(lag)) <= floor:
+        lag -= 1
+    return lag
+
+
+def _wrap_error(axes: tuple[int, ...], halo: int, s1: float, s2: float | None) -> float:
+    """Largest difference, over the lags of the window, between the covariances on the torus and on
+    the endless lattice, as a share of the variance. On long axes only both ends are looked at."""
+    torus, endless = np.zeros(()), np.zeros(())
+    for a, b, sign in _terms(s1, s2):
+        along = _lag_covariance(a, b)
+        on_torus, on_lattice = np.array(float(sign)), np.array(float(sign))
+        for n in axes:
+            lags = np.unique(np.r_[: min(n, 24), max(n - 24, 0) : n])
+            images = np.arange(-len(along), len(along) + 1) * (n + halo) + lags[:, None]
+            inside = np.abs(images) < len(along)
+            sums = np.where(inside, along[np.where(inside, np.abs(images), 0)], 0).sum(1)
+            on_torus = np.multiply.outer(on_torus, sums)
+            padded = np.where(lags < len(along), along[np.minimum(lags, len(along) - 1)], 0)
+            on_lattice = np.multiply.outer(on_lattice, padded)
+        torus, endless = torus + on_torus, endless + on_lattice
+    return float(np.abs(torus / torus.flat[0] - endless / endless.flat[0]).max())
+
+
+def _terms(s1: float, s2: float | None) -> list[tuple[float, float, int]]:
+    """(a, b, sign): the covariance of chain 1 - chain 2 as those of G(a)*w with G(b)*w."""
+    if s2 is None:
+        return [(s1, s1, 1)]
+    return [(s1, s1, 1), (s1, s2, -2), (s2, s2, 1)]
+
+
+@lru_cache(maxsize=8192)
+def _lag_covariance(a: float, b: float) -> np.ndarray:
+    """float64: the covariance of the one-dimensional G(a)*w and G(b)*w at lags 0, 1, 2, ..."""
+
+    def bell(sigma: float) -> np.ndarray:
+        reach = math.ceil(6 * sigma)
+        x = np.arange(-reach, reach + 1)
+        return np.exp(-(x**2) / (2 * sigma**2)) / np.exp(-(x**2) / (2 * sigma**2)).sum()
+
+    both = np.convolve(bell(a) if a else np.ones(1), bell(b) if b else np.ones(1))
+    return both[len(both) // 2 :]

@@ -1,0 +1,157 @@
+"""A small set of real mp4 and wav files with moving content, for a first run without data at hand.
+
+The same files on every machine up to the encoder's version; made once, then found.
+"""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Literal
+
+import av
+import numpy as np
+import soundfile
+from tqdm import tqdm
+from tyro.conf import Positional
+
+from .errors import UsageError
+from .options import Pretrain, Training
+
+N_VIDEOS, VIDEO_SIZE, VIDEO_FRAMES, VIDEO_RATE = 24, 128, 72, 30
+N_RECORDINGS, RECORDING_SECONDS = 24, 8.0
+RECORDING_RATES = (16_000, 44_100, 22_050)  # Hz, in turn; two of them need resampling
+
+
+@dataclass(kw_only=True)
+class Demo(Training):
+    """Make a small set of video or audio files and pretrain on them, in a minute or two."""
+
+    modality: Positional[Literal["video", "audio"]]
+    out: Path | None = None
+    """Folder of the run; its files go to OUT/data. Default: smnm-demo-video or smnm-demo-audio."""
+
+
+def demo(options: Demo) -> int:
+    """Make the files, then do exactly what `smnm pretrain` does on them."""
+    from .loop import pretrain, settle
+
+    out = options.out or Path(f"smnm-demo-{options.modality}")
+    folder = out / "data"
+    shared = {name: getattr(options, name) for name in Training.__dataclass_fields__}
+    job = Pretrain(modality=options.modality, data=folder, out=out, **shared)
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+        settle(job)
+        make_files(folder, options.modality)
+    except OSError as error:
+        raise UsageError(f"--out {out}: cannot be written ({error.strerror})") from error
+    return pretrain(job)
+
+
+def make_files(folder: Path, modality: str) -> None:
+    """Fill `folder` with the demo's files; those that are there already stay."""
+    if modality == "video":
+        names, write = [f"clip{i:02d}.mp4" for i in range(N_VIDEOS)], write_video
+    else:
+        names, write = [f"sound{i:02d}.wav" for i in range(N_RECORDINGS)], write_recording
+    missing = [(i, name) for i, name in enumerate(names) if not (folder / name).exists()]
+    if not missing:
+        return
+    for i, name in tqdm(missing, "making files", unit=" files", leave=False):
+        half_done = folder / f".{name}"  # hidden: a scan passes by what a kill left behind
+        write(half_done, i)
+        os.replace(half_done, folder / name)
+    print(f"made {len(missing)} {modality} files in {folder}", flush=True)
+
+
+def write_video(path: Path, number: int) -> None:
+    """H.264 in mp4 (MPEG-4 where this FFmpeg has no H.264 encoder)."""
+    codec = "libx264" if "libx264" in av.codecs_available else "mpeg4"
+    with av.open(str(path), "w", format="mp4") as container:
+        stream = container.add_stream(codec, rate=VIDEO_RATE)
+        stream.width = stream.height = VIDEO_SIZE
+        stream.pix_fmt = "yuv420p"
+        # One thread and few key frames: the same bytes everywhere, and seeking has work to do.
+        stream.codec_context.thread_count = 1
+        stream.codec_context.gop_size = 24
+        stream.codec_context.bit_rate = 600_000
+        for picture in moving_pictures(number):
+            container.mux(stream.encode(av.VideoFrame.from_ndarray(picture, format="rgb24")))
+        container.mux(stream.encode(None))
+
+
+def moving_pictures(number: int) -> Iterator[np.ndarray]:
+    """uint8 [size, size, 3] frames: discs and boxes bounce about on a plaid in a turning light."""
+    rng = np.random.default_rng([1, number])
+    size = VIDEO_SIZE
+    y, x = np.mgrid[0:size, 0:size].astype(np.float64)
+    angle, turn = rng.uniform(0, 2 * np.pi), rng.uniform(-0.02, 0.02)
+    light = rng.uniform(0.3, 1, 3)
+    waves = [
+        {
+            "angle": rng.uniform(0, np.pi),
+            "length": rng.uniform(60, 140),
+            "drift": rng.uniform(-0.1, 0.1),
+            "colour": rng.uniform(0.2, 1, 3),
+        }
+        for _ in range(3)
+    ]
+    shapes = [
+        {
+            "box": bool(rng.integers(2)),
+            "radius": rng.uniform(9, 24),
+            "at": rng.uniform(25, size - 25, 2),
+            "speed": rng.uniform(-3, 3, 2),
+            "colour": rng.uniform(0, 255, 3),
+        }
+        for _ in range(3)
+    ]
+    for t in range(VIDEO_FRAMES):
+        ramp = ((x - size / 2) * np.cos(angle) + (y - size / 2) * np.sin(angle)) / size
+        picture = 128 + 150 * ramp[..., None] * light
+        angle += turn
+        for wave in waves:
+            along = x * np.cos(wave["angle"]) + y * np.sin(wave["angle"])
+            phase = 2 * np.pi * along / wave["length"] + wave["drift"] * t
+            picture += 10 * np.sin(phase)[..., None] * wave["colour"]
+        for shape in shapes:
+            radius, at = shape["radius"], shape["at"]
+            dx, dy = np.abs(x - at[0]), np.abs(y - at[1])
+            inside = np.maximum(dx, dy) < radius if shape["box"] else dx**2 + dy**2 < radius**2
+            picture[inside] = shape["colour"]
+            at += shape["speed"]
+            out = (at < radius) | (at > size - radius)
+            shape["speed"][out] = np.abs(shape["speed"][out]) * np.where(at[out] < radius, 1, -1)
+        yield np.clip(picture, 0, 255).astype(np.uint8)
+
+
+def write_recording(path: Path, number: int) -> None:
+    """16-bit wav."""
+    rate = RECORDING_RATES[number % len(RECORDING_RATES)]
+    soundfile.write(path, sound(number, rate), rate, subtype="PCM_16", format="WAV")
+
+
+def sound(number: int, rate: int) -> np.ndarray:
+    """Float in [-1, 1]: a voice with overtones, chirps and a beat of noise bursts."""
+    rng = np.random.default_rng([2, number])
+    t = np.arange(int(RECORDING_SECONDS * rate)) / rate
+    out = 0.003 * rng.standard_normal(len(t))
+
+    pitch = rng.uniform(110, 330) * (1 + 0.06 * np.sin(2 * np.pi * rng.uniform(0.2, 1.2) * t))
+    phase = 2 * np.pi * np.cumsum(pitch) / rate
+    swell = 0.5 + 0.5 * np.sin(2 * np.pi * rng.uniform(0.3, 1.0) * t + rng.uniform(0, 6))
+    for overtone in range(1, 9):
+        out += 0.12 / overtone * swell * np.sin(overtone * phase)
+
+    period, low, high = rng.uniform(1.0, 2.5), rng.uniform(300, 900), rng.uniform(2000, 6000)
+    place = (t + rng.uniform(0, period)) % period / period
+    sweep = low * (high / low) ** (place if rng.integers(2) else 1 - place)
+    out += 0.15 * np.sin(np.pi * place) * np.sin(2 * np.pi * np.cumsum(sweep) / rate)
+
+    beat = rng.uniform(0.25, 0.6)
+    since = (t + rng.uniform(0, beat)) % beat
+    out += 0.25 * np.exp(-since / rng.uniform(0.02, 0.08)) * rng.standard_normal(len(t))
+    return 0.9 * out / np.abs(out).max()

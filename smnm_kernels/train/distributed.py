@@ -1,0 +1,60 @@
+"""What a run does differently under torchrun: WORLD_SIZE processes share each batch."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Callable
+from typing import Any, TypeVar
+
+import torch
+import torch.distributed as dist
+
+from .errors import UsageError
+
+T = TypeVar("T")
+
+
+def world_size() -> int:
+    return int(os.environ.get("WORLD_SIZE", "1"))
+
+
+def rank() -> int:
+    return int(os.environ.get("RANK", "0")) if world_size() > 1 else 0
+
+
+def local_rank() -> int:
+    return int(os.environ.get("LOCAL_RANK", "0")) if world_size() > 1 else 0
+
+
+def start(device: torch.device) -> None:
+    if world_size() > 1 and not dist.is_initialized():
+        dist.init_process_group("nccl" if device.type == "cuda" else "gloo")
+
+
+def stop() -> None:
+    if dist.is_available() and dist.is_initialized():
+        dist.destroy_process_group()
+
+
+def on_main(work: Callable[[], T]) -> T:
+    """work()'s result, done by the first process and handed to all, a UsageError likewise."""
+    if world_size() == 1:
+        return work()
+    parcel: list[Any] = [None, None]
+    if rank() == 0:
+        try:
+            parcel[0] = work()
+        except UsageError as error:
+            parcel[1] = str(error)
+    dist.broadcast_object_list(parcel)
+    if parcel[1] is not None:
+        raise UsageError(parcel[1])
+    return parcel[0]
+
+
+def average(values: torch.Tensor) -> torch.Tensor:
+    """Mean over the processes, in place."""
+    if world_size() > 1:
+        dist.all_reduce(values)
+        values /= world_size()
+    return values

@@ -1,0 +1,44 @@
+"""Random draws that depend on (seed, sample index) and on nothing else.
+
+Philox is counter based: any sample's numbers can be had without drawing those before it, in any
+process. Only the raw 64-bit words are used, because NumPy keeps those stable from version to
+version and its distributions not.
+"""
+
+from __future__ import annotations
+
+from functools import lru_cache
+
+import numpy as np
+
+_ORDER, _SAMPLE = 0, 1  # each use has a stream of its own
+_MASK64 = (1 << 64) - 1
+
+
+def _words(seed: int, stream: int, position: int, n: int) -> np.ndarray:
+    """n uint64 words of (seed, stream, position)."""
+    # The lowest counter word runs on as words are drawn, so the position goes into the next one.
+    bits = np.random.Philox(
+        key=np.array([seed & _MASK64, stream], dtype=np.uint64),
+        counter=np.array([0, position, 0, 0], dtype=np.uint64),
+    )
+    return bits.random_raw(n)
+
+
+def uniforms(seed: int, index: int, n: int) -> np.ndarray:
+    """n float64 values in [0, 1) for sample `index`."""
+    return (_words(seed, _SAMPLE, index, n) >> np.uint64(11)) * 2.0**-53
+
+
+@lru_cache(maxsize=2)  # a batch may lie across two epochs
+def _epoch_order(seed: int, epoch: int, n_files: int) -> np.ndarray:
+    return np.argsort(_words(seed, _ORDER, epoch, n_files), kind="stable")
+
+
+def file_of(seed: int, index: int, n_files: int, attempt: int = 0) -> int:
+    """Which file sample `index` reads: each epoch of n_files samples is one shuffled pass.
+
+    `attempt` counts the files that failed for this sample: the next in the epoch's order steps in.
+    """
+    epoch, position = divmod(index, n_files)
+    return int(_epoch_order(seed, epoch, n_files)[(position + attempt) % n_files])

@@ -1,0 +1,20 @@
+"""What can go wrong in a run and is not a fault of the program."""
+
+from __future__ import annotations
+
+
+class UsageError(Exception):
+    """What was asked for cannot be done. Shown as one line, exit code 2, before any work."""
+
+
+class RunError(Exception):
+    """A run cannot go on; what it saved last stays whole. Shown as one line, exit code 1."""
+
+
+class Unusable(Exception):
+    """One data file cannot be used; the message says why, in words for the person who owns it."""
+
+
+def printable(name: str) -> str:
+    """A file name that can be printed anywhere, also when it is not valid UTF-8."""
+    return name.encode("utf-8", "backslashreplace").decode("utf-8")

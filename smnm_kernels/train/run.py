@@ -1,0 +1,187 @@
+"""The RUN folder: who may write it, what is in it, and how it survives a kill at any moment.
+
+config.json          what the run is ("run": decides the losses; "runtime": may change on resume)
+files.json           the data files with their probed lengths; samples refer to this list
+skipped.json         the data files that were left out, each with its reason
+metrics.jsonl        one row a step
+last.pt              step, model, optimiser, mask sampler: everything needed to go on
+reconstruction.png   pictures of the latest checkpoint
+encoder.safetensors  the encoder, once the run is finished
+"""
+
+from __future__ import annotations
+
+import fcntl
+import json
+import os
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import IO, Any
+
+import torch
+
+from .errors import UsageError
+from .scan import Listing, Record
+
+CONFIG, FILES, SKIPPED = "config.json", "files.json", "skipped.json"
+METRICS, CHECKPOINT = "metrics.jsonl", "last.pt"
+PICTURE, ENCODER = "reconstruction.png", "encoder.safetensors"
+
+_LOCK_WAIT_S = 10.0
+
+
+@contextmanager
+def replacing(path: Path) -> Iterator[IO[bytes]]:
+    """A binary file that takes path's place, whole and on disk, when the block ends well."""
+    temporary = path.with_name(f".{path.name}.{os.getpid()}.tmp")
+    try:
+        with temporary.open("wb") as file:
+            yield file
+            file.flush()
+            os.fsync(file.fileno())
+        os.replace(temporary, path)
+    finally:
+        temporary.unlink(missing_ok=True)
+    folder = os.open(path.parent, os.O_RDONLY)
+    try:
+        os.fsync(folder)
+    finally:
+        os.close(folder)
+
+
+def write_json(path: Path, content: Any) -> None:
+    with replacing(path) as file:
+        file.write(json.dumps(content, indent=1).encode() + b"\n")
+
+
+class RunFolder:
+    """RUN, locked for this process until it ends."""
+
+    def __init__(self, path: Path) -> None:
+        self.path = path
+        try:
+            path.mkdir(parents=True, exist_ok=True)
+            # A record lock: it is the process's own (loader workers do not inherit it) and the
+            # system lets go of it however the process ends.
+            self._lock = (path / ".lock").open("a")
+        except OSError as error:
+            raise UsageError(
+                f"--out {path}: cannot be written ({error.strerror}); "
+                "a folder is needed in which files can be made"
+            ) from error
+        self._take_lock()
+        for left in path.glob(".*.tmp"):  # of a run that was killed while it wrote
+            left.unlink(missing_ok=True)
+
+    def _take_lock(self) -> None:
+        until = time.monotonic() + _LOCK_WAIT_S
+        while True:
+            try:
+                fcntl.lockf(self._lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+                return
+            except OSError:
+                if time.monotonic() > until:
+                    raise UsageError(f"--out {self.path}: another run is writing there") from None
+                time.sleep(0.2)
+
+    def read_config(self) -> dict[str, Any] | None:
+        """config.json, or None where RUN is new."""
+        path = self.path / CONFIG
+        if path.exists():
+            try:
+                held = json.loads(path.read_text())
+                return {"run": dict(held["run"]), "runtime": dict(held["runtime"])}
+            except (ValueError, TypeError, KeyError) as error:
+                raise UsageError(
+                    f"--out {self.path}: its {CONFIG} is not of a pretraining run; give another"
+                ) from error
+        if (self.path / CHECKPOINT).exists():
+            raise UsageError(
+                f"--out {self.path}: holds {CHECKPOINT} but no {CONFIG}; not ours to use"
+            )
+        return None
+
+    def write_config(self, run: dict[str, Any], runtime: dict[str, Any]) -> None:
+        write_json(self.path / CONFIG, {"run": run, "runtime": runtime})
+
+    def check_config(self, run: dict[str, Any], before: dict[str, Any]) -> None:
+        """Refuse to go on with other settings than RUN was begun with."""
+        differing = [
+            f"{name} is {before.get(name)!r} there, {value!r} was asked for"
+            for name, value in run.items()
+            if before.get(name) != json.loads(json.dumps(value))
+        ]
+        if differing:
+            raise UsageError(
+                f"--out {self.path}: holds a run with other settings: {'; '.join(differing)}. "
+                "Ask for the same, or give another --out"
+            )
+
+    def read_files(self) -> dict[str, list[Record]]:
+        path = self.path / FILES
+        return json.loads(path.read_text()) if path.exists() else {"usable": [], "skipped": []}
+
+    def write_files(self, listing: Listing) -> None:
+        write_json(self.path / FILES, {"usable": listing.usable, "skipped": listing.skipped})
+
+    def write_skipped(self, reasons: dict[str, str]) -> None:
+        write_json(self.path / SKIPPED, reasons)
+
+    def save_checkpoint(self, state: dict[str, Any]) -> None:
+        with replacing(self.path / CHECKPOINT) as file:
+            torch.save(state, file)
+
+
+def load_checkpoint(path: Path) -> dict[str, Any] | None:
+    """The last whole checkpoint of RUN `path`, tensors on the CPU; None where there is none yet."""
+    file = path / CHECKPOINT
+    if not file.exists():
+        return None
+    try:
+        return torch.load(file, map_location="cpu", weights_only=True)
+    except Exception as error:
+        raise UsageError(f"{file}: is not a checkpoint that can be read ({error})") from error
+
+
+class MetricsLog:
+    """metrics.jsonl, cut back to the rows of the steps that the checkpoint holds."""
+
+    def __init__(self, path: Path, steps_done: int) -> None:
+        rows = _whole_rows(path)[:steps_done]
+        if [row["step"] for row in rows] != list(range(1, steps_done + 1)):
+            raise UsageError(
+                f"{path}: rows for steps 1 to {steps_done} are needed to go on from the "
+                f"checkpoint, got {len(rows)} whole rows"
+            )
+        with replacing(path) as file:
+            for row in rows:
+                file.write(_line(row))
+        self.losses = [row["loss"] for row in rows]
+        self._file = path.open("ab")
+
+    def add(self, row: dict[str, Any]) -> None:
+        self.losses.append(row["loss"])
+        self._file.write(_line(row))
+        self._file.flush()  # a killed process loses nothing that was handed to the system
+
+    def sync(self) -> None:
+        """Before a checkpoint: it must never be on disk ahead of its rows."""
+        os.fsync(self._file.fileno())
+
+
+def _line(row: dict[str, Any]) -> bytes:
+    return json.dumps(row).encode() + b"\n"
+
+
+def _whole_rows(path: Path) -> list[dict[str, Any]]:
+    """Rows up to the first torn one."""
+    rows = []
+    if path.exists():
+        for line in path.read_bytes().split(b"\n")[:-1]:
+            try:
+                rows.append(json.loads(line))
+            except ValueError:
+                break
+    return rows

@@ -1,0 +1,57 @@
+"""One hash for each way of making masks, of fixed arguments. ``python mask_hashes.py`` prints them
+with what smnm.backends() says, so that other processes can be compared with this one."""
+
+import hashlib
+import json
+
+import torch
+
+import smnm_kernels as smnm
+
+IDS = torch.tensor([0, 1, 2, 3, -1, 2**32, 2**62, -(2**62)])
+SEED = 2**63 - 25
+
+CALLS = {
+    "white noise": lambda: [smnm.noise(IDS, (3, 5, 7), "white", seed=SEED)],
+    "red noise": lambda: [smnm.noise(IDS, (4, 6, 5), "red", seed=SEED)],
+    "blue noise": lambda: [smnm.noise(IDS, (1, 14, 14), "blue", seed=SEED)],
+    "green noise": lambda: [smnm.noise(IDS, (8, 14, 14), "green", seed=SEED)],
+    "random masks": lambda: smnm.noise_masks(IDS, (8, 14, 14), "white", 0.9, seed=SEED),
+    "tube masks": lambda: smnm.noise_masks(IDS, (8, 14, 14), "white", 0.9, tube=True, seed=SEED),
+    "red2d masks": lambda: smnm.noise_masks(IDS, (8, 14, 14), "red", 0.9, tube=True, seed=SEED),
+    "blue3d masks": lambda: smnm.noise_masks(IDS, (8, 14, 14), "blue", 0.9, seed=SEED),
+    "green3d masks": lambda: smnm.noise_masks(IDS, (8, 14, 14), "green", 0.9, seed=SEED),
+    "green3d variant-3 masks": lambda: smnm.noise_masks(
+        IDS, (4, 10, 9), "green", 0.75, sigma="variant-3", seed=SEED
+    ),
+    "audio green masks": lambda: smnm.noise_masks(
+        IDS, (1, 64, 8), "green", n_keep=102, freq_major=True, seed=torch.tensor(SEED)
+    ),
+    "rbn masks": lambda: smnm.rbn_masks(IDS, (1, 64, 8), 0.8, seed=SEED),
+    "rbn random masks": lambda: smnm.rbn_masks(
+        IDS, (1, 14, 14), 0.75, tie_break="random", windows=(5,), weights=(0.7, 0.2, 0.1, 0.05)
+    ),
+    "rbn overfull bank": lambda: [
+        smnm.rbn_bank(torch.arange(35).flip(0)[None], 4, 17, (1, 7, 5), tie_break="random")
+    ],
+    "threshold": lambda: smnm.threshold(
+        (torch.arange(198) * 37 % 101 - 50).to(torch.float64).div(8).view(2, 99), 0.6
+    ),
+}
+
+
+def hashed(tensors) -> str:
+    """Of every byte, in little-endian order: the order of all machines torch runs on."""
+    digest = hashlib.sha256()
+    for tensor in tensors:
+        digest.update(f"{tensor.dtype} {list(tensor.shape)}".encode())
+        digest.update(tensor.contiguous().numpy().tobytes())
+    return digest.hexdigest()[:16]
+
+
+def mask_hashes() -> dict[str, str]:
+    return {name: hashed(call()) for name, call in CALLS.items()}
+
+
+if __name__ == "__main__":
+    print(json.dumps({"backends": smnm.backends(), "hashes": mask_hashes()}))

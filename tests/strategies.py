@@ -1,0 +1,76 @@
+"""What hypothesis draws arguments from: everything DESIGN allows, the corners often."""
+
+from decimal import Decimal
+from fractions import Fraction
+
+import numpy as np
+import torch
+from hypothesis import strategies as st
+
+SEEDS = st.one_of(
+    st.sampled_from([0, 1, -1, 2**32, 2**63 - 1, -(2**63)]), st.integers(-(2**63), 2**63 - 1)
+)
+IDS = st.one_of(
+    st.integers(0, 50),
+    st.sampled_from([2**62, -(2**62), 2**32 - 1, 2**32, -1]),
+    st.integers(-(2**62), 2**62),
+)
+SIDES = st.sampled_from([1, 2, 3, 4, 5, 7, 8, 9, 13, 14, 16, 17, 31])
+
+
+def sample_ids(max_size: int = 5):
+    return st.lists(IDS, max_size=max_size).map(lambda ids: torch.tensor(ids, dtype=torch.int64))
+
+
+@st.composite
+def grids(draw, max_tokens: int = 2000, flat: bool = False):
+    frames = 1 if flat else draw(st.sampled_from([1, 1, 2, 3, 4, 5, 8, 11]))
+    return draw(
+        st.tuples(st.just(frames), SIDES, SIDES).filter(lambda g: g[0] * g[1] * g[2] <= max_tokens)
+    )
+
+
+def seeds_in_any_form():
+    """An int, or a tensor of one."""
+    return st.one_of(
+        SEEDS, SEEDS.map(lambda seed: torch.tensor(seed)), SEEDS.map(lambda s: torch.tensor([s]))
+    )
+
+
+def _level(low: float, high: float):
+    return st.integers(round(low * 100), round(high * 100)).map(lambda n: n / 100)
+
+
+def _range(low: float, middle: float, high: float):
+    return st.tuples(_level(low, middle), _level(middle, high))
+
+
+def colors_and_sigmas():
+    """(color, sigma): None, presets, numbers, ranges and the mixed pairs of green."""
+    one = st.one_of(st.none(), _level(0.4, 4), _range(0.4, 2, 4), _range(0.4, 0.5, 0.9))
+    sigma1 = st.one_of(_level(0.3, 1.2), _range(0.3, 0.8, 1.6))
+    sigma2 = st.one_of(_level(1.9, 6), _range(1.8, 2.2, 6))
+    presets = [f"variant-{i}" for i in range(1, 6)] + ["main-text"]
+    return st.one_of(
+        st.just(("white", None)),
+        st.tuples(st.sampled_from(["red", "blue"]), one),
+        st.tuples(st.just("green"), st.one_of(st.none(), st.sampled_from(presets))),
+        st.tuples(st.just("green"), st.tuples(sigma1, sigma2)),
+    )
+
+
+@st.composite
+def counts(draw, n_tokens: int, frames: int = 1):
+    """(keyword arguments, n_keep they mean) for masks of ``frames`` equal frames."""
+    per_frame = n_tokens // frames
+    if draw(st.booleans()):
+        n_keep = frames * draw(st.integers(1, per_frame))
+        return {"n_keep": n_keep}, n_keep
+    near_one = 1 - Fraction(1, per_frame)
+    thousandths = draw(
+        st.one_of(st.sampled_from([0, 1, 500, 750, 800, 900, 999]), st.integers(0, 999))
+    )
+    exact = min(Fraction(thousandths, 1000), near_one)
+    form = draw(st.sampled_from([float, Decimal, Fraction, np.float32, np.float64]))
+    written = exact if form is Fraction or exact == near_one else form(str(thousandths / 1000))
+    return {"mask_ratio": written}, frames * int(per_frame * (1 - exact))

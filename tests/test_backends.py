@@ -1,0 +1,97 @@
+"""SMNM_BACKEND forces a path, all paths make the same masks, and nothing falls back in silence."""
+
+import json
+import os
+import shutil
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+from mask_hashes import mask_hashes
+
+import smnm_kernels as smnm
+
+SCRIPT = str(Path(__file__).with_name("mask_hashes.py"))
+WITHOUT_EXTENSION = f"""
+import runpy, sys
+sys.modules["smnm_kernels._cpu"] = None
+runpy.run_path({SCRIPT!r}, run_name="__main__")
+"""
+
+
+def run(*command, **environment):
+    """The finished process; variables set to None are removed."""
+    merged = {**os.environ, **environment}
+    merged = {name: value for name, value in merged.items() if value is not None}
+    return subprocess.run(
+        [sys.executable, *command], env=merged, capture_output=True, text=True, check=False
+    )
+
+
+def output(process):
+    assert process.returncode == 0, process.stderr
+    return json.loads(process.stdout)
+
+
+@pytest.mark.parametrize("name", ["reference", "cpu", "triton"])
+def test_forced_backend_makes_the_same_masks_or_says_why_it_cannot(name):
+    process = run("-W", "error::UserWarning", SCRIPT, SMNM_BACKEND=name)
+    if smnm.backends()[name] in ("active", "available"):
+        came = output(process)
+        assert came["backends"][name] == "active"
+        assert came["hashes"] == mask_hashes()
+    else:
+        assert process.returncode != 0
+        last = process.stderr.strip().splitlines()[-1]
+        assert last.startswith(f"ImportError: SMNM_BACKEND={name} cannot be used: ")
+        assert last.endswith(smnm.backends()[name])
+
+
+def test_unknown_backend_is_refused():
+    process = run(SCRIPT, SMNM_BACKEND="nonsense")
+    assert process.returncode != 0
+    last = process.stderr.strip().splitlines()[-1]
+    assert last.startswith("ValueError: SMNM_BACKEND must be one of ")
+    for part in ("reference", "cpu", "triton", "'nonsense'"):
+        assert part in last
+
+
+def test_backends_tells_which_are_there_and_why_not():
+    states = smnm.backends()
+    assert set(states) == {"reference", "cpu", "triton"}
+    assert list(states.values()).count("active") >= 1
+    assert states["reference"] in ("active", "available")
+    assert all(isinstance(state, str) and state for state in states.values())
+    states.clear()
+    assert smnm.backends()
+
+
+@pytest.mark.skipif(
+    "SMNM_BACKEND" in os.environ or not any(map(shutil.which, ("c++", "g++", "clang++"))),
+    reason="no C++ compiler, or a backend is forced",
+)
+def test_where_there_is_a_compiler_the_extension_is_built():
+    """Else every test here compares the reference with itself."""
+    assert smnm.backends()["cpu"] == "active"
+
+
+def test_without_the_extension_one_warning_and_the_same_masks():
+    process = run("-W", "always", "-c", WITHOUT_EXTENSION, SMNM_BACKEND=None)
+    came = output(process)
+    assert came["backends"]["reference"] == "active"
+    assert came["backends"]["cpu"] not in ("active", "available", "")
+    assert came["hashes"] == mask_hashes()
+    assert process.stderr.count("UserWarning") == 1
+    for part in ("reference", "slower", "C++ compiler", came["backends"]["cpu"]):
+        assert part in process.stderr
+    forced = run("-c", WITHOUT_EXTENSION, SMNM_BACKEND="cpu")
+    assert forced.returncode != 0
+    assert "ImportError: SMNM_BACKEND=cpu cannot be used" in forced.stderr
+
+
+def test_dirty_memory_and_other_threads_make_the_same_masks():
+    """glibc fills every block it hands out, those inside C++ too, with the complement of a byte."""
+    for byte, threads in (("165", "1"), ("255", "3")):
+        process = run(SCRIPT, MALLOC_PERTURB_=byte, OMP_NUM_THREADS=threads)
+        assert output(process)["hashes"] == mask_hashes()

@@ -1,0 +1,37 @@
+"""The definition of the masks, pinned.
+
+Changing a value here is a breaking change: every user's masks, for the same seeds and ids, become
+others, and resumed runs do not go on as they began. Do it only on purpose, in a release that says
+so. ``python tests/mask_hashes.py`` prints the new values.
+"""
+
+import pytest
+from mask_hashes import CALLS, hashed
+
+GOLDEN = {
+    "white noise": "d1557e4a10384589",
+    "red noise": "018cefb5228c1008",
+    "blue noise": "f76867f515b79cc5",
+    "green noise": "5dd8ee38892227fe",
+    "random masks": "11396178bcf27009",
+    "tube masks": "a452a60ae5eb6c5a",
+    "red2d masks": "169203adb72920fd",
+    "blue3d masks": "a4c6ae9d4899ff25",
+    "green3d masks": "532706111062c1c2",
+    "green3d variant-3 masks": "c6457b676cd3dc53",
+    "audio green masks": "1c36b55dd4995c13",
+    "rbn masks": "5c73a58d8963e913",
+    "rbn random masks": "1841980f5526e0c2",
+    "rbn overfull bank": "2c0e0557db6ac1ad",
+    "threshold": "1b8357a69f0360df",
+}
+
+
+@pytest.mark.parametrize("name", CALLS)
+def test_masks_are_the_same_as_ever(name):
+    assert hashed(CALLS[name]()) == GOLDEN[name]
+
+
+def test_every_call_is_pinned():
+    assert GOLDEN.keys() == CALLS.keys()
+    assert len(set(GOLDEN.values())) == len(GOLDEN)

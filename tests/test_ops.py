@@ -1,0 +1,115 @@
+"""torch.ops.smnm.*: what PyTorch itself asks of a custom op."""
+
+import pytest
+import torch
+from torch._subclasses.fake_tensor import FakeTensorMode
+
+import smnm_kernels as smnm
+from smnm_kernels.noise_table import noise_quantiles, noise_table
+
+OPS = ("noise", "noise_masks", "threshold", "rbn_masks", "rbn_bank")
+FROM_TABLE = ("noise_from_table", "noise_masks_from_table")
+SEED = torch.tensor(2**62)
+RULE = (4, 3, [3, 5], [400, 400, 100, 100])
+
+
+def ids(n):
+    return torch.arange(n) - 2**40
+
+
+def arguments():
+    """(op, arguments): every op over empty and strided batches, int and tensor seeds."""
+    for batch in (ids(0), ids(1), ids(10)[::3]):
+        for seed in ((None, -3), (SEED, 0)):
+            yield "noise", (batch, *seed, [1, 4, 6], "green", [0.4, 1.5, 1.4, 3.0])
+            yield "noise", (batch, *seed, [3, 4, 6], "white", [])
+            yield "noise_masks", (batch, *seed, [2, 4, 6], "red", [0.5, 2.0], 12, False)
+            yield "noise_masks", (batch, *seed, [2, 4, 6], "blue", [1.0, 1.0], 12, True)
+            yield "rbn_masks", (batch, *seed, [1, 4, 5], *RULE, True)
+            yield (
+                "rbn_bank",
+                (torch.arange(20).repeat(len(batch), 1), *seed, [1, 4, 5], *RULE, False),
+            )
+    for noise in (torch.zeros(0, 9), torch.randn(3, 9, dtype=torch.float64), torch.randn(9, 3).t()):
+        yield "threshold", (noise, 2)
+
+
+@pytest.mark.parametrize(("op", "call"), list(arguments()))
+def test_opcheck(op, call):
+    results = torch.library.opcheck(getattr(torch.ops.smnm, op).default, call)
+    assert set(results.values()) == {"SUCCESS"}
+
+
+@pytest.mark.parametrize("op", FROM_TABLE)
+def test_opcheck_of_the_ops_that_take_a_table(op):
+    table = noise_table((1, 4, 6), "green", (0.5, 0.5, 2.0, 2.0), "cpu")
+    integers = (table.torus, table.taps, table.pairs, table.scale, noise_quantiles())
+    call = (ids(3), None, 5, [1, 4, 6], *integers)
+    if op == "noise_masks_from_table":
+        call += (12, 1)
+    torch.library.opcheck(getattr(torch.ops.smnm, op).default, call)
+
+
+def test_no_op_is_left_out():
+    registered = {
+        name.removeprefix("smnm::").partition(".")[0]
+        for name in torch._C._dispatch_get_all_op_names()
+        if name.startswith("smnm::")
+    }
+    assert set(OPS) <= registered <= {*OPS, *FROM_TABLE}
+
+
+def public_calls(batch):
+    yield smnm.noise(batch, (2, 4, 6), "green"), (smnm.noise(ids(3), (2, 4, 6), "green"))
+    for more in ({}, {"tube": True}, {"freq_major": True}):
+        call = ((2, 4, 6), "green", 0.75)
+        yield smnm.noise_masks(batch, *call, **more), smnm.noise_masks(ids(3), *call, **more)
+    for more in ({}, {"tie_break": "random"}, {"n_candidates": 7, "freq_major": True}):
+        yield (
+            smnm.rbn_masks(batch, (1, 4, 6), 0.75, **more),
+            smnm.rbn_masks(ids(3), (1, 4, 6), 0.75, **more),
+        )
+    noise = torch.empty(3, 2, 4, 6, device=batch.device)
+    yield smnm.threshold(noise, 0.75), smnm.threshold(torch.zeros(3, 2, 4, 6), 0.75)
+
+
+def assert_alike(fake, real):
+    assert type(fake) is type(real) or isinstance(fake, torch.Tensor)
+    pairs = [(fake, real)] if isinstance(real, torch.Tensor) else zip(fake, real, strict=True)
+    for a, b in pairs:
+        assert (a.shape, a.dtype, a.stride()) == (b.shape, b.dtype, b.stride())
+
+
+def test_meta_tensors_have_the_shapes_of_real_ones():
+    for fake, real in public_calls(ids(3).to("meta")):
+        assert_alike(fake, real)
+
+
+def test_fake_tensors_have_the_shapes_of_real_ones():
+    results = list(public_calls(ids(3)))
+    with FakeTensorMode():
+        fakes = [fake for fake, _ in public_calls(torch.empty(3, dtype=torch.int64))]
+    for fake, (_, real) in zip(fakes, results, strict=True):
+        assert_alike(fake, real)
+
+
+def test_ops_are_functions_of_tensors_that_no_gradient_flows_through():
+    noise = torch.randn(2, 8, requires_grad=True)
+    masks = smnm.threshold(noise, 0.5)
+    assert not any(form.requires_grad for form in masks)
+    tokens = torch.randn(2, 8, 3, requires_grad=True)
+    kept = tokens.gather(1, masks.ids_keep[..., None].expand(-1, -1, 3))
+    kept.sum().backward()
+    assert torch.equal(tokens.grad[..., 0] == 1, masks.visible)
+
+
+def test_a_seed_tensor_is_read_when_the_op_runs():
+    seed = torch.tensor(1)
+    first = smnm.noise(ids(2), (1, 4, 4), "green", seed=seed)
+    seed.fill_(2)
+    second = smnm.noise(ids(2), (1, 4, 4), "green", seed=seed)
+    assert torch.equal(first, smnm.noise(ids(2), (1, 4, 4), "green", seed=1))
+    assert torch.equal(second, smnm.noise(ids(2), (1, 4, 4), "green", seed=2))
+    many = torch.arange(10)
+    strided = smnm.noise(ids(2), (1, 4, 4), "green", seed=many[7::5])
+    assert torch.equal(strided, smnm.noise(ids(2), (1, 4, 4), "green", seed=7))

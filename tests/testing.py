@@ -1,0 +1,20 @@
+"""What one test body needs to run on every device."""
+
+import torch
+
+
+def devices() -> list[str]:
+    """What to run on: "cpu", and "cuda" where there is one."""
+    return ["cpu", "cuda"] if torch.cuda.is_available() else ["cpu"]
+
+
+def assert_same(ours, theirs) -> None:
+    """Equal tensors, or tuples of tensors such as Masks: dtype, shape and every bit."""
+    if not isinstance(ours, torch.Tensor):
+        assert len(ours) == len(theirs)
+        for a, b in zip(ours, theirs, strict=True):
+            assert_same(a, b)
+        return
+    assert ours.dtype == theirs.dtype
+    assert ours.shape == theirs.shape
+    assert torch.equal(ours.cpu(), theirs.cpu())

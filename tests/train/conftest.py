@@ -1,0 +1,43 @@
+import os
+
+import pytest
+
+for package in ("av", "kaldi_native_fbank", "safetensors", "soundfile", "tqdm", "tyro", "PIL"):
+    if os.environ.get("CI"):  # there a missing package is a failure, here it only skips
+        __import__(package)
+    else:
+        pytest.importorskip(package)
+
+import torch  # noqa: E402
+from clips import pretrain, write_sound, write_video  # noqa: E402
+
+
+@pytest.fixture(autouse=True)
+def _threads():
+    before = torch.get_num_threads()
+    yield
+    torch.set_num_threads(before)
+
+
+@pytest.fixture(scope="session")
+def videos(tmp_path_factory):
+    folder = tmp_path_factory.mktemp("videos")
+    for i in range(4):
+        write_video(folder / f"clip{i}.mp4", n=40 + 4 * i)
+    return folder
+
+
+@pytest.fixture(scope="session")
+def sounds(tmp_path_factory):
+    folder = tmp_path_factory.mktemp("sounds")
+    for i in range(4):
+        write_sound(folder / f"{i}.wav", 6.0, rate=(16000, 44100)[i % 2], hertz=300 + 100 * i)
+    return folder
+
+
+@pytest.fixture(scope="session")
+def straight(videos, tmp_path_factory):
+    """A run of 12 steps that nothing disturbed."""
+    run = tmp_path_factory.mktemp("straight") / "run"
+    assert pretrain(videos, "--out", run, "--steps", 12, "--checkpoint-every", 3) == 0
+    return run

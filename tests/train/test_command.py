@@ -1,0 +1,255 @@
+"""The console command: what it refuses and how, what a run leaves behind, the demo."""
+
+import json
+import os
+import subprocess
+import sys
+from itertools import pairwise
+
+import numpy as np
+import pytest
+import torch
+from clips import losses, pretrain, rows, write_sound, write_video
+from PIL import Image
+
+from smnm_kernels.cli import main
+from smnm_kernels.train import demo, video
+from smnm_kernels.train.errors import Unusable
+from smnm_kernels.train.model import load_encoder
+from smnm_kernels.train.plan import Plan, learning_rate
+
+
+def refused(capsys, *arguments):
+    code = main([str(a) for a in arguments])
+    assert code == 2
+    *bars, error = capsys.readouterr().err.rstrip("\n").split("\r")  # a bar may be above
+    assert error.startswith("smnm: error: ")
+    assert "\n" not in "".join([*bars, error])
+    return error
+
+
+@pytest.mark.parametrize(
+    ("arguments", "named"),
+    [
+        (("--mask", "purple"), ("--mask purple", "green3d", "rbn")),
+        (("--mask", "rbn"), ("--mask rbn", "(8, 6, 6)")),
+        (("--mask-ratio", "1.0"), ("--mask-ratio 1.0", "[0, 1)")),
+        (("--mask-ratio", "0.999"), ("--mask-ratio 0.999",)),
+        (("--mask-ratio", "nan"), ("--mask-ratio nan",)),
+        (("--device", "cuda:99"), ("--device cuda:99", "cpu")),
+        (("--device", "tpu"), ("--device tpu", "cpu")),
+        (("--steps", "0"), ("--steps must be at least 1, got 0",)),
+        (("--workers", "-1"), ("--workers must be at least 0, got -1",)),
+        (("--lr", "nan"), ("--lr must be a finite number", "nan")),
+        (("--seed", "-1"), ("--seed must be in [0, 2**63), got -1",)),
+        (("--checkpoint-every", "0"), ("--checkpoint-every must be at least 1",)),
+    ],
+)
+def test_wrong_options_are_refused_before_any_work(tmp_path, videos, capsys, arguments, named):
+    run = tmp_path / "run"
+    error = refused(capsys, "pretrain", "video", videos, "--out", run, *arguments)
+    assert all(part in error for part in named)
+    assert not run.exists()
+
+
+def test_folders_that_cannot_be_used_are_refused(tmp_path, videos, capsys):
+    def given(data, out):
+        return refused(capsys, "pretrain", "video", data, "--out", out)
+
+    missing = tmp_path / "missing"
+    assert f"DATA {missing}: does not exist" in given(missing, tmp_path / "run")
+    file = tmp_path / "file"
+    file.touch()
+    assert "is not a folder" in given(file, tmp_path / "run")
+    assert f"--out {file}: cannot be written" in given(videos, file)
+    assert f"--out {file}/run: cannot be written" in given(videos, file / "run")
+    if os.geteuid():  # root may write anywhere
+        closed = tmp_path / "closed"
+        closed.mkdir(mode=0o500)
+        assert "cannot be written" in given(videos, closed / "run")
+
+
+def test_unknown_words_exit_with_2(capsys):
+    assert "no command 'train'" in refused(capsys, "train")
+    for words in (["pretrain", "image", "x"], ["pretrain", "video"], ["demo", "video", "--frob"]):
+        with pytest.raises(SystemExit) as exit_:
+            main(words)
+        assert exit_.value.code == 2
+
+
+def test_help_names_commands_and_options(capsys):
+    assert main(["--help"]) == 0
+    text = capsys.readouterr().out
+    assert all(f"smnm {name}" in text for name in ("pretrain", "demo", "show"))
+    with pytest.raises(SystemExit) as exit_:
+        main(["pretrain", "--help"])
+    assert exit_.value.code == 0
+    text = capsys.readouterr().out
+    for option in ("--preset", "--mask", "--mask-ratio", "--seed", "--steps", "--workers"):
+        assert option in text
+
+
+@pytest.mark.parametrize("package", ["tyro", "av", "kaldi_native_fbank", "safetensors"])
+def test_a_missing_package_is_one_line(package, videos, tmp_path):
+    words = ["pretrain", "video", str(videos), "--out", str(tmp_path / "run")]
+    program = f"import sys; sys.modules[{package!r}] = None; from smnm_kernels.cli import main; "
+    done = subprocess.run(
+        [sys.executable, "-c", program + f"sys.exit(main({words!r}))"],
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+    assert done.returncode == 2
+    assert done.stderr == (
+        f"smnm: error: {package} is not installed: pip install 'smnm_kernels[train]'\n"
+    )
+
+
+def test_twenty_clips_of_which_three_are_broken(tmp_path, capsys):
+    folder = tmp_path / "videos"
+    (folder / "below").mkdir(parents=True)
+    for i in range(17):
+        write_video(folder / "below" / f"{i:02d}.mp4", n=24)
+    whole = (folder / "below" / "00.mp4").read_bytes()
+    (folder / "cut.mp4").write_bytes(whole[: len(whole) // 2])
+    (folder / "text.mp4").write_text("not a video")
+    write_video(folder / "short.mp4", n=12)
+    run = tmp_path / "run"
+    assert pretrain(folder, "--out", run, "--steps", 2) == 0
+    said = capsys.readouterr().out
+    assert "17 of 20 video files are usable" in said
+    for name in ("cut.mp4", "text.mp4", "short.mp4"):
+        assert f"skipped {name}: " in said
+    assert said.count("skipped") == 3
+    assert set(json.loads((run / "skipped.json").read_text())) == {
+        "cut.mp4",
+        "text.mp4",
+        "short.mp4",
+    }
+    assert "17 short files are read with a stride of 1 frames, not 2" in said
+    assert len(rows(run)) == 2
+
+
+def test_nothing_usable_exits_with_2(tmp_path, capsys):
+    folder = tmp_path / "data"
+    folder.mkdir()
+    arguments = ("audio", folder, "--out", tmp_path / "run", "--workers", 0)
+    assert "no usable file: there is none below it" in refused(capsys, "pretrain", *arguments)
+    write_sound(folder / "silent.wav", silent=True)
+    assert "no usable file: all 1 were skipped" in refused(capsys, "pretrain", *arguments)
+    assert not (tmp_path / "run" / "metrics.jsonl").exists()
+
+
+def test_a_file_that_fails_later_is_named_once(videos, tmp_path, capsys, monkeypatch):
+    original = video.read_clip
+
+    def failing(path, *rest):
+        if path.name == "clip1.mp4":
+            raise Unusable("does not decode any more")
+        return original(path, *rest)
+
+    monkeypatch.setattr(video, "read_clip", failing)
+    run = tmp_path / "run"
+    assert pretrain(videos, "--out", run, "--steps", 6) == 0
+    said = capsys.readouterr().out
+    assert said.count("failed clip1.mp4: does not decode any more") == 1
+    assert json.loads((run / "skipped.json").read_text()) == {
+        "clip1.mp4": "does not decode any more"
+    }
+
+
+def test_data_that_goes_away_ends_the_run(videos, tmp_path, capsys, monkeypatch):
+    def failing(*_):
+        raise Unusable("is gone")
+
+    monkeypatch.setattr(video, "read_clip", failing)
+    assert pretrain(videos, "--out", tmp_path / "run", "--steps", 6) == 1
+    assert "cannot be read any more, at last clip" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize("modality", ["video", "audio"])
+def test_what_a_run_leaves_behind(modality, tmp_path, request):
+    folder = request.getfixturevalue({"video": "videos", "audio": "sounds"}[modality])
+    run = tmp_path / "run"
+    assert pretrain(folder, "--out", run, "--steps", 3, modality=modality) == 0
+    for row in rows(run):
+        assert row.keys() >= {"step", "loss", "lr", "clips_per_s", "mask_ms"}
+        assert 0.3 < row["loss"] < 5
+        assert row["clips_per_s"] > 0
+        assert 0 < row["mask_ms"] < 1000
+    config = json.loads((run / "config.json").read_text())
+    assert config["run"]["modality"] == modality
+    assert config["runtime"]["steps"] == 3
+    with Image.open(run / "reconstruction.png") as picture:
+        assert picture.size[1] > 3 * 3 * 96
+        assert len(np.unique(np.asarray(picture))) > 30
+    saved = torch.load(run / "last.pt", weights_only=True)
+    assert saved["step"] == 3
+    assert int(saved["mask_sampler"]["next_id"]) == 6
+    encoder = load_encoder(run / "encoder.safetensors")
+    for name, tensor in encoder.state_dict().items():
+        assert torch.equal(tensor, saved["model"][f"encoder.{name}"])
+    with torch.no_grad():
+        assert encoder(torch.zeros(1, *encoder.input_size)).isfinite().all()
+
+
+def test_torchrun_does_what_one_process_does(videos, straight, tmp_path):
+    run = tmp_path / "run"
+    words = ["pretrain", "video", videos, "--out", run, "--batch-size", 2, "--workers", 0]
+    done = subprocess.run(
+        [sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc-per-node", "2"]
+        + ["-m", "smnm_kernels.cli"]
+        + [str(w) for w in [*words, "--threads", 1, "--steps", 12]],
+        capture_output=True,
+        text=True,
+        check=False,
+        timeout=120,
+    )
+    assert done.returncode == 0, done.stderr
+    assert losses(run) == pytest.approx(losses(straight), abs=2e-3)
+
+
+@pytest.mark.parametrize("modality", ["video", "audio"])
+def test_the_demo_learns(modality, tmp_path, capsys):
+    words = ["demo", modality, "--out", str(tmp_path), "--steps", "50", "--schedule-steps", "300"]
+    assert main(words) == 0
+    said = capsys.readouterr().out
+    assert f"made 24 {modality} files" in said
+    assert "24 of 24" in said
+    assert "done: 50 steps; loss" in said
+    assert str(tmp_path / "reconstruction.png") in said
+    values = losses(tmp_path)
+    assert np.mean(values[-10:]) < 0.93 * np.mean(values[:10])
+    assert np.mean(values[-10:]) < 0.97
+    assert main(words) == 0
+    assert "made" not in capsys.readouterr().out
+
+
+def test_demo_files_are_the_same_every_time(tmp_path):
+    for write in (demo.write_video, demo.write_recording):
+        write(tmp_path / "a", 1)
+        write(tmp_path / "b", 1)
+        write(tmp_path / "c", 2)
+        assert (tmp_path / "a").read_bytes() == (tmp_path / "b").read_bytes()
+        assert (tmp_path / "a").read_bytes() != (tmp_path / "c").read_bytes()
+
+
+def test_the_demo_refuses_before_it_makes_files(tmp_path, capsys):
+    error = refused(capsys, "demo", "video", "--out", tmp_path / "run", "--mask", "purple")
+    assert "--mask purple" in error
+    assert not list((tmp_path / "run").rglob("*.mp4"))
+
+
+def test_the_learning_rate_schedule():
+    def rates(steps, warmup, schedule):
+        plan = Plan(1.0, warmup, schedule, steps, 1, [], {}, False)
+        return [learning_rate(s, plan, 0.1) for s in range(steps)]
+
+    rate = rates(60, 10, 50)
+    assert rate[:10] == pytest.approx([0.1 * (i + 1) for i in range(10)])
+    assert rate[10] == 1.0
+    assert all(a > b for a, b in pairwise(rate[10:51]))
+    assert rate[30] == pytest.approx(0.55)
+    assert rate[50:] == [0.1] * 10
+    assert rates(20, 30, 10) == rates(20, 30, 20)  # within the warmup the length does not matter
+    assert rates(3, 0, 2)[0] == 1.0

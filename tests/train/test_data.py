@@ -1,0 +1,287 @@
+"""Which files are used, which samples they become, and that nothing but (seed, index) decides."""
+
+import math
+import shutil
+
+import av
+import numpy as np
+import pytest
+import torch
+from clips import write_sound, write_video
+from hypothesis import given
+from hypothesis import strategies as st
+
+from smnm_kernels.train import audio, video
+from smnm_kernels.train.data import BatchNumbers, ClipDataset, make_loader, scan_folder
+from smnm_kernels.train.draws import file_of, uniforms
+from smnm_kernels.train.errors import Unusable
+from smnm_kernels.train.presets import PRESETS
+from smnm_kernels.train.scan import find_files
+
+TINY = {modality: PRESETS[modality]["tiny"] for modality in PRESETS}
+
+
+def dataset(folder, modality, seed=0):
+    listing = scan_folder(folder, modality, TINY[modality], {}, threads=2)
+    return ClipDataset(folder, listing.usable, modality, TINY[modality], seed, flip=True)
+
+
+@given(st.integers(0, 2**63 - 1), st.integers(1, 50), st.integers(0, 2**40))
+def test_an_epoch_reads_every_file_once(seed, n_files, epoch):
+    start = epoch * n_files
+    order = [file_of(seed, start + i, n_files) for i in range(n_files)]
+    assert sorted(order) == list(range(n_files))
+    replacements = {file_of(seed, start, n_files, attempt) for attempt in range(n_files)}
+    assert len(replacements) == n_files
+
+
+def test_epochs_and_seeds_are_shuffled_differently():
+    orders = {tuple(file_of(s, 50 * e + i, 50) for i in range(50)) for s in (0, 1) for e in (0, 1)}
+    assert len(orders) == 4
+
+
+def test_draws_are_uniform_and_each_samples_own():
+    draws = np.array([uniforms(7, i, 6) for i in range(4000)])
+    assert draws.min() >= 0
+    assert draws.max() < 1
+    assert len(np.unique(draws)) == draws.size
+    assert abs(draws.mean(0) - 0.5).max() < 5 / math.sqrt(12 * 4000)
+    assert abs(np.corrcoef(draws[:-1].T, draws[1:].T)[:6, 6:]).max() < 0.1
+    # Fixed for good: a change here changes every run.
+    assert uniforms(7, 3, 2).tolist() == [0.34038383804135663, 0.11123498753933492]
+
+
+@pytest.mark.parametrize("modality", ["video", "audio"])
+def test_batches_do_not_depend_on_workers_or_on_where_they_start(modality, request):
+    source = dataset(
+        request.getfixturevalue({"video": "videos", "audio": "sounds"}[modality]), modality
+    )
+
+    def batches(start, workers, rank=0, world=1):
+        numbers = BatchNumbers(start, 5, 4, rank, world)
+        return [b.clips for b in make_loader(source, numbers, workers, pin_memory=False)]
+
+    whole = batches(0, workers=0)
+    assert len(whole) == 5
+    for workers in (1, 2):
+        assert all(map(torch.equal, batches(0, workers), whole))
+    assert all(map(torch.equal, batches(3, workers=0), whole[3:]))
+    halves = zip(batches(0, 0, rank=0, world=2), batches(0, 0, rank=1, world=2), strict=True)
+    assert all(torch.equal(torch.cat(h), w) for h, w in zip(halves, whole, strict=True))
+    assert len({clip.numpy().tobytes() for batch in whole for clip in batch}) == 20
+
+
+def decode_all(path):
+    with av.open(str(path)) as container:
+        return np.stack([f.to_ndarray(format="rgb24") for f in container.decode(video=0)])
+
+
+@pytest.mark.parametrize(
+    ("name", "codec", "options"),
+    [
+        ("a.mp4", "libx264", {}),
+        ("one-key-frame.mp4", "libx264", {"g": "1000", "bf": "3"}),
+        ("many-key-frames.mp4", "libx264", {"g": "8", "bf": "2"}),
+        ("a.mkv", "libx264", {"g": "12"}),
+        ("a.avi", "mpeg4", {}),
+        ("a.webm", "libvpx", {}),
+        ("a.mov", "mpeg4", {"bf": "2", "g": "10"}),
+    ],
+)
+def test_the_frames_that_are_asked_for_come(tmp_path, name, codec, options):
+    path = tmp_path / name
+    write_video(path, n=100, codec=codec, options=options)
+    info = video.probe(path, 16)
+    assert info["frames"] == 100
+    every = decode_all(path)
+    for start, stride in [(0, 1), (0, 4), (17, 4), (39, 4), (50, 3), (84, 1)]:
+        frames = video.read_frames(path, info, start, 16, stride)
+        assert np.array_equal(frames, every[start : start + 15 * stride + 1 : stride])
+
+
+def test_a_clip_late_in_a_long_file_decodes_little(tmp_path, monkeypatch):
+    path = tmp_path / "long.mp4"
+    write_video(path, n=600, options={"g": "20"})
+    info = video.probe(path, 16)
+    decoded = 0
+    original = video._decode_from
+
+    def counting(*arguments):
+        nonlocal decoded
+        for frame in original(*arguments):
+            decoded += 1
+            yield frame
+
+    monkeypatch.setattr(video, "_decode_from", counting)
+    video.read_frames(path, info, 500, 16, 2)
+    assert 31 <= decoded <= 31 + 2 * 25
+
+
+def test_short_files_get_the_stride_that_fits():
+    assert [video.usable_stride(n, 16, 4) for n in (16, 30, 31, 46, 61, 1000)] == [1, 1, 2, 3, 4, 4]
+
+
+@given(
+    st.integers(8, 200), st.integers(8, 200), st.lists(st.floats(0, 0.999), min_size=4, max_size=4)
+)
+def test_any_crop_is_inside_the_frame(height, width, u):
+    pixels = np.zeros((2, height, width, 3), dtype=np.uint8)
+    assert video.resized_crop(pixels, 32, np.array(u)).shape == (3, 2, 32, 32)
+
+
+def test_crops_and_flips_differ_from_sample_to_sample(videos):
+    source = dataset(videos, "video")
+    file = source.files[0]
+    clips = [source.read(file, i) for i in range(12)]
+    assert len({clip.numpy().tobytes() for clip in clips}) == 12
+    assert clips[0].shape == (3, 16, 96, 96)
+    assert clips[0].dtype == torch.uint8
+    plain = ClipDataset(videos, source.files, "video", TINY["video"], 0, flip=False)
+    mirrored = [
+        torch.equal(plain.read(file, i).flip(3), clip)
+        and not torch.equal(plain.read(file, i), clip)
+        for i, clip in enumerate(clips)
+    ]
+    assert 0 < sum(mirrored) < 12
+
+
+def broken_videos(folder):
+    whole = folder / "faststart.mp4"
+    write_video(whole, n=60, faststart=True)
+    (folder / "cut.mp4").write_bytes(whole.read_bytes()[: whole.stat().st_size // 2])
+    write_video(whole, n=60)
+    (folder / "cut-index.mp4").write_bytes(whole.read_bytes()[:-2000])
+    (folder / "text.mp4").write_text("not a video\n" * 50)
+    (folder / "empty.mp4").touch()
+    write_video(folder / "short.mp4", n=15)
+    write_video(folder / "just.mp4", n=16)
+    write_sound(folder / "sound.wav")
+    shutil.move(folder / "sound.wav", folder / "sound.mkv")
+
+
+def test_broken_videos_are_named_with_the_reason(tmp_path):
+    broken_videos(tmp_path)
+    listing = scan_folder(tmp_path, "video", TINY["video"], {}, 2)
+    assert [r["name"] for r in listing.usable] == ["faststart.mp4", "just.mp4"]
+    reasons = {r["name"]: r["reason"] for r in listing.skipped}
+    assert reasons.pop("cut.mp4").startswith("is truncated: ")
+    assert reasons.pop("short.mp4") == "is too short: 15 frames, 16 are needed"
+    assert reasons.pop("sound.mkv") == "has no video stream"
+    assert set(reasons) == {"cut-index.mp4", "text.mp4", "empty.mp4"}
+    assert all(reason.startswith("does not decode (") for reason in reasons.values())
+
+
+def test_broken_recordings_are_named_with_the_reason(tmp_path):
+    import soundfile
+
+    write_sound(tmp_path / "good.wav")
+    write_sound(tmp_path / "good.mp3")
+    write_sound(tmp_path / "good.flac")
+    write_sound(tmp_path / "silent.wav", silent=True)
+    write_sound(tmp_path / "short.wav", seconds=0.1)
+    soundfile.write(tmp_path / "constant.wav", np.full(16000, 0.5), 16000)
+    nan = np.full(16000, np.nan, dtype=np.float32)
+    soundfile.write(tmp_path / "nan.wav", nan, 16000, subtype="FLOAT")
+    (tmp_path / "text.wav").write_text("not a recording\n" * 50)
+    flac = (tmp_path / "good.flac").read_bytes()
+    (tmp_path / "cut.flac").write_bytes(flac[: len(flac) // 2])
+    listing = scan_folder(tmp_path, "audio", TINY["audio"], {}, 2)
+    assert [r["name"] for r in listing.usable] == ["good.flac", "good.mp3", "good.wav"]
+    reasons = {r["name"]: r["reason"] for r in listing.skipped}
+    assert reasons["silent.wav"] == reasons["constant.wav"] == "is silent"
+    assert reasons["short.wav"] == "is too short: 0.100 s, 0.175 s are needed"
+    assert reasons["nan.wav"] == "holds values that are not finite numbers"
+    assert reasons["text.wav"].startswith("does not decode (")
+    assert reasons["cut.flac"].startswith(("does not decode (", "is truncated: "))
+
+
+def test_files_are_found_below_the_folder_in_order(tmp_path):
+    (tmp_path / "b" / "c").mkdir(parents=True)
+    names = ["b/c/2.MP4", "b/1.mkv", "a.mp4", "z.txt", ".hidden.mp4"]
+    for name in names:
+        (tmp_path / name).touch()
+    (tmp_path / "b" / "loop").symlink_to(tmp_path)
+    assert find_files(tmp_path, video.SUFFIXES) == ["a.mp4", "b/1.mkv", "b/c/2.MP4"]
+
+
+def test_a_file_that_fails_after_the_scan_is_replaced_the_same_way_each_time(tmp_path, videos):
+    folder = shutil.copytree(videos, tmp_path / "videos")
+    source = dataset(folder, "video")
+    index = next(i for i in range(4) if file_of(0, i, 4) == 2)
+    (folder / source.files[2]["name"]).write_bytes(b"gone bad")
+    clip, failures = source[index]
+    assert [name for name, _ in failures] == ["clip2.mp4"]
+    assert torch.equal(clip, source.read(source.files[file_of(0, index, 4, 1)], index))
+    assert source[index + 4][1] == failures or not source[index + 4][1]
+    for file in source.files:
+        (folder / file["name"]).write_bytes(b"gone bad")
+    clip, failures = source[0]
+    assert clip is None
+    assert len(failures) == 4
+
+
+def kaldi_log_mel(samples, bands):
+    """The textbook definition, window by window in float64."""
+    window, hop, size = 400, 160, 512
+
+    def mel(hertz):
+        return 1127.0 * np.log(1.0 + hertz / 700.0)
+
+    edges = np.linspace(mel(20.0), mel(8000.0), bands + 2)
+    bins = mel(np.arange(size // 2) * 16000 / size)
+    rise = (bins[None] - edges[:-2, None]) / (edges[1] - edges[0])
+    fall = (edges[2:, None] - bins[None]) / (edges[1] - edges[0])
+    triangles = np.maximum(0, np.minimum(rise, fall))
+    samples = samples.astype(np.float64) - samples.mean()
+    rows = []
+    for start in range(0, len(samples) - window + 1, hop):
+        part = samples[start : start + window]
+        part = part - part.mean()
+        part = part - 0.97 * np.concatenate([part[:1], part[:-1]])
+        part = part * (0.5 - 0.5 * np.cos(2 * np.pi * np.arange(window) / (window - 1)))
+        power = abs(np.fft.rfft(part, size)[:-1]) ** 2
+        rows.append(np.log(np.maximum(triangles @ power, np.finfo(np.float32).eps)))
+    return np.stack(rows)
+
+
+def test_log_mel_is_kaldis():
+    noise = np.random.default_rng(0).uniform(-0.5, 0.5, 16000).astype(np.float32)
+    got = audio.log_mel(noise, 128)
+    expected = kaldi_log_mel(noise, 128)
+    assert got.shape == expected.shape == (98, 128)
+    filled = expected > -15  # the lowest bands are narrower than a bin and may be empty
+    assert filled.mean() > 0.9
+    assert abs(got - expected)[filled].max() < 0.01
+
+
+def test_other_rates_are_resampled(tmp_path):
+    def tone(rate):
+        t = np.arange(rate) / rate
+        return np.sin(2 * np.pi * 1000 * t).astype(np.float32)
+
+    expected = tone(16000)
+    for rate in (8000, 22050, 44100, 48000):
+        got = audio.resample(tone(rate), rate)
+        assert abs(len(got) - 16000) < 50
+        n = min(len(got), 16000)
+        assert np.corrcoef(got[200 : n - 200], expected[200 : n - 200])[0, 1] > 0.999
+
+
+def test_excerpts_move_and_short_recordings_are_padded(tmp_path):
+    write_sound(tmp_path / "long.wav", seconds=9, rate=44100)
+    write_sound(tmp_path / "short.wav", seconds=1)
+    source = dataset(tmp_path, "audio")
+    long, short = source.files
+    excerpts = [source.read(long, i) for i in range(4)]
+    assert all(e.shape == (1, 1, 512, 128) and e.dtype == torch.float32 for e in excerpts)
+    assert len({e.numpy().tobytes() for e in excerpts}) == 4
+    assert all((e[0, 0, 511] != 0).any() for e in excerpts)
+    padded = source.read(short, 0)[0, 0]
+    assert (padded[98:] == 0).all()
+    assert (padded[:98] != 0).all()
+
+
+def test_a_cut_recording_says_so_when_read(tmp_path):
+    write_sound(tmp_path / "a.wav")
+    with pytest.raises(Unusable, match=r"does not decode|has no samples"):
+        audio.read_samples(tmp_path / "a.wav", 99999, 10)
