@@ -33,9 +33,14 @@ def extension_arguments() -> dict:
 
     extension = CppExtension(
         "smnm_kernels._cpu",
-        [f"csrc/{name}.cpp" for name in ("module", "ops_cpu", "noise", "philox_cpu", "rbn", "select")],
+        [
+            f"csrc/{name}.cpp"
+            for name in ("module", "ops_cpu", "noise", "philox_cpu", "rbn", "select")
+        ],
         include_dirs=[pybind11.get_include()],
-        extra_compile_args={"cxx": ["-O3", "-std=c++17", "-Wno-psabi", "-Wno-maybe-uninitialized", STABLE_ABI]},
+        extra_compile_args={
+            "cxx": ["-O3", "-std=c++17", "-Wno-psabi", "-Wno-maybe-uninitialized", STABLE_ABI]
+        },
     )
     return {"ext_modules": [extension], "cmdclass": {"build_ext": BuildIfPossible}}
 

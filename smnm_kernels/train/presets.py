@@ -4,7 +4,7 @@ Where the numbers come from. `base` follows the recipes of the two methods as th
 VideoMAE (Tong et al. 2022, Kinetics-400 settings of its appendix and scripts) and AudioMAE (Huang
 et al. 2022, AudioSet-2M settings of its appendix and scripts). The structured-noise paper (arXiv
 2503.16311) trains on top of these two methods and changes the mask; its own Tables A.9 and A.12
-could not be read when this file was written, so a value there may differ from the one here.
+were not available to us, so a value there may differ from the one here.
 `small` is the same recipe with ViT-S: VideoMAE publishes its decoder (192 wide, 4 blocks), AudioMAE
 publishes none, so that one is ours. `tiny` is ours altogether: it shows the whole path on two CPU
 cores in about a minute and is no recipe for good features.
