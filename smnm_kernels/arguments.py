@@ -65,19 +65,23 @@ def parse_n_keep(
     return kept
 
 
-@lru_cache(maxsize=256, typed=True)
 def parse_ratio(mask_ratio: float | None) -> Fraction:
     """The ratio as the decimal the caller wrote, in [0, 1)."""
     if isinstance(mask_ratio, bool) or not isinstance(mask_ratio, (numbers.Real, Decimal)):
         raise TypeError(f"mask_ratio must be a real number in [0, 1), got {mask_ratio!r}")
     try:
-        # str() of a float is its shortest decimal: what was typed. A Fraction is exact already.
-        exact = mask_ratio if isinstance(mask_ratio, Fraction) else Fraction(str(mask_ratio))
+        exact = decimal_as_written(mask_ratio)
     except ValueError:  # nan, inf
         exact = Fraction(-1)
     if not 0 <= exact < 1:
         raise ValueError(f"mask_ratio must be in [0, 1), got {mask_ratio!r}")
-    return Fraction(exact)
+    return exact
+
+
+@lru_cache(maxsize=256, typed=True)
+def decimal_as_written(number: numbers.Real | Decimal) -> Fraction:
+    """Exactly the shortest decimal that prints as this number: what was typed."""
+    return number if isinstance(number, Fraction) else Fraction(str(number))
 
 
 def check_sample_ids(sample_ids: Tensor) -> None:

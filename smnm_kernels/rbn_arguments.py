@@ -2,15 +2,15 @@
 
 from __future__ import annotations
 
+import numbers
 from collections.abc import Sequence
 from dataclasses import dataclass
-from fractions import Fraction
-from functools import lru_cache
+from decimal import Decimal
 
 import torch
 from torch import Tensor
 
-from .arguments import is_int, is_sequence, parse_grid
+from .arguments import decimal_as_written, is_int, is_sequence, parse_grid
 
 #: Scores are sums of thousandths in int32, with headroom for the kernels' "full" marker.
 MAX_SCORE = 2**28
@@ -57,12 +57,13 @@ def parse_rbn_rule(
     return RbnRule(tuple(int(w) for w in windows), thousandths, tie_break == "random")
 
 
-@lru_cache(maxsize=256)
 def _thousandths(weight: float) -> int:
     complaint = "weights must be non-negative decimals with at most three places"
+    if isinstance(weight, bool) or not isinstance(weight, (numbers.Real, Decimal)):
+        raise TypeError(f"{complaint}, got {weight!r}")
     try:
-        exact = 1000 * Fraction(str(weight))
-    except ValueError:
+        exact = 1000 * decimal_as_written(weight)
+    except ValueError:  # nan, inf
         raise ValueError(f"{complaint}, got {weight!r}") from None
     if exact < 0 or exact.denominator != 1:
         raise ValueError(f"{complaint}, got {weight!r}")
