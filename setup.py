@@ -19,7 +19,7 @@ def extension_arguments() -> dict:
     try:
         import pybind11
         from torch.utils.cpp_extension import BuildExtension, CppExtension
-    except ImportError as error:
+    except Exception as error:  # not there, or there and broken
         warn(f"torch's extension builder could not be imported ({error})")
         return {}
 
@@ -29,7 +29,7 @@ def extension_arguments() -> dict:
                 super().run()
             except Exception as error:  # no compiler, no headers, an unknown platform
                 self.extensions = []
-                warn(str(error).strip().splitlines()[0])
+                warn((str(error).strip() or repr(error)).splitlines()[0])
 
     extension = CppExtension(
         "smnm_kernels._cpu",

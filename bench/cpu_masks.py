@@ -1,4 +1,4 @@
-"""Making masks on the CPU, as ratios in one run: python bench/cpu_masks.py [--threads 2] [--save]
+"""Making masks on the CPU, as ratios in one run: python bench/cpu_masks.py --help.
 
 Each round times every candidate once, in turn, so that a slow spell of the machine falls on all of
 them; the ratios are medians over rounds of the paired times. The peers are restatements from their

@@ -2,6 +2,8 @@
 #include <pybind11/pybind11.h>
 #include <torch/headeronly/version.h>
 
+#include "simd.h"
+
 #define SMNM_TEXT_OF(x) #x
 #define SMNM_TEXT(x) SMNM_TEXT_OF(x)
 
@@ -13,11 +15,7 @@ pybind11::dict build_info() {
   info["cxx_standard"] = static_cast<long>(__cplusplus);
   info["torch"] = TORCH_VERSION;
   info["torch_abi"] = SMNM_TEXT(TORCH_TARGET_VERSION);
-#if defined(__x86_64__) && defined(__linux__)
-  info["vector_paths"] = "x86-64-v4, x86-64-v3, baseline";
-#else
-  info["vector_paths"] = "baseline";
-#endif
+  info["vector_paths"] = SMNM_VECTOR_PATHS;
   return info;
 }
 

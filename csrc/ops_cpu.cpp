@@ -1,11 +1,15 @@
 // The CPU ops behind torch.ops.smnm, on LibTorch's stable ABI: one build serves torch 2.10 and
-// later. Arguments are checked in Python (smnm_kernels/functional.py), where the type of an error
-// can be chosen.
+// later. Arguments are checked in Python (smnm_kernels/calls.py), where the type of an error can be
+// chosen; the checks here only keep a direct call of an op from touching memory that is not its
+// own.
 #include <torch/csrc/stable/library.h>
 #include <torch/csrc/stable/ops.h>
 #include <torch/csrc/stable/tensor.h>
+#include <torch/headeronly/util/Exception.h>
 
 #include <algorithm>
+#include <cstring>
+#include <limits>
 #include <numeric>
 #include <optional>
 #include <tuple>
@@ -53,11 +57,34 @@ int64_t seed_value(const std::optional<Tensor>& seed_tensor, int64_t seed) {
   return seed_tensor ? *int64_data(*seed_tensor) : seed;
 }
 
-Grid parse_grid(const std::vector<int64_t>& grid) { return {grid[0], grid[1], grid[2]}; }
+Grid parse_grid(const std::vector<int64_t>& grid) {
+  STD_TORCH_CHECK(grid.size() == 3 && grid[0] > 0 && grid[1] > 0 && grid[2] > 0,
+                  "grid must be three positive ints");
+  return {grid[0], grid[1], grid[2]};
+}
+
+Tensor parse_sample_ids(const Tensor& sample_ids) {
+  STD_TORCH_CHECK(sample_ids.scalar_type() == ScalarType::Long && sample_ids.dim() == 1,
+                  "sample_ids must be int64 [B]");
+  return torch::stable::contiguous(sample_ids);
+}
+
+void check_n_keep(int64_t n_keep, int64_t n_tokens, int64_t frames = 1) {
+  STD_TORCH_CHECK(frames >= 1 && n_keep % frames == 0, "n_keep must be a multiple of frames >= 1");
+  STD_TORCH_CHECK(n_keep >= 1 && n_keep <= n_tokens, "n_keep must be in [1, ", n_tokens, "]");
+}
 
 NoiseTable parse_table(const std::vector<int64_t>& torus, const Tensor& taps, const Tensor& pairs,
                        const Tensor& scale, const Tensor& quantiles) {
-  return {parse_grid(torus),
+  const Grid sides = parse_grid(torus);
+  STD_TORCH_CHECK(
+      pairs.size(0) == 0 ||
+          (taps.dim() == 2 && taps.size(1) == sides.t + sides.h + sides.w && pairs.size(1) == 3 &&
+           scale.size(0) == pairs.size(0) && taps.scalar_type() == ScalarType::Short &&
+           pairs.scalar_type() == ScalarType::Short && scale.scalar_type() == ScalarType::Float &&
+           quantiles.scalar_type() == ScalarType::Short && quantiles.numel() == 4096),
+      "taps, pairs, scale and quantiles must be those of one noise table");
+  return {sides,
           static_cast<const int16_t*>(taps.data_ptr()),
           static_cast<const int16_t*>(pairs.data_ptr()),
           static_cast<const float*>(scale.data_ptr()),
@@ -84,7 +111,7 @@ Tensor noise(const Tensor& sample_ids, const std::optional<Tensor>& seed_tensor,
              const std::vector<int64_t>& grid, const std::vector<int64_t>& torus,
              const Tensor& taps, const Tensor& pairs, const Tensor& scale,
              const Tensor& quantiles) {
-  const Tensor ids = torch::stable::contiguous(sample_ids);
+  const Tensor ids = parse_sample_ids(sample_ids);
   const Grid sides = parse_grid(grid);
   Tensor out =
       torch::stable::new_empty(ids, {ids.numel(), sides.t, sides.h, sides.w}, ScalarType::Float);
@@ -107,8 +134,9 @@ std::tuple<Tensor, Tensor, Tensor> noise_masks(const Tensor& sample_ids,
                                                const Tensor& taps, const Tensor& pairs,
                                                const Tensor& scale, const Tensor& quantiles,
                                                int64_t n_keep, int64_t frames) {
-  const Tensor ids = torch::stable::contiguous(sample_ids);
+  const Tensor ids = parse_sample_ids(sample_ids);
   const Grid sides = parse_grid(grid);
+  check_n_keep(n_keep, frames * sides.size(), frames);
   const MaskTensors out(ids, ids.numel(), frames * sides.size(), n_keep);
   for_each_field(ids, seed_value(seed_tensor, seed), sides,
                  parse_table(torus, taps, pairs, scale, quantiles),
@@ -148,6 +176,10 @@ void threshold_rows(const Tensor& noise, const MaskTensors& out) {
 // `noise` is float32 or float64 [B, N].
 std::tuple<Tensor, Tensor, Tensor> threshold(const Tensor& noise, int64_t n_keep) {
   const Tensor values = torch::stable::contiguous(noise);
+  STD_TORCH_CHECK(values.dim() == 2 && (values.scalar_type() == ScalarType::Double ||
+                                        values.scalar_type() == ScalarType::Float),
+                  "noise must be float32 or float64 [B, N]");
+  check_n_keep(n_keep, values.size(1));
   const MaskTensors out(values, values.size(0), values.size(1), n_keep);
   if (values.scalar_type() == ScalarType::Double) {
     threshold_rows<double, int64_t>(values, out);
@@ -157,11 +189,22 @@ std::tuple<Tensor, Tensor, Tensor> threshold(const Tensor& noise, int64_t n_keep
   return out.tuple();
 }
 
+void check_rbn(const std::vector<int64_t>& grid, int64_t n_keep, int64_t n_candidates,
+               const std::vector<int64_t>& windows, const std::vector<int64_t>& weights) {
+  const Grid sides = parse_grid(grid);
+  STD_TORCH_CHECK(sides.t == 1, "grid must be (1, H, W)");
+  check_n_keep(n_keep, sides.size());
+  STD_TORCH_CHECK(n_candidates >= 1 && n_candidates <= kMaxCandidates,
+                  "n_candidates must be in [1, ", kMaxCandidates, "]");
+  STD_TORCH_CHECK(!windows.empty() && weights.size() == 4, "windows and four weights are needed");
+}
+
 std::tuple<Tensor, Tensor, Tensor> rbn_masks(
     const Tensor& sample_ids, const std::optional<Tensor>& seed_tensor, int64_t seed,
     const std::vector<int64_t>& grid, int64_t n_keep, int64_t n_candidates,
     const std::vector<int64_t>& windows, const std::vector<int64_t>& weights, bool random_ties) {
-  const Tensor contiguous_ids = torch::stable::contiguous(sample_ids);
+  const Tensor contiguous_ids = parse_sample_ids(sample_ids);
+  check_rbn(grid, n_keep, n_candidates, windows, weights);
   const int64_t* ids = int64_data(contiguous_ids);
   const int64_t batch = contiguous_ids.numel();
   const int64_t n = grid[1] * grid[2];
@@ -187,7 +230,8 @@ std::tuple<Tensor, Tensor, Tensor> rbn_masks(
       const int64_t bank = bank_of(rows[starts[b]]);
       runner.run(runner.draw_order(seed, bank), seed, bank, masks);
       for (int64_t i = starts[b]; i < starts[b + 1]; ++i) {
-        out.write_row(rows[i], masks + (ids[rows[i]] - bank * n_candidates) * n);
+        const int64_t k = ids[rows[i]] % n_candidates;
+        out.write_row(rows[i], masks + (k < 0 ? k + n_candidates : k) * n);
       }
     }
   });
@@ -199,8 +243,16 @@ Tensor rbn_bank(const Tensor& order, const std::optional<Tensor>& seed_tensor, i
                 const std::vector<int64_t>& grid, int64_t n_keep, int64_t n_candidates,
                 const std::vector<int64_t>& windows, const std::vector<int64_t>& weights,
                 bool random_ties) {
+  check_rbn(grid, n_keep, n_candidates, windows, weights);
   const Tensor orders = torch::stable::contiguous(order);
   const int64_t n = grid[1] * grid[2];
+  STD_TORCH_CHECK(
+      orders.scalar_type() == ScalarType::Long && orders.dim() == 2 && orders.size(1) == n,
+      "order must be int64 [G, N]");
+  const int64_t* positions = int64_data(orders);
+  STD_TORCH_CHECK(std::all_of(positions, positions + orders.numel(),
+                              [n](int64_t position) { return position >= 0 && position < n; }),
+                  "order must hold positions of the grid");
   Tensor out =
       torch::stable::new_empty(orders, {orders.size(0), n_candidates, n}, ScalarType::Bool);
   auto* visible = static_cast<bool*>(out.data_ptr());
@@ -208,7 +260,7 @@ Tensor rbn_bank(const Tensor& order, const std::optional<Tensor>& seed_tensor, i
   torch::stable::parallel_for(0, orders.size(0), 1, [&](int64_t begin, int64_t end) {
     RbnBank runner(grid[1], grid[2], n_candidates, n_keep, {windows, weights, random_ties});
     for (int64_t bank = begin; bank < end; ++bank) {
-      runner.run(int64_data(orders) + bank * n, seed, bank, visible + bank * n_candidates * n);
+      runner.run(positions + bank * n, seed, bank, visible + bank * n_candidates * n);
     }
   });
   return out;

@@ -15,8 +15,6 @@ namespace {
 
 // Above any score: marks a mask that is full, or that already shows the position.
 constexpr int32_t kTaken = 1 << 29;
-// Masks of a bank are numbered below 2^10 (MAX_CANDIDATES in rbn_arguments.py).
-constexpr int kMaskBits = 10;
 
 // Stable sort of (key << 32 | index) by key, a byte at a time.
 void radix_sort(std::vector<uint64_t>& items, std::vector<uint64_t>& scratch) {
@@ -42,25 +40,26 @@ RbnBank::RbnBank(int64_t height, int64_t width, int64_t n_candidates, int64_t n_
                  const RbnRule& rule)
     : n_candidates_(n_candidates), n_keep_(n_keep), random_ties_(rule.random_ties) {
   const int64_t lanes = round_up(n_candidates, 8);
-  // Beyond the grid's longer side no step leads from one position to another.
+  // Steps longer than a side of the grid lead from no position to another.
   const int64_t reach = *std::max_element(rule.windows.begin(), rule.windows.end()) / 2;
-  const int64_t border = std::min(reach, std::max(height, width) - 1);
-  const int64_t pitch = width + 2 * border;
-  const int64_t direction[4] = {1, pitch, pitch + 1, pitch - 1};
-  for (int64_t step = 1; step <= border; ++step) {
+  const int64_t border_y = std::min(reach, height - 1), border_x = std::min(reach, width - 1);
+  const int64_t pitch = width + 2 * border_x;
+  const int64_t direction[4][2] = {{0, 1}, {1, 0}, {1, 1}, {1, -1}};  // (dy, dx), as the weights
+  for (int64_t step = 1; step <= reach; ++step) {
     const auto n_windows = std::count_if(rule.windows.begin(), rule.windows.end(),
                                          [step](int64_t window) { return window / 2 >= step; });
     for (int j = 0; j < 4; ++j) {
+      const auto [dy, dx] = direction[j];
       const auto rise = static_cast<int32_t>(n_windows * rule.weights[j]);
-      if (rise == 0) continue;
-      const auto offset = static_cast<int32_t>(step * direction[j] * lanes);
+      if (rise == 0 || (dy != 0 && step > border_y) || (dx != 0 && step > border_x)) continue;
+      const int64_t offset = step * (dy * pitch + dx) * lanes;
       neighbours_.push_back({offset, rise});
       neighbours_.push_back({-offset, rise});
     }
   }
-  scores_.resize((height + 2 * border) * pitch * lanes);
-  for (int64_t y = border; y < border + height; ++y) {
-    for (int64_t x = border; x < border + width; ++x) cells_.push_back((y * pitch + x) * lanes);
+  scores_.resize((height + 2 * border_y) * pitch * lanes);
+  for (int64_t y = border_y; y < border_y + height; ++y) {
+    for (int64_t x = border_x; x < border_x + width; ++x) cells_.push_back((y * pitch + x) * lanes);
   }
   const int64_t n = height * width;
   keyed_.resize(n);

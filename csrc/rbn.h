@@ -6,6 +6,10 @@
 
 namespace smnm {
 
+// Masks of a bank are numbered in ten bits (MAX_CANDIDATES in rbn_arguments.py).
+constexpr int kMaskBits = 10;
+constexpr int64_t kMaxCandidates = 1 << kMaskBits;
+
 struct RbnRule {
   std::vector<int64_t> windows;  // odd sizes
   std::vector<int64_t> weights;  // thousandths: horizontal, vertical, main and second diagonal
@@ -27,11 +31,13 @@ class RbnBank {
   bool random_ties_;
   // What a newly visible patch adds (thousandths) to the scores of the cell at this offset.
   struct Neighbour {
-    int32_t offset, rise;
+    int64_t offset;
+    int32_t rise;
   };
   std::vector<Neighbour> neighbours_;
   // What each mask would score at each cell of the grid and of a border that takes the rises beyond
-  // it: [height + 2 border, width + 2 border, n_candidates rounded up]. cells_[position] points in.
+  // it: rows and columns of grid and border, then n_candidates rounded up. cells_[position] points
+  // in.
   std::vector<int32_t> scores_;
   std::vector<int64_t> cells_;
   std::vector<uint32_t> words_;

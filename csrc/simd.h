@@ -1,13 +1,17 @@
-// One source for every x86-64: functions marked SMNM_CLONES are compiled for AVX-512, AVX2 and the
-// baseline, and the loader picks. All arithmetic is exact, so the clones agree bit for bit.
+// One source for every machine: on x86-64, functions marked SMNM_CLONES are compiled for AVX-512,
+// AVX2 and the baseline, and the loader picks. All arithmetic is exact, so the clones agree bit for
+// bit.
 #pragma once
 
 #include <cstdint>
 #include <cstring>
 
-#if defined(__x86_64__) && defined(__linux__) && defined(__GNUC__)
+// GCC 12 is the first to take these names; clang passes wide vectors by another ABI in each clone.
+#if defined(__x86_64__) && defined(__linux__) && !defined(__clang__) && __GNUC__ >= 12
+#define SMNM_VECTOR_PATHS "x86-64-v4, x86-64-v3, baseline"
 #define SMNM_CLONES __attribute__((target_clones("arch=x86-64-v4", "arch=x86-64-v3", "default")))
 #else
+#define SMNM_VECTOR_PATHS "baseline"
 #define SMNM_CLONES
 #endif
 #define SMNM_INLINE inline __attribute__((always_inline))

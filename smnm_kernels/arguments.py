@@ -55,8 +55,8 @@ def parse_n_keep(
                 f"n_keep must be a multiple of the {frames} frames of the tube, got {n_keep}"
             )
         return int(n_keep)
-    ratio = parse_ratio(mask_ratio)
-    kept = frames * math.floor(n_tokens // frames * (1 - ratio))
+    kept_share, out_of = visible_share(mask_ratio)
+    kept = frames * (n_tokens // frames * kept_share // out_of)
     if kept == 0:
         raise ValueError(
             f"mask_ratio={mask_ratio!r} leaves no visible token of {n_tokens // frames}; "
@@ -65,8 +65,10 @@ def parse_n_keep(
     return kept
 
 
-def parse_ratio(mask_ratio: float | None) -> Fraction:
-    """The ratio as the decimal the caller wrote, in [0, 1)."""
+@torch.compiler.assume_constant_result
+def visible_share(mask_ratio: float | None) -> tuple[int, int]:
+    """1 - mask_ratio as a fraction of two ints, with the ratio taken as the decimal the caller
+    wrote. A constant to torch.compile, which cannot look into fractions."""
     if isinstance(mask_ratio, bool) or not isinstance(mask_ratio, (numbers.Real, Decimal)):
         raise TypeError(f"mask_ratio must be a real number in [0, 1), got {mask_ratio!r}")
     try:
@@ -75,7 +77,7 @@ def parse_ratio(mask_ratio: float | None) -> Fraction:
         exact = Fraction(-1)
     if not 0 <= exact < 1:
         raise ValueError(f"mask_ratio must be in [0, 1), got {mask_ratio!r}")
-    return exact
+    return exact.denominator - exact.numerator, exact.denominator
 
 
 @lru_cache(maxsize=256, typed=True)

@@ -58,10 +58,12 @@ def noise_masks_call(
     n_keep: int | None,
     sigma: Sigma,
     tube: bool,
+    freq_major: bool,
     seed: int | Tensor,
 ) -> tuple[Tensor, Tensor | None, int, Grid, str, list[float], int, bool]:
     """(sample_ids, seed_tensor, seed, grid, color, sigma, n_keep, tube)."""
     call = noise_call(sample_ids, grid, color, sigma, seed)
+    parse_flag("freq_major", freq_major)
     sides, tube = call[3], parse_flag("tube", tube)
     frames = sides[0] if tube else 1
     return (*call, parse_n_keep(math.prod(sides), mask_ratio, n_keep, frames), tube)
@@ -86,11 +88,14 @@ def rbn_masks_call(
     windows: Sequence[int],
     weights: Sequence[float],
     tie_break: str,
+    freq_major: bool,
     seed: int | Tensor,
 ) -> RbnCall:
     """(sample_ids, seed_tensor, seed, grid, n_keep, n_candidates, windows, weights, ties)."""
     check_sample_ids(sample_ids)
-    sides, rule = parse_grid(grid), parse_rbn_rule(grid, windows, weights, tie_break)
+    parse_flag("freq_major", freq_major)
+    sides = parse_grid(grid)
+    rule = parse_rbn_rule(sides, windows, weights, tie_break)
     n_keep = parse_n_keep(math.prod(sides), mask_ratio, n_keep)
     if n_candidates is None:
         n_candidates = default_n_candidates(math.prod(sides), n_keep)
@@ -108,7 +113,8 @@ def rbn_bank_call(
     seed: int | Tensor,
 ) -> RbnCall:
     """As ``rbn_masks_call``, with int64 orders [G, N] first."""
-    sides, rule = parse_grid(grid), parse_rbn_rule(grid, windows, weights, tie_break)
+    sides = parse_grid(grid)
+    rule = parse_rbn_rule(sides, windows, weights, tie_break)
     n_keep = parse_n_keep(math.prod(sides), None, n_keep)
     check_order(order, math.prod(sides))
     return _rbn_call(order.long(), sides, n_keep, n_candidates, rule, seed)

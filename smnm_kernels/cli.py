@@ -9,8 +9,8 @@ import importlib
 import sys
 from collections.abc import Sequence
 
-# name: (module and dataclass of its options, module and function that takes them, summary)
 _TRAIN = "smnm_kernels.train"
+# name: (module and dataclass of its options, module and function that takes them, summary)
 COMMANDS = {
     "pretrain": (
         f"{_TRAIN}.options:Pretrain",

@@ -101,7 +101,8 @@ def drawn_pairs(color: Color, sigma: Sequence[float]) -> list[tuple[float, float
     levels2 = _levels(*sigma[-2:])
     fixed = len(levels1) == len(levels2) == 1
     most = MAX_FIXED_QUOTIENT if fixed else MAX_DRAWN_QUOTIENT
-    pairs = [(s1, s2) for s1 in levels1 for s2 in levels2 if s1 <= most * s2]
+    # A little more than most, so that (0.95, 1) is allowed however 0.95 is rounded.
+    pairs = [(s1, s2) for s1 in levels1 for s2 in levels2 if s1 / s2 <= most + 1e-9]
     if not pairs:
         raise ValueError(
             f"sigma for green noise must allow sigma1 <= {most} * sigma2, or little is left of "

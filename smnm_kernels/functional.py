@@ -7,7 +7,6 @@ from collections.abc import Sequence
 import torch
 from torch import Tensor
 
-from .arguments import parse_flag
 from .calls import noise_call, noise_masks_call, rbn_bank_call, rbn_masks_call, threshold_call
 from .colors import Color, Sigma
 from .masks import Masks
@@ -31,11 +30,12 @@ def noise(
         sample_ids: int64 [B], any values; their device does the work.
         grid: (T, H, W) patches.
         color: "white", "red", "blue" or "green".
-        sigma: standard deviation of the Gaussian, in patches, at most 8. For red and blue a number
-            or a (low, high) range to draw each sample's from, by default (0.5, 2). For green a
-            pair of those with sigma1 < sigma2, or a preset: "variant-1" to "variant-5" (the
+        sigma: standard deviation of the Gaussian, in patches, in [0.2, 8]. For red and blue a
+            number or a (low, high) range to draw each sample's from, by default (0.5, 2). For
+            green a pair (sigma1, sigma2) of those, or a preset: "variant-1" to "variant-5" (the
             paper's Table A.1; 5 is the default) or "main-text". Drawn values come from 32 equally
-            spaced levels.
+            spaced levels. A difference must leave something: blue's sigma and green's sigma2 are
+            at least 0.35, and sigma1 is at most 0.95 sigma2 (drawn pairs beyond 0.9 are redrawn).
         seed: int, or int64 tensor of one element read on the device.
 
     Returns:
@@ -86,9 +86,11 @@ def noise_masks(
         freq_major: count tokens along W first, (t*W + x)*H + y, for audio models that flatten
             their spectrogram frequency-major.
     """
-    call = noise_masks_call(sample_ids, grid, color, mask_ratio, n_keep, sigma, tube, seed)
+    call = noise_masks_call(
+        sample_ids, grid, color, mask_ratio, n_keep, sigma, tube, freq_major, seed
+    )
     masks = Masks(*torch.ops.smnm.noise_masks(*call))
-    return masks.freq_major(call[3]) if parse_flag("freq_major", freq_major) else masks
+    return masks.freq_major(call[3]) if freq_major else masks
 
 
 def rbn_masks(
@@ -123,10 +125,19 @@ def rbn_masks(
             all masks of a bank alike.
     """
     call = rbn_masks_call(
-        sample_ids, grid, mask_ratio, n_keep, n_candidates, windows, weights, tie_break, seed
+        sample_ids,
+        grid,
+        mask_ratio,
+        n_keep,
+        n_candidates,
+        windows,
+        weights,
+        tie_break,
+        freq_major,
+        seed,
     )
     masks = Masks(*torch.ops.smnm.rbn_masks(*call))
-    return masks.freq_major(call[3]) if parse_flag("freq_major", freq_major) else masks
+    return masks.freq_major(call[3]) if freq_major else masks
 
 
 def rbn_bank(

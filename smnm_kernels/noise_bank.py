@@ -17,8 +17,8 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from .arguments import check_sample_ids, parse_grid, parse_seed
-from .colors import Color, Sigma
+from .arguments import check_sample_ids, is_int, parse_grid, parse_seed
+from .colors import Color, Sigma, parse_color, parse_sigma
 from .functional import noise, threshold
 from .masks import Masks
 from .reference import Stream
@@ -74,9 +74,10 @@ class NoiseBank:
             progress: wraps the loop over volumes, such as ``tqdm.tqdm``.
         """
         shape = parse_grid(shape)
-        if n_volumes < 1:
-            raise ValueError(f"n_volumes must be at least 1, got {n_volumes}")
-        origin = {"color": color, "sigma": sigma, "seed": seed}
+        if not is_int(n_volumes) or n_volumes < 1:
+            raise ValueError(f"n_volumes must be an int of at least 1, got {n_volumes!r}")
+        seed = int(seed)
+        origin = {"color": color, "sigma": parse_sigma(parse_color(color), sigma), "seed": seed}
         noise(torch.empty(0, dtype=torch.int64), shape, color, sigma=sigma, seed=seed)
         full_shape = (n_volumes, *shape)
         if path is None:

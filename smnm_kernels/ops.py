@@ -52,7 +52,7 @@ def _empty_masks(like: Tensor, n_tokens: int, n_keep: int) -> MaskTensors:
 
 
 @torch.library.register_fake("smnm::noise", lib=_library)
-def _(sample_ids: Tensor, seed_tensor, seed, grid, color, sigma) -> Tensor:  # noqa: ANN001
+def _fake_noise(sample_ids: Tensor, seed_tensor, seed, grid, *field) -> Tensor:  # noqa: ANN001, ANN002
     return sample_ids.new_empty((sample_ids.shape[0], *grid), dtype=torch.float32)
 
 
@@ -76,13 +76,6 @@ def _(order: Tensor, seed_tensor, seed, grid, n_keep, n_candidates: int, *rule) 
     return order.new_empty((order.shape[0], n_candidates, math.prod(grid)), dtype=torch.bool)
 
 
-# The ops that the extension brings along, on the same shapes.
-
-
-def _fake_noise_from_table(sample_ids: Tensor, seed_tensor, seed, grid, *table) -> Tensor:  # noqa: ANN001, ANN002
-    return sample_ids.new_empty((sample_ids.shape[0], *grid), dtype=torch.float32)
-
-
 def _fake_masks_from_table(sample_ids: Tensor, seed_tensor, seed, grid, *rest) -> MaskTensors:  # noqa: ANN001, ANN002
     *_table, n_keep, frames = rest
     return _empty_masks(sample_ids, math.prod(grid) * frames, n_keep)
@@ -95,7 +88,7 @@ def _table_arguments(
     if color == "white":
         integers = torch.empty(0, 3, dtype=torch.int16)
         return grid, integers, integers, torch.empty(0), integers
-    table = noise_table(tuple(grid), color, tuple(sigma), "cpu")
+    table = noise_table(tuple(grid), color, tuple(sigma))
     return table.torus, table.taps, table.pairs, table.scale, noise_quantiles()
 
 
@@ -136,7 +129,7 @@ def _load_cpu() -> str | None:
         return "the C++ extension was not built"
     except ImportError as error:
         return f"the C++ extension does not load ({error})"
-    torch.library.register_fake("smnm::noise_from_table", _fake_noise_from_table, lib=_library)
+    torch.library.register_fake("smnm::noise_from_table", _fake_noise, lib=_library)
     torch.library.register_fake(
         "smnm::noise_masks_from_table", _fake_masks_from_table, lib=_library
     )

@@ -10,7 +10,7 @@ from decimal import Decimal
 import torch
 from torch import Tensor
 
-from .arguments import decimal_as_written, is_int, is_sequence, parse_grid
+from .arguments import Grid, decimal_as_written, is_int, is_sequence
 
 #: Scores are sums of thousandths in int32, with headroom for the kernels' "full" marker.
 MAX_SCORE = 2**28
@@ -29,17 +29,17 @@ class RbnRule:
     random_ties: bool
 
 
+@torch.compiler.assume_constant_result
 def parse_rbn_rule(
-    grid: Sequence[int], windows: Sequence[int], weights: Sequence[float], tie_break: str
+    sides: Grid, windows: Sequence[int], weights: Sequence[float], tie_break: str
 ) -> RbnRule:
-    sides = parse_grid(grid)
     if sides[0] != 1:
         raise ValueError(f"grid for R-BN must be two-dimensional, (1, H, W), got {sides}")
     odd = "windows must be a non-empty sequence of odd positive ints"
     if not is_sequence(windows) or len(windows) == 0 or not all(is_int(w) for w in windows):
         raise TypeError(f"{odd}, got {windows!r}")
-    if any(w < 1 or w % 2 == 0 for w in windows):
-        raise ValueError(f"{odd}, got {tuple(windows)!r}")
+    if any(w < 1 or w % 2 == 0 or w > MAX_SCORE for w in windows):
+        raise ValueError(f"{odd} up to {MAX_SCORE}, got {tuple(windows)!r}")
     if not is_sequence(weights) or len(weights) != 4:
         raise ValueError(
             "weights must be four numbers (horizontal, vertical, main diagonal, second diagonal), "
@@ -58,14 +58,14 @@ def parse_rbn_rule(
 
 
 def _thousandths(weight: float) -> int:
-    complaint = "weights must be non-negative decimals with at most three places"
+    complaint = "weights must be non-negative decimals with at most three places, of at most 268435"
     if isinstance(weight, bool) or not isinstance(weight, (numbers.Real, Decimal)):
         raise TypeError(f"{complaint}, got {weight!r}")
     try:
         exact = 1000 * decimal_as_written(weight)
     except ValueError:  # nan, inf
         raise ValueError(f"{complaint}, got {weight!r}") from None
-    if exact < 0 or exact.denominator != 1:
+    if not 0 <= exact <= MAX_SCORE or exact.denominator != 1:
         raise ValueError(f"{complaint}, got {weight!r}")
     return int(exact)
 

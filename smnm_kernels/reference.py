@@ -27,7 +27,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from .arguments import Grid, parse_flag
+from .arguments import Grid
 from .calls import noise_call, noise_masks_call, rbn_bank_call, rbn_masks_call, threshold_call
 from .colors import Color, Sigma
 from .masks import Masks
@@ -123,7 +123,7 @@ def field(
         n = int(np.prod(grid))
         value = words(n, Stream.NOISE, sample_id, seed).astype(np.int64) >> 10
         return (2 * value + 1 - 2**22).reshape(grid), WHITE_SCALE
-    table = noise_table(grid, color, tuple(sigma), "cpu")
+    table = noise_table(grid, color, tuple(sigma))
     pairs, taps = table.pairs.numpy().astype(np.int64), table.taps.numpy().astype(np.int64)
     word = int(philox(np.zeros(1), Stream.SIGMA, sample_id, seed)[0, 0])
     pair = word * len(pairs) >> 32
@@ -332,9 +332,11 @@ def noise_masks(
     seed: int | Tensor = 0,
 ) -> Masks:
     """See ``smnm_kernels.noise_masks``."""
-    call = noise_masks_call(sample_ids, grid, color, mask_ratio, n_keep, sigma, tube, seed)
+    call = noise_masks_call(
+        sample_ids, grid, color, mask_ratio, n_keep, sigma, tube, freq_major, seed
+    )
     masks = noise_masks_kernel(*call)
-    return masks.freq_major(call[3]) if parse_flag("freq_major", freq_major) else masks
+    return masks.freq_major(call[3]) if freq_major else masks
 
 
 def rbn_bank(
@@ -368,7 +370,16 @@ def rbn_masks(
 ) -> Masks:
     """See ``smnm_kernels.rbn_masks``."""
     call = rbn_masks_call(
-        sample_ids, grid, mask_ratio, n_keep, n_candidates, windows, weights, tie_break, seed
+        sample_ids,
+        grid,
+        mask_ratio,
+        n_keep,
+        n_candidates,
+        windows,
+        weights,
+        tie_break,
+        freq_major,
+        seed,
     )
     masks = rbn_masks_kernel(*call)
-    return masks.freq_major(call[3]) if parse_flag("freq_major", freq_major) else masks
+    return masks.freq_major(call[3]) if freq_major else masks

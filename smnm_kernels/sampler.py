@@ -30,7 +30,8 @@ class MaskSampler(nn.Module):
 
     Sample number i of the stream is the mask with sample id i, whatever the batch sizes. In an
     initialized ``torch.distributed`` group, each call takes one batch per rank, in rank order, so
-    the ranks together draw what one process with the whole batch would.
+    the ranks together draw what one process with the whole batch would. All ranks must ask for the
+    same batch size.
 
     The state is two int64 buffers, ``seed`` and ``next_id`` (samples drawn so far by all ranks):
     ``.to()``, ``state_dict()`` and CUDA graphs work as for any module, and a sampler resumed from

@@ -1,8 +1,8 @@
 """How large the torus must be on which noise is filtered.
 
 The filters are circular on a torus larger than the window by a ``halo`` on each axis: the least
-that keeps what wraps around into the window below 0.6% of the variance. (The rounding of the taps
-may take another 0.4%.)
+that keeps what wraps around into the window near 0.6% of the variance, so that with the rounding
+of the taps no covariance is off by 1%.
 """
 
 from __future__ import annotations
@@ -56,7 +56,7 @@ def _last_lag(s1: float, s2: float | None, n_dims: int) -> int:
     return lag
 
 
-def _wrap_error(axes: tuple[int, ...], halo: int, s1: float, s2: float | None) -> float:
+def _wrap_error(axes: tuple[int, ...], width: int, s1: float, s2: float | None) -> float:
     """Largest difference, over the lags of the window, between the covariances on the torus and on
     the endless lattice, as a share of the variance. On long axes only both ends are looked at."""
     torus, endless = np.zeros(()), np.zeros(())
@@ -65,7 +65,7 @@ def _wrap_error(axes: tuple[int, ...], halo: int, s1: float, s2: float | None) -
         on_torus, on_lattice = np.array(float(sign)), np.array(float(sign))
         for n in axes:
             lags = np.unique(np.r_[: min(n, 24), max(n - 24, 0) : n])
-            images = np.arange(-len(along), len(along) + 1) * (n + halo) + lags[:, None]
+            images = np.arange(-len(along), len(along) + 1) * (n + width) + lags[:, None]
             inside = np.abs(images) < len(along)
             sums = np.where(inside, along[np.where(inside, np.abs(images), 0)], 0).sum(1)
             on_torus = np.multiply.outer(on_torus, sums)

@@ -28,7 +28,7 @@ N_LEVELS = 32
 
 
 def table_of(grid, color, sigma):
-    return noise_table(grid, color, tuple(parse_sigma(color, sigma)), "cpu")
+    return noise_table(grid, color, tuple(parse_sigma(color, sigma)))
 
 
 def worst(grid, color, sigma):
@@ -127,7 +127,7 @@ DRAWN = [("red", None), ("blue", None), *(("green", preset) for preset in PRESET
 @pytest.mark.parametrize(("color", "sigma"), DRAWN)
 def test_every_drawn_sigma_within_one_percent(grid, color, sigma):
     canonical = parse_sigma(color, sigma)
-    table = noise_table(grid, color, tuple(canonical), "cpu")
+    table = noise_table(grid, color, tuple(canonical))
     pairs = drawn_pairs(color, canonical)
     assert len(set(pairs)) == len(pairs) == len(table.pairs)
     assert {s1 for s1, _ in pairs} <= {0.0, *levels(*canonical[:2])}

@@ -83,7 +83,7 @@ def test_saved_and_loaded(bank, tmp_path, mmap):
     bank.save(tmp_path / "bank.npy")
     loaded = smnm.NoiseBank.load(tmp_path / "bank.npy", mmap=mmap)
     assert torch.equal(loaded.volumes, bank.volumes)
-    assert loaded.origin == {"color": "green", "sigma": [0.5, 1.5], "seed": 11}
+    assert loaded.origin == {"color": "green", "sigma": [0.5, 0.5, 1.5, 1.5], "seed": 11}
     assert sorted(p.name for p in tmp_path.iterdir()) == ["bank.json", "bank.npy"]
     assert "seed=11" in repr(loaded)
 

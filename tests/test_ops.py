@@ -42,7 +42,7 @@ def test_opcheck(op, call):
 
 @pytest.mark.parametrize("op", FROM_TABLE)
 def test_opcheck_of_the_ops_that_take_a_table(op):
-    table = noise_table((1, 4, 6), "green", (0.5, 0.5, 2.0, 2.0), "cpu")
+    table = noise_table((1, 4, 6), "green", (0.5, 0.5, 2.0, 2.0))
     integers = (table.torus, table.taps, table.pairs, table.scale, noise_quantiles())
     call = (ids(3), None, 5, [1, 4, 6], *integers)
     if op == "noise_masks_from_table":
@@ -113,3 +113,29 @@ def test_a_seed_tensor_is_read_when_the_op_runs():
     many = torch.arange(10)
     strided = smnm.noise(ids(2), (1, 4, 4), "green", seed=many[7::5])
     assert torch.equal(strided, smnm.noise(ids(2), (1, 4, 4), "green", seed=7))
+
+
+ORDER = torch.arange(20).repeat(2, 1)
+MISUSED = [
+    ("rbn_bank", (ORDER + 1, None, 0, [1, 4, 5], *RULE, False), "order"),
+    ("rbn_bank", (ORDER.int(), None, 0, [1, 4, 5], *RULE, False), "order"),
+    ("rbn_bank", (ORDER[:, :9], None, 0, [1, 4, 5], *RULE, False), "order"),
+    ("rbn_masks", (ids(2), None, 0, [1, 4, 5], 21, *RULE[1:], False), "n_keep"),
+    ("rbn_masks", (ids(2), None, 0, [1, 4, 5], 4, 2000, *RULE[2:], False), "n_candidates"),
+    ("rbn_masks", (ids(2), None, 0, [2, 4, 5], *RULE, False), "grid"),
+    ("rbn_masks", (ids(2), None, 0, [1, 4, 5], 4, 3, [], [400] * 4, False), "windows"),
+    ("rbn_masks", (ids(2).int(), None, 0, [1, 4, 5], *RULE, False), "sample_ids"),
+    ("threshold", (torch.zeros(2, 3, 8), 2), "noise"),
+    ("threshold", (torch.zeros(2, 8).half(), 2), "noise"),
+    ("threshold", (torch.zeros(2, 8), 9), "n_keep"),
+    ("noise", (ids(2), None, 0, [4], "white", []), "grid"),
+    ("noise", (ids(2).view(1, 2), None, 0, [1, 4, 4], "white", []), "sample_ids"),
+    ("noise_masks", (ids(2), None, 0, [2, 4, 4], "white", [], 0, False), "n_keep"),
+    ("noise_masks", (ids(2), None, 0, [2, 4, 4], "white", [], 3, True), "n_keep"),
+]
+
+
+@pytest.mark.parametrize(("op", "call", "name"), MISUSED)
+def test_an_op_called_past_the_checks_refuses(op, call, name):
+    with pytest.raises(RuntimeError, match=name):
+        getattr(torch.ops.smnm, op)(*call)

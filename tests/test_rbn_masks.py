@@ -8,7 +8,7 @@ from hypothesis import strategies as st
 from philox_4x32 import words
 from strategies import IDS, SEEDS
 from test_rbn_bank import as_sets, tie_breaker
-from testing import devices
+from testing import assert_same, devices
 
 import smnm_kernels as smnm
 
@@ -132,3 +132,10 @@ def test_positions_are_visible_equally_often(device):
         )
         spread = (masks.visible.double().mean(0) - share).abs().max()
         assert spread < 5 * (share * (1 - share) / 4000) ** 0.5
+
+
+def test_windows_far_wider_than_the_grid(device):
+    ids = torch.arange(3, device=device)
+    wide = smnm.rbn_masks(ids, (1, 2, 40), 0.8, windows=(3, 999))
+    assert_same(wide, smnm.reference.rbn_masks(ids, (1, 2, 40), 0.8, windows=(3, 999)))
+    assert smnm.rbn_masks(ids[:1], (1, 1, 20000), 0.8, windows=(39999,)).n_keep == 4000

@@ -39,7 +39,7 @@ def pairs_drawn(noise, scale):
 )
 def test_every_level_is_drawn_as_often(device, color, sigma):
     grid = (1, 4, 6)
-    table = noise_table(grid, color, tuple(parse_sigma(color, sigma)), "cpu")
+    table = noise_table(grid, color, tuple(parse_sigma(color, sigma)))
     n_pairs = len(table.pairs)
     n = 6 * n_pairs if n_pairs > 500 else 100 * n_pairs
     noise = smnm.noise(torch.arange(n, device=device), grid, color, sigma=sigma, seed=5)
@@ -54,7 +54,7 @@ def test_every_level_is_drawn_as_often(device, color, sigma):
 
 def test_a_range_draws_many_sigmas_and_a_number_one(device):
     ids = torch.arange(400, device=device)
-    table = noise_table((1, 4, 6), "red", (0.5, 2.0), "cpu")
+    table = noise_table((1, 4, 6), "red", (0.5, 2.0))
     scale = table.scale.double().numpy()
     assert len(table.pairs) == 32
     assert len(set(pairs_drawn(smnm.noise(ids, (1, 4, 6), "red"), scale))) == 32
@@ -90,7 +90,7 @@ def test_colors_and_sigmas_give_different_fields(device):
 def test_sigma1_is_below_sigma2_in_every_pair(device, preset):
     """By the taps, whatever the levels are: the second Gaussian is the wider one."""
     canonical = parse_sigma("green", preset)
-    table = noise_table((8, 14, 14), "green", tuple(canonical), "cpu")
+    table = noise_table((8, 14, 14), "green", tuple(canonical))
     along_w = table.taps[:, -table.torus[2] :].double()
     distance = torch.arange(table.torus[2])
     distance = torch.minimum(distance, table.torus[2] - distance).double()
