@@ -8,6 +8,7 @@ from __future__ import annotations
 import importlib
 import sys
 from collections.abc import Sequence
+from importlib.metadata import version
 
 _TRAIN = "smnm_kernels.train"
 # name: (module and dataclass of its options, module and function that takes them, summary)
@@ -40,6 +41,9 @@ def main(arguments: Sequence[str] | None = None) -> int:
     if not arguments or arguments[0] in ("-h", "--help"):
         print(_usage())
         return 0 if arguments else 2
+    if arguments[0] == "--version":
+        print(f"smnm_kernels {version('smnm_kernels')}")
+        return 0
     name, *rest = arguments
     if name not in COMMANDS:
         return _refuse(f"no command {name!r}; there are {', '.join(COMMANDS)}")

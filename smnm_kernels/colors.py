@@ -106,7 +106,8 @@ def drawn_pairs(color: Color, sigma: Sequence[float]) -> list[tuple[float, float
     if not pairs:
         raise ValueError(
             f"sigma for green noise must allow sigma1 <= {most} * sigma2, or little is left of "
-            f"their difference; sigma1 is at least {levels1[0]:g}, sigma2 at most {levels2[-1]:g}"
+            f"their difference; got sigma1 in [{sigma[0]:g}, {sigma[1]:g}] and sigma2 in "
+            f"[{sigma[2]:g}, {sigma[3]:g}]"
         )
     return pairs  # type: ignore[return-value]
 

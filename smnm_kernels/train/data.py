@@ -115,6 +115,17 @@ def make_loader(
     )
 
 
+def stop_workers(iterator: Iterator) -> None:
+    """End a loader's workers now, however its loop ended.
+
+    After an error the traceback keeps the iterator alive, and Python would wait at its exit for
+    workers that are told to end by a signal they ignore.
+    """
+    shut_down = getattr(iterator, "_shutdown_workers", None)  # absent where there are no workers
+    if shut_down is not None:
+        shut_down()
+
+
 def scan_folder(
     folder: Path, modality: str, preset: Preset, known: dict[str, Any], threads: int
 ) -> Listing:

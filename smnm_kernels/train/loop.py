@@ -21,7 +21,7 @@ from tqdm import tqdm
 from smnm_kernels import MaskSampler
 
 from . import distributed
-from .data import BatchNumbers, ClipDataset, make_loader, model_input, normalisation
+from .data import BatchNumbers, ClipDataset, make_loader, model_input, normalisation, stop_workers
 from .errors import RunError, Unusable, UsageError, printable
 from .meter import Meter
 from .model import Encoder, MaskedAutoencoder, encoder_metadata
@@ -164,9 +164,10 @@ class Job:
             disable=not self.folder,
             mininterval=0.5 if sys.stderr.isatty() else 10,  # seconds; a log file needs fewer
         )
+        iterator = iter(loader)
         waiting_since = time.perf_counter()
         try:
-            for batch in loader:
+            for batch in iterator:
                 data_ms = 1e3 * (time.perf_counter() - waiting_since)
                 self._report_failures(batch.failures, gave_up=batch.clips is None)
                 lr = learning_rate(self.step, plan, preset.min_lr)
@@ -202,6 +203,7 @@ class Job:
                         meter.restart_clock()
                 waiting_since = time.perf_counter()
         finally:
+            stop_workers(iterator)
             bar.close()
 
     def _log(self, rows: list[dict[str, Any]]) -> None:

@@ -253,3 +253,17 @@ def test_the_learning_rate_schedule():
     assert rate[50:] == [0.1] * 10
     assert rates(20, 30, 10) == rates(20, 30, 20)  # within the warmup the length does not matter
     assert rates(3, 0, 2)[0] == 1.0
+
+
+def test_an_error_in_a_worker_ends_the_run(videos, tmp_path):
+    """And does not leave it waiting for the workers."""
+    code = (
+        "import sys; from smnm_kernels.train import video; from smnm_kernels.cli import main\n"
+        "def failing(*_): raise ValueError('a fault of the reader')\n"
+        "video.read_clip = failing\n"
+        f"sys.exit(main(['pretrain', 'video', {str(videos)!r}, '--out', {str(tmp_path / 'run')!r},"
+        "'--steps', '3', '--batch-size', '2', '--workers', '1', '--threads', '1']))"
+    )
+    run = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, timeout=60)
+    assert run.returncode == 1
+    assert "a fault of the reader" in run.stderr
