@@ -51,7 +51,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     try:
         import tyro
 
-        from smnm_kernels.train.errors import RunError, UsageError
+        from smnm_kernels.errors import RunError, UsageError
 
         options_type = _load(options_place)
     except ImportError as error:

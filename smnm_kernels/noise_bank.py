@@ -19,6 +19,7 @@ from torch import Tensor
 
 from .arguments import check_sample_ids, is_int, parse_grid, parse_seed
 from .colors import Color, Sigma, parse_color, parse_sigma
+from .files import replacing
 from .functional import noise, threshold
 from .masks import Masks
 from .reference import Stream
@@ -80,27 +81,29 @@ class NoiseBank:
         origin = {"color": color, "sigma": parse_sigma(parse_color(color), sigma), "seed": seed}
         noise(torch.empty(0, dtype=torch.int64), shape, color, sigma=sigma, seed=seed)
         full_shape = (n_volumes, *shape)
+
+        def fill(volumes: np.ndarray) -> None:
+            for m in progress(range(n_volumes)):
+                ids = torch.tensor([m])
+                volumes[m] = noise(ids, shape, color, sigma=sigma, seed=seed)[0].numpy()
+
         if path is None:
             volumes = np.empty(full_shape, dtype=np.float32)
-        else:
-            path = _npy_path(path)
-            unfinished = path.with_suffix(".part.npy")
-            volumes = np.lib.format.open_memmap(unfinished, "w+", np.float32, full_shape)
-        for m in progress(range(n_volumes)):
-            volumes[m] = noise(torch.tensor([m]), shape, color, sigma=sigma, seed=seed)[0].numpy()
-        if path is None:
+            fill(volumes)
             return cls(torch.from_numpy(volumes), origin)
-        volumes.flush()
-        os.replace(unfinished, path)
+        path = _npy_path(path)
+        with replacing(path) as file:
+            mapped = np.lib.format.open_memmap(file.name, "w+", np.float32, full_shape)
+            fill(mapped)
+            mapped.flush()
         _write_origin(path, origin)
         return cls.load(path)
 
     def save(self, path: str | os.PathLike) -> None:
         """Writes ``path`` (.npy, readable by ``numpy.load``) and its origin beside it (.json)."""
         path = _npy_path(path)
-        unfinished = path.with_suffix(".part.npy")
-        np.save(unfinished, self.volumes.cpu().numpy())
-        os.replace(unfinished, path)
+        with replacing(path) as file:
+            np.save(file, self.volumes.cpu().numpy())
         _write_origin(path, self.origin)
 
     @classmethod
@@ -218,6 +221,5 @@ def _npy_path(path: str | os.PathLike) -> Path:
 
 
 def _write_origin(path: Path, origin: dict[str, object]) -> None:
-    unfinished = path.with_suffix(".part.json")
-    unfinished.write_text(json.dumps(origin, indent=1))
-    os.replace(unfinished, path.with_suffix(".json"))
+    with replacing(path.with_suffix(".json")) as file:
+        file.write(json.dumps(origin, indent=1).encode())

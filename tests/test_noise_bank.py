@@ -130,3 +130,13 @@ def test_two_dimensional_bank():
 def test_errors(bank, call, error, words):
     with pytest.raises(error, match=words.replace("(", r"\(").replace(")", r"\)")):
         call(bank)
+
+
+def test_an_interrupted_precompute_leaves_nothing(tmp_path):
+    def interrupted(volumes):
+        yield volumes[0]
+        raise KeyboardInterrupt
+
+    with pytest.raises(KeyboardInterrupt):
+        smnm.NoiseBank.precompute(3, (2, 9, 9), path=tmp_path / "b.npy", progress=interrupted)
+    assert list(tmp_path.iterdir()) == []

@@ -15,7 +15,7 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-from smnm_kernels.train.errors import UsageError
+from smnm_kernels.errors import UsageError
 
 from .extra import drawing
 from .panels import AUDIO_KINDS, Panel

@@ -11,8 +11,8 @@ from typing import TYPE_CHECKING, Annotated
 from tyro.conf import Positional, arg
 
 from smnm_kernels.arguments import is_int
-from smnm_kernels.train.errors import UsageError
-from smnm_kernels.train.run import replacing
+from smnm_kernels.errors import UsageError
+from smnm_kernels.files import replacing
 
 from .page import draw_frames, draw_masks
 from .panels import panels

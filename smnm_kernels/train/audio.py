@@ -15,8 +15,9 @@ import soundfile
 import torch
 from torch import Tensor
 
+from smnm_kernels.errors import Unusable
+
 from .draws import uniforms
-from .errors import Unusable
 from .presets import Preset
 
 SUFFIXES = frozenset(

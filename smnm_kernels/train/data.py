@@ -13,9 +13,10 @@ import torch
 from torch import Tensor
 from torch.utils.data import DataLoader, Dataset
 
+from smnm_kernels.errors import Unusable
+
 from . import audio, video
 from .draws import file_of
-from .errors import Unusable
 from .presets import AUDIO_MEAN, AUDIO_STD, VIDEO_MEAN, VIDEO_STD, Preset
 from .scan import Listing, Record, scan
 

@@ -17,7 +17,8 @@ import soundfile
 from tqdm import tqdm
 from tyro.conf import Positional
 
-from .errors import UsageError
+from smnm_kernels.errors import UsageError
+
 from .options import Pretrain, Training
 
 N_VIDEOS, VIDEO_SIZE, VIDEO_FRAMES, VIDEO_RATE = 24, 128, 72, 30

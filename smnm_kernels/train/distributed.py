@@ -9,7 +9,7 @@ from typing import Any, TypeVar
 import torch
 import torch.distributed as dist
 
-from .errors import UsageError
+from smnm_kernels.errors import UsageError
 
 T = TypeVar("T")
 

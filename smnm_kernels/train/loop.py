@@ -19,17 +19,18 @@ from torch.nn.parallel import DistributedDataParallel
 from tqdm import tqdm
 
 from smnm_kernels import MaskSampler
+from smnm_kernels.errors import RunError, Unusable, UsageError, printable
+from smnm_kernels.files import replacing
 
 from . import distributed
 from .data import BatchNumbers, ClipDataset, make_loader, model_input, normalisation, stop_workers
-from .errors import RunError, Unusable, UsageError, printable
 from .meter import Meter
 from .model import Encoder, MaskedAutoencoder, encoder_metadata
 from .options import Pretrain, check, preset_of
 from .plan import Plan, default_workers, learning_rate, make_plan
 from .presets import Preset
 from .reconstruction import draw
-from .run import ENCODER, METRICS, PICTURE, MetricsLog, RunFolder, load_checkpoint, replacing
+from .run import ENCODER, METRICS, PICTURE, MetricsLog, RunFolder, load_checkpoint
 
 _SUMMARY_STEPS = 20  # first and last losses that the closing line averages
 _PICTURED_CLIPS = 3

@@ -8,7 +8,8 @@ from typing import Annotated, Any, Literal
 
 from tyro.conf import Positional, arg
 
-from .errors import UsageError
+from smnm_kernels.errors import UsageError
+
 from .presets import PRESETS, Preset
 
 # None stands for the preset's own value; help says in words what that is.

@@ -12,9 +12,10 @@ from typing import Any
 
 import torch
 
+from smnm_kernels.errors import UsageError, printable
+
 from . import scan
 from .data import scan_folder
-from .errors import UsageError, printable
 from .options import Pretrain
 from .presets import Preset
 from .run import SKIPPED, RunFolder

@@ -15,14 +15,14 @@ import fcntl
 import json
 import os
 import time
-from collections.abc import Iterator
-from contextlib import contextmanager
 from pathlib import Path
-from typing import IO, Any
+from typing import Any
 
 import torch
 
-from .errors import UsageError
+from smnm_kernels.errors import UsageError
+from smnm_kernels.files import replacing
+
 from .scan import Listing, Record
 
 CONFIG, FILES, SKIPPED = "config.json", "files.json", "skipped.json"
@@ -30,25 +30,6 @@ METRICS, CHECKPOINT = "metrics.jsonl", "last.pt"
 PICTURE, ENCODER = "reconstruction.png", "encoder.safetensors"
 
 _LOCK_WAIT_S = 10.0
-
-
-@contextmanager
-def replacing(path: Path) -> Iterator[IO[bytes]]:
-    """A binary file that takes path's place, whole and on disk, when the block ends well."""
-    temporary = path.with_name(f".{path.name}.{os.getpid()}.tmp")
-    try:
-        with temporary.open("wb") as file:
-            yield file
-            file.flush()
-            os.fsync(file.fileno())
-        os.replace(temporary, path)
-    finally:
-        temporary.unlink(missing_ok=True)
-    folder = os.open(path.parent, os.O_RDONLY)
-    try:
-        os.fsync(folder)
-    finally:
-        os.close(folder)
 
 
 def write_json(path: Path, content: Any) -> None:

@@ -13,7 +13,7 @@ from typing import Any
 
 from tqdm import tqdm
 
-from .errors import Unusable, UsageError
+from smnm_kernels.errors import Unusable, UsageError
 
 Record = dict[str, Any]  # name, size, mtime_ns, digest, and what the modality's probe found
 

@@ -13,8 +13,9 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
+from smnm_kernels.errors import Unusable
+
 from .draws import uniforms
-from .errors import Unusable
 from .presets import Preset
 
 _CONTAINERS = "3gp avi flv m2ts m4v mkv mov mp4 mpeg mpg mts ogv webm wmv"

@@ -11,9 +11,9 @@ from PIL import Image
 
 import smnm_kernels as smnm
 from smnm_kernels import cli
+from smnm_kernels.errors import UsageError
 from smnm_kernels.pictures import page
 from smnm_kernels.pictures.show import Show
-from smnm_kernels.train.errors import UsageError
 
 
 def tiles(picture, color, rows, columns):

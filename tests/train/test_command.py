@@ -13,8 +13,8 @@ from clips import losses, pretrain, rows, write_sound, write_video
 from PIL import Image
 
 from smnm_kernels.cli import main
+from smnm_kernels.errors import Unusable
 from smnm_kernels.train import demo, video
-from smnm_kernels.train.errors import Unusable
 from smnm_kernels.train.model import load_encoder
 from smnm_kernels.train.plan import Plan, learning_rate
 

@@ -11,10 +11,10 @@ from clips import write_sound, write_video
 from hypothesis import given
 from hypothesis import strategies as st
 
+from smnm_kernels.errors import Unusable
 from smnm_kernels.train import audio, video
 from smnm_kernels.train.data import BatchNumbers, ClipDataset, make_loader, scan_folder
 from smnm_kernels.train.draws import file_of, uniforms
-from smnm_kernels.train.errors import Unusable
 from smnm_kernels.train.presets import PRESETS
 from smnm_kernels.train.scan import find_files
 

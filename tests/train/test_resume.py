@@ -12,8 +12,9 @@ from clips import Started, losses, pretrain, rows
 from safetensors import safe_open
 from safetensors.torch import load_file
 
+from smnm_kernels.files import replacing
 from smnm_kernels.train import run as run_module
-from smnm_kernels.train.run import MetricsLog, RunFolder, load_checkpoint, replacing
+from smnm_kernels.train.run import MetricsLog, RunFolder, load_checkpoint
 
 STEPS = ("--steps", 12, "--checkpoint-every", 3)
 

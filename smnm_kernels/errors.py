@@ -1,4 +1,4 @@
-"""What can go wrong in a run and is not a fault of the program."""
+"""What can go wrong on the command line and is not a fault of the program."""
 
 from __future__ import annotations
 
