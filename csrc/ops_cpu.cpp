@@ -54,7 +54,10 @@ const int64_t* int64_data(const Tensor& contiguous) {
 }
 
 int64_t seed_value(const std::optional<Tensor>& seed_tensor, int64_t seed) {
-  return seed_tensor ? *int64_data(*seed_tensor) : seed;
+  if (!seed_tensor) return seed;
+  STD_TORCH_CHECK(seed_tensor->scalar_type() == ScalarType::Long && seed_tensor->numel() == 1,
+                  "seed_tensor must be int64 of one element");
+  return *int64_data(*seed_tensor);
 }
 
 Grid parse_grid(const std::vector<int64_t>& grid) {
@@ -82,8 +85,15 @@ NoiseTable parse_table(const std::vector<int64_t>& torus, const Tensor& taps, co
           (taps.dim() == 2 && taps.size(1) == sides.t + sides.h + sides.w && pairs.size(1) == 3 &&
            scale.size(0) == pairs.size(0) && taps.scalar_type() == ScalarType::Short &&
            pairs.scalar_type() == ScalarType::Short && scale.scalar_type() == ScalarType::Float &&
-           quantiles.scalar_type() == ScalarType::Short && quantiles.numel() == 4096),
+           quantiles.scalar_type() == ScalarType::Short && quantiles.numel() == 4096 &&
+           taps.is_contiguous() && pairs.is_contiguous() && scale.is_contiguous() &&
+           quantiles.is_contiguous()),
       "taps, pairs, scale and quantiles must be those of one noise table");
+  const auto* level = static_cast<const int16_t*>(pairs.data_ptr());
+  for (int64_t pair = 0; pair < pairs.size(0); ++pair, level += 3) {
+    STD_TORCH_CHECK(level[0] >= 0 && level[0] < taps.size(0) && level[1] < taps.size(0),
+                    "pairs must name rows of taps");
+  }
   return {sides,
           static_cast<const int16_t*>(taps.data_ptr()),
           static_cast<const int16_t*>(pairs.data_ptr()),
@@ -250,9 +260,14 @@ Tensor rbn_bank(const Tensor& order, const std::optional<Tensor>& seed_tensor, i
       orders.scalar_type() == ScalarType::Long && orders.dim() == 2 && orders.size(1) == n,
       "order must be int64 [G, N]");
   const int64_t* positions = int64_data(orders);
-  STD_TORCH_CHECK(std::all_of(positions, positions + orders.numel(),
-                              [n](int64_t position) { return position >= 0 && position < n; }),
-                  "order must hold positions of the grid");
+  // A position that is missing could leave a mask that no sweep fills.
+  std::vector<bool> seen(n);
+  for (int64_t i = 0; i < orders.numel(); ++i) {
+    if (i % n == 0) seen.assign(n, false);
+    STD_TORCH_CHECK(positions[i] >= 0 && positions[i] < n && !seen[positions[i]],
+                    "order must hold permutations of the positions of the grid");
+    seen[positions[i]] = true;
+  }
   Tensor out =
       torch::stable::new_empty(orders, {orders.size(0), n_candidates, n}, ScalarType::Bool);
   auto* visible = static_cast<bool*>(out.data_ptr());

@@ -118,6 +118,9 @@ def test_a_seed_tensor_is_read_when_the_op_runs():
 ORDER = torch.arange(20).repeat(2, 1)
 MISUSED = [
     ("rbn_bank", (ORDER + 1, None, 0, [1, 4, 5], *RULE, False), "order"),
+    ("rbn_bank", (ORDER // 2, None, 0, [1, 4, 5], *RULE, False), "order"),
+    ("rbn_masks", (ids(2), SEED.int(), 0, [1, 4, 5], *RULE, False), "seed_tensor"),
+    ("noise", (ids(2), SEED.repeat(2), 0, [1, 4, 5], "white", []), "seed_tensor"),
     ("rbn_bank", (ORDER.int(), None, 0, [1, 4, 5], *RULE, False), "order"),
     ("rbn_bank", (ORDER[:, :9], None, 0, [1, 4, 5], *RULE, False), "order"),
     ("rbn_masks", (ids(2), None, 0, [1, 4, 5], 21, *RULE[1:], False), "n_keep"),
@@ -139,3 +142,10 @@ MISUSED = [
 def test_an_op_called_past_the_checks_refuses(op, call, name):
     with pytest.raises(RuntimeError, match=name):
         getattr(torch.ops.smnm, op)(*call)
+
+
+def test_a_table_that_names_missing_rows_is_refused():
+    table = noise_table((1, 4, 6), "green", (0.5, 0.5, 2.0, 2.0))
+    integers = (table.torus, table.taps[:1], table.pairs, table.scale, noise_quantiles())
+    with pytest.raises(RuntimeError, match="pairs"):
+        torch.ops.smnm.noise_from_table(ids(3), None, 5, [1, 4, 6], *integers)

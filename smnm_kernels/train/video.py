@@ -150,13 +150,13 @@ def read_clip(
     stride = usable_stride(info["frames"], preset.frames, preset.stride)
     starts = info["frames"] - (preset.frames - 1) * stride
     pixels = read_frames(path, info, int(u[0] * starts), preset.frames, stride)
-    clip = torch.from_numpy(resized_crop(pixels, preset.size, u[1:5]))
+    clip = resized_crop(pixels, preset.size, u[1:5])
     if flip and u[5] < 0.5:
         clip = clip.flip(3)
     return clip.contiguous()
 
 
-def resized_crop(pixels: np.ndarray, size: int, u: np.ndarray) -> np.ndarray:
+def resized_crop(pixels: np.ndarray, size: int, u: np.ndarray) -> Tensor:
     """uint8 [T, h, w, 3] -> uint8 [3, T, size, size]; u holds four uniforms: area, aspect, y, x."""
     _, height, width, _ = pixels.shape
     area = height * width * (CROP_AREA[0] + u[0] * (CROP_AREA[1] - CROP_AREA[0]))
@@ -169,4 +169,4 @@ def resized_crop(pixels: np.ndarray, size: int, u: np.ndarray) -> np.ndarray:
     crop = crop.permute(0, 3, 1, 2)
     # On uint8 the resize rounds in integers: the same bytes on every machine and thread count.
     small = F.interpolate(crop, (size, size), mode="bilinear", antialias=True)
-    return small.transpose(0, 1).numpy()
+    return small.transpose(0, 1)
