@@ -50,7 +50,11 @@ def pretrain(options: Pretrain) -> int:
         def prepare() -> Plan:
             nonlocal folder
             folder = RunFolder(options.out)
-            return make_plan(folder, options, preset, device)
+            try:
+                return make_plan(folder, options, preset, device)
+            except UsageError:
+                folder.remove_if_unused()
+                raise
 
         plan = distributed.on_main(prepare)
         return Job(options, preset, plan, sampler, device, folder).run()

@@ -42,6 +42,7 @@ class RunFolder:
 
     def __init__(self, path: Path) -> None:
         self.path = path
+        self._is_new = not path.exists()
         try:
             path.mkdir(parents=True, exist_ok=True)
             # A record lock: it is the process's own (loader workers do not inherit it) and the
@@ -55,6 +56,12 @@ class RunFolder:
         self._take_lock()
         for left in path.glob(".*.tmp"):  # of a run that was killed while it wrote
             left.unlink(missing_ok=True)
+
+    def remove_if_unused(self) -> None:
+        """Where this process made RUN and wrote nothing into it, as when the data is refused."""
+        if self._is_new and [f.name for f in self.path.iterdir()] == [".lock"]:
+            (self.path / ".lock").unlink()
+            self.path.rmdir()
 
     def _take_lock(self) -> None:
         until = time.monotonic() + _LOCK_WAIT_S

@@ -137,7 +137,7 @@ def test_nothing_usable_exits_with_2(tmp_path, capsys):
     assert "no usable file: there is none below it" in refused(capsys, "pretrain", *arguments)
     write_sound(folder / "silent.wav", silent=True)
     assert "no usable file: all 1 were skipped" in refused(capsys, "pretrain", *arguments)
-    assert not (tmp_path / "run" / "metrics.jsonl").exists()
+    assert not (tmp_path / "run").exists()
 
 
 def test_a_file_that_fails_later_is_named_once(videos, tmp_path, capsys, monkeypatch):
