@@ -1,6 +1,9 @@
-"""Builds the C++ extension where torch and a compiler are at hand, and installs without it where
-they are not: the package then runs on its NumPy reference and says so."""
+"""Builds the C++ and CUDA extensions where torch and a compiler are at hand, and installs without
+what cannot be built: the package then runs on what is there, in the end on its NumPy reference, and
+says so."""
 
+import os
+import subprocess
 import sys
 import sysconfig
 
@@ -8,6 +11,8 @@ from setuptools import setup
 
 # torch's stable ABI as of 2.10: one build serves every later torch.
 STABLE_ABI = "-DTORCH_TARGET_VERSION=0x020a000000000000"
+# Machine code for these, where nvcc knows them, and PTX for what comes after.
+CUDA_ARCHITECTURES = (75, 80, 90, 100)
 
 
 def extension_arguments() -> dict:
@@ -18,35 +23,84 @@ def extension_arguments() -> dict:
             sys.path.append(path)
     try:
         import pybind11
-        from torch.utils.cpp_extension import BuildExtension, CppExtension
+        import torch
+        from torch.utils import cpp_extension
     except Exception as error:  # not there, or there and broken
-        warn(f"torch's extension builder could not be imported ({error})")
+        warn("its extensions", f"torch's extension builder could not be imported ({error})")
         return {}
 
-    class BuildIfPossible(BuildExtension):
+    class BuildIfPossible(cpp_extension.BuildExtension):
         def run(self) -> None:
             try:
                 super().run()
             except Exception as error:  # no compiler, no headers, an unknown platform
                 self.extensions = []
-                warn((str(error).strip() or repr(error)).splitlines()[0])
+                warn("its extensions", first_line(error))
 
-    extension = CppExtension(
-        "smnm_kernels._cpu",
-        [
-            f"csrc/{name}.cpp"
-            for name in ("module", "ops_cpu", "noise", "philox_cpu", "rbn", "select")
-        ],
-        include_dirs=[pybind11.get_include()],
-        extra_compile_args={
-            "cxx": ["-O3", "-std=c++17", "-Wno-psabi", "-Wno-maybe-uninitialized", STABLE_ABI]
-        },
+        def build_extension(self, extension: object) -> None:
+            try:
+                super().build_extension(extension)
+            except Exception as error:  # the other extensions are of use without it
+                self.extensions = [other for other in self.extensions if other is not extension]
+                warn(extension.name, first_line(error))
+
+    extensions = [
+        cpp_extension.CppExtension(
+            "smnm_kernels._cpu",
+            [
+                f"csrc/{name}.cpp"
+                for name in (
+                    "module",
+                    "ops_cpu",
+                    "noise",
+                    "philox_cpu",
+                    "rbn",
+                    "rbn_rounds_cpu",
+                    "select",
+                )
+            ],
+            include_dirs=[pybind11.get_include()],
+            extra_compile_args={
+                "cxx": ["-O3", "-std=c++17", "-Wno-psabi", "-Wno-maybe-uninitialized", STABLE_ABI]
+            },
+        )
+    ]
+    if torch.version.cuda is not None:
+        try:
+            extensions.append(cuda_extension(cpp_extension))
+        except Exception as error:  # no nvcc
+            warn("smnm_kernels._cuda", first_line(error))
+    return {"ext_modules": extensions, "cmdclass": {"build_ext": BuildIfPossible}}
+
+
+def cuda_extension(cpp_extension: object) -> object:
+    """The CUDA ops: a library for torch.ops.load_library that knows nothing of Python."""
+    if cpp_extension.CUDA_HOME is None:
+        raise FileNotFoundError("no nvcc: set CUDA_HOME to where CUDA is installed")
+    nvcc_arguments = ["-O3", "-std=c++17", "-DUSE_CUDA", STABLE_ABI]
+    if not os.environ.get("TORCH_CUDA_ARCH_LIST"):
+        nvcc_arguments += architecture_arguments(f"{cpp_extension.CUDA_HOME}/bin/nvcc")
+    return cpp_extension.CUDAExtension(
+        "smnm_kernels._cuda",
+        ["csrc/rbn_cuda.cu"],
+        extra_compile_args={"cxx": ["-O3"], "nvcc": nvcc_arguments},
+        py_limited_api=True,
     )
-    return {"ext_modules": [extension], "cmdclass": {"build_ext": BuildIfPossible}}
 
 
-def warn(reason: str) -> None:
-    print(f"warning: building smnm_kernels without its C++ extension: {reason}", file=sys.stderr)
+def architecture_arguments(nvcc: str) -> list[str]:
+    listed = subprocess.run([nvcc, "--list-gpu-arch"], capture_output=True, text=True, check=True)
+    known = [arch for arch in CUDA_ARCHITECTURES if f"compute_{arch}" in listed.stdout.split()]
+    codes = [f"-gencode=arch=compute_{arch},code=sm_{arch}" for arch in known]
+    return [*codes, f"-gencode=arch=compute_{known[-1]},code=compute_{known[-1]}"]
+
+
+def first_line(error: Exception) -> str:
+    return (str(error).strip() or repr(error)).splitlines()[0]
+
+
+def warn(part: str, reason: str) -> None:
+    print(f"warning: building smnm_kernels without {part}: {reason}", file=sys.stderr)
 
 
 setup(**extension_arguments())

@@ -4,8 +4,6 @@
 // own.
 #include <torch/csrc/stable/library.h>
 #include <torch/csrc/stable/ops.h>
-#include <torch/csrc/stable/tensor.h>
-#include <torch/headeronly/util/Exception.h>
 
 #include <algorithm>
 #include <cstring>
@@ -16,6 +14,7 @@
 #include <vector>
 
 #include "noise.h"
+#include "op_arguments.h"
 #include "rbn.h"
 #include "select.h"
 #include "simd.h"
@@ -23,58 +22,26 @@
 namespace smnm {
 namespace {
 
-using torch::headeronly::ScalarType;
-using torch::stable::Tensor;
+bool* visible_row(const MaskTensors& out, int64_t row) {
+  return static_cast<bool*>(out.visible.data_ptr()) + row * out.visible.size(1);
+}
 
-struct MaskTensors {
-  Tensor visible, ids_keep, ids_restore;
-
-  MaskTensors(const Tensor& like, int64_t batch, int64_t n_tokens, int64_t n_keep)
-      : visible(torch::stable::new_empty(like, {batch, n_tokens}, ScalarType::Bool)),
-        ids_keep(torch::stable::new_empty(like, {batch, n_keep}, ScalarType::Long)),
-        ids_restore(torch::stable::new_empty(like, {batch, n_tokens}, ScalarType::Long)) {}
-
-  bool* visible_row(int64_t row) const {
-    return static_cast<bool*>(visible.data_ptr()) + row * visible.size(1);
-  }
-
-  // `frame` holds the first of `frames` equal frames.
-  void write_row(int64_t row, const bool* frame, int64_t frames = 1) const {
-    const int64_t n = visible.size(1), n_keep = ids_keep.size(1);
-    write_masks(frame, n / frames, n_keep / frames, frames, visible_row(row),
-                static_cast<int64_t*>(ids_keep.data_ptr()) + row * n_keep,
-                static_cast<int64_t*>(ids_restore.data_ptr()) + row * n);
-  }
-
-  std::tuple<Tensor, Tensor, Tensor> tuple() const { return {visible, ids_keep, ids_restore}; }
-};
-
-const int64_t* int64_data(const Tensor& contiguous) {
-  return static_cast<const int64_t*>(contiguous.data_ptr());
+// `frame` holds the first of `frames` equal frames.
+void write_row(const MaskTensors& out, int64_t row, const bool* frame, int64_t frames = 1) {
+  const int64_t n = out.visible.size(1), n_keep = out.ids_keep.size(1);
+  write_masks(frame, n / frames, n_keep / frames, frames, visible_row(out, row),
+              static_cast<int64_t*>(out.ids_keep.data_ptr()) + row * n_keep,
+              static_cast<int64_t*>(out.ids_restore.data_ptr()) + row * n);
 }
 
 int64_t seed_value(const std::optional<Tensor>& seed_tensor, int64_t seed) {
-  if (!seed_tensor) return seed;
-  STD_TORCH_CHECK(seed_tensor->scalar_type() == ScalarType::Long && seed_tensor->numel() == 1,
-                  "seed_tensor must be int64 of one element");
-  return *int64_data(*seed_tensor);
+  check_seed(seed_tensor);
+  return seed_tensor ? *int64_data(*seed_tensor) : seed;
 }
 
 Grid parse_grid(const std::vector<int64_t>& grid) {
-  STD_TORCH_CHECK(grid.size() == 3 && grid[0] > 0 && grid[1] > 0 && grid[2] > 0,
-                  "grid must be three positive ints");
+  check_grid(grid);
   return {grid[0], grid[1], grid[2]};
-}
-
-Tensor parse_sample_ids(const Tensor& sample_ids) {
-  STD_TORCH_CHECK(sample_ids.scalar_type() == ScalarType::Long && sample_ids.dim() == 1,
-                  "sample_ids must be int64 [B]");
-  return torch::stable::contiguous(sample_ids);
-}
-
-void check_n_keep(int64_t n_keep, int64_t n_tokens, int64_t frames = 1) {
-  STD_TORCH_CHECK(frames >= 1 && n_keep % frames == 0, "n_keep must be a multiple of frames >= 1");
-  STD_TORCH_CHECK(n_keep >= 1 && n_keep <= n_tokens, "n_keep must be in [1, ", n_tokens, "]");
 }
 
 NoiseTable parse_table(const std::vector<int64_t>& torus, const Tensor& taps, const Tensor& pairs,
@@ -151,9 +118,9 @@ std::tuple<Tensor, Tensor, Tensor> noise_masks(const Tensor& sample_ids,
   for_each_field(ids, seed_value(seed_tensor, seed), sides,
                  parse_table(torus, taps, pairs, scale, quantiles),
                  [&](int64_t row, const int32_t* field, float) {
-                   bool* visible = out.visible_row(row);
+                   bool* visible = visible_row(out, row);
                    select_largest(field, sides.size(), n_keep / frames, visible);
-                   out.write_row(row, visible, frames);
+                   write_row(out, row, visible, frames);
                  });
   return out.tuple();
 }
@@ -176,9 +143,9 @@ void threshold_rows(const Tensor& noise, const MaskTensors& out) {
     std::vector<Bits> keys(n);
     for (int64_t row = begin; row < end; ++row) {
       for (int64_t i = 0; i < n; ++i) keys[i] = ordered<Float, Bits>(values[row * n + i]);
-      bool* visible = out.visible_row(row);
+      bool* visible = visible_row(out, row);
       select_largest(keys.data(), n, n_keep, visible);
-      out.write_row(row, visible);
+      write_row(out, row, visible);
     }
   });
 }
@@ -199,16 +166,6 @@ std::tuple<Tensor, Tensor, Tensor> threshold(const Tensor& noise, int64_t n_keep
   return out.tuple();
 }
 
-void check_rbn(const std::vector<int64_t>& grid, int64_t n_keep, int64_t n_candidates,
-               const std::vector<int64_t>& windows, const std::vector<int64_t>& weights) {
-  const Grid sides = parse_grid(grid);
-  STD_TORCH_CHECK(sides.t == 1, "grid must be (1, H, W)");
-  check_n_keep(n_keep, sides.size());
-  STD_TORCH_CHECK(n_candidates >= 1 && n_candidates <= kMaxCandidates,
-                  "n_candidates must be in [1, ", kMaxCandidates, "]");
-  STD_TORCH_CHECK(!windows.empty() && weights.size() == 4, "windows and four weights are needed");
-}
-
 std::tuple<Tensor, Tensor, Tensor> rbn_masks(
     const Tensor& sample_ids, const std::optional<Tensor>& seed_tensor, int64_t seed,
     const std::vector<int64_t>& grid, int64_t n_keep, int64_t n_candidates,
@@ -220,9 +177,7 @@ std::tuple<Tensor, Tensor, Tensor> rbn_masks(
   const int64_t n = grid[1] * grid[2];
   const MaskTensors out(contiguous_ids, batch, n, n_keep);
   seed = seed_value(seed_tensor, seed);
-  const auto bank_of = [&](int64_t row) {  // floor division
-    return ids[row] / n_candidates - (ids[row] % n_candidates < 0);
-  };
+  const auto bank_of = [&](int64_t row) { return rbn_bank_of(ids[row], n_candidates); };
   // Samples of one bank share one run, wherever they stand in the batch.
   std::vector<int64_t> rows(batch), starts;
   std::iota(rows.begin(), rows.end(), 0);
@@ -240,8 +195,7 @@ std::tuple<Tensor, Tensor, Tensor> rbn_masks(
       const int64_t bank = bank_of(rows[starts[b]]);
       runner.run(runner.draw_order(seed, bank), seed, bank, masks);
       for (int64_t i = starts[b]; i < starts[b + 1]; ++i) {
-        const int64_t k = ids[rows[i]] % n_candidates;
-        out.write_row(rows[i], masks + (k < 0 ? k + n_candidates : k) * n);
+        write_row(out, rows[i], masks + rbn_mask_of(ids[rows[i]], n_candidates) * n);
       }
     }
   });
@@ -254,11 +208,8 @@ Tensor rbn_bank(const Tensor& order, const std::optional<Tensor>& seed_tensor, i
                 const std::vector<int64_t>& windows, const std::vector<int64_t>& weights,
                 bool random_ties) {
   check_rbn(grid, n_keep, n_candidates, windows, weights);
-  const Tensor orders = torch::stable::contiguous(order);
   const int64_t n = grid[1] * grid[2];
-  STD_TORCH_CHECK(
-      orders.scalar_type() == ScalarType::Long && orders.dim() == 2 && orders.size(1) == n,
-      "order must be int64 [G, N]");
+  const Tensor orders = parse_orders(order, n);
   const int64_t* positions = int64_data(orders);
   // A position that is missing could leave a mask that no sweep fills.
   std::vector<bool> seen(n);

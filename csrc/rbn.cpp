@@ -1,6 +1,4 @@
-// Algorithm 1 with scores kept up to date: when a mask takes a position, the scores of the few
-// neighbours on the four lines rise, instead of every visit counting its windows anew. Scores are
-// integers of thousandths, so they compare exactly.
+// Algorithm 1, one position at a time.
 #include "rbn.h"
 
 #include <algorithm>
@@ -12,9 +10,6 @@
 
 namespace smnm {
 namespace {
-
-// Above any score: marks a mask that is full, or that already shows the position.
-constexpr int32_t kTaken = 1 << 29;
 
 // Stable sort of (key << 32 | index) by key, a byte at a time.
 void radix_sort(std::vector<uint64_t>& items, std::vector<uint64_t>& scratch) {
@@ -40,26 +35,16 @@ RbnBank::RbnBank(int64_t height, int64_t width, int64_t n_candidates, int64_t n_
                  const RbnRule& rule)
     : n_candidates_(n_candidates), n_keep_(n_keep), random_ties_(rule.random_ties) {
   const int64_t lanes = round_up(n_candidates, 8);
-  // Steps longer than a side of the grid lead from no position to another.
-  const int64_t reach = *std::max_element(rule.windows.begin(), rule.windows.end()) / 2;
-  const int64_t border_y = std::min(reach, height - 1), border_x = std::min(reach, width - 1);
-  const int64_t pitch = width + 2 * border_x;
-  const int64_t direction[4][2] = {{0, 1}, {1, 0}, {1, 1}, {1, -1}};  // (dy, dx), as the weights
-  for (int64_t step = 1; step <= reach; ++step) {
-    const auto n_windows = std::count_if(rule.windows.begin(), rule.windows.end(),
-                                         [step](int64_t window) { return window / 2 >= step; });
-    for (int j = 0; j < 4; ++j) {
-      const auto [dy, dx] = direction[j];
-      const auto rise = static_cast<int32_t>(n_windows * rule.weights[j]);
-      if (rise == 0 || (dy != 0 && step > border_y) || (dx != 0 && step > border_x)) continue;
-      const int64_t offset = step * (dy * pitch + dx) * lanes;
-      neighbours_.push_back({offset, rise});
-      neighbours_.push_back({-offset, rise});
-    }
+  const auto n_windows = static_cast<int64_t>(rule.windows.size());
+  const RbnLines grid =
+      rbn_lines(height, width, rule.windows.data(), n_windows, rule.weights.data());
+  for (int64_t i = 0; i < grid.n_neighbours; ++i) {
+    const RbnNeighbour to = rbn_neighbour(grid, rule.windows.data(), n_windows, i);
+    neighbours_.push_back({to.offset * lanes, to.rise});
   }
-  scores_.resize((height + 2 * border_y) * pitch * lanes);
-  for (int64_t y = border_y; y < border_y + height; ++y) {
-    for (int64_t x = border_x; x < border_x + width; ++x) cells_.push_back((y * pitch + x) * lanes);
+  scores_.resize(grid.n_cells * lanes);
+  for (int64_t y = 0; y < height; ++y) {
+    for (int64_t x = 0; x < width; ++x) cells_.push_back(rbn_cell(grid, y, x) * lanes);
   }
   const int64_t n = height * width;
   keyed_.resize(n);
@@ -101,23 +86,10 @@ void RbnBank::run(const Position* order, int64_t seed, int64_t bank, bool* visib
     for (int64_t i = 0; i < n && unfilled > 0; ++i) {
       const auto position = static_cast<int64_t>(order[i]);
       int32_t* here = scores + cells[position];
-      // The lowest (score, mask) pair as one number: no branch on scores, which nothing predicts.
-      int64_t best = INT64_MAX;
-      for (int64_t k = 0; k < n_candidates; ++k) {
-        best = std::min(best, int64_t{here[k] + full[k]} << kMaskBits | k);
-      }
-      const auto lowest = static_cast<int32_t>(best >> kMaskBits);
-      int64_t winner = best & ((1 << kMaskBits) - 1);
-      if (lowest >= kTaken) continue;
-      if (random_ties_) {
-        uint32_t tied = 0;
-        for (int64_t k = winner; k < n_candidates; ++k) tied += here[k] + full[k] == lowest;
-        uint32_t skipped = uint64_t{words_[position]} * tied >> 32;
-        while (skipped > 0) {
-          ++winner;
-          skipped -= here[winner] + full[winner] == lowest;
-        }
-      }
+      const int64_t winner =
+          choose_mask(n_candidates, random_ties_, random_ties_ ? words_[position] : 0,
+                      [&](int64_t k) { return here[k] + full[k]; });
+      if (winner < 0) continue;
       visible[winner * n + position] = true;
       here[winner] += kTaken;
       for (const auto* to = first_neighbour; to != last_neighbour; ++to) {

@@ -4,11 +4,9 @@
 #include <cstdint>
 #include <vector>
 
-namespace smnm {
+#include "rbn_scoring.h"
 
-// Masks of a bank are numbered in ten bits (MAX_CANDIDATES in rbn_arguments.py).
-constexpr int kMaskBits = 10;
-constexpr int64_t kMaxCandidates = 1 << kMaskBits;
+namespace smnm {
 
 struct RbnRule {
   std::vector<int64_t> windows;  // odd sizes
@@ -29,15 +27,9 @@ class RbnBank {
  private:
   int64_t n_candidates_, n_keep_;
   bool random_ties_;
-  // What a newly visible patch adds (thousandths) to the scores of the cell at this offset.
-  struct Neighbour {
-    int64_t offset;
-    int32_t rise;
-  };
-  std::vector<Neighbour> neighbours_;
-  // What each mask would score at each cell of the grid and of a border that takes the rises beyond
-  // it: rows and columns of grid and border, then n_candidates rounded up. cells_[position] points
-  // in.
+  std::vector<RbnNeighbour> neighbours_;  // offsets into scores_
+  // What each mask would score at each cell of the bordered grid: n_candidates rounded up per cell.
+  // cells_[position] points in.
   std::vector<int32_t> scores_;
   std::vector<int64_t> cells_;
   std::vector<uint32_t> words_;

@@ -12,10 +12,10 @@ if tuple(int(part) for part in torch.__version__.split(".")[:2]) < (2, 10):
     raise ImportError(f"smnm_kernels needs torch >= 2.10, and {torch.__version__} is installed")
 
 from . import reference
+from .dispatch import backends, build_info
 from .functional import noise, noise_masks, rbn_bank, rbn_masks, threshold
 from .masks import Masks
 from .noise_bank import NoiseBank
-from .ops import backends, build_info
 from .sampler import MaskSampler
 
 __all__ = [

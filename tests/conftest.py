@@ -4,6 +4,11 @@ import pytest
 import torch
 from hypothesis import HealthCheck, settings
 
+# Without a GPU the Triton kernels run in Triton's interpreter, on CPU tensors. Triton looks at this
+# once, when it is imported.
+if not torch.cuda.is_available():
+    os.environ["TRITON_INTERPRET"] = "1"
+
 # The same examples on every run, so that a red test is the change's fault and not the draw's.
 # HYPOTHESIS_PROFILE=explore looks for new ones.
 settings.register_profile(

@@ -36,7 +36,8 @@ def output(process):
 
 @pytest.mark.parametrize("name", ["reference", "cpu", "triton"])
 def test_forced_backend_makes_the_same_masks_or_says_why_it_cannot(name):
-    process = run("-W", "error::UserWarning", SCRIPT, SMNM_BACKEND=name)
+    interpreted = {"TRITON_INTERPRET": "1"} if name == "triton" else {}
+    process = run("-W", "error::UserWarning", SCRIPT, SMNM_BACKEND=name, **interpreted)
     if smnm.backends()[name] in ("active", "available"):
         came = output(process)
         assert came["backends"][name] == "active"
@@ -46,6 +47,14 @@ def test_forced_backend_makes_the_same_masks_or_says_why_it_cannot(name):
         last = process.stderr.strip().splitlines()[-1]
         assert last.startswith(f"ImportError: SMNM_BACKEND={name} cannot be used: ")
         assert last.endswith(smnm.backends()[name])
+
+
+def test_triton_on_cpu_tensors_needs_its_interpreter():
+    process = run(SCRIPT, SMNM_BACKEND="triton", TRITON_INTERPRET=None)
+    assert process.returncode != 0
+    last = process.stderr.strip().splitlines()[-1]
+    assert last.startswith("ImportError: SMNM_BACKEND=triton cannot be used: ")
+    assert "TRITON_INTERPRET=1" in last or smnm.backends()["triton"] in last
 
 
 def test_unknown_backend_is_refused():
@@ -59,7 +68,7 @@ def test_unknown_backend_is_refused():
 
 def test_backends_tells_which_are_there_and_why_not():
     states = smnm.backends()
-    assert set(states) == {"reference", "cpu", "triton"}
+    assert set(states) == {"reference", "cpu", "triton", "cuda"}
     assert list(states.values()).count("active") >= 1
     assert states["reference"] in ("active", "available")
     assert all(isinstance(state, str) and state for state in states.values())

@@ -1,0 +1,90 @@
+"""What nvcc makes of every CUDA source, without a GPU: registers, shared memory and spills.
+
+python bench/cuda_report.py
+"""
+
+from __future__ import annotations
+
+import os
+import re
+import shutil
+import subprocess
+import tempfile
+from pathlib import Path
+
+import torch
+
+ARCHITECTURES = (80, 90, 100)
+SOURCES = Path(__file__).parent.parent / "csrc"
+_ENTRY = re.compile(r"Compiling entry function '(\S+)' for '(sm_\d+)'")
+_STACK = re.compile(r"(\d+) bytes stack frame, (\d+) bytes spill stores, (\d+) bytes spill loads")
+_USED = re.compile(r"Used (\d+) registers")
+_SHARED = re.compile(r"(\d+) bytes smem")
+_KERNEL = re.compile(r".*\d([a-z]\w*_kernel)(?:ILb([01])E)?")
+
+
+def nvcc() -> str | None:
+    """The compiler of CUDA_HOME, or the one on the path, or None."""
+    home = os.environ.get("CUDA_HOME")
+    return shutil.which("nvcc", path=f"{home}/bin" if home else None)
+
+
+def compile_command(source: Path, output: Path) -> list[str]:
+    """nvcc against the headers of any torch from 2.10 on, that of a machine without CUDA too."""
+    if nvcc() is None:
+        raise FileNotFoundError("nvcc was not found: set CUDA_HOME to where CUDA is installed")
+    include = Path(torch.__file__).parent / "include"
+    return [
+        nvcc(),
+        *("-c", str(source), "-o", str(output)),
+        *("-O3", "-std=c++17", "-Xcompiler", "-fPIC", "-Xptxas", "-v"),
+        *("-DUSE_CUDA", "-DTORCH_TARGET_VERSION=0x020a000000000000", f"-I{include}"),
+        *(f"-gencode=arch=compute_{arch},code=sm_{arch}" for arch in ARCHITECTURES),
+    ]
+
+
+def cuda_report() -> list[dict]:
+    """A row per kernel and architecture; FileNotFoundError without nvcc. Shared memory is what
+    the kernel declares: what a launch adds depends on its arguments."""
+    rows = []
+    with tempfile.TemporaryDirectory() as folder:
+        for source in sorted(SOURCES.glob("*.cu")):
+            command = compile_command(source, Path(folder) / f"{source.stem}.o")
+            done = subprocess.run(command, capture_output=True, text=True)
+            if done.returncode != 0 or "warning" in done.stderr:
+                raise RuntimeError(f"nvcc did not take {source.name} as it is:\n{done.stderr}")
+            rows += _rows(done.stderr)
+    return rows
+
+
+def _rows(log: str) -> list[dict]:
+    rows = []
+    for part in re.split(r"(?=Compiling entry function)", log)[1:]:
+        mangled, architecture = _ENTRY.search(part).groups()
+        name, shared_state = _KERNEL.search(mangled).groups()
+        stack, stores, loads = map(int, _STACK.search(part).groups())
+        shared = _SHARED.search(part)
+        rows.append(
+            {
+                "kernel": name + {None: "", "0": "<false>", "1": "<true>"}[shared_state],
+                "arch": architecture,
+                "registers": int(_USED.search(part)[1]),
+                "shared": int(shared[1]) if shared else 0,
+                "stack": stack,
+                "spill_stores": stores,
+                "spill_loads": loads,
+            }
+        )
+    return rows
+
+
+def main() -> None:
+    rows = cuda_report()
+    print("".join(f"| {heading} " for heading in rows[0]) + "|")
+    print("|---" * len(rows[0]) + "|")
+    for row in rows:
+        print("".join(f"| {cell} " for cell in row.values()) + "|")
+
+
+if __name__ == "__main__":
+    main()

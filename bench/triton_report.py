@@ -1,0 +1,145 @@
+"""Compiles every Triton kernel ahead of time, without a GPU, and prints what each one takes.
+
+The launches are the ops' own: Triton is given a driver that knows a target but no device, and each
+launch stops once its kernel is compiled. A kernel whose registers spill has a stack.
+
+    python bench/triton_report.py [--targets 80 90 100] [--json]
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import math
+import re
+import subprocess
+import tempfile
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from functools import partial
+from pathlib import Path
+from typing import NamedTuple
+from unittest import mock
+
+import torch
+import triton
+from triton.backends.compiler import GPUTarget
+from triton.runtime.jit import JITFunction
+
+from smnm_kernels import gpu
+from smnm_kernels.calls import noise_call, noise_masks_call, rbn_masks_call
+
+TARGETS = (80, 90, 100)
+#: These fit on the chip, one program per sample.
+STANDARD_GRIDS = ((8, 14, 14), (16, 14, 14), (1, 64, 8), (1, 14, 14))
+LARGE_GRIDS = ((16, 56, 56), (1, 224, 224))
+
+
+class Usage(NamedTuple):
+    kernel: str
+    launched_for: str
+    target: int
+    warps: int
+    registers: int
+    shared_bytes: int
+    stack_bytes: int
+
+
+def launches() -> Iterator[tuple[str, Callable[[], object]]]:
+    """What the ops are called with, and the calls."""
+    ids, seed = torch.zeros(2, dtype=torch.int64), torch.zeros((), dtype=torch.int64)
+
+    def masks(grid, color, tube=False):
+        n_keep = max(1, math.prod(grid[1:]) // 10) * grid[0]
+        call = noise_masks_call(ids, grid, color, None, n_keep, None, tube, False, 3)
+        return partial(gpu.noise_masks_kernel, *call)
+
+    for grid in STANDARD_GRIDS + LARGE_GRIDS:
+        for color in ("green", "red", "white"):
+            yield f"{color} {grid}", masks(grid, color)
+        noise = partial(gpu.noise_kernel, *noise_call(ids, grid, "green", None, seed))
+        yield f"green {grid}, seed in a tensor", noise
+    yield "green tube (8, 14, 14)", masks((8, 14, 14), "green", tube=True)
+    for n_tokens in (196, 512, 1568, 200_000):
+        for dtype in (torch.float32, torch.float64):
+            values = torch.zeros(2, n_tokens, dtype=dtype)
+            yield f"{dtype} [B, {n_tokens}]", partial(gpu.threshold_kernel, values, 10)
+    for ties in ("first", "random"):
+        call = rbn_masks_call(
+            ids, (1, 64, 8), 0.8, None, None, (3, 5), (0.4, 0.4, 0.1, 0.1), ties, False, 3
+        )
+        yield f"R-BN (1, 64, 8), {ties} of ties", partial(gpu.rbn_masks_kernel, *call)
+
+
+def triton_report(targets: tuple[int, ...] = TARGETS) -> Iterator[Usage]:
+    """Targets are compute capabilities times ten."""
+    for target in targets:
+        with compiling_for(target) as compiled:
+            for launched_for, launch in launches():
+                launch()
+                for kernel in compiled:
+                    yield usage(kernel, launched_for, target)
+                compiled.clear()
+
+
+@contextmanager
+def compiling_for(target: int) -> Iterator[list]:
+    """Launches only compile; the kernels of a launch are appended to the list."""
+    compiled = []
+    driver = mock.Mock()
+    driver.get_current_target.return_value = GPUTarget("cuda", target, 32)
+    # Triton keeps what it compiled by device, so every target passes for a device of its own.
+    driver.get_current_device.return_value = target
+    run = JITFunction.run
+
+    def compile_only(self, *args, **kwargs):
+        compiled.append(run(self, *args, **{**kwargs, "warmup": True}))
+
+    with (
+        mock.patch.object(triton.runtime.driver, "_active", driver),
+        mock.patch.object(JITFunction, "run", compile_only),
+    ):
+        yield compiled
+
+
+def usage(kernel, launched_for: str, target: int) -> Usage:
+    with tempfile.NamedTemporaryFile(suffix=".cubin") as cubin:
+        cubin.write(kernel.asm["cubin"])
+        cubin.flush()
+        listed = subprocess.run(
+            [cuobjdump(), "-res-usage", cubin.name], capture_output=True, text=True, check=True
+        ).stdout
+    registers, stack = map(int, re.search(r"REG:(\d+) STACK:(\d+)", listed).groups())
+    return Usage(
+        kernel.name,
+        launched_for,
+        target,
+        kernel.metadata.num_warps,
+        registers,
+        kernel.metadata.shared,
+        stack,
+    )
+
+
+def cuobjdump() -> str:
+    return str(Path(triton.__file__).parent / "backends" / "nvidia" / "bin" / "cuobjdump")
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__.split("\n")[0])
+    parser.add_argument("--targets", type=int, nargs="+", default=TARGETS)
+    parser.add_argument("--json", action="store_true", help="one line of JSON per kernel")
+    options = parser.parse_args()
+    if options.json:
+        for made in triton_report(tuple(options.targets)):
+            print(json.dumps(made._asdict()))
+        return
+    print(f"Triton {triton.__version__}")
+    row = "{:20} {:44} {:>6} {:>5} {:>9} {:>12} {:>11}"
+    print(row.format(*Usage._fields))
+    for made in triton_report(tuple(options.targets)):
+        print(row.format(*made))
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,212 @@
+// torch.ops.smnm.rbn_masks and rbn_bank for CUDA tensors: one launch each, a thread block per bank.
+// Nothing is read back, so that calls neither wait for the device nor break a CUDA graph.
+#include <cuda_runtime.h>
+#include <torch/csrc/stable/accelerator.h>
+#include <torch/csrc/stable/library.h>
+#include <torch/csrc/stable/macros.h>
+
+#include <algorithm>
+#include <numeric>
+#include <optional>
+#include <tuple>
+#include <vector>
+
+#include "op_arguments.h"
+#include "rbn_rounds_ops.h"
+
+namespace smnm {
+namespace {
+
+// A round at 64 by 8 holds 20 positions of 16 neighbours: one pass of the block, mostly.
+constexpr int kThreads = 512;
+constexpr int kWarpThreads = 32;
+static_assert(kThreads <= kMaxThreads);
+
+// What rbn_rounds.h asks of threads that number `kCount`, of which this is number `index`.
+template <int kCount>
+struct Threads {
+  int32_t index;
+
+  __device__ static constexpr int32_t size() { return kCount; }
+
+  __device__ __forceinline__ void barrier() const {
+    if constexpr (kCount == kWarpThreads) {
+      __syncwarp();
+    } else {
+      __syncthreads();
+    }
+  }
+
+  template <class Body>
+  __device__ __forceinline__ void for_each(int32_t n, const Body& body) const {
+    for (int32_t i = index; i < n; i += kCount) body(i);
+    barrier();
+  }
+
+  template <class Body>
+  __device__ __forceinline__ void for_each_lane(int32_t n, int32_t lane_bits,
+                                                const Body& body) const {
+    const int32_t lane = index & ((1 << lane_bits) - 1);
+    for (int32_t i = index >> lane_bits; i < n; i += kCount >> lane_bits) body(i, lane);
+    barrier();
+  }
+
+  template <class Body>
+  __device__ __forceinline__ void few(const Body& body) const {
+    if (index < kWarpThreads) {
+      Threads<kWarpThreads> warp{index};
+      body(warp);
+    }
+    barrier();
+  }
+
+  __device__ __forceinline__ int32_t add(int32_t* to, int32_t value) const {
+    return atomicAdd(to, value);
+  }
+  __device__ __forceinline__ void lower(int32_t* to, int32_t value) const { atomicMin(to, value); }
+  __device__ __forceinline__ void set_bits(uint32_t* to, uint32_t bits) const {
+    atomicOr(to, bits);
+  }
+};
+
+// Where banks keep their state: shared memory, or `slice` bytes per block of a workspace.
+struct Workspace {
+  char* memory;
+  size_t slice;
+};
+
+template <bool kShared>
+__device__ __forceinline__ RoundsState block_state(const RoundsShape& shape,
+                                                   const Workspace& workspace) {
+  extern __shared__ int4 shared[];
+  if constexpr (kShared) {
+    return rounds_state(shape, reinterpret_cast<char*>(shared));
+  } else {
+    return rounds_state(shape, workspace.memory + blockIdx.x * workspace.slice);
+  }
+}
+
+// A seed tensor is read where it is.
+struct Seed {
+  const int64_t* tensor;
+  int64_t value;
+  __device__ __forceinline__ int64_t read() const { return tensor == nullptr ? value : *tensor; }
+};
+
+template <bool kShared>
+__global__ void __launch_bounds__(kThreads, kShared ? 2 : 1)
+    rbn_masks_kernel(const __grid_constant__ RoundsShape shape, Workspace workspace, MaskRows rows,
+                     Seed seed) {
+  Threads<kThreads> block{static_cast<int32_t>(threadIdx.x)};
+  const RoundsState state = block_state<kShared>(shape, workspace);
+  for (int64_t row = blockIdx.x; row < rows.batch; row += gridDim.x) {
+    run_masks_row(block, shape, state, rows, row, seed.read());
+    block.barrier();
+  }
+}
+
+template <bool kShared>
+__global__ void __launch_bounds__(kThreads, kShared ? 2 : 1)
+    rbn_bank_kernel(const __grid_constant__ RoundsShape shape, Workspace workspace,
+                    const int64_t* orders, int64_t n_orders, Seed seed, bool* visible) {
+  Threads<kThreads> block{static_cast<int32_t>(threadIdx.x)};
+  const RoundsState state = block_state<kShared>(shape, workspace);
+  const int64_t n = shape.n_tokens;
+  for (int64_t bank = blockIdx.x; bank < n_orders; bank += gridDim.x) {
+    run_order(block, shape, state, orders + bank * n, seed.read(), bank,
+              visible + bank * shape.n_candidates * n);
+    block.barrier();
+  }
+}
+
+int device_attribute(cudaDeviceAttr attribute, int32_t device) {
+  int value = 0;
+  STD_CUDA_CHECK(cudaDeviceGetAttribute(&value, attribute, device));
+  return value;
+}
+
+// Blocks that each need `slice` bytes of workspace: enough to fill the device, within 1 GB if that
+// is more than one. Of consecutive rows every n_candidates-th does the work; a number of blocks
+// without a common divisor deals these out evenly.
+int64_t workspace_blocks(int64_t n_items, int64_t slice, int64_t n_candidates, int32_t device) {
+  const int64_t wanted = 2 * device_attribute(cudaDevAttrMultiProcessorCount, device);
+  int64_t n_blocks = std::min({n_items, wanted, std::max<int64_t>(1, (int64_t{1} << 30) / slice)});
+  while (std::gcd(n_blocks, n_candidates) != 1) --n_blocks;
+  return n_blocks;
+}
+
+// One launch with a block for each of `n_items`, or with fewer that share a workspace.
+template <class... Parameters, class... Arguments>
+void launch(void (*in_shared)(RoundsShape, Workspace, Parameters...),
+            void (*in_workspace)(RoundsShape, Workspace, Parameters...), const Tensor& like,
+            const RoundsShape& shape, int64_t n_items, const Arguments&... arguments) {
+  if (n_items == 0) return;
+  const int32_t device = like.get_device_index();
+  const torch::stable::accelerator::DeviceGuard guard(device);
+  void* stream = nullptr;
+  STABLE_TORCH_ERROR_CODE_CHECK(aoti_torch_get_current_cuda_stream(device, &stream));
+  const auto cuda_stream = static_cast<cudaStream_t>(stream);
+  const size_t bytes = rounds_bytes(shape);
+  const auto limit =
+      static_cast<size_t>(device_attribute(cudaDevAttrMaxSharedMemoryPerBlockOptin, device));
+  if (bytes <= limit) {
+    // Every device takes 48 KB without being asked.
+    if (bytes > 48 << 10)
+      STD_CUDA_CHECK(cudaFuncSetAttribute(in_shared, cudaFuncAttributeMaxDynamicSharedMemorySize,
+                                          static_cast<int>(bytes)));
+    const auto n_blocks = static_cast<unsigned>(std::min<int64_t>(n_items, INT32_MAX));
+    in_shared<<<n_blocks, kThreads, bytes, cuda_stream>>>(shape, {nullptr, 0}, arguments...);
+  } else {
+    const auto slice = static_cast<int64_t>(bytes);
+    const int64_t n_blocks = workspace_blocks(n_items, slice, shape.n_candidates, device);
+    // Freed memory is reused in stream order, so the tensor may go before the kernel ends.
+    const Tensor workspace = torch::stable::new_empty(like, {n_blocks * slice}, ScalarType::Byte);
+    in_workspace<<<static_cast<unsigned>(n_blocks), kThreads, 0, cuda_stream>>>(
+        shape, {static_cast<char*>(workspace.data_ptr()), bytes}, arguments...);
+  }
+  STD_CUDA_KERNEL_LAUNCH_CHECK();
+}
+
+Seed parse_seed(const std::optional<Tensor>& seed_tensor, int64_t seed, const Tensor& like) {
+  check_seed(seed_tensor);
+  if (!seed_tensor) return {nullptr, seed};
+  if (seed_tensor->is_cpu()) return {nullptr, *int64_data(*seed_tensor)};
+  STD_TORCH_CHECK(
+      seed_tensor->is_cuda() && seed_tensor->get_device_index() == like.get_device_index(),
+      "seed_tensor must be on the CPU or on the device of the masks");
+  return {int64_data(*seed_tensor), 0};
+}
+
+std::tuple<Tensor, Tensor, Tensor> rbn_masks(
+    const Tensor& sample_ids, const std::optional<Tensor>& seed_tensor, int64_t seed,
+    const std::vector<int64_t>& grid, int64_t n_keep, int64_t n_candidates,
+    const std::vector<int64_t>& windows, const std::vector<int64_t>& weights, bool random_ties) {
+  const Tensor ids = parse_sample_ids(sample_ids);
+  const RoundsShape shape = parse_rounds(grid, n_keep, n_candidates, windows, weights, random_ties);
+  const MaskTensors out(ids, ids.numel(), shape.n_tokens, n_keep);
+  launch(rbn_masks_kernel<true>, rbn_masks_kernel<false>, ids, shape, ids.numel(),
+         mask_rows(ids, out), parse_seed(seed_tensor, seed, ids));
+  return out.tuple();
+}
+
+Tensor rbn_bank(const Tensor& order, const std::optional<Tensor>& seed_tensor, int64_t seed,
+                const std::vector<int64_t>& grid, int64_t n_keep, int64_t n_candidates,
+                const std::vector<int64_t>& windows, const std::vector<int64_t>& weights,
+                bool random_ties) {
+  const RoundsShape shape = parse_rounds(grid, n_keep, n_candidates, windows, weights, random_ties);
+  const Tensor orders = parse_orders(order, shape.n_tokens);
+  Tensor out = torch::stable::new_empty(orders, {orders.size(0), n_candidates, shape.n_tokens},
+                                        ScalarType::Bool);
+  launch(rbn_bank_kernel<true>, rbn_bank_kernel<false>, orders, shape, orders.size(0),
+         int64_data(orders), orders.size(0), parse_seed(seed_tensor, seed, orders),
+         static_cast<bool*>(out.data_ptr()));
+  return out;
+}
+
+}  // namespace
+}  // namespace smnm
+
+STABLE_TORCH_LIBRARY_IMPL(smnm, CUDA, m) {
+  m.impl("rbn_masks", TORCH_BOX(&smnm::rbn_masks));
+  m.impl("rbn_bank", TORCH_BOX(&smnm::rbn_bank));
+}

@@ -1,0 +1,110 @@
+// How Algorithm 1 scores a position and picks its mask: what every implementation shares.
+//
+// Scores are kept up to date: when a mask takes a position, its scores at the few neighbours on the
+// four lines rise, instead of every visit counting its windows anew. Scores are integers of
+// thousandths, so they compare exactly and add up to the same in any order.
+#pragma once
+
+#include <algorithm>
+#include <cstdint>
+
+#include "philox.h"
+
+namespace smnm {
+
+// MAX_CANDIDATES and MAX_SCORE in rbn_arguments.py.
+constexpr int kMaskBits = 10;
+constexpr int64_t kMaxCandidates = 1 << kMaskBits;
+constexpr int64_t kMaxScore = 1 << 28;
+
+// Above any score: marks a mask that is full, or that already shows the position.
+constexpr int32_t kTaken = 1 << 29;
+
+// Sample s is mask s mod K of bank s div K, the division rounding down.
+SMNM_HOST_DEVICE int64_t rbn_bank_of(int64_t sample_id, int64_t n_candidates) {
+  return sample_id / n_candidates - (sample_id % n_candidates < 0);
+}
+
+SMNM_HOST_DEVICE int64_t rbn_mask_of(int64_t sample_id, int64_t n_candidates) {
+  const int64_t k = sample_id % n_candidates;
+  return k < 0 ? k + n_candidates : k;
+}
+
+// What a newly visible patch adds (thousandths) to its mask's score at the cell at this offset.
+struct RbnNeighbour {
+  int64_t offset;
+  int32_t rise;
+};
+
+// The cells of a grid and of a border that takes the rises beyond it, row by row, and the steps
+// along horizontal, vertical, main and second diagonal that lead from one position to another.
+struct RbnLines {
+  int64_t border_y, border_x, pitch, n_cells, n_neighbours;
+  struct Line {
+    int64_t stride, steps, weight;
+  } lines[4];
+};
+
+inline RbnLines rbn_lines(int64_t height, int64_t width, const int64_t* windows, int64_t n_windows,
+                          const int64_t* weights) {
+  RbnLines grid;
+  // Steps longer than a side of the grid lead from no position to another.
+  const int64_t reach = *std::max_element(windows, windows + n_windows) / 2;
+  grid.border_y = std::min(reach, height - 1);
+  grid.border_x = std::min(reach, width - 1);
+  grid.pitch = width + 2 * grid.border_x;
+  grid.n_cells = (height + 2 * grid.border_y) * grid.pitch;
+  const int64_t shorter = std::min(grid.border_y, grid.border_x);
+  const int64_t strides[4] = {1, grid.pitch, grid.pitch + 1, grid.pitch - 1};
+  const int64_t steps[4] = {grid.border_x, grid.border_y, shorter, shorter};
+  grid.n_neighbours = 0;
+  for (int line = 0; line < 4; ++line) {
+    grid.lines[line] = {strides[line], weights[line] == 0 ? 0 : steps[line], weights[line]};
+    grid.n_neighbours += 2 * grid.lines[line].steps;
+  }
+  return grid;
+}
+
+SMNM_HOST_DEVICE int64_t rbn_cell(const RbnLines& grid, int64_t y, int64_t x) {
+  return (y + grid.border_y) * grid.pitch + x + grid.border_x;
+}
+
+// Neighbour `index` of n_neighbours: no two have the same offset, and each has its opposite.
+SMNM_HOST_DEVICE RbnNeighbour rbn_neighbour(const RbnLines& grid, const int64_t* windows,
+                                            int64_t n_windows, int64_t index) {
+  int line = 0;
+  while (index >= 2 * grid.lines[line].steps) index -= 2 * grid.lines[line++].steps;
+  const int64_t step = index / 2 + 1, offset = step * grid.lines[line].stride;
+  int64_t reaching = 0;
+  for (int64_t w = 0; w < n_windows; ++w) reaching += windows[w] / 2 >= step;
+  return {index % 2 == 0 ? offset : -offset,
+          static_cast<int32_t>(reaching * grid.lines[line].weight)};
+}
+
+// The first of the n masks with the lowest score below kTaken, or one of them by a random word; -1
+// if all are taken.
+template <class ScoreOf>
+SMNM_HOST_DEVICE int64_t choose_mask(int64_t n, bool random_ties, uint32_t word,
+                                     const ScoreOf& score_of) {
+  // The lowest (score, mask) pair as one number: no branch on scores, which nothing predicts.
+  int64_t best = INT64_MAX;
+  for (int64_t k = 0; k < n; ++k) {
+    const int64_t pair = int64_t{score_of(k)} << kMaskBits | k;
+    best = pair < best ? pair : best;
+  }
+  const int64_t lowest = best >> kMaskBits;
+  if (lowest >= kTaken) return -1;
+  int64_t winner = best & (kMaxCandidates - 1);
+  if (random_ties) {
+    uint32_t tied = 0;
+    for (int64_t k = winner; k < n; ++k) tied += score_of(k) == lowest;
+    auto skipped = static_cast<uint32_t>(uint64_t{word} * tied >> 32);
+    while (skipped > 0) {
+      ++winner;
+      skipped -= score_of(winner) == lowest;
+    }
+  }
+  return winner;
+}
+
+}  // namespace smnm

@@ -1,0 +1,221 @@
+"""Which code runs the ops.
+
+What runs CPU tensors is chosen once, at import. ``SMNM_BACKEND`` forces it: ``reference`` (the
+NumPy definition), ``cpu`` (the C++ extension) or ``triton`` (the GPU's kernels in Triton's
+interpreter). Unset, it is the extension where it was built, else the reference with a warning.
+
+CUDA tensors run on the Triton kernels (``gpu``), R-BN on the CUDA library where it was built.
+Without Triton all masks are made on the CPU and copied. Every slower path warns, once.
+"""
+
+from __future__ import annotations
+
+import importlib
+import importlib.util
+import os
+import warnings
+from collections.abc import Sequence
+from functools import cache, partial
+from pathlib import Path
+from types import ModuleType
+
+import torch
+from torch import Tensor
+from torch.utils._pytree import tree_map
+
+from . import reference
+from .colors import Color
+from .noise_table import noise_quantiles, noise_table
+from .ops import MaskTensors, fake_masks_from_table, fake_noise, library
+
+_RBN_OPS = ("rbn_masks", "rbn_bank")
+_OPS = ("noise", "noise_masks", "threshold", *_RBN_OPS)
+#: What SMNM_BACKEND may be.
+_FORCEABLE = ("reference", "cpu", "triton")
+
+
+def _table_arguments(
+    grid: Sequence[int], color: Color, sigma: Sequence[float]
+) -> tuple[Sequence[int], Tensor, Tensor, Tensor, Tensor]:
+    """(torus, taps, pairs, scale, quantiles) for the C++ kernels; white noise has no table."""
+    if color == "white":
+        integers = torch.empty(0, 3, dtype=torch.int16)
+        return grid, integers, integers, torch.empty(0), integers
+    table = noise_table(tuple(grid), color, tuple(sigma))
+    return table.torus, table.taps, table.pairs, table.scale, noise_quantiles()
+
+
+def _cpu_noise(
+    sample_ids: Tensor,
+    seed_tensor: Tensor | None,
+    seed: int,
+    grid: Sequence[int],
+    color: Color,
+    sigma: Sequence[float],
+) -> Tensor:
+    table = _table_arguments(grid, color, sigma)
+    return torch.ops.smnm.noise_from_table(sample_ids, seed_tensor, seed, grid, *table)
+
+
+def _cpu_noise_masks(
+    sample_ids: Tensor,
+    seed_tensor: Tensor | None,
+    seed: int,
+    grid: Sequence[int],
+    color: Color,
+    sigma: Sequence[float],
+    n_keep: int,
+    tube: bool,
+) -> MaskTensors:
+    frames, drawn_grid = (grid[0], (1, *grid[1:])) if tube else (1, grid)
+    table = _table_arguments(drawn_grid, color, sigma)
+    return torch.ops.smnm.noise_masks_from_table(
+        sample_ids, seed_tensor, seed, drawn_grid, *table, n_keep, frames
+    )
+
+
+def _load_cpu() -> str | None:
+    """Loads the extension, which registers the CPU kernels; returns why it could not."""
+    try:
+        importlib.import_module("smnm_kernels._cpu")
+    except ModuleNotFoundError:
+        return "the C++ extension was not built"
+    except ImportError as error:
+        return f"the C++ extension does not load ({error})"
+    torch.library.register_fake("smnm::noise_from_table", fake_noise, lib=library)
+    torch.library.register_fake("smnm::noise_masks_from_table", fake_masks_from_table, lib=library)
+    library.impl("noise", _cpu_noise, "CPU")
+    library.impl("noise_masks", _cpu_noise_masks, "CPU")
+    return None
+
+
+def _register_cpu(kernels: ModuleType) -> None:
+    for name in _OPS:
+        library.impl(name, getattr(kernels, f"{name}_kernel"), "CPU")
+
+
+def _load_cuda() -> str | None:
+    """Loads the CUDA library, which registers the R-BN ops; returns why it could not."""
+    if torch.version.cuda is None:
+        return "torch is built without CUDA"
+    libraries = sorted(Path(__file__).parent.glob("_cuda*.so"))
+    if not libraries:
+        return "the CUDA library was not built"
+    try:
+        torch.ops.load_library(libraries[0])
+    except OSError as error:
+        return f"the CUDA library does not load ({error})"
+    return None
+
+
+def _register_cuda(names: Sequence[str]) -> None:
+    for name in names:
+        library.impl(name, partial(_on_triton, name), "CUDA")
+
+
+def _on_triton(name: str, first: Tensor, *arguments: object) -> object:
+    problem = _triton_problem()
+    if problem:
+        _warn_of_detour(first.device.type, problem)
+        on_cpu = [a.cpu() if isinstance(a, Tensor) else a for a in arguments]
+        made = getattr(torch.ops.smnm, name)(first.cpu(), *on_cpu)
+        return tree_map(lambda tensor: tensor.to(first.device), made)
+    if name in _RBN_OPS:
+        _warn_of_slow_rbn(_missing["cuda"])
+    return getattr(importlib.import_module(".gpu", __package__), f"{name}_kernel")(
+        first, *arguments
+    )
+
+
+@cache
+def _triton_problem() -> str | None:
+    """Why Triton cannot launch kernels here, or None. An importable Triton may lack a driver."""
+    try:
+        import triton
+
+        triton.runtime.driver.active.get_current_target()
+    except Exception as error:
+        return f"Triton cannot launch kernels ({error})"
+    return None
+
+
+@cache
+def _warn_of_detour(device_type: str, problem: str) -> None:
+    warnings.warn(
+        f"masks for {device_type} tensors are made on the CPU and copied, which makes the device "
+        f"wait: {problem}",
+        stacklevel=2,
+    )
+
+
+@cache
+def _warn_of_slow_rbn(problem: str | None) -> None:
+    warnings.warn(
+        "R-BN masks run on the Triton kernel, which visits one position at a time: "
+        f"{problem}. For the fast path, install nvcc and reinstall smnm_kernels",
+        stacklevel=2,
+    )
+
+
+#: Why each backend cannot be used, or None where it can.
+_missing: dict[str, str | None] = {
+    "reference": None,
+    "cpu": "not loaded: SMNM_BACKEND forces another backend",
+    "triton": None if importlib.util.find_spec("triton") else "Triton is not installed",
+    "cuda": "not loaded: torch is built without CUDA",
+}
+
+
+def _choose_backend() -> str:
+    forced = os.environ.get("SMNM_BACKEND", "")
+    if forced not in ("", *_FORCEABLE):
+        raise ValueError(
+            f"SMNM_BACKEND must be one of {', '.join(_FORCEABLE)} or unset, got {forced!r}"
+        )
+    if forced in ("", "cpu"):
+        _missing["cpu"] = _load_cpu()
+    problem = _missing.get(forced)
+    if forced == "triton" and problem is None and os.environ.get("TRITON_INTERPRET") != "1":
+        problem = (
+            "it runs CPU tensors in Triton's interpreter, which TRITON_INTERPRET=1 turns on "
+            "(CUDA tensors use Triton without being forced)"
+        )
+    if problem is not None:
+        raise ImportError(f"SMNM_BACKEND={forced} cannot be used: {problem}")
+    if forced == "triton":
+        _register_cpu(importlib.import_module(".gpu", __package__))
+        return "triton"
+    if forced == "reference" or _missing["cpu"] is not None:
+        _register_cpu(reference)
+        if not forced:
+            warnings.warn(
+                "masks are made by the NumPy reference, hundreds of times slower: "
+                f"{_missing['cpu']}. For the fast path, install a C++ compiler and torch, then "
+                "reinstall smnm_kernels",
+                stacklevel=3,
+            )
+        return "reference"
+    return "cpu"
+
+
+_active = _choose_backend()
+_missing["cuda"] = _load_cuda()
+_register_cuda([name for name in _OPS if name not in _RBN_OPS or _missing["cuda"] is not None])
+
+
+def backends() -> dict[str, str]:
+    """Each backend and its state: "active" (runs CPU tensors), "available", or why it is not.
+
+    On CUDA tensors "triton" makes noise masks and "cuda" R-BN masks.
+    """
+    return {
+        name: "active" if name == _active else missing or "available"
+        for name, missing in _missing.items()
+    }
+
+
+def build_info() -> dict[str, object] | None:
+    """What the C++ extension was built with, or None where it is not loaded."""
+    if _missing["cpu"] is not None:
+        return None
+    return importlib.import_module("smnm_kernels._cpu").build_info()

@@ -1,0 +1,201 @@
+"""Noise of grids that do not fit on the chip: one launch per pass, signals in memory between them.
+
+The passes are those of ``on_chip``, tile by tile: products with pieces of the circulant matrices.
+Signals are float16 [chains, B, ...]; a program works on one chain of one sample. TILE is the tile's
+(outputs along the filtered axis, inputs along it, size across it).
+"""
+
+import triton
+import triton.language as tl
+
+from .filters import MAX_FIELD, TAP_UNIT, circulant, last_circulant, rescaled
+from .words import drawn_pair, noise_values, scalar_seed, white_keys
+
+
+@triton.jit
+def chain_taps(seed, sample_id, taps, pairs, n_pairs, chain, TORUS: tl.constexpr):
+    """The taps of the sample's chain, along T, H and W one after the other."""
+    _, level1, level2, _ = drawn_pair(seed, sample_id, pairs, n_pairs)
+    level = tl.where(chain == 0, level1, level2)
+    return taps + level * (TORUS[0] + TORUS[1] + TORUS[2])
+
+
+@triton.jit(do_not_specialize=["seed", "n_pairs"])
+def pass_along_w(
+    sample_ids,
+    seed_pointer,
+    seed: "i64",
+    taps,
+    pairs,
+    n_pairs: "i32",
+    quantiles,
+    signal,
+    GRID: tl.constexpr,
+    TORUS: tl.constexpr,
+    TILE: tl.constexpr,
+):
+    """White noise drawn and filtered: [torus T * torus H, torus W] -> [.., W].
+
+    A segment of the noise is whole rows, so a tile of Philox blocks makes eight tiles of rows.
+    """
+    n_rows: tl.constexpr = TORUS[0] * TORUS[1]
+    if GRID[0] == 1:
+        segment: tl.constexpr = (TORUS[1] + 7) // 8
+    else:
+        segment: tl.constexpr = (TORUS[0] + 7) // 8 * TORUS[1]
+    sample, chain = tl.program_id(0), tl.program_id(2)
+    n_across: tl.constexpr = (segment + TILE[2] - 1) // TILE[2]
+    tile = tl.program_id(1) % n_across
+    sample_id, seed = tl.load(sample_ids + sample), scalar_seed(seed_pointer, seed)
+    taps = chain_taps(seed, sample_id, taps, pairs, n_pairs, chain, TORUS) + TORUS[0] + TORUS[1]
+    row = tile * TILE[2] + tl.arange(0, TILE[2])[:, None]
+    x_out = tl.program_id(1) // n_across * TILE[0] + tl.arange(0, TILE[0])[None, :]
+    rows: tl.constexpr = 8 * TILE[2]
+    n_in: tl.constexpr = TILE[1]
+    n_out: tl.constexpr = TILE[0]
+    total = tl.zeros([rows, n_out], tl.float32)
+    for start in range(0, TORUS[2], n_in):
+        x = start + tl.arange(0, n_in)
+        noise = noise_values(seed, sample_id, row * TORUS[2] + x[None, :], quantiles)
+        noise = tl.reshape(tl.permute(noise, (2, 0, 1)), [rows, n_in])
+        inside = x[:, None] < TORUS[2]
+        along_w = circulant(taps, x[:, None], x_out, TORUS[2], GRID[2], inside)
+        total = tl.dot(noise, along_w, total)
+    index = tl.arange(0, rows)[:, None]
+    in_segment = tile * TILE[2] + index % TILE[2]
+    row_out = index // TILE[2] * segment + in_segment
+    signal += (chain * tl.num_programs(0) + sample).to(tl.int64) * (n_rows * GRID[2])
+    inside = (in_segment < segment) & (row_out < n_rows) & (x_out < GRID[2])
+    tl.store(signal + row_out * GRID[2] + x_out, rescaled(total), mask=inside)
+
+
+@triton.jit(do_not_specialize=["seed", "n_pairs"])
+def pass_along_h(
+    sample_ids,
+    seed_pointer,
+    seed: "i64",
+    taps,
+    pairs,
+    n_pairs: "i32",
+    signal,
+    out,
+    GRID: tl.constexpr,
+    TORUS: tl.constexpr,
+    TILE: tl.constexpr,
+):
+    """[torus T, torus H, W] -> [torus T, H, W]."""
+    plane, chain = tl.program_id(0), tl.program_id(2)
+    sample_id = tl.load(sample_ids + plane // TORUS[0])
+    seed = scalar_seed(seed_pointer, seed)
+    taps = chain_taps(seed, sample_id, taps, pairs, n_pairs, chain, TORUS) + TORUS[0]
+    plane = (chain * tl.num_programs(0) + plane).to(tl.int64)
+    n_across: tl.constexpr = (GRID[2] + TILE[2] - 1) // TILE[2]
+    y = tl.program_id(1) // n_across * TILE[0] + tl.arange(0, TILE[0])[:, None]
+    x = tl.program_id(1) % n_across * TILE[2] + tl.arange(0, TILE[2])[None, :]
+    signal += plane * (TORUS[1] * GRID[2])
+    total = filtered_tile(signal, taps, TAP_UNIT, y, x, TORUS[1], GRID[1], GRID[2], TILE)
+    out += plane * (GRID[1] * GRID[2])
+    tl.store(out + y * GRID[2] + x, rescaled(total), mask=(y < GRID[1]) & (x < GRID[2]))
+
+
+@triton.jit(do_not_specialize=["seed", "n_pairs"])
+def last_pass(
+    sample_ids,
+    seed_pointer,
+    seed: "i64",
+    taps,
+    pairs,
+    n_pairs: "i32",
+    scale,
+    signal,
+    out,
+    GRID: tl.constexpr,
+    TORUS: tl.constexpr,
+    CHAINS: tl.constexpr,
+    TILE: tl.constexpr,
+):
+    """Along T (H in two dimensions), chain 1 minus chain 2.
+
+    ``out`` int32 takes the integers that are compared, float32 the noise of unit variance.
+    """
+    if GRID[0] == 1:
+        taps += TORUS[0]
+        side: tl.constexpr = TORUS[1]
+        n_out: tl.constexpr = GRID[1]
+        across: tl.constexpr = GRID[2]
+    else:
+        side: tl.constexpr = TORUS[0]
+        n_out: tl.constexpr = GRID[0]
+        across: tl.constexpr = GRID[1] * GRID[2]
+    sample = tl.program_id(0).to(tl.int64)
+    sample_id, seed = tl.load(sample_ids + sample), scalar_seed(seed_pointer, seed)
+    pair, level1, level2, gain = drawn_pair(seed, sample_id, pairs, n_pairs)
+    n_across: tl.constexpr = (across + TILE[2] - 1) // TILE[2]
+    target = tl.program_id(1) // n_across * TILE[0] + tl.arange(0, TILE[0])[:, None]
+    place = tl.program_id(1) % n_across * TILE[2] + tl.arange(0, TILE[2])[None, :]
+    n_taps: tl.constexpr = TORUS[0] + TORUS[1] + TORUS[2]
+    signal1 = signal + sample * (side * across)
+    taps1 = taps + level1 * n_taps
+    total = filtered_tile(signal1, taps1, TAP_UNIT, target, place, side, n_out, across, TILE)
+    keys = total.to(tl.int32)
+    if CHAINS == 2:
+        signal2 = signal1 + tl.num_programs(0).to(tl.int64) * (side * across)
+        taps2 = taps + level2 * n_taps
+        total = filtered_tile(signal2, taps2, gain, target, place, side, n_out, across, TILE)
+        keys -= total.to(tl.int32)
+    keys = tl.minimum(tl.maximum(keys, -MAX_FIELD), MAX_FIELD)
+    if out.dtype.element_ty == tl.float32:
+        keys = keys.to(tl.float32) * tl.load(scale + pair)
+    out += sample * (n_out * across)
+    tl.store(out + target * across + place, keys, mask=(target < n_out) & (place < across))
+
+
+@triton.jit
+def filtered_tile(
+    signal,
+    taps,
+    gain,
+    target,
+    place,
+    SIDE: tl.constexpr,
+    N_OUT: tl.constexpr,
+    ACROSS: tl.constexpr,
+    TILE: tl.constexpr,
+):
+    """float32: a tile of the filter along the first axis of a signal [SIDE, ACROSS]."""
+    n_target: tl.constexpr = TILE[0]
+    n_place: tl.constexpr = TILE[2]
+    total = tl.zeros([n_target, n_place], tl.float32)
+    for start in range(0, SIDE, TILE[1]):
+        source = start + tl.arange(0, TILE[1])
+        inside = (source[:, None] < SIDE) & (place < ACROSS)
+        values = tl.load(signal + source[:, None] * ACROSS + place, mask=inside, other=0.0)
+        matrix = last_circulant(
+            taps, gain, source[None, :], target, SIDE, N_OUT, source[None, :] < SIDE
+        )
+        total = tl.dot(matrix, values, total)
+    return total
+
+
+@triton.jit(do_not_specialize=["seed"])
+def white_pass(
+    sample_ids,
+    seed_pointer,
+    seed: "i64",
+    scale,
+    out,
+    GRID: tl.constexpr,
+    BLOCKS: tl.constexpr,
+):
+    """White noise from a tile of Philox blocks; ``out`` as in ``last_pass``."""
+    n_tokens: tl.constexpr = GRID[0] * GRID[1] * GRID[2]
+    n_blocks: tl.constexpr = (n_tokens + 3) // 4
+    sample = tl.program_id(0)
+    sample_id, seed = tl.load(sample_ids + sample), scalar_seed(seed_pointer, seed)
+    block = tl.program_id(1) * BLOCKS + tl.arange(0, BLOCKS)
+    keys = white_keys(seed, sample_id, block)
+    token = tl.arange(0, 4)[:, None] * n_blocks + block[None, :]
+    inside = (block[None, :] < n_blocks) & (token < n_tokens)
+    if out.dtype.element_ty == tl.float32:
+        keys = keys.to(tl.float32) * tl.load(scale)
+    tl.store(out + sample.to(tl.int64) * n_tokens + token, keys, mask=inside)

@@ -1,0 +1,63 @@
+"""Random words and the noise they stand for, laid out as in ``smnm_kernels.reference``."""
+
+import triton
+import triton.language as tl
+
+from ..reference import Stream
+
+NOISE = tl.constexpr(int(Stream.NOISE))
+SIGMA = tl.constexpr(int(Stream.SIGMA))
+
+
+@triton.jit
+def philox_words(seed, sample_id, block, stream: tl.constexpr):
+    """The four uint32 words of each block (Philox4x32-10, counter (block, stream, id))."""
+    block = block.to(tl.uint32)
+    zero = tl.zeros_like(block)
+    id_low = zero + (sample_id & 0xFFFFFFFF).to(tl.uint32)
+    id_high = zero + ((sample_id >> 32) & 0xFFFFFFFF).to(tl.uint32)
+    return tl.philox(seed, block, zero + stream, id_low, id_high)
+
+
+@triton.jit
+def noise_values(seed, sample_id, block, quantiles):
+    """float16 [*block.shape, 8]: the quantiles picked by the eight halves of each block.
+
+    The last axis is the segment: low half of word 0, high half of word 0, low half of word 1, ...
+    """
+    word0, word1, word2, word3 = philox_words(seed, sample_id, block, NOISE)
+    # join makes a new last axis: (word // 2), then (word % 2), then (half).
+    words = tl.join(tl.join(word0, word2), tl.join(word1, word3))
+    picks = tl.join((words & 0xFFFF) >> 4, words >> 20)
+    picks = tl.reshape(picks, block.shape + [8])
+    # A gather from registers goes through shared memory, which takes 32 scattered reads at a time
+    # far better than the cache does.
+    table = tl.load(quantiles + tl.arange(0, 4096))
+    values = tl.gather(table, tl.reshape(picks, [picks.numel]).to(tl.int32), 0)
+    return tl.reshape(values, picks.shape)
+
+
+@triton.jit
+def drawn_pair(seed, sample_id, pairs, n_pairs):
+    """(index, level of chain 1, level of chain 2, gain of chain 2) of the sample's sigmas."""
+    word, _, _, _ = philox_words(seed, sample_id, tl.zeros([1], tl.uint32), SIGMA)
+    pair = (tl.max(word, 0).to(tl.uint64) * n_pairs >> 32).to(tl.int32)
+    row = pairs + 3 * pair
+    return pair, tl.load(row), tl.load(row + 1), tl.load(row + 2)
+
+
+@triton.jit
+def scalar_seed(seed_pointer, seed):
+    """The seed, read on the device where it lives there, so that a graph replays with new ones."""
+    if seed_pointer is not None:
+        seed = tl.load(seed_pointer)
+    return seed
+
+
+@triton.jit
+def white_keys(seed, sample_id, block):
+    """int32 [4, *block.shape]: the field of white noise, in segments of one word per block."""
+    word0, word1, word2, word3 = philox_words(seed, sample_id, block, NOISE)
+    words = tl.join(tl.join(word0, word2), tl.join(word1, word3)) >> 10
+    values = tl.trans(tl.reshape(words, block.shape + [4])).to(tl.int32)
+    return 2 * values + 1 - (1 << 22)

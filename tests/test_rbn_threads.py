@@ -1,0 +1,57 @@
+"""The rounds on real threads: ThreadSanitizer sees no race, and the masks are right."""
+
+import os
+import shutil
+import subprocess
+from pathlib import Path
+
+import pytest
+import torch
+
+import smnm_kernels as smnm
+
+SOURCE = Path(__file__).parent / "rbn_rounds_threads.cpp"
+RULE = ([3, 5], [400, 400, 100, 100])
+
+
+@pytest.fixture(scope="module")
+def threads(tmp_path_factory):
+    """The compiled program."""
+    program = tmp_path_factory.mktemp("threads") / "rbn_rounds_threads"
+    compiler = os.environ.get("CXX") or shutil.which("c++") or "c++"
+    command = [compiler, "-std=c++17", "-O1", "-g", "-fsanitize=thread", "-pthread", str(SOURCE)]
+    try:
+        subprocess.run([*command, "-o", str(program)], check=True, capture_output=True, text=True)
+    except (OSError, subprocess.CalledProcessError) as error:
+        if os.environ.get("CI"):
+            raise
+        pytest.skip(f"needs a C++ compiler with ThreadSanitizer ({error})")
+    # ThreadSanitizer does not start under some kernels' layouts of a process.
+    setarch = shutil.which("setarch")
+    return [setarch, "-R", str(program)] if setarch else [str(program)]
+
+
+@pytest.mark.parametrize("random_ties", [False, True])
+@pytest.mark.parametrize(
+    ("sides", "n_keep", "n_candidates", "batch"),
+    [
+        ((64, 8), 102, 5, 10),
+        ((9, 7), 40, 6, 12),  # several sweeps
+        ((1, 3), 1, 2, 300),  # more rows than share a run
+        ((6, 5), 2, 40, 41),
+        ((1, 1), 1, 1, 2),
+    ],
+)
+def test_no_races(threads, sides, n_keep, n_candidates, batch, random_ties):
+    numbers = (*sides, n_keep, n_candidates, int(random_ties), 3, batch)
+    done = subprocess.run([*threads, *map(str, numbers)], capture_output=True, text=True)
+    assert done.returncode == 0, done.stderr[:4000]
+    assert done.stderr == ""
+    n_tokens = sides[0] * sides[1]
+    rule = (None, 3, [1, *sides], n_keep, n_candidates, *RULE, random_ties)
+    if smnm.build_info() is None:
+        pytest.skip("without the C++ extension there is nothing fast to compare with")
+    rows = torch.cat([m.long() for m in torch.ops.smnm.rbn_masks(torch.arange(batch), *rule)], 1)
+    bank = torch.ops.smnm.rbn_bank(torch.arange(n_tokens).flip(0)[None], *rule)
+    expected = [*rows.flatten().tolist(), *bank.flatten().long().tolist()]
+    assert [int(number) for number in done.stdout.split()] == expected

@@ -1,0 +1,188 @@
+"""The Triton kernels equal the CPU: on a GPU where there is one, else in Triton's interpreter."""
+
+import math
+
+import pytest
+import torch
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from strategies import IDS, SEEDS, colors_and_sigmas, counts, grids, seeds_in_any_form
+from test_rbn_bank import WEIGHTS
+from testing import assert_same, require
+
+from smnm_kernels.calls import noise_call, noise_masks_call, rbn_bank_call, rbn_masks_call
+
+DEVICE = "cuda" if torch.cuda.is_available() else "cpu"
+#: Ids of every kind, those beyond 32 bits among them.
+IDS_TENSOR = torch.tensor([0, 1, 2**32 - 1, 2**32, 2**40, 2**62 + 3, -1, -(2**62)])
+STANDARD_GRIDS = [(8, 14, 14), (16, 14, 14), (1, 64, 8), (1, 14, 14)]
+ODD_GRIDS = [(3, 5, 7), (2, 9, 33), (1, 1, 1), (1, 1, 31), (1, 31, 1), (2, 1, 1), (5, 1, 13)]
+COLORS = ["white", "red", "blue", "green"]
+
+pytestmark = pytest.mark.usefixtures("poisoned_memory")
+
+
+@pytest.fixture(scope="module")
+def gpu():
+    try:
+        import triton
+    except ModuleNotFoundError:
+        triton = None
+    require(triton, "Triton")
+    import smnm_kernels.gpu as gpu
+
+    return gpu
+
+
+@pytest.fixture
+def in_passes(gpu, monkeypatch):
+    """Every grid takes the path of those that do not fit on the chip, in small parts."""
+    from smnm_kernels.gpu import noise_ops, threshold_op
+
+    monkeypatch.setattr(noise_ops, "on_chip", lambda *_: None)
+    monkeypatch.setattr(noise_ops, "MAX_SCRATCH_BYTES", 2**16)
+    monkeypatch.setattr(threshold_op, "MAX_CHUNK_BYTES", 2**9)
+
+
+def assert_equal_on_cpu(gpu, op, call):
+    """``call`` holds CPU tensors."""
+    there = [a.to(DEVICE) if isinstance(a, torch.Tensor) else a for a in call]
+    ours = getattr(gpu, f"{op}_kernel")(*there)
+    assert_same(tuple(ours) if op != "noise" else ours, getattr(torch.ops.smnm, op)(*call))
+
+
+def assert_masks_equal(gpu, ids, grid, color, count, sigma=None, tube=False, seed=0):
+    call = noise_masks_call(
+        ids, grid, color, count.get("mask_ratio"), count.get("n_keep"), sigma, tube, False, seed
+    )
+    assert_equal_on_cpu(gpu, "noise_masks", call)
+
+
+def assert_noise_equal(gpu, ids, grid, color, sigma=None, seed=0):
+    assert_equal_on_cpu(gpu, "noise", noise_call(ids, grid, color, sigma, seed))
+
+
+@pytest.mark.parametrize("color", COLORS)
+@pytest.mark.parametrize("grid", STANDARD_GRIDS + ODD_GRIDS, ids=str)
+def test_grids(gpu, grid, color):
+    n, seed = math.prod(grid), 2**63 - 1
+    assert_noise_equal(gpu, IDS_TENSOR, grid, color, seed=seed)
+    assert_masks_equal(gpu, IDS_TENSOR, grid, color, {"n_keep": 1}, seed=seed)
+    for n_keep in {n, max(1, n // 10)}:
+        assert_masks_equal(gpu, IDS_TENSOR[4:6], grid, color, {"n_keep": n_keep}, seed=seed)
+
+
+@settings(max_examples=40)
+@given(
+    ids=st.lists(IDS, max_size=3).map(lambda ids: torch.tensor(ids, dtype=torch.int64)),
+    grid=grids(max_tokens=600),
+    color_and_sigma=colors_and_sigmas(),
+    seed=seeds_in_any_form(),
+    tube=st.booleans(),
+    data=st.data(),
+)
+def test_any_noise(gpu, ids, grid, color_and_sigma, seed, tube, data):
+    color, sigma = color_and_sigma
+    count, _ = data.draw(counts(math.prod(grid), grid[0] if tube else 1))
+    assert_masks_equal(gpu, ids, grid, color, count, sigma, tube, seed)
+    assert_noise_equal(gpu, ids, grid, color, sigma, seed)
+
+
+@pytest.mark.parametrize("color", COLORS)
+@pytest.mark.parametrize("grid", [(1, 64, 8), (3, 5, 7), (2, 9, 33), (9, 17, 6)], ids=str)
+def test_grids_in_passes(gpu, in_passes, grid, color):
+    ids, n = IDS_TENSOR[2:5], math.prod(grid)
+    assert_noise_equal(gpu, ids, grid, color, seed=torch.tensor(-3))
+    assert_masks_equal(gpu, ids, grid, color, {"n_keep": n // 5}, seed=torch.tensor(-3))
+    assert_masks_equal(gpu, ids, grid, color, {"n_keep": grid[0]}, tube=True)
+
+
+def test_a_grid_too_large_for_the_chip(gpu):
+    from smnm_kernels.gpu.noise_ops import device_table
+    from smnm_kernels.gpu.tiles import on_chip
+
+    def fits(grid, color):
+        table = device_table(grid, color, (), torch.device("cpu"))
+        return on_chip(grid, table.torus, table.chains) is not None
+
+    assert fits((8, 14, 14), "white")
+    assert not fits((5, 50, 50), "white")
+    assert_masks_equal(gpu, IDS_TENSOR[:1], (5, 50, 50), "white", {"n_keep": 7})
+    assert_masks_equal(gpu, IDS_TENSOR[4:5], (1, 50, 50), "green", {"n_keep": 2499})
+
+
+def test_the_standard_grids_take_one_launch(gpu, monkeypatch):
+    """So none of them may take the path of large grids, whatever sigma makes of the torus."""
+    from smnm_kernels.gpu import noise_ops
+
+    def no_passes(*_):
+        raise AssertionError("a standard grid did not fit on the chip")
+
+    monkeypatch.setattr(noise_ops, "fill_field", no_passes)
+    for grid in STANDARD_GRIDS:
+        for color in COLORS:
+            assert_masks_equal(gpu, IDS_TENSOR[:1], grid, color, {"mask_ratio": 0.9})
+
+
+def test_strided_ids_and_an_empty_batch(gpu):
+    ids = IDS_TENSOR.repeat_interleave(3)[1::3]
+    assert not ids.is_contiguous()
+    assert_masks_equal(gpu, ids, (4, 6, 5), "green", {"n_keep": 11})
+    for grid in ((4, 6, 5), (1, 90, 90)):
+        assert_masks_equal(gpu, IDS_TENSOR[:0], grid, "green", {"n_keep": 8}, tube=True)
+
+
+@settings(max_examples=60)
+@given(
+    values=st.integers(1, 40).flatmap(
+        lambda n: st.lists(
+            st.lists(
+                st.one_of(
+                    st.sampled_from([0.0, -0.0, math.inf, -math.inf, math.nan, 1.5, -1.5, 5e-324]),
+                    st.floats(width=64),
+                ),
+                min_size=n,
+                max_size=n,
+            ),
+            min_size=1,
+            max_size=2,
+        )
+    ),
+    dtype=st.sampled_from([torch.float32, torch.float64]),
+    data=st.data(),
+)
+def test_threshold_of_any_floats(gpu, values, dtype, data):
+    noise = torch.tensor(values, dtype=torch.float64).to(dtype)
+    n_keep = data.draw(st.integers(1, noise.shape[1]))
+    assert_equal_on_cpu(gpu, "threshold", (noise, n_keep))
+
+
+@pytest.mark.parametrize("dtype", [torch.float32, torch.float64])
+def test_threshold_in_chunks(gpu, in_passes, dtype):
+    noise = torch.randint(-9, 9, (2, 555), generator=torch.Generator().manual_seed(1)).to(dtype)
+    noise[1, 40:400] = math.inf
+    for n_keep in (1, 100, 359, 360, 361, 555):
+        assert_equal_on_cpu(gpu, "threshold", (noise, n_keep))
+
+
+@settings(max_examples=25)
+@given(
+    sides=st.sampled_from([(1, 1), (1, 9), (11, 1), (3, 5), (7, 4), (6, 6), (5, 13)]),
+    n_candidates=st.one_of(st.none(), st.integers(1, 9)),
+    rule=st.tuples(
+        st.sampled_from([(3, 5), (1,), (5, 5), (99,)]),
+        st.sampled_from(WEIGHTS),
+        st.sampled_from(["first", "random"]),
+    ),
+    ids=st.lists(IDS, max_size=3).map(lambda ids: torch.tensor(ids, dtype=torch.int64)),
+    seed=SEEDS,
+    data=st.data(),
+)
+def test_any_rbn(gpu, sides, n_candidates, rule, ids, seed, data):
+    grid, n_tokens = (1, *sides), math.prod(sides)
+    n_keep = data.draw(st.integers(1, n_tokens))
+    call = rbn_masks_call(ids, grid, None, n_keep, n_candidates, *rule, False, seed)
+    assert_equal_on_cpu(gpu, "rbn_masks", call)
+    orders = torch.stack([torch.randperm(n_tokens) for _ in range(2)])
+    call = rbn_bank_call(orders, n_candidates or 2, n_keep, grid, *rule, torch.tensor(seed))
+    assert_equal_on_cpu(gpu, "rbn_bank", call)

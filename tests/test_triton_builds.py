@@ -1,0 +1,45 @@
+"""Every Triton kernel compiles for every target, and no register spills; no GPU is needed."""
+
+import importlib.util
+import json
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+from testing import require
+
+REPORT = Path(__file__).parent.parent / "bench" / "triton_report.py"
+KERNELS = {
+    "noise_masks_on_chip",
+    "noise_on_chip",
+    "pass_along_w",
+    "pass_along_h",
+    "last_pass",
+    "white_pass",
+    "threshold_rows",
+    "order_words",
+    "rbn_in_order",
+}
+
+
+@pytest.mark.parametrize("target", [80, 90, 100])
+def test_kernels_compile_without_spills(target):
+    require(importlib.util.find_spec("triton"), "Triton")
+    # This process may interpret its kernels, and then does not compile any.
+    environment = {k: v for k, v in os.environ.items() if k != "TRITON_INTERPRET"}
+    done = subprocess.run(
+        [sys.executable, str(REPORT), "--json", "--targets", str(target)],
+        env=environment,
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+    assert done.returncode == 0, done.stderr
+    rows = [json.loads(line) for line in done.stdout.splitlines()]
+    assert {row["kernel"] for row in rows} == KERNELS
+    assert [row for row in rows if row["stack_bytes"] > 0] == []
+    for row in rows:
+        # What a block may have on every GPU since Ampere's small ones.
+        assert row["shared_bytes"] <= 99 * 1024, row
