@@ -111,6 +111,20 @@ def test_a_grid_too_large_for_the_chip(gpu):
     assert_masks_equal(gpu, IDS_TENSOR[4:5], (1, 50, 50), "green", {"n_keep": 2499})
 
 
+@pytest.mark.parametrize(
+    ("grid", "sigma"),
+    [
+        ((1, 1, 700), None),  # rows of taps so long that their products leave 16 bits
+        ((1, 300, 3), (0.4, 0.9)),  # tiles that see a part of the torus
+        ((90, 2, 2), (0.4, 0.9)),
+        ((3, 90, 1), (0.3, 0.7)),
+    ],
+)
+def test_long_axes(gpu, in_passes, grid, sigma):
+    ids = IDS_TENSOR[1:2] if sigma else torch.tensor([1])
+    assert_noise_equal(gpu, ids, grid, "green", sigma)
+
+
 def test_the_standard_grids_take_one_launch(gpu, monkeypatch):
     """So none of them may take the path of large grids, whatever sigma makes of the torus."""
     from smnm_kernels.gpu import noise_ops

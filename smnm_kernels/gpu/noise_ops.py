@@ -17,7 +17,7 @@ from torch import Tensor
 from ..arguments import Grid
 from ..colors import Color
 from ..masks import Masks
-from ..noise_table import noise_quantiles, noise_table
+from ..noise_table import NoiseTable, noise_quantiles, noise_table
 from ..reference import WHITE_SCALE
 from .on_chip import noise_masks_on_chip, noise_on_chip
 from .passes import last_pass, pass_along_h, pass_along_w, white_pass
@@ -39,6 +39,8 @@ class DeviceTable(NamedTuple):
     scale: Tensor
     #: float16, which holds every quantile exactly.
     quantiles: Tensor
+    #: The largest distance on the torus at which a tap is not zero.
+    reach: int
 
 
 @lru_cache(maxsize=64)
@@ -48,7 +50,7 @@ def device_table(
     if color == "white":
         nothing = torch.zeros(1, dtype=torch.int16, device=device)
         scale = torch.tensor([float(WHITE_SCALE)], device=device)
-        return DeviceTable(0, grid, nothing, nothing, scale, nothing.half())
+        return DeviceTable(0, grid, nothing, nothing, scale, nothing.half(), 0)
     table = noise_table(grid, color, sigma)
     return DeviceTable(
         1 if color == "red" else 2,
@@ -57,7 +59,16 @@ def device_table(
         table.pairs.to(device),
         table.scale.to(device),
         noise_quantiles().half().to(device),
+        tap_reach(table),
     )
+
+
+def tap_reach(table: NoiseTable) -> int:
+    reach = 0
+    for taps in table.taps.split(table.torus, dim=1):
+        distance = taps.any(dim=0).nonzero().flatten().tolist()
+        reach = max(reach, *(min(d, taps.shape[1] - d) for d in distance), 0)
+    return reach
 
 
 def noise_kernel(
@@ -172,7 +183,7 @@ def fill_field(
             sample_ids, seed_tensor, seed, table.scale, out, grid, blocks, num_warps=4
         )
         return
-    draw = (sample_ids, seed_tensor, seed, table.taps, table.pairs, len(table.pairs))
+    draw = (sample_ids, seed_tensor, seed, table.taps, table.pairs, len(table.pairs), table.reach)
     chains = table.chains
     signal = out.new_empty((chains, batch, torus[0] * torus[1], width), dtype=torch.float16)
     tile = (padded(width, 16, 64), 32, 8)

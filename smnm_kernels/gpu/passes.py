@@ -2,7 +2,8 @@
 
 The passes are those of ``on_chip``, tile by tile: products with pieces of the circulant matrices.
 Signals are float16 [chains, B, ...]; a program works on one chain of one sample. TILE is the tile's
-(outputs along the filtered axis, inputs along it, size across it).
+(outputs along the filtered axis, inputs along it, size across it). A tile sees no further than
+``reach``, beyond which all taps are zero, so that work grows with the tokens.
 """
 
 import triton
@@ -20,7 +21,7 @@ def chain_taps(seed, sample_id, taps, pairs, n_pairs, chain, TORUS: tl.constexpr
     return taps + level * (TORUS[0] + TORUS[1] + TORUS[2])
 
 
-@triton.jit(do_not_specialize=["seed", "n_pairs"])
+@triton.jit(do_not_specialize=["seed", "n_pairs", "reach"])
 def pass_along_w(
     sample_ids,
     seed_pointer,
@@ -28,6 +29,7 @@ def pass_along_w(
     taps,
     pairs,
     n_pairs: "i32",
+    reach: "i32",
     quantiles,
     signal,
     GRID: tl.constexpr,
@@ -49,16 +51,20 @@ def pass_along_w(
     sample_id, seed = tl.load(sample_ids + sample), scalar_seed(seed_pointer, seed)
     taps = chain_taps(seed, sample_id, taps, pairs, n_pairs, chain, TORUS) + TORUS[0] + TORUS[1]
     row = tile * TILE[2] + tl.arange(0, TILE[2])[:, None]
-    x_out = tl.program_id(1) // n_across * TILE[0] + tl.arange(0, TILE[0])[None, :]
     rows: tl.constexpr = 8 * TILE[2]
     n_in: tl.constexpr = TILE[1]
     n_out: tl.constexpr = TILE[0]
+    first_out = tl.program_id(1) // n_across * n_out
+    x_out = first_out + tl.arange(0, n_out)[None, :]
     total = tl.zeros([rows, n_out], tl.float32)
-    for start in range(0, TORUS[2], n_in):
-        x = start + tl.arange(0, n_in)
+    reach = tl.minimum(reach, TORUS[2])
+    seen = tl.minimum(n_out + 2 * reach, TORUS[2])
+    for start in range(0, seen, n_in):
+        nth = start + tl.arange(0, n_in)
+        x = (first_out - reach + TORUS[2] + nth) % TORUS[2]
         noise = noise_values(seed, sample_id, row * TORUS[2] + x[None, :], quantiles)
         noise = tl.reshape(tl.permute(noise, (2, 0, 1)), [rows, n_in])
-        inside = x[:, None] < TORUS[2]
+        inside = nth[:, None] < seen
         along_w = circulant(taps, x[:, None], x_out, TORUS[2], GRID[2], inside)
         total = tl.dot(noise, along_w, total)
     index = tl.arange(0, rows)[:, None]
@@ -69,7 +75,7 @@ def pass_along_w(
     tl.store(signal + row_out * GRID[2] + x_out, rescaled(total), mask=inside)
 
 
-@triton.jit(do_not_specialize=["seed", "n_pairs"])
+@triton.jit(do_not_specialize=["seed", "n_pairs", "reach"])
 def pass_along_h(
     sample_ids,
     seed_pointer,
@@ -77,6 +83,7 @@ def pass_along_h(
     taps,
     pairs,
     n_pairs: "i32",
+    reach: "i32",
     signal,
     out,
     GRID: tl.constexpr,
@@ -90,15 +97,18 @@ def pass_along_h(
     taps = chain_taps(seed, sample_id, taps, pairs, n_pairs, chain, TORUS) + TORUS[0]
     plane = (chain * tl.num_programs(0) + plane).to(tl.int64)
     n_across: tl.constexpr = (GRID[2] + TILE[2] - 1) // TILE[2]
-    y = tl.program_id(1) // n_across * TILE[0] + tl.arange(0, TILE[0])[:, None]
+    first_y = tl.program_id(1) // n_across * TILE[0]
+    y = first_y + tl.arange(0, TILE[0])[:, None]
     x = tl.program_id(1) % n_across * TILE[2] + tl.arange(0, TILE[2])[None, :]
     signal += plane * (TORUS[1] * GRID[2])
-    total = filtered_tile(signal, taps, TAP_UNIT, y, x, TORUS[1], GRID[1], GRID[2], TILE)
+    total = filtered_tile(
+        signal, taps, TAP_UNIT, first_y, x, reach, TORUS[1], GRID[1], GRID[2], TILE
+    )
     out += plane * (GRID[1] * GRID[2])
     tl.store(out + y * GRID[2] + x, rescaled(total), mask=(y < GRID[1]) & (x < GRID[2]))
 
 
-@triton.jit(do_not_specialize=["seed", "n_pairs"])
+@triton.jit(do_not_specialize=["seed", "n_pairs", "reach"])
 def last_pass(
     sample_ids,
     seed_pointer,
@@ -106,6 +116,7 @@ def last_pass(
     taps,
     pairs,
     n_pairs: "i32",
+    reach: "i32",
     scale,
     signal,
     out,
@@ -131,17 +142,18 @@ def last_pass(
     sample_id, seed = tl.load(sample_ids + sample), scalar_seed(seed_pointer, seed)
     pair, level1, level2, gain = drawn_pair(seed, sample_id, pairs, n_pairs)
     n_across: tl.constexpr = (across + TILE[2] - 1) // TILE[2]
-    target = tl.program_id(1) // n_across * TILE[0] + tl.arange(0, TILE[0])[:, None]
+    first = tl.program_id(1) // n_across * TILE[0]
+    target = first + tl.arange(0, TILE[0])[:, None]
     place = tl.program_id(1) % n_across * TILE[2] + tl.arange(0, TILE[2])[None, :]
     n_taps: tl.constexpr = TORUS[0] + TORUS[1] + TORUS[2]
     signal1 = signal + sample * (side * across)
     taps1 = taps + level1 * n_taps
-    total = filtered_tile(signal1, taps1, TAP_UNIT, target, place, side, n_out, across, TILE)
+    total = filtered_tile(signal1, taps1, TAP_UNIT, first, place, reach, side, n_out, across, TILE)
     keys = total.to(tl.int32)
     if CHAINS == 2:
         signal2 = signal1 + tl.num_programs(0).to(tl.int64) * (side * across)
         taps2 = taps + level2 * n_taps
-        total = filtered_tile(signal2, taps2, gain, target, place, side, n_out, across, TILE)
+        total = filtered_tile(signal2, taps2, gain, first, place, reach, side, n_out, across, TILE)
         keys -= total.to(tl.int32)
     keys = tl.minimum(tl.maximum(keys, -MAX_FIELD), MAX_FIELD)
     if out.dtype.element_ty == tl.float32:
@@ -155,23 +167,28 @@ def filtered_tile(
     signal,
     taps,
     gain,
-    target,
+    first,
     place,
+    reach,
     SIDE: tl.constexpr,
     N_OUT: tl.constexpr,
     ACROSS: tl.constexpr,
     TILE: tl.constexpr,
 ):
-    """float32: a tile of the filter along the first axis of a signal [SIDE, ACROSS]."""
-    n_target: tl.constexpr = TILE[0]
-    n_place: tl.constexpr = TILE[2]
-    total = tl.zeros([n_target, n_place], tl.float32)
-    for start in range(0, SIDE, TILE[1]):
-        source = start + tl.arange(0, TILE[1])
-        inside = (source[:, None] < SIDE) & (place < ACROSS)
+    """float32: outputs from ``first`` of the filter along the first axis of [SIDE, ACROSS]."""
+    n_out: tl.constexpr = TILE[0]
+    n_across: tl.constexpr = TILE[2]
+    target = first + tl.arange(0, n_out)[:, None]
+    total = tl.zeros([n_out, n_across], tl.float32)
+    reach = tl.minimum(reach, SIDE)
+    seen = tl.minimum(n_out + 2 * reach, SIDE)
+    for start in range(0, seen, TILE[1]):
+        nth = start + tl.arange(0, TILE[1])
+        source = (first - reach + SIDE + nth) % SIDE
+        inside = (nth[:, None] < seen) & (place < ACROSS)
         values = tl.load(signal + source[:, None] * ACROSS + place, mask=inside, other=0.0)
         matrix = last_circulant(
-            taps, gain, source[None, :], target, SIDE, N_OUT, source[None, :] < SIDE
+            taps, gain, source[None, :], target, SIDE, N_OUT, nth[None, :] < seen
         )
         total = tl.dot(matrix, values, total)
     return total

@@ -43,7 +43,9 @@ def drawn_pair(seed, sample_id, pairs, n_pairs):
     word, _, _, _ = philox_words(seed, sample_id, tl.zeros([1], tl.uint32), SIGMA)
     pair = (tl.max(word, 0).to(tl.uint64) * n_pairs >> 32).to(tl.int32)
     row = pairs + 3 * pair
-    return pair, tl.load(row), tl.load(row + 1), tl.load(row + 2)
+    # The table is int16, in which products with the length of a row of taps would overflow.
+    level1, level2 = tl.load(row).to(tl.int32), tl.load(row + 1).to(tl.int32)
+    return pair, level1, level2, tl.load(row + 2).to(tl.int32)
 
 
 @triton.jit
