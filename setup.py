@@ -11,6 +11,7 @@ from setuptools import setup
 
 # torch's stable ABI as of 2.10: one build serves every later torch.
 STABLE_ABI = "-DTORCH_TARGET_VERSION=0x020a000000000000"
+CUDA_LIBRARY = "smnm_kernels._cuda"
 # Machine code for these, where nvcc knows them, and PTX for what comes after.
 CUDA_ARCHITECTURES = (75, 80, 90, 100)
 
@@ -31,11 +32,19 @@ def extension_arguments() -> dict:
 
     class BuildIfPossible(cpp_extension.BuildExtension):
         def run(self) -> None:
+            chosen_compiler = self.compiler  # a name; running makes an object of it
             try:
                 super().run()
-            except Exception as error:  # no compiler, no headers, an unknown platform
-                self.extensions = []
-                warn("its extensions", first_line(error))
+            except Exception as error:  # no compiler, no headers, an nvcc that torch refuses
+                without_cuda = [ext for ext in self.extensions if ext.name != CUDA_LIBRARY]
+                if without_cuda == self.extensions:
+                    self.extensions = []
+                    warn("its extensions", first_line(error))
+                else:
+                    self.extensions = without_cuda
+                    warn(CUDA_LIBRARY, first_line(error))
+                    self.compiler = chosen_compiler
+                    self.run()
 
         def build_extension(self, extension: object) -> None:
             try:
@@ -69,7 +78,7 @@ def extension_arguments() -> dict:
         try:
             extensions.append(cuda_extension(cpp_extension))
         except Exception as error:  # no nvcc
-            warn("smnm_kernels._cuda", first_line(error))
+            warn(CUDA_LIBRARY, first_line(error))
     return {"ext_modules": extensions, "cmdclass": {"build_ext": BuildIfPossible}}
 
 
@@ -81,7 +90,7 @@ def cuda_extension(cpp_extension: object) -> object:
     if not os.environ.get("TORCH_CUDA_ARCH_LIST"):
         nvcc_arguments += architecture_arguments(f"{cpp_extension.CUDA_HOME}/bin/nvcc")
     return cpp_extension.CUDAExtension(
-        "smnm_kernels._cuda",
+        CUDA_LIBRARY,
         ["csrc/rbn_cuda.cu"],
         extra_compile_args={"cxx": ["-O3"], "nvcc": nvcc_arguments},
         py_limited_api=True,

@@ -8,7 +8,9 @@ import sys
 from pathlib import Path
 
 import pytest
+import torch
 from mask_hashes import mask_hashes
+from testing import assert_same
 
 import smnm_kernels as smnm
 
@@ -97,6 +99,38 @@ def test_without_the_extension_one_warning_and_the_same_masks():
     forced = run("-c", WITHOUT_EXTENSION, SMNM_BACKEND="cpu")
     assert forced.returncode != 0
     assert "ImportError: SMNM_BACKEND=cpu cannot be used" in forced.stderr
+
+
+def test_what_runs_cuda_tensors_warns_once_where_it_is_slow(monkeypatch):
+    """Played through on CPU tensors."""
+    from smnm_kernels import dispatch
+    from smnm_kernels.calls import noise_masks_call, rbn_masks_call
+
+    ids = torch.arange(3)
+    noise = noise_masks_call(ids, (2, 3, 4), "red", 0.5, None, None, False, False, 1)
+    rule = (None, (3, 5), (0.4, 0.4, 0.1, 0.1), "first", False, torch.tensor(1))
+    rbn = rbn_masks_call(ids, (1, 3, 4), 0.5, None, *rule)
+    monkeypatch.setattr(dispatch, "_triton_problem", lambda: "Triton is tired")
+
+    def twice():
+        for _ in range(2):
+            made = dispatch._on_triton("rbn_masks", *rbn)
+            assert_same(tuple(made), torch.ops.smnm.rbn_masks(*rbn))
+            made = dispatch._on_triton("noise_masks", *noise)
+            assert_same(tuple(made), torch.ops.smnm.noise_masks(*noise))
+
+    with pytest.warns(UserWarning, match="made on the CPU and copied.*Triton is tired") as caught:
+        twice()
+    assert len(caught) == 1
+
+    pytest.importorskip("triton")
+    if torch.cuda.is_available():
+        return  # then Triton does not interpret
+    monkeypatch.setattr(dispatch, "_triton_problem", lambda: None)
+    monkeypatch.setitem(dispatch._missing, "cuda", "no library")
+    with pytest.warns(UserWarning, match="one position at a time: no library.*nvcc") as caught:
+        twice()
+    assert len(caught) == 1
 
 
 def test_dirty_memory_and_other_threads_make_the_same_masks():
