@@ -32,19 +32,22 @@ def extension_arguments() -> dict:
 
     class BuildIfPossible(cpp_extension.BuildExtension):
         def run(self) -> None:
-            chosen_compiler = self.compiler  # a name; running makes an object of it
             try:
                 super().run()
-            except Exception as error:  # no compiler, no headers, an nvcc that torch refuses
+            except Exception as error:  # no compiler, no headers, an unknown platform
+                self.extensions = []
+                warn("its extensions", first_line(error))
+
+        def build_extensions(self) -> None:
+            try:
+                super().build_extensions()
+            except Exception as error:
                 without_cuda = [ext for ext in self.extensions if ext.name != CUDA_LIBRARY]
                 if without_cuda == self.extensions:
-                    self.extensions = []
-                    warn("its extensions", first_line(error))
-                else:
-                    self.extensions = without_cuda
-                    warn(CUDA_LIBRARY, first_line(error))
-                    self.compiler = chosen_compiler
-                    self.run()
+                    raise
+                warn(CUDA_LIBRARY, first_line(error))  # torch refuses this nvcc
+                self.extensions = without_cuda
+                super().build_extensions()
 
         def build_extension(self, extension: object) -> None:
             try:
