@@ -1,8 +1,7 @@
 """Making masks on the CPU, as ratios in one run: python bench/cpu_masks.py --help.
 
 Each round times every candidate once, in turn, so that a slow spell of the machine falls on all of
-them; the ratios are medians over rounds of the paired times. The peers are restatements from their
-definitions, as training code runs them.
+them; the ratios are medians over rounds of the paired times.
 """
 
 import argparse
@@ -13,47 +12,12 @@ import time
 from pathlib import Path
 
 import torch
+from peers import bank_masking, mae_random_masking, rand_topk
 
 import smnm_kernels as smnm
 
 BATCH = 64
 IDS = torch.arange(BATCH)
-
-
-def mae_random_masking(n_tokens: int, ratio: float):
-    """MAE: two argsorts of uniform noise and a gather (Masked Autoencoders, 2021)."""
-    noise = torch.rand(BATCH, n_tokens)
-    ids_shuffle = noise.argsort(dim=1)
-    ids_restore = ids_shuffle.argsort(dim=1)
-    n_keep = int(n_tokens * (1 - ratio))
-    masked = torch.ones(BATCH, n_tokens)
-    masked[:, :n_keep] = 0
-    return ids_shuffle[:, :n_keep], ids_restore, masked.gather(1, ids_restore)
-
-
-def rand_topk(n_tokens: int, ratio: float):
-    """The cheapest random mask without ids_restore: topk and a boolean scatter."""
-    n_keep = int(n_tokens * (1 - ratio))
-    ids_keep = torch.rand(BATCH, n_tokens).topk(n_keep, dim=1, sorted=False).indices
-    visible = torch.zeros(BATCH, n_tokens, dtype=torch.bool).scatter_(1, ids_keep, True)
-    return visible, ids_keep
-
-
-def bank_masking(volumes: torch.Tensor, grid: tuple[int, int, int], ratio: float):
-    """A random crop and flips of a noise bank per sample, then MAE's argsorts of the noise."""
-    crops = []
-    for _ in range(BATCH):
-        volume = volumes[int(torch.randint(len(volumes), ()))]
-        start = [int(torch.randint(s - n + 1, ())) for s, n in zip(volume.shape, grid, strict=True)]
-        crop = volume[tuple(slice(at, at + n) for at, n in zip(start, grid, strict=True))]
-        crops.append(crop.flip([axis for axis in range(3) if torch.rand(()) < 0.5]))
-    noise = torch.stack(crops).flatten(1)
-    ids_shuffle = noise.argsort(dim=1, descending=True)
-    ids_restore = ids_shuffle.argsort(dim=1)
-    n_keep = int(noise.shape[1] * (1 - ratio))
-    masked = torch.ones_like(noise)
-    masked[:, :n_keep] = 0
-    return ids_shuffle[:, :n_keep], ids_restore, masked.gather(1, ids_restore)
 
 
 def candidates() -> dict[str, dict]:
@@ -64,9 +28,11 @@ def candidates() -> dict[str, dict]:
     green = smnm.noise(IDS, video, "green")
     return {
         "video 8x14x14, ratio 0.9, B=64": {
-            "MAE random masking": lambda: mae_random_masking(1568, 0.9),
-            "rand + topk": lambda: rand_topk(1568, 0.9),
-            "noise bank, crop and flips, argsorts": lambda: bank_masking(bank.volumes, video, 0.9),
+            "MAE random masking": lambda: mae_random_masking(BATCH, 1568, 0.9),
+            "rand + topk": lambda: rand_topk(BATCH, 1568, 0.9),
+            "noise bank, crop and flips, argsorts": lambda: bank_masking(
+                bank.volumes, BATCH, video, 0.9
+            ),
             "smnm NoiseBank.masks": lambda: bank.masks(IDS, video, 0.9),
             "smnm green3d": lambda: smnm.noise_masks(IDS, video, "green", 0.9),
             "smnm red3d": lambda: smnm.noise_masks(IDS, video, "red", 0.9),
@@ -75,12 +41,12 @@ def candidates() -> dict[str, dict]:
             "smnm threshold alone": lambda: smnm.threshold(green, 0.9),
         },
         "audio 1x64x8, ratio 0.8, B=64": {
-            "MAE random masking": lambda: mae_random_masking(512, 0.8),
+            "MAE random masking": lambda: mae_random_masking(BATCH, 512, 0.8),
             "smnm rbn, ties to the first": lambda: smnm.rbn_masks(IDS, audio, 0.8),
             "smnm rbn, random ties": lambda: smnm.rbn_masks(IDS, audio, 0.8, tie_break="random"),
         },
         "image 1x14x14, ratio 0.75, B=64": {
-            "MAE random masking": lambda: mae_random_masking(196, 0.75),
+            "MAE random masking": lambda: mae_random_masking(BATCH, 196, 0.75),
             "smnm green2d": lambda: smnm.noise_masks(IDS, image, "green", 0.75),
             "smnm rbn, ties to the first": lambda: smnm.rbn_masks(IDS, image, 0.75),
         },

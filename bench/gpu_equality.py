@@ -1,0 +1,240 @@
+"""Random settings whose masks are made on the GPU and on the CPU, compared by a hash of every byte.
+
+    python bench/gpu_equality.py [--settings 10000] [--seed 0] [--save equality.json]
+
+Each kind of kernel is compiled in one of several processes, which then checks all settings that
+need it. ``--device cpu`` compares the Triton kernels in their interpreter (TRITON_INTERPRET=1), or
+else the reference, with the C++ kernels.
+"""
+
+from __future__ import annotations
+
+import argparse
+import hashlib
+import json
+import math
+import multiprocessing
+import os
+import random
+import sys
+import time
+from collections.abc import Callable, Iterable, Iterator
+from functools import cache, partial
+from pathlib import Path
+from typing import NamedTuple
+
+import torch
+
+import smnm_kernels as smnm
+from smnm_kernels.arguments import Grid
+from smnm_kernels.calls import noise_masks_call, rbn_masks_call
+from smnm_kernels.colors import Sigma, parse_sigma
+from smnm_kernels.noise_table import noise_table
+
+#: Every grid, and every torus that sigma makes of it, costs seconds of compiling. The last of these
+#: does not fit on the chip.
+GRIDS = [
+    (8, 14, 14), (16, 14, 14), (1, 64, 8), (1, 14, 14), (3, 5, 7),
+    (1, 31, 1), (5, 1, 13), (4, 12, 9), (1, 20, 27), (3, 40, 36),
+]  # fmt: skip
+SIGMAS = {
+    "white": [None],
+    "red": [None, 0.7, 2.5],
+    "blue": [None, 0.7, (0.5, 1.5)],
+    "green": [None, "variant-1", "variant-3", "main-text", (0.7, 1.4), ((0.3, 0.8), (1.0, 2.0))],
+}
+WINDOWS = [(3, 5), (3, 5), (1,), (3,), (5, 5), (7, 3, 9), (99,)]
+WEIGHTS = [(0.4, 0.4, 0.1, 0.1), (0.1, 0.2, 0.3, 0.3), (0, 0, 0, 0), (12.345, 0.999, 100, 7.5)]
+
+
+class Setting(NamedTuple):
+    op: str
+    sample_ids: tuple[int, ...]
+    #: Of the public function, but for the seed.
+    arguments: dict
+    seed: int
+    seed_in_tensor: bool
+
+
+def drawn_settings(n: int, seed: int) -> Iterator[Setting]:
+    draw = random.Random(seed)
+    for _ in range(n):
+        op = draw.choice(["noise_masks"] * 3 + ["rbn_masks"])
+        sample_ids = tuple(_drawn_integer(draw) for _ in range(draw.randint(1, 4)))
+        arguments = (_noise_arguments if op == "noise_masks" else _rbn_arguments)(draw)
+        yield Setting(op, sample_ids, arguments, _drawn_integer(draw), draw.random() < 0.5)
+
+
+def _drawn_integer(draw: random.Random) -> int:
+    """64 bits, of every magnitude."""
+    return draw.randint(-(2**63), 2**63 - 1) >> draw.choice([0, 0, 1, 20, 31, 32, 40, 56])
+
+
+def _noise_arguments(draw: random.Random) -> dict:
+    grid, color = draw.choice(GRIDS), draw.choice(list(SIGMAS))
+    tube = draw.random() < 0.25
+    frames = grid[0] if tube else 1
+    return {
+        "grid": grid,
+        "color": color,
+        "sigma": draw.choice(SIGMAS[color]),
+        "tube": tube,
+        **_count(draw, math.prod(grid), frames),
+    }
+
+
+def _rbn_arguments(draw: random.Random) -> dict:
+    grid = draw.choice([(1, 64, 8), (1, 14, 14), (1, draw.randint(1, 12), draw.randint(1, 20))])
+    return {
+        "grid": grid,
+        "n_candidates": draw.choice([None, draw.randint(1, 12)]),
+        "windows": draw.choice(WINDOWS),
+        "weights": draw.choice(WEIGHTS),
+        "tie_break": draw.choice(["first", "random"]),
+        **_count(draw, math.prod(grid)),
+    }
+
+
+def _count(draw: random.Random, n_tokens: int, frames: int = 1) -> dict:
+    thousandths = draw.choice([500, 750, 800, 900, draw.randrange(1000)])
+    per_frame = n_tokens // frames
+    if draw.random() < 0.5 and per_frame * (1000 - thousandths) >= 1000:
+        return {"mask_ratio": thousandths / 1000}
+    return {"n_keep": frames * draw.randint(1, per_frame)}
+
+
+def kernel_of(setting: Setting) -> tuple:
+    """What a kernel is compiled for; the R-BN kernels are compiled already."""
+    a = setting.arguments
+    if setting.op == "rbn_masks":
+        return ("rbn_masks", setting.seed % 12)
+    grid = (1, *a["grid"][1:]) if a["tube"] else a["grid"]
+    frames = a["grid"][0] if a["tube"] else 1
+    torus = _torus(grid, a["color"], a["sigma"])
+    return (grid, frames, torus, a["color"] == "red", setting.seed_in_tensor)
+
+
+@cache
+def _torus(grid: Grid, color: str, sigma: Sigma) -> Grid | None:
+    if color == "white":
+        return None
+    return noise_table(grid, color, tuple(parse_sigma(color, sigma))).torus
+
+
+def made_on(device: str, setting: Setting) -> smnm.Masks:
+    """By the public function."""
+    sample_ids, seed = _tensors(setting, device)
+    return getattr(smnm, setting.op)(sample_ids, **setting.arguments, seed=seed)
+
+
+def made_by_reference(setting: Setting) -> smnm.Masks:
+    sample_ids, seed = _tensors(setting, "cpu")
+    return getattr(smnm.reference, setting.op)(sample_ids, **setting.arguments, seed=seed)
+
+
+def made_by_interpreter(setting: Setting) -> smnm.Masks:
+    from smnm_kernels import gpu
+
+    sample_ids, seed = _tensors(setting, "cpu")
+    a = {"mask_ratio": None, "n_keep": None, **setting.arguments}
+    if setting.op == "noise_masks":
+        call = noise_masks_call(sample_ids, **a, freq_major=False, seed=seed)
+        return gpu.noise_masks_kernel(*call)
+    call = rbn_masks_call(sample_ids, **a, freq_major=False, seed=seed)
+    return gpu.rbn_masks_kernel(*call)
+
+
+def _tensors(setting: Setting, device: str) -> tuple[torch.Tensor, int | torch.Tensor]:
+    sample_ids = torch.tensor(setting.sample_ids, dtype=torch.int64, device=device)
+    seed = torch.tensor(setting.seed, device=device) if setting.seed_in_tensor else setting.seed
+    return sample_ids, seed
+
+
+def digest(masks: smnm.Masks) -> str:
+    hashed = hashlib.blake2b(digest_size=8)
+    for tensor in masks:
+        hashed.update(f"{tensor.dtype} {list(tensor.shape)}".encode())
+        hashed.update(tensor.cpu().contiguous().numpy().tobytes())
+    return hashed.hexdigest()
+
+
+Make = Callable[[Setting], smnm.Masks]
+
+
+def checked(group: list[tuple[int, Setting]], make: Make) -> tuple[int, dict | None]:
+    """(how many were compared, the first that differs or fails)."""
+    for compared, (index, setting) in enumerate(group):
+        try:
+            ours, expected = digest(make(setting)), digest(made_on("cpu", setting))
+        except Exception as error:
+            ours, expected = f"{type(error).__name__}: {error}", None
+        if ours != expected:
+            difference = {"index": index, **setting._asdict(), "came": ours, "expected": expected}
+            return compared + 1, difference
+    return len(group), None
+
+
+def compare(settings: Iterable[Setting], make: Make, processes: int = 1) -> dict:
+    groups: dict[tuple, list[tuple[int, Setting]]] = {}
+    for index, setting in enumerate(settings):
+        groups.setdefault(kernel_of(setting), []).append((index, setting))
+    # What takes long to compile comes first, so that no process is left alone with it.
+    in_order = sorted(groups.values(), key=lambda g: -math.prod(g[0][1].arguments["grid"]))
+    wanted = sum(map(len, in_order))
+    start, compared, differences = time.perf_counter(), 0, []
+    for n, difference in _results(partial(checked, make=make), in_order, processes):
+        compared += n
+        if difference:
+            differences.append(difference)
+            print(f"differs: {json.dumps(difference)}", flush=True)
+        if compared == wanted or compared * 10 // wanted > (compared - n) * 10 // wanted:
+            print(f"{compared} of {wanted} in {time.perf_counter() - start:.0f} s", flush=True)
+    return {
+        "settings": wanted,
+        "compared": compared,
+        "kernels": len(groups),
+        "groups_that_differ": len(differences),
+        "first_difference": min(differences, key=lambda d: d["index"], default=None),
+        "seconds": round(time.perf_counter() - start, 1),
+    }
+
+
+def _results(check: Callable, groups: list, processes: int) -> Iterator:
+    if processes == 1:
+        yield from map(check, groups)
+        return
+    context = multiprocessing.get_context("spawn")
+    with context.Pool(processes, torch.set_num_threads, (1,)) as pool:
+        yield from pool.imap_unordered(check, groups)
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__.split("\n")[0])
+    parser.add_argument("--device", choices=["cuda", "cpu"], default="cuda")
+    parser.add_argument("--settings", type=int, default=10_000)
+    parser.add_argument("--seed", type=int, default=0)
+    parser.add_argument("--processes", type=int, help="default: 12, on the CPU 1")
+    parser.add_argument("--save", type=Path, help="write what came out to this JSON file")
+    options = parser.parse_args()
+    if options.device == "cuda":
+        if not torch.cuda.is_available():
+            sys.exit("no CUDA device: --device cpu compares other kernels")
+        compared, make = "cuda with cpu", partial(made_on, "cuda")
+    elif os.environ.get("TRITON_INTERPRET") == "1":
+        compared, make = "Triton's interpreter with cpu", made_by_interpreter
+    else:
+        compared, make = "reference with cpu", made_by_reference
+    processes = options.processes or (min(12, os.cpu_count()) if options.device == "cuda" else 1)
+    result = {
+        "what": compared,
+        "seed": options.seed,
+        **compare(drawn_settings(options.settings, options.seed), make, processes),
+    }
+    if options.save:
+        options.save.write_text(json.dumps(result, indent=1) + "\n")
+    print(json.dumps(result))
+    sys.exit(result["first_difference"] is not None or result["compared"] == 0)
+
+
+if __name__ == "__main__":
+    main()
