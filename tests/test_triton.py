@@ -10,7 +10,10 @@ from strategies import IDS, SEEDS, colors_and_sigmas, counts, grids, seeds_in_an
 from test_rbn_bank import WEIGHTS
 from testing import assert_same, require
 
+import smnm_kernels as smnm
 from smnm_kernels.calls import noise_call, noise_masks_call, rbn_bank_call, rbn_masks_call
+from smnm_kernels.noise_table import noise_table
+from smnm_kernels.reference import MAX_FIELD
 
 DEVICE = "cuda" if torch.cuda.is_available() else "cpu"
 #: Ids of every kind, those beyond 32 bits among them.
@@ -123,6 +126,35 @@ def test_a_grid_too_large_for_the_chip(gpu):
 def test_long_axes(gpu, in_passes, grid, sigma):
     ids = IDS_TENSOR[1:2] if sigma else torch.tensor([1])
     assert_noise_equal(gpu, ids, grid, "green", sigma)
+
+
+@pytest.mark.parametrize("grid", [(3, 5, 7), (1, 14, 14)], ids=str)
+@pytest.mark.parametrize("path", ["on the chip", "in passes"])
+@pytest.mark.skipif(smnm.build_info() is None, reason="needs the C++ extension")
+def test_clamps(gpu, monkeypatch, grid, path, request):
+    """Drawn noise hardly reaches the clamps; this noise is far too loud, and one-sided."""
+    from smnm_kernels.gpu import noise_ops
+
+    if path == "in passes":
+        request.getfixturevalue("in_passes")
+    loud = torch.where(torch.arange(4096) < 1800, -1400, 1400).to(torch.int16)
+    monkeypatch.setattr(noise_ops, "noise_quantiles", lambda: loud)
+    monkeypatch.setattr(noise_ops, "device_table", noise_ops.device_table.__wrapped__)
+    call = noise_call(IDS_TENSOR, grid, "red", 2.0, 0)
+    table = noise_table(grid, "red", tuple(call[5]))
+    expected = torch.ops.smnm.noise_from_table(
+        *call[:4], table.torus, table.taps, table.pairs, table.scale, loud
+    )
+    assert (expected == MAX_FIELD * table.scale).any()
+    assert (expected < MAX_FIELD * table.scale).any()
+    assert_same(gpu.noise_kernel(call[0].to(DEVICE), *call[1:]), expected)
+
+
+def test_an_order_that_is_no_permutation_ends(gpu):
+    order = torch.zeros(1, 12, dtype=torch.int64, device=DEVICE)
+    rule = ([3, 5], [400, 400, 100, 100], False)
+    made = gpu.rbn_bank_kernel(order, None, 0, (1, 3, 4), 4, 3, *rule)
+    assert made.sum() == 3  # the one position, once in each mask
 
 
 def test_the_standard_grids_take_one_launch(gpu, monkeypatch):

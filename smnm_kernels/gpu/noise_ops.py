@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Iterator, Sequence
-from functools import lru_cache
+from functools import cache
 from typing import NamedTuple
 
 import torch
@@ -43,7 +43,8 @@ class DeviceTable(NamedTuple):
     reach: int
 
 
-@lru_cache(maxsize=64)
+# Never dropped: a captured CUDA graph goes on reading the tables it was captured with.
+@cache
 def device_table(
     grid: Grid, color: Color, sigma: tuple[float, ...], device: torch.device
 ) -> DeviceTable:
@@ -179,7 +180,7 @@ def fill_field(
     if table.chains == 0:
         blocks = 256
         n_tiles = -(-math.prod(grid) // (4 * blocks))
-        white_pass[(batch, n_tiles)](
+        white_pass[(batch * n_tiles,)](
             sample_ids, seed_tensor, seed, table.scale, out, grid, blocks, num_warps=4
         )
         return
@@ -189,19 +190,19 @@ def fill_field(
     tile = (padded(width, 16, 64), 32, 8)
     segment = -(-torus[1] // 8) if frames == 1 else -(-torus[0] // 8) * torus[1]
     n_tiles = -(-width // tile[0]) * -(-segment // tile[2])
-    pass_along_w[(batch, n_tiles, chains)](
+    pass_along_w[(batch * n_tiles, chains)](
         *draw, table.quantiles, signal, grid, torus, tile, num_warps=4
     )
     if frames > 1:
         source, tile = signal, (padded(height, 16, 64), 32, padded(width, 16, 64))
         signal = out.new_empty((chains, batch, torus[0], height, width), dtype=torch.float16)
         n_tiles = -(-height // tile[0]) * -(-width // tile[2])
-        pass_along_h[(batch * torus[0], n_tiles, chains)](
+        pass_along_h[(batch * torus[0] * n_tiles, chains)](
             *draw, source, signal, grid, torus, tile, num_warps=4
         )
     n_out, across = (height, width) if frames == 1 else (frames, height * width)
     tile = (padded(n_out, 16, 64), 32, padded(across, 16, 64))
     n_tiles = -(-n_out // tile[0]) * -(-across // tile[2])
-    last_pass[(batch, n_tiles)](
+    last_pass[(batch * n_tiles,)](
         *draw, table.scale, signal, out, grid, torus, chains, tile, num_warps=4
     )

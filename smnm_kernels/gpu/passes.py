@@ -1,7 +1,8 @@
 """Noise of grids that do not fit on the chip: one launch per pass, signals in memory between them.
 
 The passes are those of ``on_chip``, tile by tile: products with pieces of the circulant matrices.
-Signals are float16 [chains, B, ...]; a program works on one chain of one sample. TILE is the tile's
+Signals are float16 [chains, B, ...]; a program works on one chain of one sample. All tiles of all
+samples lie along the first axis of the launch, the only one not limited to 65,535. TILE is a tile's
 (outputs along the filtered axis, inputs along it, size across it). A tile sees no further than
 ``reach``, beyond which all taps are zero, so that work grows with the tokens.
 """
@@ -45,16 +46,17 @@ def pass_along_w(
         segment: tl.constexpr = (TORUS[1] + 7) // 8
     else:
         segment: tl.constexpr = (TORUS[0] + 7) // 8 * TORUS[1]
-    sample, chain = tl.program_id(0), tl.program_id(2)
     n_across: tl.constexpr = (segment + TILE[2] - 1) // TILE[2]
-    tile = tl.program_id(1) % n_across
+    n_tiles: tl.constexpr = n_across * ((GRID[2] + TILE[0] - 1) // TILE[0])
+    sample, chain = tl.program_id(0) // n_tiles, tl.program_id(1)
+    tile = tl.program_id(0) % n_tiles % n_across
     sample_id, seed = tl.load(sample_ids + sample), scalar_seed(seed_pointer, seed)
     taps = chain_taps(seed, sample_id, taps, pairs, n_pairs, chain, TORUS) + TORUS[0] + TORUS[1]
     row = tile * TILE[2] + tl.arange(0, TILE[2])[:, None]
     rows: tl.constexpr = 8 * TILE[2]
     n_in: tl.constexpr = TILE[1]
     n_out: tl.constexpr = TILE[0]
-    first_out = tl.program_id(1) // n_across * n_out
+    first_out = tl.program_id(0) % n_tiles // n_across * n_out
     x_out = first_out + tl.arange(0, n_out)[None, :]
     total = tl.zeros([rows, n_out], tl.float32)
     reach = tl.minimum(reach, TORUS[2])
@@ -70,9 +72,10 @@ def pass_along_w(
     index = tl.arange(0, rows)[:, None]
     in_segment = tile * TILE[2] + index % TILE[2]
     row_out = index // TILE[2] * segment + in_segment
-    signal += (chain * tl.num_programs(0) + sample).to(tl.int64) * (n_rows * GRID[2])
+    batch = tl.num_programs(0) // n_tiles
+    signal += (chain * batch + sample).to(tl.int64) * (n_rows * GRID[2])
     inside = (in_segment < segment) & (row_out < n_rows) & (x_out < GRID[2])
-    tl.store(signal + row_out * GRID[2] + x_out, rescaled(total), mask=inside)
+    tl.store(signal + row_out.to(tl.int64) * GRID[2] + x_out, rescaled(total), mask=inside)
 
 
 @triton.jit(do_not_specialize=["seed", "n_pairs", "reach"])
@@ -91,15 +94,17 @@ def pass_along_h(
     TILE: tl.constexpr,
 ):
     """[torus T, torus H, W] -> [torus T, H, W]."""
-    plane, chain = tl.program_id(0), tl.program_id(2)
+    n_across: tl.constexpr = (GRID[2] + TILE[2] - 1) // TILE[2]
+    n_tiles: tl.constexpr = n_across * ((GRID[1] + TILE[0] - 1) // TILE[0])
+    plane, chain = tl.program_id(0) // n_tiles, tl.program_id(1)
+    tile = tl.program_id(0) % n_tiles
     sample_id = tl.load(sample_ids + plane // TORUS[0])
     seed = scalar_seed(seed_pointer, seed)
     taps = chain_taps(seed, sample_id, taps, pairs, n_pairs, chain, TORUS) + TORUS[0]
-    plane = (chain * tl.num_programs(0) + plane).to(tl.int64)
-    n_across: tl.constexpr = (GRID[2] + TILE[2] - 1) // TILE[2]
-    first_y = tl.program_id(1) // n_across * TILE[0]
+    plane = (chain * (tl.num_programs(0) // n_tiles) + plane).to(tl.int64)
+    first_y = tile // n_across * TILE[0]
     y = first_y + tl.arange(0, TILE[0])[:, None]
-    x = tl.program_id(1) % n_across * TILE[2] + tl.arange(0, TILE[2])[None, :]
+    x = tile % n_across * TILE[2] + tl.arange(0, TILE[2])[None, :]
     signal += plane * (TORUS[1] * GRID[2])
     total = filtered_tile(
         signal, taps, TAP_UNIT, first_y, x, reach, TORUS[1], GRID[1], GRID[2], TILE
@@ -138,20 +143,21 @@ def last_pass(
         side: tl.constexpr = TORUS[0]
         n_out: tl.constexpr = GRID[0]
         across: tl.constexpr = GRID[1] * GRID[2]
-    sample = tl.program_id(0).to(tl.int64)
+    n_across: tl.constexpr = (across + TILE[2] - 1) // TILE[2]
+    n_tiles: tl.constexpr = n_across * ((n_out + TILE[0] - 1) // TILE[0])
+    sample, tile = (tl.program_id(0) // n_tiles).to(tl.int64), tl.program_id(0) % n_tiles
     sample_id, seed = tl.load(sample_ids + sample), scalar_seed(seed_pointer, seed)
     pair, level1, level2, gain = drawn_pair(seed, sample_id, pairs, n_pairs)
-    n_across: tl.constexpr = (across + TILE[2] - 1) // TILE[2]
-    first = tl.program_id(1) // n_across * TILE[0]
+    first = tile // n_across * TILE[0]
     target = first + tl.arange(0, TILE[0])[:, None]
-    place = tl.program_id(1) % n_across * TILE[2] + tl.arange(0, TILE[2])[None, :]
+    place = tile % n_across * TILE[2] + tl.arange(0, TILE[2])[None, :]
     n_taps: tl.constexpr = TORUS[0] + TORUS[1] + TORUS[2]
     signal1 = signal + sample * (side * across)
     taps1 = taps + level1 * n_taps
     total = filtered_tile(signal1, taps1, TAP_UNIT, first, place, reach, side, n_out, across, TILE)
     keys = total.to(tl.int32)
     if CHAINS == 2:
-        signal2 = signal1 + tl.num_programs(0).to(tl.int64) * (side * across)
+        signal2 = signal1 + (tl.num_programs(0) // n_tiles).to(tl.int64) * (side * across)
         taps2 = taps + level2 * n_taps
         total = filtered_tile(signal2, taps2, gain, first, place, reach, side, n_out, across, TILE)
         keys -= total.to(tl.int32)
@@ -159,7 +165,9 @@ def last_pass(
     if out.dtype.element_ty == tl.float32:
         keys = keys.to(tl.float32) * tl.load(scale + pair)
     out += sample * (n_out * across)
-    tl.store(out + target * across + place, keys, mask=(target < n_out) & (place < across))
+    tl.store(
+        out + target.to(tl.int64) * across + place, keys, mask=(target < n_out) & (place < across)
+    )
 
 
 @triton.jit
@@ -186,7 +194,9 @@ def filtered_tile(
         nth = start + tl.arange(0, TILE[1])
         source = (first - reach + SIDE + nth) % SIDE
         inside = (nth[:, None] < seen) & (place < ACROSS)
-        values = tl.load(signal + source[:, None] * ACROSS + place, mask=inside, other=0.0)
+        values = tl.load(
+            signal + source[:, None].to(tl.int64) * ACROSS + place, mask=inside, other=0.0
+        )
         matrix = last_circulant(
             taps, gain, source[None, :], target, SIDE, N_OUT, nth[None, :] < seen
         )
@@ -207,9 +217,10 @@ def white_pass(
     """White noise from a tile of Philox blocks; ``out`` as in ``last_pass``."""
     n_tokens: tl.constexpr = GRID[0] * GRID[1] * GRID[2]
     n_blocks: tl.constexpr = (n_tokens + 3) // 4
-    sample = tl.program_id(0)
+    n_tiles: tl.constexpr = (n_blocks + BLOCKS - 1) // BLOCKS
+    sample, tile = tl.program_id(0) // n_tiles, tl.program_id(0) % n_tiles
     sample_id, seed = tl.load(sample_ids + sample), scalar_seed(seed_pointer, seed)
-    block = tl.program_id(1) * BLOCKS + tl.arange(0, BLOCKS)
+    block = tile * BLOCKS + tl.arange(0, BLOCKS)
     keys = white_keys(seed, sample_id, block)
     token = tl.arange(0, 4)[:, None] * n_blocks + block[None, :]
     inside = (block[None, :] < n_blocks) & (token < n_tokens)

@@ -72,7 +72,8 @@ def rbn_in_order(
     rise = tl.load(neighbours + 2 * PAD_NEIGHBOURS + neighbour)
     room = tl.where(mask < K, n_keep, 0)
     sweep = 0
-    while tl.max(room, 0) > 0:
+    # A permutation fills every mask in K sweeps (``rbn_rounds.h``), and no order may hang the GPU.
+    while (tl.max(room, 0) > 0) & (sweep < K):
         for step in range(n_tokens):
             position = tl.load(orders + step).to(tl.int32)
             here = tl.load(scores + position * PAD_K + mask)

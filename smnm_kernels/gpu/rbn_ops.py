@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from functools import lru_cache
+from functools import cache
 
 import torch
 from torch import Tensor
@@ -105,7 +105,8 @@ def run_banks(
     return visible
 
 
-@lru_cache(maxsize=64)
+# Never dropped, as the noise tables.
+@cache
 def neighbour_table(
     height: int,
     width: int,

@@ -5,29 +5,28 @@ import triton.language as tl
 
 
 @triton.jit
-def kth_largest(keys, n_tokens, n_keep, low, high):
+def kth_largest(keys, n_tokens, n_keep, low, high, values=None, CHUNK: tl.constexpr = 0):
     """The n_keep-th largest of ``keys`` [P], known to lie in [low, high].
 
     Halves the interval until one value is left, or until as many keys as wanted lie above its
-    lower end (then that end separates just as well). Padding has keys below ``low``.
+    lower end (then that end separates just as well). Padding has keys below ``low``. Where
+    ``values`` are given, ``keys`` are the first CHUNK of them, and all are read for each step.
     """
     low, high = tl.full([], low, keys.dtype), tl.full([], high, keys.dtype)
     at_least_low = tl.full([], n_tokens, tl.int32)
     while (low < high) & (at_least_low != n_keep):
-        middle = middle_above(low, high)
-        count = tl.sum((keys >= middle).to(tl.int32), 0)
+        # The middle, rounded up, without overflow.
+        middle = (low >> 1) + (high >> 1) + ((low | high) & 1)
+        if values is None:
+            count = tl.sum((keys >= middle).to(tl.int32), 0)
+        else:
+            count = count_at_least(values, n_tokens, middle, CHUNK)
         if count >= n_keep:
             low = middle
             at_least_low = count
         else:
             high = middle - 1
     return low
-
-
-@triton.jit
-def middle_above(low, high):
-    """The middle of [low, high], rounded up, without overflow."""
-    return (low >> 1) + (high >> 1) + ((low | high) & 1)
 
 
 @triton.jit
@@ -175,19 +174,10 @@ def threshold_rows(
         )
     else:
         keys = loaded_keys(values, in_chunk, in_chunk < n_tokens)
-        low, high = tl.full([], LOW, keys.dtype), tl.full([], HIGH, keys.dtype)
-        at_least_low = n_tokens
-        while (low < high) & (at_least_low != n_keep):
-            middle = middle_above(low, high)
-            count = count_at_least(values, n_tokens, middle, CHUNK)
-            if count >= n_keep:
-                low = middle
-                at_least_low = count
-            else:
-                high = middle - 1
+        bound = kth_largest(keys, n_tokens, n_keep, LOW, HIGH, values, CHUNK)
         room = n_keep
-        if low < HIGH:
-            room = n_keep - count_at_least(values, n_tokens, low + 1, CHUNK)
+        if bound < HIGH:
+            room = n_keep - count_at_least(values, n_tokens, bound + 1, CHUNK)
         above_before = 0
         equal_before = 0
         for start in range(0, n_tokens, CHUNK):
@@ -198,7 +188,7 @@ def threshold_rows(
                 keys,
                 token,
                 valid,
-                low,
+                bound,
                 above_before,
                 equal_before,
                 room,

@@ -21,7 +21,7 @@ class OnChip(NamedTuple):
     #: PAD of the kernels in ``on_chip``; for white noise the Philox blocks along W.
     pad: tuple[int, int, int, int, int]
     warps: int
-    #: So that two programs of eight warps share a multiprocessor, or None.
+    #: 128, so that two programs of eight warps share a multiprocessor, or None.
     max_registers: int | None
 
 
@@ -45,7 +45,7 @@ def on_chip(grid: Grid, torus: Grid, chains: int) -> OnChip | None:
     if n_values > MAX_VALUES_ON_CHIP or n_tokens > MAX_TOKENS_ON_CHIP:
         return None
     warps = 8 if max(n_values, 4 * n_tokens) > 2**12 else 4
-    return OnChip(pad, warps, 128 if grid[0] > 1 and n_tokens <= 2**11 else None)
+    return OnChip(pad, warps, 128 if warps == 8 and grid[0] > 1 and n_tokens <= 2**11 else None)
 
 
 def padded(n: int, least: int, most: int | None = None) -> int:
