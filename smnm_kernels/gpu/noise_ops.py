@@ -184,25 +184,25 @@ def fill_field(
             sample_ids, seed_tensor, seed, table.scale, out, grid, blocks, num_warps=4
         )
         return
-    draw = (sample_ids, seed_tensor, seed, table.taps, table.pairs, len(table.pairs), table.reach)
+    draw = (sample_ids, seed_tensor, seed, table.taps, table.pairs, len(table.pairs))
     chains = table.chains
     signal = out.new_empty((chains, batch, torus[0] * torus[1], width), dtype=torch.float16)
     tile = (padded(width, 16, 64), 32, 8)
     segment = -(-torus[1] // 8) if frames == 1 else -(-torus[0] // 8) * torus[1]
     n_tiles = -(-width // tile[0]) * -(-segment // tile[2])
     pass_along_w[(batch * n_tiles, chains)](
-        *draw, table.quantiles, signal, grid, torus, tile, num_warps=4
+        *draw, table.quantiles, signal, grid, torus, table.reach, tile, num_warps=4
     )
     if frames > 1:
         source, tile = signal, (padded(height, 16, 64), 32, padded(width, 16, 64))
         signal = out.new_empty((chains, batch, torus[0], height, width), dtype=torch.float16)
         n_tiles = -(-height // tile[0]) * -(-width // tile[2])
         pass_along_h[(batch * torus[0] * n_tiles, chains)](
-            *draw, source, signal, grid, torus, tile, num_warps=4
+            *draw, source, signal, grid, torus, table.reach, tile, num_warps=4
         )
     n_out, across = (height, width) if frames == 1 else (frames, height * width)
     tile = (padded(n_out, 16, 64), 32, padded(across, 16, 64))
     n_tiles = -(-n_out // tile[0]) * -(-across // tile[2])
     last_pass[(batch * n_tiles,)](
-        *draw, table.scale, signal, out, grid, torus, chains, tile, num_warps=4
+        *draw, table.scale, signal, out, grid, torus, table.reach, chains, tile, num_warps=4
     )

@@ -4,7 +4,7 @@ The passes are those of ``on_chip``, tile by tile: products with pieces of the c
 Signals are float16 [chains, B, ...]; a program works on one chain of one sample. All tiles of all
 samples lie along the first axis of the launch, the only one not limited to 65,535. TILE is a tile's
 (outputs along the filtered axis, inputs along it, size across it). A tile sees no further than
-``reach``, beyond which all taps are zero, so that work grows with the tokens.
+REACH, beyond which all taps are zero, so that work grows with the tokens.
 """
 
 import triton
@@ -22,7 +22,7 @@ def chain_taps(seed, sample_id, taps, pairs, n_pairs, chain, TORUS: tl.constexpr
     return taps + level * (TORUS[0] + TORUS[1] + TORUS[2])
 
 
-@triton.jit(do_not_specialize=["seed", "n_pairs", "reach"])
+@triton.jit(do_not_specialize=["seed", "n_pairs"])
 def pass_along_w(
     sample_ids,
     seed_pointer,
@@ -30,11 +30,11 @@ def pass_along_w(
     taps,
     pairs,
     n_pairs: "i32",
-    reach: "i32",
     quantiles,
     signal,
     GRID: tl.constexpr,
     TORUS: tl.constexpr,
+    REACH: tl.constexpr,
     TILE: tl.constexpr,
 ):
     """White noise drawn and filtered: [torus T * torus H, torus W] -> [.., W].
@@ -59,8 +59,8 @@ def pass_along_w(
     first_out = tl.program_id(0) % n_tiles // n_across * n_out
     x_out = first_out + tl.arange(0, n_out)[None, :]
     total = tl.zeros([rows, n_out], tl.float32)
-    reach = tl.minimum(reach, TORUS[2])
-    seen = tl.minimum(n_out + 2 * reach, TORUS[2])
+    reach: tl.constexpr = min(REACH, TORUS[2])
+    seen: tl.constexpr = min(TILE[0] + 2 * REACH, TORUS[2])
     for start in range(0, seen, n_in):
         nth = start + tl.arange(0, n_in)
         x = (first_out - reach + TORUS[2] + nth) % TORUS[2]
@@ -78,7 +78,7 @@ def pass_along_w(
     tl.store(signal + row_out.to(tl.int64) * GRID[2] + x_out, rescaled(total), mask=inside)
 
 
-@triton.jit(do_not_specialize=["seed", "n_pairs", "reach"])
+@triton.jit(do_not_specialize=["seed", "n_pairs"])
 def pass_along_h(
     sample_ids,
     seed_pointer,
@@ -86,11 +86,11 @@ def pass_along_h(
     taps,
     pairs,
     n_pairs: "i32",
-    reach: "i32",
     signal,
     out,
     GRID: tl.constexpr,
     TORUS: tl.constexpr,
+    REACH: tl.constexpr,
     TILE: tl.constexpr,
 ):
     """[torus T, torus H, W] -> [torus T, H, W]."""
@@ -107,13 +107,13 @@ def pass_along_h(
     x = tile % n_across * TILE[2] + tl.arange(0, TILE[2])[None, :]
     signal += plane * (TORUS[1] * GRID[2])
     total = filtered_tile(
-        signal, taps, TAP_UNIT, first_y, x, reach, TORUS[1], GRID[1], GRID[2], TILE
+        signal, taps, TAP_UNIT, first_y, x, REACH, TORUS[1], GRID[1], GRID[2], TILE
     )
     out += plane * (GRID[1] * GRID[2])
     tl.store(out + y * GRID[2] + x, rescaled(total), mask=(y < GRID[1]) & (x < GRID[2]))
 
 
-@triton.jit(do_not_specialize=["seed", "n_pairs", "reach"])
+@triton.jit(do_not_specialize=["seed", "n_pairs"])
 def last_pass(
     sample_ids,
     seed_pointer,
@@ -121,12 +121,12 @@ def last_pass(
     taps,
     pairs,
     n_pairs: "i32",
-    reach: "i32",
     scale,
     signal,
     out,
     GRID: tl.constexpr,
     TORUS: tl.constexpr,
+    REACH: tl.constexpr,
     CHAINS: tl.constexpr,
     TILE: tl.constexpr,
 ):
@@ -154,12 +154,12 @@ def last_pass(
     n_taps: tl.constexpr = TORUS[0] + TORUS[1] + TORUS[2]
     signal1 = signal + sample * (side * across)
     taps1 = taps + level1 * n_taps
-    total = filtered_tile(signal1, taps1, TAP_UNIT, first, place, reach, side, n_out, across, TILE)
+    total = filtered_tile(signal1, taps1, TAP_UNIT, first, place, REACH, side, n_out, across, TILE)
     keys = total.to(tl.int32)
     if CHAINS == 2:
         signal2 = signal1 + (tl.num_programs(0) // n_tiles).to(tl.int64) * (side * across)
         taps2 = taps + level2 * n_taps
-        total = filtered_tile(signal2, taps2, gain, first, place, reach, side, n_out, across, TILE)
+        total = filtered_tile(signal2, taps2, gain, first, place, REACH, side, n_out, across, TILE)
         keys -= total.to(tl.int32)
     keys = tl.minimum(tl.maximum(keys, -MAX_FIELD), MAX_FIELD)
     if out.dtype.element_ty == tl.float32:
@@ -177,7 +177,7 @@ def filtered_tile(
     gain,
     first,
     place,
-    reach,
+    REACH: tl.constexpr,
     SIDE: tl.constexpr,
     N_OUT: tl.constexpr,
     ACROSS: tl.constexpr,
@@ -188,8 +188,8 @@ def filtered_tile(
     n_across: tl.constexpr = TILE[2]
     target = first + tl.arange(0, n_out)[:, None]
     total = tl.zeros([n_out, n_across], tl.float32)
-    reach = tl.minimum(reach, SIDE)
-    seen = tl.minimum(n_out + 2 * reach, SIDE)
+    reach: tl.constexpr = min(REACH, SIDE)
+    seen: tl.constexpr = min(TILE[0] + 2 * REACH, SIDE)
     for start in range(0, seen, TILE[1]):
         nth = start + tl.arange(0, TILE[1])
         source = (first - reach + SIDE + nth) % SIDE

@@ -180,7 +180,8 @@ def threshold_rows(
             room = n_keep - count_at_least(values, n_tokens, bound + 1, CHUNK)
         above_before = 0
         equal_before = 0
-        for start in range(0, n_tokens, CHUNK):
+        start = 0
+        while start < n_tokens:
             token = start + in_chunk
             valid = token < n_tokens
             keys = loaded_keys(values, token, valid)
@@ -200,12 +201,15 @@ def threshold_rows(
                 ids_restore,
                 FRAMES,
             )
+            start += CHUNK
 
 
 @triton.jit
 def count_at_least(values, n_tokens, bound, CHUNK: tl.constexpr):
     counts = tl.zeros([CHUNK], tl.int32)
-    for start in range(0, n_tokens, CHUNK):
+    start = 0
+    while start < n_tokens:
         token = start + tl.arange(0, CHUNK)
         counts += (loaded_keys(values, token, token < n_tokens) >= bound).to(tl.int32)
+        start += CHUNK
     return tl.sum(counts, 0)
