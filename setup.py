@@ -23,7 +23,6 @@ def extension_arguments() -> dict:
         if path not in sys.path:
             sys.path.append(path)
     try:
-        import pybind11
         import torch
         from torch.utils import cpp_extension
     except Exception as error:  # not there, or there and broken
@@ -71,7 +70,6 @@ def extension_arguments() -> dict:
                     "select",
                 )
             ],
-            include_dirs=[pybind11.get_include()],
             extra_compile_args={
                 "cxx": ["-O3", "-std=c++17", "-Wno-psabi", "-Wno-maybe-uninitialized", STABLE_ABI]
             },

@@ -1,10 +1,12 @@
 """What nvcc makes of every CUDA source, without a GPU: registers, shared memory and spills.
 
-python bench/cuda_report.py
+python bench/cuda_report.py [--targets 80 90 100] [--json]
 """
 
 from __future__ import annotations
 
+import argparse
+import json
 import os
 import re
 import shutil
@@ -14,7 +16,7 @@ from pathlib import Path
 
 import torch
 
-ARCHITECTURES = (80, 90, 100)
+TARGETS = (80, 90, 100)
 SOURCES = Path(__file__).parent.parent / "csrc"
 _ENTRY = re.compile(r"Compiling entry function '(\S+)' for '(sm_\d+)'")
 _STACK = re.compile(r"(\d+) bytes stack frame, (\d+) bytes spill stores, (\d+) bytes spill loads")
@@ -29,7 +31,7 @@ def nvcc() -> str | None:
     return shutil.which("nvcc", path=f"{home}/bin" if home else None)
 
 
-def compile_command(source: Path, output: Path) -> list[str]:
+def compile_command(source: Path, output: Path, targets: tuple[int, ...]) -> list[str]:
     """nvcc against the headers of any torch from 2.10 on, that of a machine without CUDA too."""
     if nvcc() is None:
         raise FileNotFoundError("nvcc was not found: set CUDA_HOME to where CUDA is installed")
@@ -39,17 +41,19 @@ def compile_command(source: Path, output: Path) -> list[str]:
         *("-c", str(source), "-o", str(output)),
         *("-O3", "-std=c++17", "-Xcompiler", "-fPIC", "-Xptxas", "-v"),
         *("-DUSE_CUDA", "-DTORCH_TARGET_VERSION=0x020a000000000000", f"-I{include}"),
-        *(f"-gencode=arch=compute_{arch},code=sm_{arch}" for arch in ARCHITECTURES),
+        *(f"-gencode=arch=compute_{arch},code=sm_{arch}" for arch in targets),
     ]
 
 
-def cuda_report() -> list[dict]:
-    """A row per kernel and architecture; FileNotFoundError without nvcc. Shared memory is what
-    the kernel declares: what a launch adds depends on its arguments."""
+def cuda_report(targets: tuple[int, ...] = TARGETS) -> list[dict]:
+    """A row per kernel and target (a compute capability times ten); FileNotFoundError without nvcc.
+
+    Shared memory is what the kernel declares: what a launch adds depends on its arguments.
+    """
     rows = []
     with tempfile.TemporaryDirectory() as folder:
         for source in sorted(SOURCES.glob("*.cu")):
-            command = compile_command(source, Path(folder) / f"{source.stem}.o")
+            command = compile_command(source, Path(folder) / f"{source.stem}.o", targets)
             done = subprocess.run(command, capture_output=True, text=True)
             if done.returncode != 0 or "warning" in done.stderr:
                 raise RuntimeError(f"nvcc did not take {source.name} as it is:\n{done.stderr}")
@@ -79,7 +83,14 @@ def _rows(log: str) -> list[dict]:
 
 
 def main() -> None:
-    rows = cuda_report()
+    parser = argparse.ArgumentParser(description=__doc__.split("\n")[0])
+    parser.add_argument("--targets", type=int, nargs="+", default=TARGETS)
+    parser.add_argument("--json", action="store_true", help="one line of JSON per kernel")
+    options = parser.parse_args()
+    rows = cuda_report(tuple(options.targets))
+    if options.json:
+        print("\n".join(map(json.dumps, rows)))
+        return
     print("".join(f"| {heading} " for heading in rows[0]) + "|")
     print("|---" * len(rows[0]) + "|")
     for row in rows:

@@ -1,16 +1,20 @@
 #!/usr/bin/env bash
 # Everything that only a machine with a GPU can tell, as one JSON file and a table at the end:
 #   bash bench/gpu_check.sh [result.json]
-# Needs nothing but what building and testing need. Takes about six minutes; a step that fails or
-# hangs does not stop the later ones, and the file is up to date after each.
+# Needs torch, Triton, nvcc, setuptools, ninja, pytest, hypothesis, scipy and matplotlib. Takes about
+# six minutes where pytest-xdist is there; a step that fails or hangs does not stop the later ones,
+# and the file is up to date after each. COMMIT names the commit where there is no git, PYTHON the
+# interpreter.
 set -uo pipefail
 
-gpu=$(nvidia-smi --query-gpu=name --format=csv,noheader 2>/dev/null | head -n 1)
+gpu=$(nvidia-smi -i 0 --query-gpu=name --format=csv,noheader 2>/dev/null) || gpu=
 if [ $# -gt 0 ]; then result=$(realpath -m "$1"); else result=; fi
 cd "$(dirname "$0")/.." || exit
 name=$(tr '[:upper:] -' '[:lower:]__' <<<"${gpu:-none}")
 result=${result:-$PWD/bench/results/gpu_$name.json}
 mkdir -p "$(dirname "$result")"
+# The package of this folder is built and tested, also where another is installed or none.
+export PYTHONPATH=$PWD${PYTHONPATH:+:$PYTHONPATH} PATH=$PATH:${CUDA_HOME:-/usr/local/cuda}/bin
 logs=$(mktemp -d "${result%.json}.logs.XXXXXX")
 python=${PYTHON:-python3}
 # Up to twelve processes share the cores.
@@ -22,7 +26,7 @@ merge() { "$python" bench/gpu_result.py merge "$logs" "$result"; }
 step() {
   local name=$1 limit=$2 start=$SECONDS code=0
   shift 2
-  # Interrupted, pytest still writes its report.
+  # Interrupted in the foreground, pytest still writes its report; -k ends what does not listen.
   timeout -s INT -k 10 "$limit" "$@" >"$logs/$name.log" 2>&1 || code=$?
   echo "$((SECONDS - start)) $code" >"$logs/$name.step"
   echo "$name: exit $code after $((SECONDS - start)) s"
@@ -71,7 +75,7 @@ profile_once() {
   fi
 }
 
-arch=$(nvidia-smi --query-gpu=compute_cap --format=csv,noheader 2>/dev/null | head -n 1)
+arch=$(nvidia-smi -i 0 --query-gpu=compute_cap --format=csv,noheader 2>/dev/null) || arch=
 if [ -n "$arch" ]; then export TORCH_CUDA_ARCH_LIST=$arch; fi
 target=${arch:-9.0}
 target=${target/./}
@@ -83,17 +87,19 @@ merge
 sanitize memcheck &
 sanitize racecheck &
 mapfile -t arguments < <("$python" bench/gpu_result.py left_out "$logs")
+limit=900
 if "$python" -c 'import xdist' 2>/dev/null; then
+  limit=270
   cores=$(nproc)
   arguments+=(-n "$((cores < 12 ? cores : 12))" --dist worksteal)
 fi
-step tests 270 "$python" -m pytest "${arguments[@]}" -p no:cacheprovider \
+step tests $limit "$python" -m pytest "${arguments[@]}" -p no:cacheprovider \
   --junitxml "$logs/tests.xml"
 wait
 merge
 
 step triton_report 100 "$python" bench/triton_report.py --json --targets "$target" &
-step cuda_report 100 "$python" bench/gpu_result.py cuda_report "sm_$target" &
+step cuda_report 100 "$python" bench/cuda_report.py --json --targets "$target" &
 step equality 120 "$python" bench/gpu_equality.py --save "$logs/equality.json"
 wait
 merge

@@ -2,7 +2,6 @@
 
     python bench/gpu_result.py facts FOLDER             the machine and the versions
     python bench/gpu_result.py left_out FOLDER          pytest's arguments, without what cannot run
-    python bench/gpu_result.py cuda_report sm_90        that report, a line of JSON for each kernel
     python bench/gpu_result.py merge FOLDER RESULT      all of FOLDER in one file
     python bench/gpu_result.py show RESULT              the table; fails if a step did
 
@@ -33,6 +32,7 @@ STEPS = (
     "kernels", "ncu",
 )  # fmt: skip
 LOG_TAIL = 3000
+DRIVER_QUERY = ("--query-gpu=driver_version", "--format=csv,noheader")
 
 
 def facts() -> dict:
@@ -41,16 +41,18 @@ def facts() -> dict:
     import smnm_kernels as smnm
 
     commit = output("git", "rev-parse", "HEAD")
+    # Results and logs are written beside earlier ones.
+    changed = output("git", "status", "--porcelain", "--", ".", ":(exclude)bench/results")
     return {
         "gpu": torch.cuda.get_device_name() if torch.cuda.is_available() else None,
-        "driver": output("nvidia-smi", "--query-gpu=driver_version", "--format=csv,noheader"),
+        "driver": output("nvidia-smi", "-i", "0", *DRIVER_QUERY),
         "cuda": torch.version.cuda,
         "nvcc": (re.findall(r"release ([\d.]+)", output("nvcc", "--version") or "") or [None])[0],
         "torch": torch.__version__,
         "triton": version_of("triton"),
         "python": platform.python_version(),
         "commit": commit or os.environ.get("COMMIT"),
-        "dirty": bool(output("git", "status", "--porcelain")) if commit else None,
+        "dirty": bool(changed) if commit else None,
         "date": datetime.datetime.now(datetime.timezone.utc).isoformat(timespec="seconds"),
         "cores": os.cpu_count(),
         "backends": smnm.backends(),
@@ -58,13 +60,12 @@ def facts() -> dict:
 
 
 def output(*command: str) -> str | None:
-    """The first line, or None where the command fails or prints nothing."""
+    """What the command prints, or None where it fails or prints nothing."""
     try:
         done = subprocess.run(command, capture_output=True, text=True, cwd=ROOT, check=True)
     except (OSError, subprocess.CalledProcessError):
         return None
-    lines = done.stdout.strip()
-    return (lines if command[0] == "nvcc" else lines.split("\n")[0]) or None
+    return done.stdout.strip() or None
 
 
 def version_of(package: str) -> str | None:
@@ -134,7 +135,8 @@ def step(folder: Path, name: str) -> dict:
         return {"step": name, "skipped": "not reached"}
     seconds, code = map(int, (folder / f"{name}.step").read_text().split())
     made = {"step": name, "seconds": seconds, "exit": code}
-    if code:
+    # A build that lacks a part succeeds, and says what is wrong.
+    if code or "warning: building smnm_kernels without" in log(folder, name):
         made["log_tail"] = log(folder, name)[-LOG_TAIL:]
     return made
 
@@ -214,10 +216,10 @@ def table(result: dict) -> str:
 
 
 def write(path: Path, made: object) -> None:
-    from smnm_kernels.files import replacing
-
-    with replacing(path) as file:
-        file.write((json.dumps(made, indent=1) + "\n").encode())
+    """At once or not at all, and without the package, which may be what is broken."""
+    temporary = path.with_suffix(".tmp")
+    temporary.write_text(json.dumps(made, indent=1) + "\n")
+    temporary.replace(path)
 
 
 def main(what: str, *paths: str) -> None:
@@ -229,12 +231,6 @@ def main(what: str, *paths: str) -> None:
         write(first / "left_out.json", paths_left_out)
         for path in paths_left_out:
             print(f"--ignore={path}")
-    elif what == "cuda_report":
-        from cuda_report import cuda_report
-
-        for row in cuda_report():
-            if row["arch"] == paths[0]:
-                print(json.dumps(row))
     elif what == "merge":
         write(Path(paths[1]), merged(first))
     elif what == "show":

@@ -15,7 +15,7 @@
 #include "rbn_scoring.h"
 
 namespace smnm {
-namespace {  // torch hides its types
+namespace {  // torch's types are hidden symbols, so what holds them must be local
 
 using torch::headeronly::ScalarType;
 using torch::stable::Tensor;
@@ -39,6 +39,12 @@ inline void check_seed(const std::optional<Tensor>& seed_tensor) {
   STD_TORCH_CHECK(
       !seed_tensor || (seed_tensor->scalar_type() == ScalarType::Long && seed_tensor->numel() == 1),
       "seed_tensor must be int64 of one element");
+}
+
+// On the CPU, where the tensor can be read.
+inline int64_t seed_value(const std::optional<Tensor>& seed_tensor, int64_t seed) {
+  check_seed(seed_tensor);
+  return seed_tensor ? *int64_data(*seed_tensor) : seed;
 }
 
 inline void check_grid(const std::vector<int64_t>& grid) {
@@ -93,8 +99,8 @@ inline RoundsShape parse_rounds(const std::vector<int64_t>& grid, int64_t n_keep
                                 const std::vector<int64_t>& weights, bool random_ties) {
   check_rbn(grid, n_keep, n_candidates, windows, weights);
   const auto n_windows = static_cast<int64_t>(windows.size());
-  STD_TORCH_CHECK(n_windows <= kMaxRoundsWindows, "windows must be at most ", kMaxRoundsWindows,
-                  " on a GPU");
+  STD_TORCH_CHECK(n_windows <= kMaxRoundsWindows, "a GPU takes at most ", kMaxRoundsWindows,
+                  " windows, got ", n_windows);
   const RbnLines lines = rbn_lines(grid[1], grid[2], windows.data(), n_windows, weights.data());
   STD_TORCH_CHECK(rounds_take(lines, n_candidates),
                   "a bank on a GPU must keep fewer than 2^31 scores: grid and the windows' border "

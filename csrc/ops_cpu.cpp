@@ -34,11 +34,6 @@ void write_row(const MaskTensors& out, int64_t row, const bool* frame, int64_t f
               static_cast<int64_t*>(out.ids_restore.data_ptr()) + row * n);
 }
 
-int64_t seed_value(const std::optional<Tensor>& seed_tensor, int64_t seed) {
-  check_seed(seed_tensor);
-  return seed_tensor ? *int64_data(*seed_tensor) : seed;
-}
-
 Grid parse_grid(const std::vector<int64_t>& grid) {
   check_grid(grid);
   return {grid[0], grid[1], grid[2]};

@@ -75,11 +75,6 @@ struct Run {
   }
 };
 
-int64_t seed_value(const std::optional<Tensor>& seed_tensor, int64_t seed) {
-  check_seed(seed_tensor);
-  return seed_tensor ? *int64_data(*seed_tensor) : seed;
-}
-
 std::tuple<Tensor, Tensor, Tensor, int64_t> rbn_masks(
     const Tensor& sample_ids, const std::optional<Tensor>& seed_tensor, int64_t seed,
     const std::vector<int64_t>& grid, int64_t n_keep, int64_t n_candidates,

@@ -5,7 +5,7 @@ NumPy definition), ``cpu`` (the C++ extension) or ``triton`` (the GPU's kernels 
 interpreter). Unset, it is the extension where it was built, else the reference with a warning.
 
 CUDA tensors run on the Triton kernels (``gpu``), R-BN on the CUDA library where it was built.
-Without Triton all masks are made on the CPU and copied. Every slower path warns, once.
+What then has no kernel is made on the CPU and copied. Every slower path warns, once.
 """
 
 from __future__ import annotations
@@ -108,11 +108,6 @@ def _load_cuda() -> str | None:
     return None
 
 
-def _register_cuda(names: Sequence[str]) -> None:
-    for name in names:
-        library.impl(name, partial(_on_triton, name), "CUDA")
-
-
 def _on_triton(name: str, first: Tensor, *arguments: object) -> object:
     problem = _triton_problem()
     if problem:
@@ -162,7 +157,7 @@ _missing: dict[str, str | None] = {
     "reference": None,
     "cpu": "not loaded: SMNM_BACKEND forces another backend",
     "triton": None if importlib.util.find_spec("triton") else "Triton is not installed",
-    "cuda": "not loaded: torch is built without CUDA",
+    "cuda": _load_cuda(),
 }
 
 
@@ -199,8 +194,9 @@ def _choose_backend() -> str:
 
 
 _active = _choose_backend()
-_missing["cuda"] = _load_cuda()
-_register_cuda([name for name in _OPS if name not in _RBN_OPS or _missing["cuda"] is not None])
+for _name in _OPS:
+    if _name not in _RBN_OPS or _missing["cuda"] is not None:
+        library.impl(_name, partial(_on_triton, _name), "CUDA")
 
 
 def backends() -> dict[str, str]:

@@ -51,7 +51,7 @@ def assert_equal_on_cpu(gpu, op, call):
     """``call`` holds CPU tensors."""
     there = [a.to(DEVICE) if isinstance(a, torch.Tensor) else a for a in call]
     ours = getattr(gpu, f"{op}_kernel")(*there)
-    assert_same(tuple(ours) if op != "noise" else ours, getattr(torch.ops.smnm, op)(*call))
+    assert_same(ours, getattr(torch.ops.smnm, op)(*call))
 
 
 def assert_masks_equal(gpu, ids, grid, color, count, sigma=None, tube=False, seed=0):
@@ -98,6 +98,17 @@ def test_grids_in_passes(gpu, in_passes, grid, color):
     assert_noise_equal(gpu, ids, grid, color, seed=torch.tensor(-3))
     assert_masks_equal(gpu, ids, grid, color, {"n_keep": n // 5}, seed=torch.tensor(-3))
     assert_masks_equal(gpu, ids, grid, color, {"n_keep": grid[0]}, tube=True)
+
+
+def test_rbn_in_parts(gpu, monkeypatch):
+    from smnm_kernels.gpu import rbn_ops
+
+    monkeypatch.setattr(rbn_ops, "MAX_SCRATCH_BYTES", 3 * 4 * 12 * 4)
+    rule = ((3, 5), (0.4, 0.4, 0.1, 0.1), "random")
+    call = rbn_masks_call(IDS_TENSOR, (1, 3, 4), 0.7, None, None, *rule, False, 8)
+    assert_equal_on_cpu(gpu, "rbn_masks", call)
+    orders = torch.stack([torch.randperm(12) for _ in range(5)])
+    assert_equal_on_cpu(gpu, "rbn_bank", rbn_bank_call(orders, 3, 4, (1, 3, 4), *rule, 1))
 
 
 def test_a_grid_too_large_for_the_chip(gpu):
@@ -158,7 +169,7 @@ def test_an_order_that_is_no_permutation_ends(gpu):
 
 
 def test_the_standard_grids_take_one_launch(gpu, monkeypatch):
-    """So none of them may take the path of large grids, whatever sigma makes of the torus."""
+    """So none of them may take the path of large grids, with the sigmas it takes by default."""
     from smnm_kernels.gpu import noise_ops
 
     def no_passes(*_):

@@ -1,7 +1,7 @@
 """The filters as products with circulant matrices of taps.
 
-float16 in, float32 sums: exact, because every value is an integer of at most 11 bits and every sum
-stays below 2**24 (see ``noise_table``).
+float16 in, float32 sums: exact, because every value is an integer of magnitude at most 2048 and
+every sum stays below 2**24 (see ``noise_table``).
 """
 
 import triton
@@ -27,8 +27,8 @@ def circulant(taps, source, target, side, n_out, valid):
 
 
 @triton.jit
-def last_circulant(taps, gain, source, target, side, n_out, valid):
-    """As ``circulant``, for chain 2's last pass: taps times gain, rescaled."""
+def scaled_circulant(taps, gain, source, target, side, n_out, valid):
+    """As ``circulant``, the taps times gain and rescaled (a gain of TAP_UNIT leaves them)."""
     inside = valid & (target < n_out)
     tap = tl.load(taps + (target - source + side) % side, mask=inside, other=0).to(tl.int32)
     return ((tap * gain + HALF_TAP) >> TAP_SHIFT).to(tl.float16)

@@ -1,7 +1,8 @@
 """Noise and masks of one sample per program, from random words to indices in one launch.
 
 For grids whose torus fits into the registers and shared memory of one multiprocessor. Tiles have
-powers of two for sides: PAD is (T, H, W, torus H, torus W), see ``tiles``. What a tile holds beyond
+powers of two for sides: PAD is (T, H, W, torus H, torus W), but in two dimensions torus H is that
+of a segment, and for white noise W counts Philox blocks. What a tile holds beyond
 the torus is noise like any other, and meets taps that are zero. CHAINS is 2 for green and blue
 noise, 1 for red, 0 for white.
 """
@@ -9,7 +10,7 @@ noise, 1 for red, 0 for white.
 import triton
 import triton.language as tl
 
-from .filters import MAX_FIELD, circulant, last_circulant, rescaled
+from .filters import MAX_FIELD, circulant, rescaled, scaled_circulant
 from .select import kth_largest, write_masks
 from .words import drawn_pair, noise_values, scalar_seed, white_keys
 
@@ -85,7 +86,8 @@ def field(
     CHAINS: tl.constexpr,
     PAD: tl.constexpr,
 ):
-    """(keys, token, valid, pair): the integers that are compared, int32 [P], and their tokens."""
+    """(keys, token, valid, pair): the integers that are compared, int32 [P], their tokens, which
+    of them are padding, and the row of the scale."""
     if CHAINS == 0:
         return white_field(seed, sample_id, GRID, PAD)
     else:
@@ -124,9 +126,8 @@ def colored_field(
     # Red noise has no chain 2 (level -1).
     taps2 = taps + tl.maximum(level2, 0) * (TORUS[0] + TORUS[1] + TORUS[2])
     if GRID[0] == 1:
-        total = field_2d(
-            seed, sample_id, taps1 + 1, taps2 + 1, gain, quantiles, GRID, TORUS, CHAINS, PAD
-        )
+        taps1, taps2 = taps1 + TORUS[0], taps2 + TORUS[0]
+        total = field_2d(seed, sample_id, taps1, taps2, gain, quantiles, GRID, TORUS, CHAINS, PAD)
     else:
         total = field_3d(seed, sample_id, taps1, taps2, gain, quantiles, GRID, TORUS, CHAINS, PAD)
     keys = tl.minimum(tl.maximum(total, -MAX_FIELD), MAX_FIELD)
@@ -181,7 +182,7 @@ def field_3d(
         total1 = tl.dot(signal, along_t, total1)
         if CHAINS == 2:
             signal = filtered_planes(noise, taps2 + TORUS[0], GRID, TORUS, PAD)
-            along_t = last_circulant(taps2, gain, t_in, t_out, TORUS[0], GRID[0], inside)
+            along_t = scaled_circulant(taps2, gain, t_in, t_out, TORUS[0], GRID[0], inside)
             along_t = tl.broadcast_to(along_t[None, :, :], [pad_w, 16, pad_t])
             total2 = tl.dot(signal, along_t, total2)
     total = total1.to(tl.int32) - total2.to(tl.int32)
@@ -238,6 +239,6 @@ def field_2d(
     total = tl.dot(tl.trans(rescaled(tl.dot(noise, along_w))), along_h).to(tl.int32)
     if CHAINS == 2:
         along_w = circulant(taps2 + TORUS[1], x_in, x_out, TORUS[2], GRID[2], x_in < TORUS[2])
-        along_h = last_circulant(taps2, gain, y_in, y_out, TORUS[1], GRID[1], inside)
+        along_h = scaled_circulant(taps2, gain, y_in, y_out, TORUS[1], GRID[1], inside)
         total -= tl.dot(tl.trans(rescaled(tl.dot(noise, along_w))), along_h).to(tl.int32)
     return tl.reshape(tl.trans(total), [pad_h * pad_w])

@@ -10,7 +10,7 @@ REACH, beyond which all taps are zero, so that work grows with the tokens.
 import triton
 import triton.language as tl
 
-from .filters import MAX_FIELD, TAP_UNIT, circulant, last_circulant, rescaled
+from .filters import MAX_FIELD, TAP_UNIT, circulant, rescaled, scaled_circulant
 from .words import drawn_pair, noise_values, scalar_seed, white_keys
 
 
@@ -197,7 +197,7 @@ def filtered_tile(
         values = tl.load(
             signal + source[:, None].to(tl.int64) * ACROSS + place, mask=inside, other=0.0
         )
-        matrix = last_circulant(
+        matrix = scaled_circulant(
             taps, gain, source[None, :], target, SIDE, N_OUT, nth[None, :] < seen
         )
         total = tl.dot(matrix, values, total)

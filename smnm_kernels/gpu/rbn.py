@@ -1,4 +1,5 @@
-"""R-BN without the CUDA library: Algorithm 1 in order, one bank per program, candidates as lanes.
+"""R-BN without the CUDA library: Algorithm 1 in order, a sample's bank per program, candidates as
+lanes. A bank runs once per sample: finding repeats would make the host wait.
 
 As on the CPU, scores are kept up to date: a newly visible patch raises those of the cells on its
 four lines. The next position must see them, so a barrier ends each of the N steps.

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from functools import cache
 
 import torch
@@ -13,6 +13,9 @@ from ..masks import Masks
 from .rbn import order_words, rbn_in_order
 from .threshold_op import empty_masks, fill_masks, on_device_of
 from .tiles import padded
+
+#: Scratch memory: as many banks at once as this holds.
+MAX_SCRATCH_BYTES = 2**28
 
 
 def rbn_masks_kernel(
@@ -31,19 +34,20 @@ def rbn_masks_kernel(
     masks = empty_masks(sample_ids, n_tokens, n_keep)
     if len(sample_ids) == 0:
         return masks
-    banks = sample_ids.div(n_candidates, rounding_mode="floor")
     rule = (n_candidates, tuple(windows), tuple(weights), random_ties)
+    blocks = padded(-(-n_tokens // 4), 32, 256)
     with on_device_of(sample_ids):
-        words = banks.new_empty((len(banks), n_tokens))
-        blocks = padded(-(-n_tokens // 4), 32, 256)
-        order_words[(len(banks), -(-n_tokens // (4 * blocks)))](
-            banks, seed_tensor, seed, words, n_tokens, blocks, num_warps=4
-        )
-        order = words.sort(dim=1, stable=True).indices
-        visible = run_banks(order, banks, seed_tensor, seed, tuple(grid), n_keep, *rule)
-        k = sample_ids.remainder(n_candidates)
-        rows = torch.arange(len(k), device=k.device)
-        fill_masks(masks, visible[rows, k].int(), n_keep, frames=1)
+        for part in parts(len(sample_ids), n_tokens, n_candidates):
+            ids = sample_ids[part]
+            banks, k = ids.div(n_candidates, rounding_mode="floor"), ids.remainder(n_candidates)
+            words = ids.new_empty((len(ids), n_tokens))
+            order_words[(len(ids), -(-n_tokens // (4 * blocks)))](
+                banks, seed_tensor, seed, words, n_tokens, blocks, num_warps=4
+            )
+            order = words.sort(dim=1, stable=True).indices
+            visible = run_banks(order, banks, seed_tensor, seed, tuple(grid), n_keep, *rule)
+            own = visible[torch.arange(len(ids), device=ids.device), k].int()
+            fill_masks(Masks(*(m[part] for m in masks)), own, n_keep, frames=1)
     return masks
 
 
@@ -64,7 +68,25 @@ def rbn_bank_kernel(
     banks = torch.arange(len(order), device=order.device)
     rule = (n_candidates, tuple(windows), tuple(weights), random_ties)
     with on_device_of(order):
-        return run_banks(order.contiguous(), banks, seed_tensor, seed, tuple(grid), n_keep, *rule)
+        made = [
+            run_banks(
+                order[part].contiguous(),
+                banks[part],
+                seed_tensor,
+                seed,
+                tuple(grid),
+                n_keep,
+                *rule,
+            )
+            for part in parts(len(order), order.shape[1], n_candidates)
+        ]
+        return torch.cat(made)
+
+
+def parts(batch: int, n_tokens: int, n_candidates: int) -> Iterator[slice]:
+    """The batch in parts whose scores fit in MAX_SCRATCH_BYTES (one bank at least)."""
+    size = max(1, MAX_SCRATCH_BYTES // (4 * n_tokens * padded(n_candidates, 1)))
+    return (slice(start, min(start + size, batch)) for start in range(0, batch, size))
 
 
 def run_banks(
