@@ -1,0 +1,102 @@
+"""Masks made where the data is loaded: by dataset index and epoch, whatever the workers."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping, Sequence
+
+import torch
+from torch import Tensor
+from torch.utils.data import Dataset, default_collate
+
+from .arguments import is_int
+from .sampler import MaskSampler
+
+
+class WithSampleIds(Dataset):
+    """A map-style dataset whose examples also carry the id of their mask.
+
+    The id is ``epoch * len(dataset) + index``: every example gets another mask in every epoch, and
+    the same one for any number of workers or processes, any batch size and any order. The epoch is
+    in shared memory, so that ``set_epoch`` reaches persistent workers too.
+
+    Args:
+        dataset: map-style, of mappings (such as ``{"pixel_values": ...}``).
+        key: where the id, an int, goes.
+    """
+
+    def __init__(self, dataset: Dataset, key: str = "sample_id") -> None:
+        if not hasattr(dataset, "__getitem__") or not hasattr(dataset, "__len__"):
+            raise TypeError(
+                f"dataset must be map-style, with a length, got {type(dataset).__name__}"
+            )
+        self.dataset = dataset
+        self.key = key
+        self._epoch = torch.zeros((), dtype=torch.int64).share_memory_()
+
+    def set_epoch(self, epoch: int) -> None:
+        """Before each epoch; Hugging Face's Trainer and accelerate call it by themselves."""
+        if not is_int(epoch) or epoch < 0:
+            raise ValueError(f"epoch must be a non-negative int, got {epoch!r}")
+        self._epoch.fill_(epoch)
+
+    def __len__(self) -> int:
+        return len(self.dataset)
+
+    def __getitem__(self, index: int) -> dict:
+        if not is_int(index):
+            raise TypeError(f"index must be an int, got {index!r}")
+        n = len(self)
+        if not -n <= index < n:
+            raise IndexError(f"index must be in [{-n}, {n}), got {index}")
+        example = self.dataset[index]
+        if not isinstance(example, Mapping):
+            raise TypeError(f"examples must be mappings, got {type(example).__name__}")
+        if self.key in example:
+            raise ValueError(f"examples have a {self.key!r} already: give another key")
+        return {**example, self.key: int(self._epoch) * n + index % n}
+
+
+class MaskCollator:
+    """Collates examples of ``WithSampleIds`` and adds their masks.
+
+    >>> sampler = smnm.MaskSampler("green3d", (8, 14, 14), 0.9)
+    >>> loader = DataLoader(WithSampleIds(clips), 64, collate_fn=MaskCollator(sampler), ...)
+    >>> model(**batch)                       # pixel_values, bool_masked_pos
+
+    Args:
+        sampler: what makes the masks, on the CPU; its stream is not advanced.
+        view: the form of the masks, a field or property of ``Masks`` ("masked", "vitmae_noise",
+            "hiera_kept", "data2vec_masked", "visible", "ids_keep", ...), or a function of them.
+        key: where they go in the batch; the name of the model's argument.
+        collate: makes the batch, a dict, of the examples without their ids.
+        id_key: the key that ``WithSampleIds`` uses.
+    """
+
+    def __init__(
+        self,
+        sampler: MaskSampler,
+        *,
+        view: str | Callable[..., object] = "masked",
+        key: str = "bool_masked_pos",
+        collate: Callable[[Sequence[Mapping]], dict] = default_collate,
+        id_key: str = "sample_id",
+    ) -> None:
+        if not isinstance(sampler, MaskSampler):
+            raise TypeError(f"sampler must be a MaskSampler, got {type(sampler).__name__}")
+        self.sampler, self.view, self.key = sampler, view, key
+        self.collate, self.id_key = collate, id_key
+        self._viewed(torch.zeros(0, dtype=torch.int64))  # a wrong view fails here
+
+    def __call__(self, examples: Sequence[Mapping]) -> dict:
+        missing = [i for i, example in enumerate(examples) if self.id_key not in example]
+        if missing:
+            raise KeyError(
+                f"example {missing[0]} has no {self.id_key!r}: wrap the dataset in WithSampleIds"
+            )
+        ids = torch.tensor([example[self.id_key] for example in examples], dtype=torch.int64)
+        rest = [{k: v for k, v in example.items() if k != self.id_key} for example in examples]
+        return {**self.collate(rest), self.key: self._viewed(ids)}
+
+    def _viewed(self, sample_ids: Tensor) -> object:
+        masks = self.sampler.masks(sample_ids)
+        return self.view(masks) if callable(self.view) else getattr(masks, self.view)

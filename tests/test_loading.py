@@ -1,0 +1,100 @@
+"""Masks by dataset index and epoch: the same for any number of workers, new in every epoch."""
+
+import pytest
+import torch
+from testing import assert_same
+from torch.utils.data import DataLoader, Dataset
+
+import smnm_kernels as smnm
+from smnm_kernels.loading import MaskCollator, WithSampleIds
+
+
+class Clips(Dataset):
+    def __len__(self):
+        return 10
+
+    def __getitem__(self, index):
+        return {"pixel_values": torch.full((2,), float(index))}
+
+
+def sampler():
+    return smnm.MaskSampler("green3d", (2, 4, 4), 0.75, seed=5)
+
+
+def loaded(dataset, workers, context=None, batch_size=3, shuffle=False):
+    loader = DataLoader(
+        dataset,
+        batch_size,
+        shuffle=shuffle,
+        num_workers=workers,
+        collate_fn=MaskCollator(sampler()),
+        multiprocessing_context=context if workers else None,
+        persistent_workers=workers > 0,
+    )
+    epochs = []
+    for epoch in range(2):
+        dataset.set_epoch(epoch)
+        batches = list(loader)
+        epochs.append({k: torch.cat([batch[k] for batch in batches]) for k in batches[0]})
+    return epochs
+
+
+@pytest.mark.filterwarnings("ignore:This DataLoader will create:UserWarning")
+@pytest.mark.parametrize(
+    ("workers", "context"), [(0, None), (1, "fork"), (4, "fork"), (2, "spawn")]
+)
+def test_workers_do_not_change_the_masks(workers, context):
+    epochs = loaded(WithSampleIds(Clips()), workers, context)
+    for epoch, batch in enumerate(epochs):
+        assert set(batch) == {"pixel_values", "bool_masked_pos"}
+        ids = epoch * 10 + torch.arange(10)
+        assert_same(batch["bool_masked_pos"], sampler().masks(ids).masked)
+        assert batch["pixel_values"][:, 0].tolist() == list(range(10))
+
+
+def test_order_and_batch_size_do_not_either():
+    torch.manual_seed(0)
+    shuffled = loaded(WithSampleIds(Clips()), 0, shuffle=True, batch_size=4)
+    for epoch, batch in enumerate(shuffled):
+        index = batch["pixel_values"][:, 0].long()
+        assert index.tolist() != list(range(10))
+        assert_same(batch["bool_masked_pos"], sampler().masks(epoch * 10 + index).masked)
+
+
+def test_no_mask_comes_twice():
+    both = torch.cat([batch["bool_masked_pos"] for batch in loaded(WithSampleIds(Clips()), 0)])
+    assert len(both.unique(dim=0)) == 20
+
+
+def test_views():
+    example = [{"x": torch.zeros(1), "sample_id": 7}]
+    for view in ("visible", "vitmae_noise", "ids_keep", lambda masks: masks.mae):
+        collator = MaskCollator(sampler(), view=view, key="m")
+        masks = sampler().masks(torch.tensor([7]))
+        expected = view(masks) if callable(view) else getattr(masks, view)
+        assert_same(collator(example)["m"], expected)
+
+
+def test_indices_count_from_the_end():
+    assert WithSampleIds(Clips())[-1]["sample_id"] == 9
+    assert [e["sample_id"] for e in WithSampleIds(Clips())] == list(range(10))
+
+
+def test_errors_name_what_came():
+    dataset = WithSampleIds(Clips())
+    with pytest.raises(TypeError, match=r"dataset must be map-style.*generator"):
+        WithSampleIds(x for x in "ab")
+    with pytest.raises(ValueError, match="epoch must be a non-negative int, got -1"):
+        dataset.set_epoch(-1)
+    with pytest.raises(IndexError, match=r"index must be in \[-10, 10\), got 10"):
+        dataset[10]
+    with pytest.raises(TypeError, match="examples must be mappings, got int"):
+        WithSampleIds([1, 2])[0]
+    with pytest.raises(ValueError, match="'sample_id' already"):
+        WithSampleIds(dataset)[0]
+    with pytest.raises(TypeError, match="sampler must be a MaskSampler, got str"):
+        MaskCollator("green3d")
+    with pytest.raises(AttributeError, match="nonsense"):
+        MaskCollator(sampler(), view="nonsense")
+    with pytest.raises(KeyError, match="wrap the dataset in WithSampleIds"):
+        MaskCollator(sampler())([{"x": torch.zeros(1)}])
