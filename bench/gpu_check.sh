@@ -10,15 +10,30 @@ set -uo pipefail
 gpu=$(nvidia-smi -i 0 --query-gpu=name --format=csv,noheader 2>/dev/null) || gpu=
 if [ $# -gt 0 ]; then result=$(realpath -m "$1"); else result=; fi
 cd "$(dirname "$0")/.." || exit
+python=${PYTHON:-python3}
 name=$(tr '[:upper:] -' '[:lower:]__' <<<"${gpu:-none}")
 result=${result:-$PWD/bench/results/gpu_$name.json}
 mkdir -p "$(dirname "$result")"
 # The package of this folder is built and tested, also where another is installed or none.
 export PYTHONPATH=$PWD${PYTHONPATH:+:$PYTHONPATH} PATH=$PATH:${CUDA_HOME:-/usr/local/cuda}/bin
+if ! "$python" -c 'import torch' 2>/dev/null; then
+  echo "$python has no torch: activate its environment, or set PYTHON" >&2
+  exit 2
+fi
+echo "GPU: ${gpu:-none found, so what needs one is skipped or fails}"
 logs=$(mktemp -d "${result%.json}.logs.XXXXXX")
-python=${PYTHON:-python3}
 # Up to twelve processes share the cores.
 export OMP_NUM_THREADS=1 PYTHONUNBUFFERED=1
+
+# Stopped, it stops what it started: each timeout passes the signal on to its command.
+stop() {
+  trap - INT TERM
+  cat "$logs"/*.pid 2>/dev/null | xargs -r kill
+  exit 130
+}
+trap stop INT TERM
+# With job control, what runs in the background hears an interrupt.
+set -m
 
 merge() { "$python" bench/gpu_result.py merge "$logs" "$result"; }
 
@@ -26,8 +41,11 @@ merge() { "$python" bench/gpu_result.py merge "$logs" "$result"; }
 step() {
   local name=$1 limit=$2 start=$SECONDS code=0
   shift 2
-  # Interrupted in the foreground, pytest still writes its report; -k ends what does not listen.
-  timeout -s INT -k 10 "$limit" "$@" >"$logs/$name.log" 2>&1 || code=$?
+  # Interrupted, pytest still writes its report; -k ends what does not listen.
+  timeout -s INT -k 10 "$limit" "$@" >"$logs/$name.log" 2>&1 &
+  echo $! >"$logs/$name.pid"
+  wait $! || code=$?
+  rm "$logs/$name.pid"
   echo "$((SECONDS - start)) $code" >"$logs/$name.step"
   echo "$name: exit $code after $((SECONDS - start)) s"
 }
