@@ -7,21 +7,27 @@ from collections.abc import Callable, Sequence
 import torch
 from torch import Tensor, nn
 
-from .arguments import check_sample_ids, is_int, parse_grid, parse_seed
+from .arguments import check_sample_ids, is_int, parse_seed
+from .calls import noise_masks_call, rbn_masks_call
 from .functional import noise_masks, rbn_masks
 from .masks import Masks
 
-#: Each kind as the function that draws it and what it fixes of its parameters. A two-dimensional
-#: kind draws one (1, H, W) mask and repeats it over T.
-KINDS: dict[str, tuple[Callable[..., Masks], dict[str, object]]] = {
-    "random": (noise_masks, {"color": "white"}),
-    "tube": (noise_masks, {"color": "white", "tube": True}),
-    "rbn": (rbn_masks, {}),
+#: Each kind as the op that draws it and what it fixes of its parameters. A two-dimensional kind
+#: draws one (1, H, W) mask and repeats it over T.
+KINDS: dict[str, tuple[str, dict[str, object]]] = {
+    "random": ("noise_masks", {"color": "white"}),
+    "tube": ("noise_masks", {"color": "white", "tube": True}),
+    "rbn": ("rbn_masks", {}),
     **{
-        f"{color}{dims}": (noise_masks, {"color": color, "tube": dims == "2d"})
+        f"{color}{dims}": ("noise_masks", {"color": color, "tube": dims == "2d"})
         for color in ("red", "blue", "green")
         for dims in ("2d", "3d")
     },
+}
+#: The public function of an op, for its defaults, and what makes the op's arguments of them.
+_FUNCTIONS: dict[str, tuple[Callable, Callable]] = {
+    "noise_masks": (noise_masks, noise_masks_call),
+    "rbn_masks": (rbn_masks, rbn_masks_call),
 }
 
 
@@ -62,26 +68,28 @@ class MaskSampler(nn.Module):
         super().__init__()
         if not isinstance(kind, str) or kind not in KINDS:
             raise ValueError(f"kind must be one of {', '.join(KINDS)}, got {kind!r}")
-        draw, fixed = KINDS[kind]
-        allowed = {name for name in draw.__kwdefaults__ if name not in ("n_keep", "seed", *fixed)}
+        self._op, fixed = KINDS[kind]
+        function, to_call = _FUNCTIONS[self._op]
+        defaults = function.__kwdefaults__
+        allowed = {name for name in defaults if name not in ("n_keep", "seed", *fixed)}
         if unknown := sorted(parameters.keys() - allowed):
             raise TypeError(
                 f"{kind} masks have no parameter {', '.join(unknown)}; allowed: "
                 f"{', '.join(sorted(allowed))}"
             )
         self.kind = kind
-        self.grid = parse_grid(grid)
         self.options = parameters
         seed_tensor, seed_value = parse_seed(seed, getattr(seed, "device", torch.device("cpu")))
         if seed_tensor is not None:
             seed_value = int(seed_tensor)
         self.register_buffer("seed", torch.tensor(seed_value, dtype=torch.int64))
         self.register_buffer("next_id", torch.zeros((), dtype=torch.int64))
-        # An empty batch runs every check, so wrong arguments fail here and not in the first step.
+        # Checked once, here: a step then calls the op with what torch.compile sees as constants.
+        chosen = {**defaults, **fixed, **parameters, "n_keep": n_keep, "seed": 0}
         nothing = torch.empty(0, dtype=torch.int64)
-        self.n_keep = draw(
-            nothing, self.grid, mask_ratio=mask_ratio, n_keep=n_keep, **fixed, **parameters
-        ).n_keep
+        _, _, _, *self._arguments = to_call(nothing, grid, mask_ratio=mask_ratio, **chosen)
+        self.grid = self._arguments[0]
+        self.n_keep = self.masks(nothing).n_keep
 
     def forward(self, batch_size: int) -> Masks:
         """The next ``batch_size`` masks of this rank; advances the stream of all ranks."""
@@ -98,16 +106,11 @@ class MaskSampler(nn.Module):
         """The masks with these ids (int64 [B]), without advancing: for evaluation, or where a
         dataset's index names the mask."""
         check_sample_ids(sample_ids)
-        draw, fixed = KINDS[self.kind]
-        seed = self.seed if self.seed.device == sample_ids.device else int(self.seed)
-        return draw(
-            sample_ids,
-            self.grid,
-            n_keep=self.n_keep,
-            seed=seed,
-            **fixed,
-            **self.options,
-        )
+        beside = self.seed.device == sample_ids.device
+        seed = (self.seed, 0) if beside else (None, int(self.seed))
+        op = getattr(torch.ops.smnm, self._op)
+        masks = Masks(*op(sample_ids, *seed, *self._arguments))
+        return masks.freq_major(self.grid) if self.options.get("freq_major") else masks
 
     def reset(self, next_id: int = 0) -> None:
         """Go back (or forward) to a place in the stream."""

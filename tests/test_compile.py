@@ -33,3 +33,15 @@ def test_a_compiled_sampler_goes_through_the_stream():
     compiled = torch.compile(other, fullgraph=True, backend="aot_eager")
     for _ in range(4):
         assert_same(compiled(3), eager(3))
+
+
+@pytest.mark.parametrize(("kind", "grid"), [("rbn", (1, 8, 4)), ("tube", (2, 4, 4))])
+@pytest.mark.parametrize("dynamic", [None, True])
+def test_a_sampler_compiles_once(kind, grid, dynamic):
+    torch._dynamo.reset()
+    counter = CompileCounterWithBackend("aot_eager")
+    eager, other = (smnm.MaskSampler(kind, grid, 0.75) for _ in range(2))
+    compiled = torch.compile(other, fullgraph=True, backend=counter, dynamic=dynamic)
+    for batch in [3, 5, 2, 9] * 5 if dynamic else [3] * 20:
+        assert_same(compiled(batch), eager(batch))
+    assert counter.frame_count == 1
