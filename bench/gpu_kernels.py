@@ -94,7 +94,8 @@ LAUNCH, WORDS, BYTES = "an empty kernel", "torch.rand of as many words", "writin
 
 
 def limits(work: Work, batch: int) -> dict[str, Callable]:
-    """No kernel of this work takes less than the longest of these, or than ``BYTES``."""
+    """What the kernels are held against, besides ``BYTES``. The words are also stored here, which a
+    kernel that uses them at once is spared."""
     empty = empty_kernel()
     words = torch.empty(work.words_drawn(batch), device="cuda")
     return {LAUNCH: lambda: empty[(batch,)](num_warps=8), WORDS: words.uniform_}

@@ -27,7 +27,8 @@ library.define(f"rbn_masks(Tensor sample_ids, {_RBN}) -> {_MASKS}")
 library.define(f"rbn_bank(Tensor order, {_RBN}) -> Tensor")
 
 
-def _empty_masks(like: Tensor, n_tokens: int, n_keep: int) -> MaskTensors:
+def empty_masks(like: Tensor, n_tokens: int, n_keep: int) -> MaskTensors:
+    """(visible, ids_keep, ids_restore) for the rows of ``like``, not filled."""
     batch = like.shape[0]
     return (
         like.new_empty((batch, n_tokens), dtype=torch.bool),
@@ -43,17 +44,17 @@ def fake_noise(sample_ids: Tensor, seed_tensor, seed, grid, *field) -> Tensor:  
 
 @torch.library.register_fake("smnm::noise_masks", lib=library)
 def _(sample_ids, seed_tensor, seed, grid, color, sigma, n_keep, tube) -> MaskTensors:  # noqa: ANN001
-    return _empty_masks(sample_ids, math.prod(grid), n_keep)
+    return empty_masks(sample_ids, math.prod(grid), n_keep)
 
 
 @torch.library.register_fake("smnm::threshold", lib=library)
 def _(noise: Tensor, n_keep: int) -> MaskTensors:
-    return _empty_masks(noise, noise.shape[1], n_keep)
+    return empty_masks(noise, noise.shape[1], n_keep)
 
 
 @torch.library.register_fake("smnm::rbn_masks", lib=library)
 def _(sample_ids: Tensor, seed_tensor, seed, grid, n_keep: int, *rule) -> MaskTensors:  # noqa: ANN001, ANN002
-    return _empty_masks(sample_ids, math.prod(grid), n_keep)
+    return empty_masks(sample_ids, math.prod(grid), n_keep)
 
 
 @torch.library.register_fake("smnm::rbn_bank", lib=library)
@@ -63,4 +64,4 @@ def _(order: Tensor, seed_tensor, seed, grid, n_keep, n_candidates: int, *rule) 
 
 def fake_masks_from_table(sample_ids: Tensor, seed_tensor, seed, grid, *rest) -> MaskTensors:  # noqa: ANN001, ANN002
     *_table, n_keep, frames = rest
-    return _empty_masks(sample_ids, math.prod(grid) * frames, n_keep)
+    return empty_masks(sample_ids, math.prod(grid) * frames, n_keep)

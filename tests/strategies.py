@@ -1,4 +1,4 @@
-"""What hypothesis draws arguments from: everything DESIGN allows, the corners often."""
+"""What hypothesis draws arguments from: everything the functions allow, the corners often."""
 
 import math
 from decimal import Decimal

@@ -18,10 +18,11 @@ from ..arguments import Grid
 from ..colors import Color
 from ..masks import Masks
 from ..noise_table import NoiseTable, noise_quantiles, noise_table
+from ..ops import empty_masks
 from ..reference import WHITE_SCALE
 from .on_chip import noise_masks_on_chip, noise_on_chip
 from .passes import last_pass, pass_along_h, pass_along_w, white_pass
-from .threshold_op import empty_masks, fill_masks, on_device_of
+from .threshold_op import fill_masks, on_device_of
 from .tiles import on_chip, padded
 
 #: Scratch memory of grids that do not fit on the chip: as many samples at once as this holds.
@@ -123,7 +124,8 @@ def noise_masks_kernel(
     tube: bool,
 ) -> Masks:
     """Threshold of the noise; with ``tube`` of one (1, H, W) noise, repeated over T."""
-    masks, sample_ids = empty_masks(sample_ids, math.prod(grid), n_keep), sample_ids.contiguous()
+    masks = Masks(*empty_masks(sample_ids, math.prod(grid), n_keep))
+    sample_ids = sample_ids.contiguous()
     if len(sample_ids) == 0:
         return masks
     frames, drawn_grid = (grid[0], (1, *grid[1:])) if tube else (1, tuple(grid))

@@ -10,8 +10,9 @@ from torch import Tensor
 
 from ..arguments import Grid
 from ..masks import Masks
+from ..ops import empty_masks
 from .rbn import order_words, rbn_in_order
-from .threshold_op import empty_masks, fill_masks, on_device_of
+from .threshold_op import fill_masks, on_device_of
 from .tiles import padded
 
 #: Scratch memory: as many banks at once as this holds.
@@ -31,7 +32,7 @@ def rbn_masks_kernel(
 ) -> Masks:
     """Sample s is mask s mod K of bank s div K."""
     n_tokens = grid[1] * grid[2]
-    masks = empty_masks(sample_ids, n_tokens, n_keep)
+    masks = Masks(*empty_masks(sample_ids, n_tokens, n_keep))
     if len(sample_ids) == 0:
         return masks
     rule = (n_candidates, tuple(windows), tuple(weights), random_ties)

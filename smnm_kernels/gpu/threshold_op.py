@@ -8,6 +8,7 @@ import torch
 from torch import Tensor
 
 from ..masks import Masks
+from ..ops import empty_masks
 from ..reference import MAX_FIELD
 from .select import threshold_rows
 from .tiles import padded
@@ -18,7 +19,7 @@ MAX_CHUNK_BYTES = 2**14
 
 def threshold_kernel(noise: Tensor, n_keep: int) -> Masks:
     """``noise`` float32 or float64 [B, N]: the n_keep largest of each row, ties to the lower."""
-    masks = empty_masks(noise, noise.shape[1], n_keep)
+    masks = Masks(*empty_masks(noise, noise.shape[1], n_keep))
     if len(noise):
         with on_device_of(noise):
             fill_masks(masks, noise.contiguous(), n_keep, frames=1)
@@ -45,15 +46,6 @@ def fill_masks(masks: Masks, values: Tensor, n_keep: int, frames: int) -> None:
         chunk,
         n_tokens <= chunk,
         num_warps=8 if chunk > 2**10 else 4,
-    )
-
-
-def empty_masks(like: Tensor, n_tokens: int, n_keep: int) -> Masks:
-    batch = len(like)
-    return Masks(
-        like.new_empty((batch, n_tokens), dtype=torch.bool),
-        like.new_empty((batch, n_keep), dtype=torch.int64),
-        like.new_empty((batch, n_tokens), dtype=torch.int64),
     )
 
 
