@@ -11,6 +11,7 @@ from functools import lru_cache
 
 import torch
 from torch import Tensor
+from torch.fx.experimental.symbolic_shapes import guard_scalar
 
 Grid = tuple[int, int, int]
 
@@ -55,7 +56,7 @@ def parse_n_keep(
                 f"n_keep must be a multiple of the {frames} frames of the tube, got {n_keep}"
             )
         return int(n_keep)
-    kept_share, out_of = visible_share(mask_ratio)
+    kept_share, out_of = visible_share(as_constant(mask_ratio))
     kept = frames * (n_tokens // frames * kept_share // out_of)
     if kept == 0:
         raise ValueError(
@@ -135,4 +136,19 @@ def is_sequence(value: object) -> bool:
 
 
 def is_int(value: object) -> bool:
-    return isinstance(value, numbers.Integral) and not isinstance(value, bool)
+    """Also for the symbolic ints of torch.export."""
+    return isinstance(value, (numbers.Integral, torch.SymInt)) and not isinstance(value, bool)
+
+
+def as_constant(value: object) -> object:
+    """``value``, a constant to torch.compile from here on.
+
+    Under ``dynamic=True`` it makes symbols of all numbers that come from outside the compiled
+    function, defaults included. What names a kind of mask has one graph for each value.
+    """
+    if torch.compiler.is_compiling():
+        if type(value) in (tuple, list):
+            return tuple(as_constant(item) for item in value)
+        if isinstance(value, (int, float)):
+            return guard_scalar(value)
+    return value

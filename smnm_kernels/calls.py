@@ -14,6 +14,7 @@ from torch import Tensor
 
 from .arguments import (
     Grid,
+    as_constant,
     check_noise,
     check_sample_ids,
     parse_flag,
@@ -44,9 +45,9 @@ def noise_call(
     return (
         sample_ids,
         *parse_seed(seed, sample_ids.device),
-        parse_grid(grid),
+        parse_grid(as_constant(grid)),
         color,
-        parse_sigma(color, sigma),
+        parse_sigma(color, as_constant(sigma)),
     )
 
 
@@ -94,8 +95,8 @@ def rbn_masks_call(
     """(sample_ids, seed_tensor, seed, grid, n_keep, n_candidates, windows, weights, ties)."""
     check_sample_ids(sample_ids)
     parse_flag("freq_major", freq_major)
-    sides = parse_grid(grid)
-    rule = parse_rbn_rule(sides, windows, weights, tie_break)
+    sides = parse_grid(as_constant(grid))
+    rule = parse_rbn_rule(sides, as_constant(windows), as_constant(weights), tie_break)
     n_keep = parse_n_keep(math.prod(sides), mask_ratio, n_keep)
     if n_candidates is None:
         n_candidates = default_n_candidates(math.prod(sides), n_keep)
@@ -113,8 +114,8 @@ def rbn_bank_call(
     seed: int | Tensor,
 ) -> RbnCall:
     """As ``rbn_masks_call``, with int64 orders [G, N] first."""
-    sides = parse_grid(grid)
-    rule = parse_rbn_rule(sides, windows, weights, tie_break)
+    sides = parse_grid(as_constant(grid))
+    rule = parse_rbn_rule(sides, as_constant(windows), as_constant(weights), tie_break)
     n_keep = parse_n_keep(math.prod(sides), None, n_keep)
     check_order(order, math.prod(sides))
     return _rbn_call(order.long(), sides, n_keep, n_candidates, rule, seed)

@@ -9,6 +9,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 
 import numpy as np
+import torch
 
 Color = str
 COLORS = ("white", "red", "blue", "green")
@@ -44,6 +45,7 @@ def parse_color(color: str) -> str:
     return color
 
 
+@torch.compiler.assume_constant_result
 def parse_sigma(color: Color, sigma: Sigma) -> list[float]:
     """Sigma in its canonical form: [] for white, [low, high] for red and blue,
     [low1, high1, low2, high2] for green. A fixed value has low = high. Units: patches."""

@@ -6,6 +6,7 @@ from typing import NamedTuple
 
 import torch
 from torch import Tensor
+from torch.utils import _pytree
 
 
 class Masks(NamedTuple):
@@ -92,3 +93,7 @@ class Masks(NamedTuple):
         """
         visible = self.visible.unflatten(1, tuple(grid)).transpose(2, 3).flatten(1)
         return Masks.from_visible(visible, self.n_keep)
+
+
+# So that torch.export can save a model that returns masks: it asks for this of every namedtuple.
+_pytree._register_namedtuple(Masks, serialized_type_name="smnm_kernels.Masks")

@@ -97,6 +97,8 @@ def check_order(order: Tensor, n_tokens: int) -> None:
         raise ValueError(f"{complaint}, got shape {list(order.shape)}")
     in_order = torch.arange(n_tokens, device=order.device)
     wrong = (order.long().sort(dim=1).values != in_order).any(dim=1)
-    if wrong.any():
+    if torch.compiler.is_compiling():
+        torch._assert_async(~wrong.any(), f"{complaint}, but a row is not a permutation")
+    elif wrong.any():
         row = int(wrong.nonzero()[0])
         raise ValueError(f"{complaint}, but row {row} is not a permutation")

@@ -11,7 +11,7 @@ from smnm_kernels import MaskSampler
 from smnm_kernels.arguments import Grid
 from smnm_kernels.colors import PRESETS, Sigma, parse_sigma
 from smnm_kernels.errors import UsageError
-from smnm_kernels.sampler import KINDS
+from smnm_kernels.recipe import KINDS
 
 #: Kinds for spectrograms: they need T = 1, so next to video kinds they get a grid of their own.
 AUDIO_KINDS = ("rbn",)

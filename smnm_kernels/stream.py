@@ -1,0 +1,136 @@
+"""What all samplers share: the endless stream of sample ids, and who draws which of them."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from contextlib import AbstractContextManager, contextmanager
+
+import torch
+from torch import Tensor, nn
+from torch.utils.data import get_worker_info
+
+from .arguments import is_int, is_sequence, parse_seed
+
+
+class MaskStream(nn.Module):
+    """Calls take the next sample ids; a subclass's ``masks`` makes masks of ids.
+
+    Sample number i of the stream has sample id i, whatever the batch sizes. In an initialized
+    ``torch.distributed`` group, each call takes one batch per rank, in rank order, so the ranks
+    together draw what one process with the whole batch would.
+
+    The state is two int64 buffers, ``seed`` and ``next_id`` (samples drawn so far by all ranks):
+    ``.to()``, ``state_dict()`` and CUDA graphs work as for any module, and a stream resumed from a
+    state dict goes on where it stopped, on any number of ranks.
+    """
+
+    seed: Tensor
+    next_id: Tensor
+
+    def __init__(self, seed: int | Tensor) -> None:
+        super().__init__()
+        seed_tensor, value = parse_seed(seed, getattr(seed, "device", torch.device("cpu")))
+        value = value if seed_tensor is None else int(seed_tensor)
+        self.register_buffer("seed", torch.tensor(value, dtype=torch.int64))
+        self.register_buffer("next_id", torch.zeros((), dtype=torch.int64))
+        # First ids of the calls in a checkpointed region: being noted, or being drawn again.
+        self._noted: list[Tensor] | None = None
+        self._again: Iterator[Tensor] | None = None
+
+    def masks(self, sample_ids: Tensor) -> tuple:
+        """The masks with these ids (int64 [B]), without advancing: for evaluation, or where a
+        dataset's index names the mask."""
+        raise NotImplementedError
+
+    def forward(self, batch_size: int | Sequence[int]) -> tuple:
+        """The next masks of this rank; advances the stream of all ranks.
+
+        Args:
+            batch_size: of every rank alike; or, where the last batches are uneven, the batch size
+                of each rank in rank order.
+
+        Raises:
+            RuntimeError: in a data loader worker, where every worker would draw the same masks;
+                and in a backward pass, where a checkpointed region would go on with other masks
+                than the forward pass had (see ``checkpoint_contexts``).
+        """
+        n, before, by_all = _shares(batch_size, *_rank_and_world_size())
+        if not torch.compiler.is_compiling():
+            self._refuse_to_repeat()
+        if self._again is not None:
+            first = next(self._again)
+        else:
+            first = self.next_id.clone()
+            self.next_id.add_(by_all)
+        if self._noted is not None:
+            self._noted.append(first)
+        return self.masks(first + before + torch.arange(n, device=first.device))
+
+    def reset(self, next_id: int = 0) -> None:
+        """Go back (or forward) to a place in the stream."""
+        if not is_int(next_id) or not -(2**63) <= next_id < 2**63:
+            raise ValueError(f"next_id must be an int of 64 bits, got {next_id!r}")
+        self.next_id.fill_(next_id)
+
+    def checkpoint_contexts(self) -> tuple[AbstractContextManager, AbstractContextManager]:
+        """Lets a region of activation checkpointing call the sampler: when the backward pass
+        computes the region again, it draws the masks of the forward pass again.
+
+        >>> checkpoint(block, x, use_reentrant=False, context_fn=sampler.checkpoint_contexts)
+
+        Not needed where the masks are drawn outside the region, which also torch.compile can do.
+        """
+        drawn: list[Tensor] = []
+        return self._note(drawn), self._draw_again(drawn)
+
+    @contextmanager
+    def _note(self, drawn: list[Tensor]) -> Iterator[None]:
+        was, self._noted = self._noted, drawn
+        try:
+            yield
+        finally:
+            self._noted = was
+
+    @contextmanager
+    def _draw_again(self, drawn: list[Tensor]) -> Iterator[None]:
+        was, self._again = self._again, iter(drawn)
+        try:
+            yield
+        finally:
+            self._again = was
+
+    def _refuse_to_repeat(self) -> None:
+        if get_worker_info() is not None:
+            raise RuntimeError(
+                "a sampler's stream cannot be drawn in a data loader worker: every worker has a "
+                "copy and would draw the same masks. Use smnm_kernels.loading, or "
+                "sampler.masks(sample_ids) with ids of your own"
+            )
+        # The graph task is that of a running backward pass, -1 outside one.
+        if self._again is None and torch._C._current_graph_task_id() != -1:
+            raise RuntimeError(
+                "a sampler was called in a backward pass: activation checkpointing computes its "
+                "region again, and would go on with other masks than the forward pass had. Draw "
+                "the masks before the region and pass them in, or give checkpoint(..., "
+                "use_reentrant=False, context_fn=sampler.checkpoint_contexts)"
+            )
+
+
+def _shares(batch_size: int | Sequence[int], rank: int, world_size: int) -> tuple[int, int, int]:
+    """(samples of this rank, of the ranks before it, of all ranks)."""
+    if is_sequence(batch_size):
+        if len(batch_size) != world_size or not all(is_int(n) and n >= 0 for n in batch_size):
+            raise ValueError(
+                f"batch_size as a sequence must have a non-negative int for each of the "
+                f"{world_size} ranks, got {batch_size!r}"
+            )
+        return batch_size[rank], sum(batch_size[:rank]), sum(batch_size)
+    if not is_int(batch_size) or batch_size < 0:
+        raise ValueError(f"batch_size must be a non-negative int, got {batch_size!r}")
+    return batch_size, rank * batch_size, world_size * batch_size
+
+
+def _rank_and_world_size() -> tuple[int, int]:
+    if torch.distributed.is_available() and torch.distributed.is_initialized():
+        return torch.distributed.get_rank(), torch.distributed.get_world_size()
+    return 0, 1
