@@ -11,17 +11,22 @@ except ModuleNotFoundError:
 if tuple(int(part) for part in torch.__version__.split(".")[:2]) < (2, 10):
     raise ImportError(f"smnm_kernels needs torch >= 2.10, and {torch.__version__} is installed")
 
-from . import reference
+from . import reference, schedules
+from .audio_video import AudioVideoMasks, AudioVideoSampler
 from .dispatch import backends, build_info
 from .functional import noise, noise_masks, rbn_bank, rbn_masks, threshold
 from .masks import Masks
 from .noise_bank import NoiseBank
 from .sampler import MaskSampler
+from .scheduled_sampler import ScheduledSampler
 
 __all__ = [
+    "AudioVideoMasks",
+    "AudioVideoSampler",
     "MaskSampler",
     "Masks",
     "NoiseBank",
+    "ScheduledSampler",
     "backends",
     "build_info",
     "noise",
@@ -29,5 +34,6 @@ __all__ = [
     "rbn_bank",
     "rbn_masks",
     "reference",
+    "schedules",
     "threshold",
 ]

@@ -3,13 +3,22 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
+from typing import NamedTuple
 
 import torch
 from torch import Tensor
 from torch.utils.data import Dataset, default_collate
 
 from .arguments import is_int
-from .sampler import MaskSampler
+from .scheduled_sampler import ScheduledSampler
+from .stream import MaskStream
+
+
+class Numbered(NamedTuple):
+    """An example that is no mapping, and the id of its mask."""
+
+    example: object
+    sample_id: int
 
 
 class WithSampleIds(Dataset):
@@ -20,8 +29,9 @@ class WithSampleIds(Dataset):
     in shared memory, so that ``set_epoch`` reaches persistent workers too.
 
     Args:
-        dataset: map-style, of mappings (such as ``{"pixel_values": ...}``).
-        key: where the id, an int, goes.
+        dataset: map-style. An example that is a mapping gets the id, an int, as another item; of
+            any other, a tuple or tensor, it makes a pair ``Numbered(example, sample_id)``.
+        key: where a mapping's id goes.
     """
 
     def __init__(self, dataset: Dataset, key: str = "sample_id") -> None:
@@ -42,18 +52,19 @@ class WithSampleIds(Dataset):
     def __len__(self) -> int:
         return len(self.dataset)
 
-    def __getitem__(self, index: int) -> dict:
+    def __getitem__(self, index: int) -> dict | Numbered:
         if not is_int(index):
             raise TypeError(f"index must be an int, got {index!r}")
         n = len(self)
         if not -n <= index < n:
             raise IndexError(f"index must be in [{-n}, {n}), got {index}")
         example = self.dataset[index]
-        if not isinstance(example, Mapping):
-            raise TypeError(f"examples must be mappings, got {type(example).__name__}")
-        if self.key in example:
+        sample_id = int(self._epoch) * n + int(index) % n
+        if isinstance(example, Numbered) or (isinstance(example, Mapping) and self.key in example):
             raise ValueError(f"examples have a {self.key!r} already: give another key")
-        return {**example, self.key: int(self._epoch) * n + index % n}
+        if isinstance(example, Mapping):
+            return {**example, self.key: sample_id}
+        return Numbered(example, sample_id)
 
 
 class MaskCollator:
@@ -63,40 +74,59 @@ class MaskCollator:
     >>> loader = DataLoader(WithSampleIds(clips), 64, collate_fn=MaskCollator(sampler), ...)
     >>> model(**batch)                       # pixel_values, bool_masked_pos
 
+    Where examples are no mappings, a batch is the pair (collated examples, masks).
+
     Args:
         sampler: what makes the masks, on the CPU; its stream is not advanced.
         view: the form of the masks, a field or property of ``Masks`` ("masked", "vitmae_noise",
             "hiera_kept", "data2vec_masked", "visible", "ids_keep", ...), or a function of them.
         key: where they go in the batch; the name of the model's argument.
-        collate: makes the batch, a dict, of the examples without their ids.
+        collate: makes the batch of the examples without their ids.
         id_key: the key that ``WithSampleIds`` uses.
     """
 
     def __init__(
         self,
-        sampler: MaskSampler,
+        sampler: MaskStream,
         *,
         view: str | Callable[..., object] = "masked",
         key: str = "bool_masked_pos",
-        collate: Callable[[Sequence[Mapping]], dict] = default_collate,
+        collate: Callable[[Sequence], object] = default_collate,
         id_key: str = "sample_id",
     ) -> None:
-        if not isinstance(sampler, MaskSampler):
+        if not isinstance(sampler, MaskStream):
             raise TypeError(f"sampler must be a MaskSampler, got {type(sampler).__name__}")
+        if isinstance(sampler, ScheduledSampler) and sampler.every == "step":
+            raise ValueError(
+                "sampler must not change by step: loaders make batches ahead of the step that uses "
+                'them. Schedule it with every="epoch"'
+            )
         self.sampler, self.view, self.key = sampler, view, key
         self.collate, self.id_key = collate, id_key
-        self._viewed(torch.zeros(0, dtype=torch.int64))  # a wrong view fails here
+        self.viewed(torch.zeros(0, dtype=torch.int64))  # a wrong view fails here
 
-    def __call__(self, examples: Sequence[Mapping]) -> dict:
-        missing = [i for i, example in enumerate(examples) if self.id_key not in example]
-        if missing:
-            raise KeyError(
-                f"example {missing[0]} has no {self.id_key!r}: wrap the dataset in WithSampleIds"
-            )
-        ids = torch.tensor([example[self.id_key] for example in examples], dtype=torch.int64)
-        rest = [{k: v for k, v in example.items() if k != self.id_key} for example in examples]
-        return {**self.collate(rest), self.key: self._viewed(ids)}
+    def __call__(self, examples: Sequence) -> object:
+        sample_ids, rest = self.parted(examples)
+        batch, masks = self.collate(rest), self.viewed(sample_ids)
+        return {**batch, self.key: masks} if isinstance(batch, Mapping) else (batch, masks)
 
-    def _viewed(self, sample_ids: Tensor) -> object:
+    def parted(self, examples: Sequence) -> tuple[Tensor, list]:
+        """(sample ids int64 [B], the examples without them)."""
+        ids, rest = [], []
+        for i, example in enumerate(examples):
+            if isinstance(example, Numbered):
+                ids.append(example.sample_id)
+                rest.append(example.example)
+            elif isinstance(example, Mapping) and self.id_key in example:
+                ids.append(example[self.id_key])
+                rest.append({k: v for k, v in example.items() if k != self.id_key})
+            else:
+                raise KeyError(
+                    f"example {i} has no {self.id_key!r}: wrap the dataset in WithSampleIds"
+                )
+        return torch.tensor(ids, dtype=torch.int64), rest
+
+    def viewed(self, sample_ids: Tensor) -> object:
+        """The masks of these ids in the form that was asked for."""
         masks = self.sampler.masks(sample_ids)
         return self.view(masks) if callable(self.view) else getattr(masks, self.view)

@@ -74,11 +74,31 @@ class Masks(NamedTuple):
         return self.masked.to(torch.uint8)
 
     @classmethod
-    def from_visible(cls, visible: Tensor, n_keep: int) -> Masks:
-        """Masks from bool ``visible`` [B, N] in which every row shows exactly ``n_keep`` tokens.
+    def from_visible(cls, visible: Tensor, n_keep: int | None = None) -> Masks:
+        """Masks made elsewhere, from bool ``visible`` [B, N], True = visible.
 
-        The count is the caller's promise: checking it would read the device.
+        Reads the device, to see that every row shows as many tokens as the first: models that
+        take a batch of masks silently mix up samples otherwise.
+
+        Args:
+            n_keep: how many they should show, checked where given.
+
+        Raises:
+            TypeError, ValueError: also where ``visible`` looks like its complement.
         """
+        return cls.with_count(visible, _count("visible", visible, n_keep, visible_is=True))
+
+    @classmethod
+    def from_masked(cls, masked: Tensor, n_keep: int | None = None) -> Masks:
+        """As ``from_visible``, from bool ``masked`` [B, N], True = masked (VideoMAE's and Hugging
+        Face's ``bool_masked_pos``). ``n_keep`` counts the visible tokens here, too."""
+        n_keep = _count("masked", masked, n_keep, visible_is=False)
+        return cls.with_count(~masked, n_keep)
+
+    @classmethod
+    def with_count(cls, visible: Tensor, n_keep: int) -> Masks:
+        """``from_visible`` without a look at the device: that every row of bool ``visible`` [B, N]
+        shows exactly ``n_keep`` tokens is the caller's promise."""
         tokens = torch.arange(visible.shape[1], device=visible.device).expand_as(visible)
         visible_before = visible.cumsum(1) - visible.long()
         ids_restore = torch.where(visible, visible_before, n_keep + tokens - visible_before)
@@ -92,7 +112,41 @@ class Masks(NamedTuple):
         Face AST). ``grid`` is the time-major (T, H = time, W = mel) grid the masks were made on.
         """
         visible = self.visible.unflatten(1, tuple(grid)).transpose(2, 3).flatten(1)
-        return Masks.from_visible(visible, self.n_keep)
+        return Masks.with_count(visible, self.n_keep)
+
+
+def _count(name: str, given: Tensor, n_keep: int | None, visible_is: bool) -> int:
+    """Visible tokens of every row of a bool mask in which ``visible_is`` marks the visible ones."""
+    wanted = f"{name} must be a bool tensor [B, N], True = {name}"
+    if not isinstance(given, Tensor):
+        raise TypeError(f"{wanted}, got {type(given).__name__}")
+    if given.dtype != torch.bool:
+        raise TypeError(
+            f"{wanted}, got {given.dtype}: where a model indexes with a mask, numbers pick rows "
+            "instead of tokens; use .bool()"
+        )
+    if given.dim() != 2:
+        raise ValueError(f"{wanted}, got shape {list(given.shape)}")
+    shown = (given if visible_is else ~given).sum(1).tolist()
+    if not shown and n_keep is None:
+        raise ValueError(f"n_keep must be given where {name} has no rows")
+    if len(set(shown)) > 1:
+        row = next(i for i, count in enumerate(shown) if count != shown[0])
+        raise ValueError(
+            f"{name} must leave the same number of tokens visible in every row, got {shown[0]} in "
+            f"row 0 and {shown[row]} in row {row}"
+        )
+    count = shown[0] if shown else n_keep
+    if n_keep is not None and count != n_keep:
+        other = "from_masked" if visible_is else "from_visible"
+        hint = f": this looks like its complement, for which there is Masks.{other}"
+        raise ValueError(
+            f"{name} must leave n_keep={n_keep} tokens visible in every row, got {count} of "
+            f"{given.shape[1]}{hint if given.shape[1] - count == n_keep else ''}"
+        )
+    if count == 0:
+        raise ValueError(f"{name} must leave at least one token visible, got 0")
+    return count
 
 
 # So that torch.export can save a model that returns masks: it asks for this of every namedtuple.

@@ -54,7 +54,7 @@ class MaskStream(nn.Module):
                 and in a backward pass, where a checkpointed region would go on with other masks
                 than the forward pass had (see ``checkpoint_contexts``).
         """
-        n, before, by_all = _shares(batch_size, *_rank_and_world_size())
+        n, before, by_all = _shares(batch_size, *rank_and_world_size())
         if not torch.compiler.is_compiling():
             self._refuse_to_repeat()
         if self._again is not None:
@@ -130,7 +130,7 @@ def _shares(batch_size: int | Sequence[int], rank: int, world_size: int) -> tupl
     return batch_size, rank * batch_size, world_size * batch_size
 
 
-def _rank_and_world_size() -> tuple[int, int]:
+def rank_and_world_size() -> tuple[int, int]:
     if torch.distributed.is_available() and torch.distributed.is_initialized():
         return torch.distributed.get_rank(), torch.distributed.get_world_size()
     return 0, 1

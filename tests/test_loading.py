@@ -7,6 +7,7 @@ from torch.utils.data import DataLoader, Dataset
 
 import smnm_kernels as smnm
 from smnm_kernels.loading import MaskCollator, WithSampleIds
+from smnm_kernels.schedules import linear, stages
 
 
 class Clips(Dataset):
@@ -75,6 +76,45 @@ def test_views():
         assert_same(collator(example)["m"], expected)
 
 
+@pytest.mark.parametrize("workers", [0, 2])
+def test_examples_that_are_no_mappings_make_pairs(workers):
+    """As in VideoMAE's loop: ``videos, bool_masked_pos = batch``."""
+    videos = WithSampleIds(list(torch.arange(10.0)))
+    loader = DataLoader(videos, 4, num_workers=workers, collate_fn=MaskCollator(sampler()))
+    batches = list(loader)
+    assert_same(torch.cat([video for video, _ in batches]), torch.arange(10.0))
+    masked = torch.cat([bool_masked_pos for _, bool_masked_pos in batches])
+    assert_same(masked, sampler().masks(torch.arange(10)).masked)
+    pairs = WithSampleIds([(torch.zeros(2), i) for i in range(3)])
+    (clips, labels), masked = next(iter(DataLoader(pairs, 3, collate_fn=MaskCollator(sampler()))))
+    assert (clips.shape, labels.tolist(), masked.shape) == ((3, 2), [0, 1, 2], (3, 32))
+
+
+@pytest.mark.filterwarnings("ignore:This DataLoader will create:UserWarning")
+@pytest.mark.parametrize("workers", [0, 2])
+def test_a_schedule_by_epoch_reaches_the_workers(workers):
+    def scheduled():
+        kinds = stages({0: "random", 1: "green3d"})
+        ratios = linear(0.5, 0.75, steps=2)
+        return smnm.ScheduledSampler(kinds, (2, 4, 4), ratios, every="epoch", seed=3)
+
+    dataset, masks_of_epoch = WithSampleIds(Clips()), scheduled()
+    loader = DataLoader(
+        dataset,
+        5,
+        num_workers=workers,
+        persistent_workers=workers > 0,
+        collate_fn=MaskCollator(masks_of_epoch),
+    )
+    for epoch in range(3):
+        dataset.set_epoch(epoch)
+        masks_of_epoch.set_epoch(epoch)
+        masked = torch.cat([batch["bool_masked_pos"] for batch in loader])
+        kind, ratio = ["random", "green3d", "green3d"][epoch], [0.5, 0.62, 0.75][epoch]
+        expected = smnm.MaskSampler(kind, (2, 4, 4), ratio, seed=3)
+        assert_same(masked, expected.masks(epoch * 10 + torch.arange(10)).masked)
+
+
 def test_indices_count_from_the_end():
     assert WithSampleIds(Clips())[-1]["sample_id"] == 9
     assert [e["sample_id"] for e in WithSampleIds(Clips())] == list(range(10))
@@ -88,12 +128,14 @@ def test_errors_name_what_came():
         dataset.set_epoch(-1)
     with pytest.raises(IndexError, match=r"index must be in \[-10, 10\), got 10"):
         dataset[10]
-    with pytest.raises(TypeError, match="examples must be mappings, got int"):
-        WithSampleIds([1, 2])[0]
-    with pytest.raises(ValueError, match="'sample_id' already"):
-        WithSampleIds(dataset)[0]
+    for numbered_twice in (WithSampleIds(dataset), WithSampleIds(WithSampleIds([1, 2]))):
+        with pytest.raises(ValueError, match="'sample_id' already"):
+            numbered_twice[0]
     with pytest.raises(TypeError, match="sampler must be a MaskSampler, got str"):
         MaskCollator("green3d")
+    by_step = smnm.ScheduledSampler("random", (2, 4, 4), linear(0.5, 0.75, 10))
+    with pytest.raises(ValueError, match="sampler must not change by step"):
+        MaskCollator(by_step)
     with pytest.raises(AttributeError, match="nonsense"):
         MaskCollator(sampler(), view="nonsense")
     with pytest.raises(KeyError, match="wrap the dataset in WithSampleIds"):

@@ -1,8 +1,11 @@
 """The forms of Masks that other codebases take."""
 
+import pytest
 import torch
+from testing import assert_same
 
 import smnm_kernels as smnm
+from smnm_kernels import Masks
 
 MASKS = smnm.noise_masks(torch.arange(4), (2, 4, 5), "green", 0.7, seed=3)
 
@@ -36,3 +39,41 @@ def test_jepa_lists_part_the_tokens():
     both = torch.cat([context, target], dim=1).sort(dim=1).values
     assert torch.equal(both, torch.arange(40).expand(4, 40))
     assert torch.equal(MASKS.visible.gather(1, target), torch.zeros_like(target).bool())
+
+
+def test_masks_made_elsewhere():
+    for made in (
+        Masks.from_visible(MASKS.visible),
+        Masks.from_visible(MASKS.visible, 12),
+        Masks.from_masked(MASKS.masked),
+        Masks.from_masked(MASKS.masked, 12),
+    ):
+        assert_same(made, MASKS)
+    none = torch.zeros(0, 9, dtype=torch.bool)
+    assert Masks.from_masked(none, 4).ids_keep.shape == (0, 4)
+
+
+UNEVEN = MASKS.visible.clone()
+UNEVEN[2] = ~UNEVEN[2]
+
+
+@pytest.mark.parametrize(
+    ("make", "error", "parts"),
+    [
+        (lambda: Masks.from_masked(MASKS.masked.long()), TypeError, ["bool", "int64", ".bool()"]),
+        (lambda: Masks.from_visible([True]), TypeError, ["visible", "list"]),
+        (lambda: Masks.from_visible(MASKS.visible[0]), ValueError, ["[B, N]", "[40]"]),
+        (lambda: Masks.from_visible(UNEVEN), ValueError, ["12 in row 0", "28 in row 2"]),
+        (lambda: Masks.from_masked(~UNEVEN), ValueError, ["12 in row 0", "28 in row 2"]),
+        (lambda: Masks.from_visible(MASKS.masked, 12), ValueError, ["28 of 40", "from_masked"]),
+        (lambda: Masks.from_masked(MASKS.visible, 12), ValueError, ["28 of 40", "from_visible"]),
+        (lambda: Masks.from_masked(MASKS.masked, 13), ValueError, ["n_keep=13", "12 of 40"]),
+        (lambda: Masks.from_visible(MASKS.visible[:0]), ValueError, ["n_keep", "no rows"]),
+        (lambda: Masks.from_masked(torch.ones(2, 3).bool()), ValueError, ["at least one", "got 0"]),
+    ],
+)
+def test_wrong_masks_are_named(make, error, parts):
+    with pytest.raises(error) as raised:
+        make()
+    for part in parts:
+        assert part in str(raised.value)

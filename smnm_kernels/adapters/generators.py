@@ -1,0 +1,110 @@
+"""Stand-ins for what a dataset calls to get the mask of one sample."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Sequence
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from smnm_kernels.arguments import is_int, parse_grid, visible_share
+from smnm_kernels.recipe import Recipe
+from smnm_kernels.sampler import MaskSampler
+from smnm_kernels.stream import rank_and_world_size
+
+# Where a dataset passes no id: 2**46 draws for each of 2**16 ranks.
+_ID_BITS = 46
+
+
+class MaskingGenerator:
+    """In place of ``TubeMaskingGenerator`` of VideoMAE, SIGMA and VideoMAEv2: masks for a dataset.
+
+    >>> self.masked_position_generator = MaskingGenerator(args.window_size, args.mask_ratio)
+
+    For VideoMAEv2, with ``per_frame=True``, also in place of its decoder's generator, whose 1 means
+    not reconstructed:
+
+    >>> self.encoder_mask_map_generator = MaskingGenerator(size, 0.9, per_frame=True)
+    >>> self.decoder_mask_map_generator = MaskingGenerator(size, 0.5, "random", per_frame=True)
+
+    Without an id, a call draws one from torch's generator, which DataLoader seeds anew for every
+    worker and epoch; the rank is part of it, so ranks with the same seed differ. With one, say
+    ``generator(epoch * len(self) + index)``, the mask is the same for any number of workers.
+
+    Args:
+        input_size: (T, H, W) patches.
+        mask_ratio: ``int(mask_ratio * H * W)`` patches are masked for each frame, as there: 160
+            stay visible at (8, 14, 14) and 0.9.
+        kind, seed, parameters: as for ``MaskSampler``.
+        per_frame: return [T, H*W], as VideoMAEv2 does, instead of [T*H*W].
+    """
+
+    def __init__(
+        self,
+        input_size: Sequence[int],
+        mask_ratio: float,
+        kind: str = "green3d",
+        *,
+        per_frame: bool = False,
+        seed: int = 0,
+        **parameters: object,
+    ) -> None:
+        self.frames, self.height, self.width = parse_grid(input_size)
+        visible_share(mask_ratio)  # a ratio outside [0, 1) fails under its own name
+        self.num_patches_per_frame = self.height * self.width
+        self.total_patches = self.frames * self.num_patches_per_frame
+        self.num_masks_per_frame = int(mask_ratio * self.num_patches_per_frame)
+        self.total_masks = self.frames * self.num_masks_per_frame
+        n_keep = self.total_patches - self.total_masks
+        self.recipe = Recipe(kind, input_size, n_keep=n_keep, **parameters)
+        self.seed = torch.tensor(seed, dtype=torch.int64)
+        self.per_frame = per_frame
+        rank, _ = rank_and_world_size()
+        self.rank = rank or int(os.environ.get("RANK", "0"))
+
+    def __call__(self, sample_id: int | None = None) -> np.ndarray:
+        """float64 [T*H*W] or [T, H*W], 1 = masked."""
+        if sample_id is None:
+            drawn = int(torch.randint(2**_ID_BITS, ()))
+            sample_id = (self.rank << _ID_BITS) + drawn
+        elif not is_int(sample_id):
+            raise TypeError(f"sample_id must be an int, got {sample_id!r}")
+        masked = self.recipe.masks(torch.tensor([int(sample_id)]), self.seed).masked[0]
+        mask = masked.numpy().astype(np.float64)
+        return mask.reshape(self.frames, -1) if self.per_frame else mask
+
+    def __repr__(self) -> str:
+        return (
+            f"MaskingGenerator({self.recipe.kind}: {self.total_masks} of {self.total_patches} "
+            "patches masked)"
+        )
+
+
+class ClonedMasks:
+    """``precomputed_mask`` of data2vec 2.0 and EAT for one sample, each of its clones masked
+    otherwise: what their dataset puts into an example.
+
+    >>> self.masks = ClonedMasks(smnm.MaskSampler("rbn", (1, 64, 8), 0.8), clone_batch=16)
+    >>> example["precomputed_mask"] = self.masks(epoch * len(self) + index)
+
+    Args:
+        sampler: its stream is not advanced.
+        clone_batch: the model's ``clone_batch``.
+    """
+
+    def __init__(self, sampler: MaskSampler, clone_batch: int) -> None:
+        if not isinstance(sampler, MaskSampler):
+            raise TypeError(f"sampler must be a MaskSampler, got {type(sampler).__name__}")
+        if not is_int(clone_batch) or clone_batch < 1:
+            raise ValueError(f"clone_batch must be a positive int, got {clone_batch!r}")
+        self.sampler, self.clone_batch = sampler, clone_batch
+
+    def __call__(self, sample_id: int) -> Tensor:
+        """float32 [clone_batch, N], 1 = masked. The collater concatenates samples: sample-major,
+        as the model repeats its input."""
+        if not is_int(sample_id):
+            raise TypeError(f"sample_id must be an int, got {sample_id!r}")
+        ids = sample_id * self.clone_batch + torch.arange(self.clone_batch)
+        return self.sampler.masks(ids).masked.float()

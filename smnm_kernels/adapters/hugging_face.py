@@ -1,0 +1,78 @@
+"""A sampler that fits a model of Hugging Face's transformers."""
+
+from __future__ import annotations
+
+from smnm_kernels.sampler import MaskSampler
+
+#: Of VideoMAE's pretraining; its config has no ratio.
+_VIDEOMAE_RATIO = 0.9
+
+
+def hf_sampler(
+    config: object,
+    kind: str,
+    mask_ratio: float | None = None,
+    *,
+    n_keep: int | None = None,
+    seed: int = 0,
+    **parameters: object,
+) -> MaskSampler:
+    """A ``MaskSampler`` on the grid of a transformers config, with the count its model expects.
+
+    >>> sampler = hf_sampler(model.config, "green3d")
+
+    ========== ================================== ==============================================
+    model      grid                               masks go in as
+    ========== ================================== ==============================================
+    VideoMAE   (frames / tubelet, H, W) patches   ``bool_masked_pos=masks.masked``
+    ViTMAE     (1, H, W) patches                  ``noise=masks.vitmae_noise``
+    Hiera      (1, H, W) mask units               ``noise=masks.vitmae_noise``
+    VJEPA2     (frames / tubelet, H, W) patches   ``context_mask, target_mask = masks.jepa``
+    ========== ================================== ==============================================
+
+    Args:
+        config: a ``VideoMAEConfig``, ``ViTMAEConfig``, ``HieraConfig`` or ``VJEPA2Config``.
+        mask_ratio, n_keep: ViTMAE and Hiera keep ``int(N * (1 - config.mask_ratio))`` whatever the
+            noise, so that is the only count allowed, and the default; VideoMAE's default is 0.9.
+        kind, seed, parameters: as for ``MaskSampler``.
+    """
+    model_type = getattr(config, "model_type", None)
+    if model_type not in ("videomae", "vit_mae", "hiera", "vjepa2"):
+        raise ValueError(
+            "config must be of a VideoMAE, ViTMAE, Hiera or VJEPA2 model, got "
+            f"{type(config).__name__}"
+        )
+    if model_type == "videomae":
+        frames = config.num_frames // config.tubelet_size
+        grid = (frames, *_patches(config.image_size, config.patch_size))
+        if mask_ratio is None and n_keep is None:
+            mask_ratio = _VIDEOMAE_RATIO
+    elif model_type == "vjepa2":
+        frames = config.frames_per_clip // config.tubelet_size
+        grid = (frames, *_patches(config.crop_size, config.patch_size))
+    elif model_type == "vit_mae":
+        grid = (1, *_patches(config.image_size, config.patch_size))
+    else:
+        tokens = _patches(config.image_size, config.patch_stride)
+        grid = (1, *_patches(tokens, config.masked_unit_size))
+    kept = None
+    if model_type in ("vit_mae", "hiera"):
+        kept = int(grid[1] * grid[2] * (1 - config.mask_ratio))
+        if mask_ratio is None and n_keep is None:
+            n_keep = kept
+    sampler = MaskSampler(kind, grid, mask_ratio, n_keep=n_keep, seed=seed, **parameters)
+    if kept is not None and sampler.n_keep != kept:
+        raise ValueError(
+            f"a model of this {type(config).__name__} keeps {kept} of {grid[1] * grid[2]} tokens "
+            f"by its own mask_ratio={config.mask_ratio!r}, got {sampler.n_keep}: change the config"
+        )
+    return sampler
+
+
+def _pair(size: int | list[int] | tuple[int, ...]) -> tuple[int, int]:
+    return (size, size) if isinstance(size, int) else (size[-2], size[-1])
+
+
+def _patches(size: object, patch: object) -> tuple[int, int]:
+    (height, width), (ph, pw) = _pair(size), _pair(patch)
+    return height // ph, width // pw

@@ -1,0 +1,149 @@
+"""Stand-ins for the masking methods of models that mask inside their forward pass.
+
+A model's method is replaced on the instance. These are no modules: an nn.Module set under the name
+of a method would be registered and never called.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+import torch
+from torch import Tensor
+
+from smnm_kernels.arguments import parse_n_keep
+from smnm_kernels.masks import Masks
+from smnm_kernels.stream import MaskStream
+
+
+class RandomMasking:
+    """``random_masking`` of MAE and AudioMAE, CAV-MAE's two methods, ColorMAE's ``color_masking``.
+
+    >>> model.mask_sampler = smnm.MaskSampler("green2d", (1, 14, 14), 0.75)
+    >>> model.random_masking = RandomMasking(model.mask_sampler)
+
+    As an attribute of the model, the sampler is saved and moved with it.
+
+    Args:
+        samplers: one; or several of different N, of which the number of tokens chooses: CAV-MAE
+            masks audio and video with the same method. CAV-MAE's audio tokens are
+            frequency-major: make its sampler with ``freq_major=True``.
+    """
+
+    def __init__(self, *samplers: MaskStream) -> None:
+        self.samplers = {_n_tokens(sampler): sampler for sampler in samplers}
+        if not samplers or len(self.samplers) < len(samplers):
+            raise ValueError(
+                "samplers must be one, or several of different numbers of tokens, got "
+                f"{[_n_tokens(sampler) for sampler in samplers]}"
+            )
+
+    def __call__(
+        self,
+        x: Tensor,
+        mask_ratio: float | None = None,
+        t: int | None = None,
+        f: int | None = None,
+        mode: str | None = None,
+    ) -> tuple[Tensor, Tensor, Tensor]:
+        """x [B, N, D] -> (visible tokens [B, n_keep, D], float32 [B, N] with 1 = removed,
+        ids_restore int64 [B, N]).
+
+        Args:
+            mask_ratio: what the model asks for; must agree with the sampler's count, by our
+                rounding or MAE's ``int(N * (1 - mask_ratio))``.
+            t, f, mode: what CAV-MAE's structured masking passes besides. The sampler's kind decides
+                the structure.
+        """
+        sampler = self._sampler_for(x)
+        if mask_ratio is not None:
+            _check_count(x.shape[1], sampler.n_keep, mask_ratio)
+        return self._masked(x, sampler)
+
+    def random_masking_2d(
+        self, x: Tensor, mask_t_prob: float, mask_f_prob: float
+    ) -> tuple[Tensor, Tensor, Tensor]:
+        """AudioMAE's other method, for models made with ``mask_2d=True``. The share that stays
+        visible there is (1 - mask_t_prob) * (1 - mask_f_prob), each rounded down."""
+        sampler = self._sampler_for(x)
+        _, n_t, n_f = sampler.grid
+        n_keep = int(n_t * (1 - mask_t_prob)) * int(n_f * (1 - mask_f_prob))
+        if n_keep != sampler.n_keep:
+            raise ValueError(
+                f"mask_t_prob={mask_t_prob!r} and mask_f_prob={mask_f_prob!r} keep {n_keep} of "
+                f"{n_t} x {n_f} tokens, but the sampler {sampler.n_keep}: make it with "
+                f"n_keep={n_keep}"
+            )
+        return self._masked(x, sampler)
+
+    def _sampler_for(self, x: Tensor) -> MaskStream:
+        if x.shape[1] not in self.samplers:
+            raise ValueError(
+                f"x must have {' or '.join(map(str, self.samplers))} tokens, as the sampler's "
+                f"grid has, got {list(x.shape)}"
+            )
+        return self.samplers[x.shape[1]]
+
+    def _masked(self, x: Tensor, sampler: MaskStream) -> tuple[Tensor, Tensor, Tensor]:
+        masks = sampler(x.shape[0])
+        _check_device(x.device, masks)
+        ids_keep, removed, ids_restore = masks.mae
+        return x.gather(1, ids_keep[..., None].expand(-1, -1, x.shape[2])), removed, ids_restore
+
+
+class M2dMasking:
+    """M2D's and MSM-MAE's ``_random_mask_fn``.
+
+    >>> model.mask_sampler = smnm.MaskSampler("rbn", (1, 38, 5), 0.7, freq_major=True)
+    >>> model._random_mask_fn = M2dMasking(model.mask_sampler)
+
+    Args:
+        sampler: on a (1, T, F) grid with ``freq_major=True``, the order of M2D's tokens.
+    """
+
+    def __init__(self, sampler: MaskStream) -> None:
+        _n_tokens(sampler)
+        self.sampler = sampler
+
+    def __call__(
+        self, shape: Sequence[int], mask_ratio: float, device: torch.device | str
+    ) -> tuple[Tensor, int]:
+        """shape (B, F, T) -> (ids_shuffle int64 [B, F*T]: the visible tokens, then the masked
+        ones, each ascending; how many are visible)."""
+        batch, n_f, n_t = shape
+        recipe = self.sampler.recipe
+        if recipe.grid != (1, n_t, n_f) or not (recipe.freq_major or 1 in (n_t, n_f)):
+            raise ValueError(
+                f"M2D masks {n_f} x {n_t} patches (F x T), counted frequency-major: the sampler's "
+                f"grid must be (1, {n_t}, {n_f}) with freq_major=True, got {recipe.grid} with "
+                f"freq_major={recipe.freq_major}"
+            )
+        _check_count(n_t * n_f, recipe.n_keep, mask_ratio)
+        masks = self.sampler(batch)
+        _check_device(torch.device(device), masks)
+        return torch.cat([masks.ids_keep, masks.ids_masked], dim=1), recipe.n_keep
+
+
+def _n_tokens(sampler: MaskStream) -> int:
+    if not isinstance(sampler, MaskStream) or not hasattr(sampler, "recipe"):
+        raise TypeError(f"sampler must be a MaskSampler, got {type(sampler).__name__}")
+    t, h, w = sampler.grid
+    return t * h * w
+
+
+def _check_count(n_tokens: int, n_keep: int, mask_ratio: float) -> None:
+    theirs = int(n_tokens * (1 - mask_ratio))
+    if n_keep != theirs and n_keep != parse_n_keep(n_tokens, mask_ratio, None):
+        raise ValueError(
+            f"mask_ratio={mask_ratio!r}, which the model asks for, keeps {theirs} of {n_tokens} "
+            f"tokens, but the sampler {n_keep}: make it with n_keep={theirs}"
+        )
+
+
+def _check_device(wanted: torch.device, masks: Masks) -> None:
+    made = masks.visible.device
+    if made.type != wanted.type:
+        raise ValueError(
+            f"the sampler makes masks on {made}, the model works on {wanted}: keep the sampler as "
+            f"an attribute of the model, or call sampler.to({wanted.type!r})"
+        )

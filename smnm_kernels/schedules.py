@@ -1,0 +1,88 @@
+"""Values that change as training goes on: functions of the step (or epoch), the same everywhere."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Mapping
+from dataclasses import dataclass
+
+from .arguments import is_int, is_sequence
+
+
+def linear(start: object, end: object, steps: int, *, places: int = 2) -> Ramp:
+    """From ``start`` at step 0 to ``end`` at step ``steps`` and after, in a straight line.
+
+    Args:
+        start, end: numbers, or sequences of them such as sigma's ranges, of the same form.
+        steps: steps (or epochs) from one to the other.
+        places: decimals that values are rounded to. Every sigma has its own filters and every
+            ratio its own shapes, so a few settings serve better than one for each step.
+    """
+    return Ramp(start, end, steps, places, half_cosine=False)
+
+
+def cosine(start: object, end: object, steps: int, *, places: int = 2) -> Ramp:
+    """As ``linear``, along half a cosine: slow at both ends."""
+    return Ramp(start, end, steps, places, half_cosine=True)
+
+
+def stages(values: Mapping[int, object]) -> Stages:
+    """Constant stretches: ``stages({0: "random", 2000: "green3d"})`` changes at step 2000."""
+    return Stages(dict(values))
+
+
+@dataclass(frozen=True)
+class Ramp:
+    start: object
+    end: object
+    steps: int
+    places: int
+    half_cosine: bool
+
+    def __post_init__(self) -> None:
+        if not is_int(self.steps) or self.steps < 1:
+            raise ValueError(f"steps must be a positive int, got {self.steps!r}")
+        if not is_int(self.places) or self.places < 0:
+            raise ValueError(f"places must be a non-negative int, got {self.places!r}")
+        try:
+            self(0)
+        except TypeError:
+            raise TypeError(
+                "start and end must be numbers, or sequences of numbers of the same form, "
+                f"got {self.start!r} and {self.end!r}"
+            ) from None
+
+    @property
+    def milestones(self) -> tuple[int, ...]:
+        return (0, self.steps)
+
+    def __call__(self, step: int) -> object:
+        share = min(max(step, 0), self.steps) / self.steps
+        if self.half_cosine:
+            share = (1 - math.cos(math.pi * share)) / 2
+        return self._between(self.start, self.end, share)
+
+    def _between(self, start: object, end: object, share: float) -> object:
+        if is_sequence(start) and is_sequence(end) and len(start) == len(end):
+            return tuple(self._between(a, b, share) for a, b in zip(start, end, strict=True))
+        value = round(start + share * (end - start), self.places)
+        return int(value) if is_int(start) and is_int(end) else value
+
+
+@dataclass(frozen=True)
+class Stages:
+    values: dict[int, object]
+
+    def __post_init__(self) -> None:
+        if 0 not in self.values or not all(is_int(step) and step >= 0 for step in self.values):
+            raise ValueError(
+                "stages must map the first step of each stage, 0 among them, to its value, "
+                f"got {self.values!r}"
+            )
+
+    @property
+    def milestones(self) -> tuple[int, ...]:
+        return tuple(sorted(self.values))
+
+    def __call__(self, step: int) -> object:
+        return self.values[max(first for first in self.values if first <= step)]
