@@ -132,12 +132,14 @@ class Moments:
                     f"{name} shows {recipe.n_keep} tokens, but {n_shown} of {n} moments, which "
                     f"hidden_time={hidden_time!r} leaves, have {left}"
                 )
-        if _frames_alike(video):
+        if video.function != "noise_masks" or video.arguments()[-1]:
             raise ValueError(
-                f"hidden_time needs video masks that may change over time, got {video.kind!r}, "
-                "which repeats one mask over all frames"
+                "hidden_time needs video masks of noise that may change over time, got "
+                f"{video.kind!r}, which repeats one mask over all frames"
             )
-        if audio.op == "rbn_masks":
+        if audio.function == "baseline_masks":
+            raise ValueError(f"hidden_time needs audio masks of noise or R-BN, got {audio.kind!r}")
+        if audio.function == "rbn_masks":
             left = (1, n_shown * self.rows, audio.grid[2])
             rule = {name: p for name, p in audio.parameters.items() if name != "freq_major"}
             self._rbn = Recipe("rbn", left, n_keep=audio.n_keep, **rule)
@@ -151,7 +153,7 @@ class Moments:
         return _noise_masks_in(frames[:, :, None, None], self.video, sample_ids, seed)
 
     def audio_masks(self, sample_ids: Tensor, seed: Tensor, shown: Masks) -> Masks:
-        if self.audio.op != "rbn_masks":
+        if self.audio.function != "rbn_masks":
             rows = shown.visible.repeat_interleave(self.rows, dim=1)
             return _noise_masks_in(rows[:, None, :, None], self.audio, sample_ids, seed)
         _, height, width = self.audio.grid
@@ -166,7 +168,7 @@ class Moments:
 
 def _noise_masks_in(places: Tensor, recipe: Recipe, sample_ids: Tensor, seed: Tensor) -> Masks:
     """Masks of the recipe's noise that are visible only where ``places`` is True."""
-    grid, color, sigma, *_ = recipe.op_arguments()
+    grid, color, sigma, *_ = recipe.arguments()
     noise = torch.ops.smnm.noise(sample_ids, *seed_for(sample_ids, seed), grid, color, sigma)
     noise = noise.masked_fill(~places, -torch.inf)
     masks = Masks(*torch.ops.smnm.threshold(noise.flatten(1), recipe.n_keep))
@@ -184,7 +186,3 @@ def _recipe(name: str, arguments: Mapping[str, object]) -> Recipe:
         return Recipe(**arguments)
     except (TypeError, ValueError) as error:
         raise type(error)(f"{name}: {error}") from error
-
-
-def _frames_alike(recipe: Recipe) -> bool:
-    return recipe.op == "noise_masks" and recipe.op_arguments()[-1]

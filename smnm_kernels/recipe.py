@@ -8,12 +8,13 @@ import torch
 from torch import Tensor
 
 from .arguments import check_sample_ids
+from .baselines import baseline_masks, baseline_masks_call, draw_baseline
 from .calls import noise_masks_call, rbn_masks_call
 from .functional import noise_masks, rbn_masks
 from .masks import Masks
 
-#: Each kind as the op that draws it and what it fixes of its parameters. A two-dimensional kind
-#: draws one (1, H, W) mask and repeats it over T.
+#: Each kind as the function that makes it and what it fixes of the parameters. A two-dimensional
+#: kind draws one (1, H, W) mask and repeats it over T.
 KINDS: dict[str, tuple[str, dict[str, object]]] = {
     "random": ("noise_masks", {"color": "white"}),
     "tube": ("noise_masks", {"color": "white", "tube": True}),
@@ -23,11 +24,17 @@ KINDS: dict[str, tuple[str, dict[str, object]]] = {
         for color in ("red", "blue", "green")
         for dims in ("2d", "3d")
     },
+    **{
+        kind: ("baseline_masks", {"kind": kind, "block_size": 5})
+        for kind in ("grid", "block", "time_frequency")
+    },
+    "inverse_block": ("baseline_masks", {"kind": "inverse_block"}),
 }
-#: The public function of an op, for its defaults, and what makes the op's arguments of them.
+#: Each function, for its defaults, and what makes of its arguments those that it draws with.
 _FUNCTIONS: dict[str, tuple[Callable, Callable]] = {
     "noise_masks": (noise_masks, noise_masks_call),
     "rbn_masks": (rbn_masks, rbn_masks_call),
+    "baseline_masks": (baseline_masks, baseline_masks_call),
 }
 
 
@@ -49,8 +56,8 @@ class Recipe:
     ) -> None:
         if not isinstance(kind, str) or kind not in KINDS:
             raise ValueError(f"kind must be one of {', '.join(KINDS)}, got {kind!r}")
-        self.op, fixed = KINDS[kind]
-        function, to_call = _FUNCTIONS[self.op]
+        self.function, fixed = KINDS[kind]
+        function, to_call = _FUNCTIONS[self.function]
         defaults = function.__kwdefaults__
         allowed = {name for name in defaults if name not in ("n_keep", "seed", *fixed)}
         if unknown := sorted(parameters.keys() - allowed):
@@ -63,21 +70,22 @@ class Recipe:
         chosen = {**defaults, **fixed, **parameters, "n_keep": n_keep, "seed": 0}
         nothing = torch.empty(0, dtype=torch.int64)
         _, _, _, *arguments = to_call(nothing, grid, mask_ratio=mask_ratio, **chosen)
-        self._op_arguments = tuple(arguments)
-        self.grid = self._op_arguments[0]
+        self._arguments = tuple(arguments)
+        self.grid = self._arguments[0]
         self.n_keep = self.masks(nothing, torch.tensor(0)).n_keep
 
     @torch.compiler.assume_constant_result
-    def op_arguments(self) -> tuple:
-        """What the op takes after ids and seed. Constants to torch.compile, which would otherwise
-        make symbols of the numbers under ``dynamic=True`` and compile twice."""
-        return self._op_arguments
+    def arguments(self) -> tuple:
+        """What the function draws with, after ids and seed. Constants to torch.compile, which would
+        otherwise make symbols of the numbers under ``dynamic=True`` and compile twice."""
+        return self._arguments
 
     def masks(self, sample_ids: Tensor, seed: Tensor) -> Masks:
         """The masks of these ids, int64 [B]; their device does the work."""
         check_sample_ids(sample_ids)
-        op = getattr(torch.ops.smnm, self.op)
-        masks = Masks(*op(sample_ids, *seed_for(sample_ids, seed), *self.op_arguments()))
+        baseline = self.function == "baseline_masks"
+        draw = draw_baseline if baseline else getattr(torch.ops.smnm, self.function)
+        masks = Masks(*draw(sample_ids, *seed_for(sample_ids, seed), *self.arguments()))
         return masks.freq_major(self.grid) if self.freq_major else masks
 
     def __repr__(self) -> str:

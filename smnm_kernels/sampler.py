@@ -15,12 +15,14 @@ class MaskSampler(MaskStream):
     """Draws the next masks of one seed's endless stream: ``sampler(batch_size) -> Masks``.
 
     Args:
-        kind: "random", "tube", "red2d", "red3d", "blue2d", "blue3d", "green2d", "green3d", "rbn".
+        kind: "green3d", "red3d", "blue3d" and "green2d", "red2d", "blue2d"; "rbn"; and to compare
+            with, "random", "tube", "grid", "block", "inverse_block", "time_frequency".
         grid: (T, H, W) patches.
         mask_ratio: share masked, in [0, 1); or give ``n_keep``.
         seed: names the stream.
         parameters: what ``noise_masks`` (``sigma``) or ``rbn_masks`` (``n_candidates``,
-            ``windows``, ``weights``, ``tie_break``) take beyond that, and ``freq_major``.
+            ``windows``, ``weights``, ``tie_break``) take beyond that, ``block_size`` of
+            "inverse_block", and ``freq_major``.
     """
 
     def __init__(

@@ -7,9 +7,14 @@ import json
 import torch
 
 import smnm_kernels as smnm
+from smnm_kernels.baselines import baseline_masks
 
 IDS = torch.tensor([0, 1, 2, 3, -1, 2**32, 2**62, -(2**62)])
 SEED = 2**63 - 25
+BOTH = {
+    "video": {"kind": "green3d", "grid": (4, 6, 5), "mask_ratio": 0.8},
+    "audio": {"kind": "rbn", "grid": (1, 32, 4), "mask_ratio": 0.75},
+}
 
 CALLS = {
     "white noise": lambda: [smnm.noise(IDS, (3, 5, 7), "white", seed=SEED)],
@@ -34,10 +39,25 @@ CALLS = {
     "rbn overfull bank": lambda: [
         smnm.rbn_bank(torch.arange(35).flip(0)[None], 4, 17, (1, 7, 5), tie_break="random")
     ],
+    "grid masks": lambda: baseline_masks(IDS, (2, 14, 14), "grid", 0.75, seed=SEED),
+    "block masks": lambda: baseline_masks(IDS, (2, 14, 14), "block", 0.75, seed=SEED),
+    "inverse_block masks": lambda: baseline_masks(
+        IDS, (1, 64, 8), "inverse_block", 0.8, freq_major=True, seed=SEED
+    ),
+    "time_frequency masks": lambda: baseline_masks(
+        IDS, (1, 64, 8), "time_frequency", 0.75, seed=SEED
+    ),
+    "video and audio": lambda: together(None),
+    "video and audio, hidden time": lambda: together(0.5),
     "threshold": lambda: smnm.threshold(
         (torch.arange(198) * 37 % 101 - 50).to(torch.float64).div(8).view(2, 99), 0.6
     ),
 }
+
+
+def together(hidden_time) -> list[torch.Tensor]:
+    sampler = smnm.AudioVideoSampler(**BOTH, hidden_time=hidden_time, seed=SEED)
+    return [form for masks in sampler.masks(IDS) for form in masks]
 
 
 def hashed(tensors) -> str:

@@ -151,6 +151,7 @@ def test_devices_and_compiled_code_agree(device, hidden_time):
     [
         ({"grid": (1, 6, 5)}, {}, 0.5, ["common", "1 video", "32 audio"]),
         ({"kind": "tube"}, {}, 0.5, ["repeats one mask", "'tube'"]),
+        ({}, {"kind": "inverse_block"}, 0.5, ["noise or R-BN", "'inverse_block'"]),
         ({}, {}, 1.0, ["hidden_time", "1.0", "(0, 1)"]),
         ({}, {}, 0, ["hidden_time", "leaves 8"]),
         ({}, {}, 0.95, ["hidden_time", "0.95"]),

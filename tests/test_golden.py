@@ -23,6 +23,12 @@ GOLDEN = {
     "rbn masks": "5c73a58d8963e913",
     "rbn random masks": "1841980f5526e0c2",
     "rbn overfull bank": "2c0e0557db6ac1ad",
+    "grid masks": "a725840da476f2a6",
+    "block masks": "b79fc35a17875416",
+    "inverse_block masks": "5f0ef7bee2bbe57a",
+    "time_frequency masks": "1de5487c1e6e2f75",
+    "video and audio": "521e9614be798ebf",
+    "video and audio, hidden time": "c17ba0c7b0ab6087",
     "threshold": "1b8357a69f0360df",
 }
 

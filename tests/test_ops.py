@@ -2,6 +2,7 @@
 
 import pytest
 import torch
+from testing import devices
 from torch._subclasses.fake_tensor import FakeTensorMode
 
 import smnm_kernels as smnm
@@ -23,6 +24,7 @@ def arguments():
         for seed in ((None, -3), (SEED, 0)):
             yield "noise", (batch, *seed, [1, 4, 6], "green", [0.4, 1.5, 1.4, 3.0])
             yield "noise", (batch, *seed, [3, 4, 6], "white", [])
+            yield "noise_masks", (batch, *seed, [1, 9, 1], "green", [0.4, 1.5, 1.4, 3.0], 2, False)
             yield "noise_masks", (batch, *seed, [2, 4, 6], "red", [0.5, 2.0], 12, False)
             yield "noise_masks", (batch, *seed, [2, 4, 6], "blue", [1.0, 1.0], 12, True)
             yield "rbn_masks", (batch, *seed, [1, 4, 5], *RULE, True)
@@ -34,8 +36,10 @@ def arguments():
         yield "threshold", (noise, 2)
 
 
+@pytest.mark.parametrize("device", [*devices(), "meta"])
 @pytest.mark.parametrize(("op", "call"), list(arguments()))
-def test_opcheck(op, call):
+def test_opcheck(op, call, device):
+    call = [a.to(device) if isinstance(a, torch.Tensor) else a for a in call]
     results = torch.library.opcheck(getattr(torch.ops.smnm, op).default, call)
     assert set(results.values()) == {"SUCCESS"}
 

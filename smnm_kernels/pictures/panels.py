@@ -14,7 +14,7 @@ from smnm_kernels.errors import UsageError
 from smnm_kernels.recipe import KINDS
 
 #: Kinds for spectrograms: they need T = 1, so next to video kinds they get a grid of their own.
-AUDIO_KINDS = ("rbn",)
+AUDIO_KINDS = ("rbn", "time_frequency")
 AUDIO_RATIO = 0.8
 VIDEO_RATIO = 0.9
 
