@@ -3,13 +3,13 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
-from contextlib import AbstractContextManager, contextmanager
+from contextlib import AbstractContextManager
 
 import torch
 from torch import Tensor, nn
-from torch.utils.data import get_worker_info
 
 from .arguments import is_int, is_sequence, parse_seed
+from .recomputation import DrawingAgain, Noting, why_not_compiled, why_not_here
 
 
 class MaskStream(nn.Module):
@@ -33,9 +33,9 @@ class MaskStream(nn.Module):
         value = value if seed_tensor is None else int(seed_tensor)
         self.register_buffer("seed", torch.tensor(value, dtype=torch.int64))
         self.register_buffer("next_id", torch.zeros((), dtype=torch.int64))
-        # First ids of the calls in a checkpointed region: being noted, or being drawn again.
-        self._noted: list[Tensor] | None = None
-        self._again: Iterator[Tensor] | None = None
+        # First ids of the calls in a checkpointed region: noted here, or drawn again.
+        self.notes: tuple[list[Tensor], ...] = ()
+        self.again: Iterator[Tensor] | None = None
 
     def masks(self, sample_ids: Tensor) -> tuple:
         """The masks with these ids (int64 [B]), without advancing: for evaluation, or where a
@@ -55,15 +55,19 @@ class MaskStream(nn.Module):
                 than the forward pass had (see ``checkpoint_contexts``).
         """
         n, before, by_all = _shares(batch_size, *rank_and_world_size())
-        if not torch.compiler.is_compiling():
-            self._refuse_to_repeat()
-        if self._again is not None:
-            first = next(self._again)
+        compiling = torch.compiler.is_compiling()
+        problem = self._why_not_compiled() if compiling else why_not_here(self)
+        if problem is not None:
+            raise RuntimeError(problem)
+        if self.again is not None:
+            first = next(self.again)
         else:
             first = self.next_id.clone()
-            self.next_id.add_(by_all)
-        if self._noted is not None:
-            self._noted.append(first)
+            # Not add_: an assignment is what torch.compile refuses in a checkpointed region, where
+            # it would read the buffer again after it has changed.
+            self.next_id += by_all
+        for drawn in self.notes:
+            drawn.append(first)
         return self.masks(first + before + torch.arange(n, device=first.device))
 
     def reset(self, next_id: int = 0) -> None:
@@ -81,39 +85,11 @@ class MaskStream(nn.Module):
         Not needed where the masks are drawn outside the region, which also torch.compile can do.
         """
         drawn: list[Tensor] = []
-        return self._note(drawn), self._draw_again(drawn)
+        return Noting(self, drawn), DrawingAgain(self, drawn)
 
-    @contextmanager
-    def _note(self, drawn: list[Tensor]) -> Iterator[None]:
-        was, self._noted = self._noted, drawn
-        try:
-            yield
-        finally:
-            self._noted = was
-
-    @contextmanager
-    def _draw_again(self, drawn: list[Tensor]) -> Iterator[None]:
-        was, self._again = self._again, iter(drawn)
-        try:
-            yield
-        finally:
-            self._again = was
-
-    def _refuse_to_repeat(self) -> None:
-        if get_worker_info() is not None:
-            raise RuntimeError(
-                "a sampler's stream cannot be drawn in a data loader worker: every worker has a "
-                "copy and would draw the same masks. Use smnm_kernels.loading, or "
-                "sampler.masks(sample_ids) with ids of your own"
-            )
-        # The graph task is that of a running backward pass, -1 outside one.
-        if self._again is None and torch._C._current_graph_task_id() != -1:
-            raise RuntimeError(
-                "a sampler was called in a backward pass: activation checkpointing computes its "
-                "region again, and would go on with other masks than the forward pass had. Draw "
-                "the masks before the region and pass them in, or give checkpoint(..., "
-                "use_reentrant=False, context_fn=sampler.checkpoint_contexts)"
-            )
+    @torch.compiler.assume_constant_result
+    def _why_not_compiled(self) -> str | None:
+        return why_not_compiled()
 
 
 def _shares(batch_size: int | Sequence[int], rank: int, world_size: int) -> tuple[int, int, int]:

@@ -2,17 +2,12 @@
 
 import copy
 import io
-import os
 import pickle
-import subprocess
-import sys
-from pathlib import Path
 
 import pytest
 import torch
 from hypothesis import given
 from hypothesis import strategies as st
-from sampler_rank import BATCH_SIZES, CASES
 from testing import assert_same, devices
 
 import smnm_kernels as smnm
@@ -103,40 +98,6 @@ def test_masks_by_id_do_not_advance_the_stream():
     assert int(sampler.next_id) == 0
     assert_same(sampler(1).visible, expected.visible[1:2])
     assert_same(sampler.masks(ids), expected)
-
-
-def test_ranks_together_draw_the_single_stream(tmp_path):
-    """Two processes: their batches, rank after rank, are the batches of one process."""
-    script = str(Path(__file__).with_name("sampler_rank.py"))
-    environment = {**os.environ, "GLOO_SOCKET_IFNAME": "lo", "OMP_NUM_THREADS": "1"}
-    processes = [
-        subprocess.Popen(
-            [
-                sys.executable,
-                script,
-                str(tmp_path / "store"),
-                str(rank),
-                "2",
-                str(tmp_path / f"{rank}.pt"),
-            ],
-            env=environment,
-            stderr=subprocess.PIPE,
-            text=True,
-        )
-        for rank in range(2)
-    ]
-    errors = [process.communicate(timeout=120)[1] for process in processes]
-    assert [process.returncode for process in processes] == [0, 0], errors
-    ranks = [torch.load(tmp_path / f"{rank}.pt", weights_only=True) for rank in range(2)]
-    for kind, grid, arguments in CASES:
-        single = smnm.MaskSampler(kind, grid, **arguments)
-        for step, batch_size in enumerate(BATCH_SIZES):
-            together = torch.cat([rank[kind][step] for rank in ranks])
-            assert torch.equal(together, single(2 * batch_size).visible)
-        # Either rank's state resumes the stream of both, or of one process alone.
-        for rank in ranks:
-            single.load_state_dict(rank[f"{kind} state"])
-            assert int(single.next_id) == 2 * sum(BATCH_SIZES)
 
 
 @pytest.mark.parametrize(
