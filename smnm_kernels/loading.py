@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import warnings
 from collections.abc import Callable, Mapping, Sequence
 from typing import NamedTuple
 
@@ -9,7 +10,7 @@ import torch
 from torch import Tensor
 from torch.utils.data import Dataset, default_collate
 
-from .arguments import is_int
+from .arguments import is_int, parse_flag
 from .scheduled_sampler import ScheduledSampler
 from .stream import MaskStream
 
@@ -26,28 +27,35 @@ class WithSampleIds(Dataset):
 
     The id is ``epoch * len(dataset) + index``: every example gets another mask in every epoch, and
     the same one for any number of workers or processes, any batch size and any order. The epoch is
-    in shared memory, so that ``set_epoch`` reaches persistent workers too.
+    in shared memory, so that ``set_epoch`` reaches persistent workers too. An example read twice in
+    one epoch, as where nobody calls ``set_epoch``, gives a warning.
 
     Args:
         dataset: map-style. An example that is a mapping gets the id, an int, as another item; of
             any other, a tuple or tensor, it makes a pair ``Numbered(example, sample_id)``.
         key: where a mapping's id goes.
+        fixed: for evaluation: every example keeps the mask of epoch 0, whatever ``set_epoch`` says.
     """
 
-    def __init__(self, dataset: Dataset, key: str = "sample_id") -> None:
+    def __init__(self, dataset: Dataset, key: str = "sample_id", *, fixed: bool = False) -> None:
         if not hasattr(dataset, "__getitem__") or not hasattr(dataset, "__len__"):
             raise TypeError(
                 f"dataset must be map-style, with a length, got {type(dataset).__name__}"
             )
         self.dataset = dataset
         self.key = key
+        self.fixed = parse_flag("fixed", fixed)
         self._epoch = torch.zeros((), dtype=torch.int64).share_memory_()
+        # For each example, the epoch in which some worker read it last, in a byte; 255 is never.
+        self._read_in = torch.full((len(dataset),), 255, dtype=torch.uint8).share_memory_()
 
     def set_epoch(self, epoch: int) -> None:
-        """Before each epoch; Hugging Face's Trainer and accelerate call it by themselves."""
+        """Before each epoch. Hugging Face's Trainer and accelerate call it by themselves, but not
+        always: see ``adapters.epoch_callback``."""
         if not is_int(epoch) or epoch < 0:
             raise ValueError(f"epoch must be a non-negative int, got {epoch!r}")
-        self._epoch.fill_(epoch)
+        if not self.fixed:
+            self._epoch.fill_(epoch)
 
     def __len__(self) -> int:
         return len(self.dataset)
@@ -59,12 +67,24 @@ class WithSampleIds(Dataset):
         if not -n <= index < n:
             raise IndexError(f"index must be in [{-n}, {n}), got {index}")
         example = self.dataset[index]
-        sample_id = int(self._epoch) * n + int(index) % n
+        index, epoch = int(index) % n, int(self._epoch)
+        if not self.fixed:
+            self._warn_of_repeats(index, epoch)
+        sample_id = epoch * n + index
         if isinstance(example, Numbered) or (isinstance(example, Mapping) and self.key in example):
             raise ValueError(f"examples have a {self.key!r} already: give another key")
         if isinstance(example, Mapping):
             return {**example, self.key: sample_id}
         return Numbered(example, sample_id)
+
+    def _warn_of_repeats(self, index: int, epoch: int) -> None:
+        if self._read_in[index] == epoch % 255:
+            warnings.warn(
+                f"an example (number {index}) was read twice in epoch {epoch}, with the same mask. "
+                "Call set_epoch(epoch) before each epoch; for evaluation give fixed=True",
+                stacklevel=3,
+            )
+        self._read_in[index] = epoch % 255
 
 
 class MaskCollator:
@@ -122,7 +142,8 @@ class MaskCollator:
                 rest.append({k: v for k, v in example.items() if k != self.id_key})
             else:
                 raise KeyError(
-                    f"example {i} has no {self.id_key!r}: wrap the dataset in WithSampleIds"
+                    f"example {i} has no {self.id_key!r}: wrap the dataset in WithSampleIds, and "
+                    "give transformers' Trainer remove_unused_columns=False"
                 )
         return torch.tensor(ids, dtype=torch.int64), rest
 

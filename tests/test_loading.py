@@ -115,6 +115,24 @@ def test_a_schedule_by_epoch_reaches_the_workers(workers):
         assert_same(masked, expected.masks(epoch * 10 + torch.arange(10)).masked)
 
 
+@pytest.mark.filterwarnings("error:an example")
+def test_an_example_read_twice_in_an_epoch_is_said():
+    dataset = WithSampleIds(Clips())
+    for epoch in (0, 1, 254, 255, 256, 510):
+        dataset.set_epoch(epoch)
+        dataset[3], dataset[4]
+    with pytest.raises(UserWarning, match=r"number 3\) was read twice in epoch 510.*fixed=True"):
+        dataset[-7]
+
+
+@pytest.mark.filterwarnings("error:an example")
+def test_fixed_masks_for_evaluation():
+    dataset = WithSampleIds(Clips(), fixed=True)
+    for epoch in range(3):
+        dataset.set_epoch(epoch)
+        assert [dataset[i]["sample_id"] for i in range(10)] == list(range(10))
+
+
 def test_indices_count_from_the_end():
     assert WithSampleIds(Clips())[-1]["sample_id"] == 9
     assert [e["sample_id"] for e in WithSampleIds(Clips())] == list(range(10))

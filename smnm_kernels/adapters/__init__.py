@@ -7,7 +7,7 @@ theirs. Each is an ordinary object that can be pickled and copied.
 
 from .collators import JepaCollator
 from .generators import ClonedMasks, MaskingGenerator
-from .hugging_face import hf_sampler
+from .hugging_face import epoch_callback, hf_sampler
 from .methods import M2dMasking, RandomMasking
 
 __all__ = [
@@ -16,5 +16,6 @@ __all__ = [
     "M2dMasking",
     "MaskingGenerator",
     "RandomMasking",
+    "epoch_callback",
     "hf_sampler",
 ]

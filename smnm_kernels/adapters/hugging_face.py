@@ -1,8 +1,13 @@
-"""A sampler that fits a model of Hugging Face's transformers."""
+"""For Hugging Face's transformers: a sampler that fits a model, and epochs for its Trainer."""
 
 from __future__ import annotations
 
+from typing import TYPE_CHECKING
+
 from smnm_kernels.sampler import MaskSampler
+
+if TYPE_CHECKING:
+    from transformers import TrainerCallback
 
 #: Of VideoMAE's pretraining; its config has no ratio.
 _VIDEOMAE_RATIO = 0.9
@@ -58,6 +63,10 @@ def hf_sampler(
     kept = None
     if model_type in ("vit_mae", "hiera"):
         kept = int(grid[1] * grid[2] * (1 - config.mask_ratio))
+        if kept == 0:
+            raise ValueError(
+                f"config's mask_ratio={config.mask_ratio!r} keeps no token of {grid[1] * grid[2]}"
+            )
         if mask_ratio is None and n_keep is None:
             n_keep = kept
     sampler = MaskSampler(kind, grid, mask_ratio, n_keep=n_keep, seed=seed, **parameters)
@@ -67,6 +76,22 @@ def hf_sampler(
             f"by its own mask_ratio={config.mask_ratio!r}, got {sampler.n_keep}: change the config"
         )
     return sampler
+
+
+def epoch_callback() -> TrainerCallback:
+    """Tells a ``WithSampleIds`` dataset its epoch, for ``Trainer(..., callbacks=[...])``.
+
+    The Trainer leaves that to accelerate, which passes over the dataset where there are several
+    processes, and behind the skipped batches of a run resumed within an epoch
+    (``DataLoaderShard.set_epoch``): masks would repeat.
+    """
+    from transformers import TrainerCallback
+
+    class SetEpoch(TrainerCallback):
+        def on_epoch_begin(self, args, state, control, train_dataloader, **more) -> None:  # noqa: ANN001, ANN003
+            train_dataloader.dataset.set_epoch(int(state.epoch))
+
+    return SetEpoch()
 
 
 def _pair(size: int | list[int] | tuple[int, ...]) -> tuple[int, int]:
