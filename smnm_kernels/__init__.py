@@ -13,6 +13,7 @@ if tuple(int(part) for part in torch.__version__.split(".")[:2]) < (2, 10):
 
 from . import reference, schedules
 from .audio_video import AudioVideoMasks, AudioVideoSampler
+from .baselines import baseline_masks
 from .dispatch import backends, build_info
 from .functional import noise, noise_masks, rbn_bank, rbn_masks, threshold
 from .masks import Masks
@@ -28,6 +29,7 @@ __all__ = [
     "NoiseBank",
     "ScheduledSampler",
     "backends",
+    "baseline_masks",
     "build_info",
     "noise",
     "noise_masks",

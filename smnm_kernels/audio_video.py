@@ -12,7 +12,7 @@ from torch.utils import _pytree
 
 from .arguments import visible_share
 from .masks import Masks
-from .recipe import Recipe, seed_for
+from .recipe import Recipe
 from .stream import MaskStream
 
 #: The seed XOR one of these: audio masks and hidden moments draw other words than video masks.
@@ -77,7 +77,7 @@ class AudioVideoSampler(MaskStream):
         self.hidden_time = hidden_time
         self._moments = None
         if hidden_time is not None:
-            self._moments = Moments(self.video, self.audio, hidden_time)
+            self._moments = _Moments(self.video, self.audio, hidden_time)
 
     def masks(self, sample_ids: Tensor) -> AudioVideoMasks:
         """The masks with these ids (int64 [B]), without advancing the stream."""
@@ -96,7 +96,7 @@ class AudioVideoSampler(MaskStream):
         return f"video={self.video!r}, audio={self.audio!r}, hidden_time={self.hidden_time}"
 
 
-class Moments:
+class _Moments:
     """The moments common to a video and an audio grid, and masks that hide some of them."""
 
     def __init__(self, video: Recipe, audio: Recipe, hidden_time: float) -> None:
@@ -132,9 +132,9 @@ class Moments:
                     f"{name} shows {recipe.n_keep} tokens, but {n_shown} of {n} moments, which "
                     f"hidden_time={hidden_time!r} leaves, have {left}"
                 )
-        if video.function != "noise_masks" or video.arguments()[-1]:
+        if video.repeats_over_time:
             raise ValueError(
-                "hidden_time needs video masks of noise that may change over time, got "
+                "hidden_time needs video masks that may change over time, got "
                 f"{video.kind!r}, which repeats one mask over all frames"
             )
         if audio.function == "baseline_masks":
@@ -162,17 +162,15 @@ class Moments:
         place = (shown.ids_keep[:, :, None] * self.rows + within).flatten(1)
         visible = rows_left.new_zeros(len(sample_ids), height, width)
         visible = visible.scatter(1, place[:, :, None].expand_as(rows_left), rows_left)
-        masks = Masks.with_count(visible.flatten(1), self.audio.n_keep)
+        masks = Masks._with_count(visible.flatten(1), self.audio.n_keep)
         return masks.freq_major(self.audio.grid) if self.audio.freq_major else masks
 
 
 def _noise_masks_in(places: Tensor, recipe: Recipe, sample_ids: Tensor, seed: Tensor) -> Masks:
     """Masks of the recipe's noise that are visible only where ``places`` is True."""
-    grid, color, sigma, *_ = recipe.arguments()
-    noise = torch.ops.smnm.noise(sample_ids, *seed_for(sample_ids, seed), grid, color, sigma)
-    noise = noise.masked_fill(~places, -torch.inf)
+    noise = recipe.noise(sample_ids, seed).masked_fill(~places, -torch.inf)
     masks = Masks(*torch.ops.smnm.threshold(noise.flatten(1), recipe.n_keep))
-    return masks.freq_major(grid) if recipe.freq_major else masks
+    return masks.freq_major(recipe.grid) if recipe.freq_major else masks
 
 
 def _recipe(name: str, arguments: Mapping[str, object]) -> Recipe:
@@ -180,6 +178,8 @@ def _recipe(name: str, arguments: Mapping[str, object]) -> Recipe:
         raise TypeError(
             f"{name} must be a dict of MaskSampler's arguments, got {type(arguments).__name__}"
         )
+    if missing := {"kind", "grid"} - arguments.keys():
+        raise TypeError(f"{name} must give kind, grid and mask_ratio, {sorted(missing)} missing")
     if "seed" in arguments:
         raise TypeError(f"{name} takes no seed of its own: give the sampler's seed")
     try:

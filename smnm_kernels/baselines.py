@@ -13,22 +13,11 @@ from collections.abc import Callable, Sequence
 import torch
 from torch import Tensor
 
-from .arguments import (
-    Grid,
-    as_constant,
-    check_sample_ids,
-    is_int,
-    parse_flag,
-    parse_grid,
-    parse_n_keep,
-    parse_seed,
-)
+from .calls import baseline_masks_call
 from .masks import Masks
 
 #: n -> float32 [B, n].
 Draw = Callable[[int], Tensor]
-BASELINES = ("grid", "block", "inverse_block", "time_frequency")
-
 #: White noise has the odd integers of 22 bits and a sign for its values, times this.
 _BITS = 22
 _WHITE_SCALE = 3**0.5 / 2**_BITS
@@ -54,12 +43,13 @@ def baseline_masks(
     Args:
         sample_ids, mask_ratio, n_keep, freq_major, seed: as for ``noise_masks``.
         grid: (T, H, W); "time_frequency" needs T = 1.
-        kind: "grid": every s-th patch of every s-th row (MAE's grid-wise sampling), s the largest
-            for which they suffice, at a random offset. "block": 32 rectangles of a quarter to a
-            half of each side, masked one after the other until enough is masked (BEiT's and MAE's
-            block-wise masking, in integers). "inverse_block": square blocks round random centres
-            are visible (data2vec 2.0; its 0.07 more than needed). "time_frequency": whole columns
-            of time and bands of mel are masked (AudioMAE's fine-tuning), the same share of each.
+        kind: "grid": every s-th patch of every s-th row, s = floor(sqrt(H * W / visible in a
+            frame)), at a random offset (MAE's grid-wise sampling). "block": 32 rectangles of a
+            quarter to a half of each side, masked one after the other until enough is masked
+            (BEiT's and MAE's block-wise masking, in integers). "inverse_block": square blocks
+            round random centres are visible (data2vec 2.0, with its 0.07 more than needed).
+            "time_frequency": whole columns of time and bands of mel are masked (AudioMAE's
+            fine-tuning), the same share of each.
         block_size: side of an inverse block, in patches.
 
     Source: Structured-Noise Masked Modeling, Table A.5, compares with the first two.
@@ -69,31 +59,6 @@ def baseline_masks(
     )
     masks = draw_baseline(*call)
     return masks.freq_major(call[3]) if freq_major else masks
-
-
-def baseline_masks_call(
-    sample_ids: Tensor,
-    grid: Sequence[int],
-    kind: str,
-    mask_ratio: float | None,
-    n_keep: int | None,
-    block_size: int,
-    freq_major: bool,
-    seed: int | Tensor,
-) -> tuple[Tensor, Tensor | None, int, Grid, str, int, int]:
-    """(sample_ids, seed_tensor, seed, grid, kind, n_keep, block_size)."""
-    check_sample_ids(sample_ids)
-    sides = parse_grid(as_constant(grid))
-    if kind not in BASELINES:
-        raise ValueError(f"kind must be one of {', '.join(BASELINES)}, got {kind!r}")
-    if kind == "time_frequency" and sides[0] != 1:
-        raise ValueError(f"grid for time_frequency masks must be (1, T, F), got {sides}")
-    if not is_int(block_size) or block_size < 1:
-        raise ValueError(f"block_size must be a positive int, got {block_size!r}")
-    parse_flag("freq_major", freq_major)
-    n_keep = parse_n_keep(math.prod(sides), mask_ratio, n_keep, frames=sides[0])
-    seeds = parse_seed(seed, sample_ids.device)
-    return (sample_ids, *seeds, sides, kind, n_keep, int(block_size))
 
 
 def draw_baseline(
@@ -131,7 +96,7 @@ def draw_baseline(
     visible, *ids = torch.ops.smnm.threshold(priority, in_frame)
     if frames == 1:
         return Masks(visible, *ids)
-    return Masks.with_count(visible.repeat(1, frames), n_keep)
+    return Masks._with_count(visible.repeat(1, frames), n_keep)
 
 
 def grid_period(height: int, width: int, n_keep: int) -> tuple[int, int]:
@@ -158,8 +123,8 @@ def kept_lines(height: int, width: int, n_keep: int) -> tuple[int, int]:
 def _grid_marks(draw: Draw, height: int, width: int, n_keep: int) -> Tensor:
     period_y, period_x = grid_period(height, width, n_keep)
     offsets = draw(2)
-    y = _places(height, offsets) - _uniform(offsets[:, :1], period_y)
-    x = _places(width, offsets) - _uniform(offsets[:, 1:], period_x)
+    y = torch.arange(height, device=offsets.device) - _uniform(offsets[:, :1], period_y)
+    x = torch.arange(width, device=offsets.device) - _uniform(offsets[:, 1:], period_x)
     return ((y % period_y == 0)[:, :, None] & (x % period_x == 0)[:, None, :]).double()
 
 
@@ -171,7 +136,7 @@ def _block_marks(draw: Draw, height: int, width: int) -> Tensor:
         least, most = -(-side // 4), -(-side // 2)
         length = least + _uniform(part[:, :N_BLOCKS], most - least + 1)
         start = _uniform(part[:, N_BLOCKS:], side - length + 1)
-        place = _places(side, noise)
+        place = torch.arange(side, device=noise.device)
         inside.append((place >= start[:, :, None]) & (place < (start + length)[:, :, None]))
     covered = inside[0][:, :, :, None] & inside[1][:, :, None, :]
     number = torch.arange(N_BLOCKS, device=noise.device)[:, None, None]
@@ -196,10 +161,6 @@ def _time_frequency_marks(draw: Draw, height: int, width: int, n_keep: int) -> T
     row, *_ = torch.ops.smnm.threshold(noise[:, :height], rows)
     column, *_ = torch.ops.smnm.threshold(noise[:, height:], columns)
     return (row[:, :, None] & column[:, None, :]).double()
-
-
-def _places(side: int, like: Tensor) -> Tensor:
-    return torch.arange(side, device=like.device)
 
 
 def _uniform(white: Tensor, n: int | Tensor) -> Tensor:

@@ -17,6 +17,7 @@ from .arguments import (
     as_constant,
     check_noise,
     check_sample_ids,
+    is_int,
     parse_flag,
     parse_grid,
     parse_n_keep,
@@ -30,6 +31,9 @@ from .rbn_arguments import (
     parse_n_candidates,
     parse_rbn_rule,
 )
+
+#: The kinds of ``baseline_masks``.
+BASELINES = ("grid", "block", "inverse_block", "time_frequency")
 
 SeedCall = tuple[Tensor | None, int]
 NoiseCall = tuple[Tensor, Tensor | None, int, Grid, str, list[float]]
@@ -101,6 +105,31 @@ def rbn_masks_call(
     if n_candidates is None:
         n_candidates = default_n_candidates(math.prod(sides), n_keep)
     return _rbn_call(sample_ids, sides, n_keep, n_candidates, rule, seed)
+
+
+def baseline_masks_call(
+    sample_ids: Tensor,
+    grid: Sequence[int],
+    kind: str,
+    mask_ratio: float | None,
+    n_keep: int | None,
+    block_size: int,
+    freq_major: bool,
+    seed: int | Tensor,
+) -> tuple[Tensor, Tensor | None, int, Grid, str, int, int]:
+    """(sample_ids, seed_tensor, seed, grid, kind, n_keep, block_size)."""
+    check_sample_ids(sample_ids)
+    sides = parse_grid(as_constant(grid))
+    if kind not in BASELINES:
+        raise ValueError(f"kind must be one of {', '.join(BASELINES)}, got {kind!r}")
+    if kind == "time_frequency" and sides[0] != 1:
+        raise ValueError(f"grid for time_frequency masks must be (1, T, F), got {sides}")
+    if not is_int(block_size) or block_size < 1:
+        raise ValueError(f"block_size must be a positive int, got {block_size!r}")
+    parse_flag("freq_major", freq_major)
+    n_keep = parse_n_keep(math.prod(sides), mask_ratio, n_keep, frames=sides[0])
+    seeds = parse_seed(seed, sample_ids.device)
+    return (sample_ids, *seeds, sides, kind, n_keep, int(block_size))
 
 
 def rbn_bank_call(

@@ -12,7 +12,8 @@ from torch.utils.data import Dataset, default_collate
 
 from .arguments import is_int, parse_flag
 from .scheduled_sampler import ScheduledSampler
-from .stream import MaskStream
+from .shared import SharedInt
+from .stream import MaskStream, check_sampler
 
 
 class Numbered(NamedTuple):
@@ -28,26 +29,29 @@ class WithSampleIds(Dataset):
     The id is ``epoch * len(dataset) + index``: every example gets another mask in every epoch, and
     the same one for any number of workers or processes, any batch size and any order. The epoch is
     in shared memory, so that ``set_epoch`` reaches persistent workers too. An example read twice in
-    one epoch, as where nobody calls ``set_epoch``, gives a warning.
+    one epoch, as where nobody calls ``set_epoch``, gives a warning. Of several datasets, wrap what
+    joins them: wrapped one by one they have the same ids.
 
     Args:
         dataset: map-style. An example that is a mapping gets the id, an int, as another item; of
             any other, a tuple or tensor, it makes a pair ``Numbered(example, sample_id)``.
-        key: where a mapping's id goes.
+        id_key: where a mapping's id goes.
         fixed: for evaluation: every example keeps the mask of epoch 0, whatever ``set_epoch`` says.
     """
 
-    def __init__(self, dataset: Dataset, key: str = "sample_id", *, fixed: bool = False) -> None:
+    def __init__(self, dataset: Dataset, id_key: str = "sample_id", *, fixed: bool = False) -> None:
         if not hasattr(dataset, "__getitem__") or not hasattr(dataset, "__len__"):
             raise TypeError(
-                f"dataset must be map-style, with a length, got {type(dataset).__name__}"
+                f"dataset must be map-style, with a length, got {type(dataset).__name__}; where "
+                "examples have no index, call sampler.masks(ids) with ids of your own"
             )
         self.dataset = dataset
-        self.key = key
+        self.id_key = id_key
         self.fixed = parse_flag("fixed", fixed)
-        self._epoch = torch.zeros((), dtype=torch.int64).share_memory_()
+        self._epoch = SharedInt()
         # For each example, the epoch in which some worker read it last, in a byte; 255 is never.
         self._read_in = torch.full((len(dataset),), 255, dtype=torch.uint8).share_memory_()
+        self._warned = SharedInt()
 
     def set_epoch(self, epoch: int) -> None:
         """Before each epoch. Hugging Face's Trainer and accelerate call it by themselves, but not
@@ -55,7 +59,7 @@ class WithSampleIds(Dataset):
         if not is_int(epoch) or epoch < 0:
             raise ValueError(f"epoch must be a non-negative int, got {epoch!r}")
         if not self.fixed:
-            self._epoch.fill_(epoch)
+            self._epoch.set(epoch)
 
     def __len__(self) -> int:
         return len(self.dataset)
@@ -67,21 +71,24 @@ class WithSampleIds(Dataset):
         if not -n <= index < n:
             raise IndexError(f"index must be in [{-n}, {n}), got {index}")
         example = self.dataset[index]
-        index, epoch = int(index) % n, int(self._epoch)
+        index, epoch = int(index) % n, self._epoch.get()
         if not self.fixed:
             self._warn_of_repeats(index, epoch)
         sample_id = epoch * n + index
-        if isinstance(example, Numbered) or (isinstance(example, Mapping) and self.key in example):
-            raise ValueError(f"examples have a {self.key!r} already: give another key")
+        if isinstance(example, Numbered) or (
+            isinstance(example, Mapping) and self.id_key in example
+        ):
+            raise ValueError(f"examples have a {self.id_key!r} already: give another id_key")
         if isinstance(example, Mapping):
-            return {**example, self.key: sample_id}
+            return {**example, self.id_key: sample_id}
         return Numbered(example, sample_id)
 
     def _warn_of_repeats(self, index: int, epoch: int) -> None:
-        if self._read_in[index] == epoch % 255:
+        if self._read_in[index] == epoch % 255 and not self._warned.get():
+            self._warned.set(1)
             warnings.warn(
-                f"an example (number {index}) was read twice in epoch {epoch}, with the same mask. "
-                "Call set_epoch(epoch) before each epoch; for evaluation give fixed=True",
+                f"an example was read twice in epoch {epoch}, with the same mask. Call "
+                "set_epoch(epoch) before each epoch; for evaluation give fixed=True",
                 stacklevel=3,
             )
         self._read_in[index] = epoch % 255
@@ -97,7 +104,8 @@ class MaskCollator:
     Where examples are no mappings, a batch is the pair (collated examples, masks).
 
     Args:
-        sampler: what makes the masks, on the CPU; its stream is not advanced.
+        sampler: what makes the masks, on the CPU; its stream is not advanced. One that is scheduled
+            must go by epoch, and be told it.
         view: the form of the masks, a field or property of ``Masks`` ("masked", "vitmae_noise",
             "hiera_kept", "data2vec_masked", "visible", "ids_keep", ...), or a function of them.
         key: where they go in the batch; the name of the model's argument.
@@ -114,8 +122,7 @@ class MaskCollator:
         collate: Callable[[Sequence], object] = default_collate,
         id_key: str = "sample_id",
     ) -> None:
-        if not isinstance(sampler, MaskStream):
-            raise TypeError(f"sampler must be a MaskSampler, got {type(sampler).__name__}")
+        check_sampler(sampler, MaskStream)
         if isinstance(sampler, ScheduledSampler) and sampler.every == "step":
             raise ValueError(
                 "sampler must not change by step: loaders make batches ahead of the step that uses "
@@ -123,31 +130,38 @@ class MaskCollator:
             )
         self.sampler, self.view, self.key = sampler, view, key
         self.collate, self.id_key = collate, id_key
-        self.viewed(torch.zeros(0, dtype=torch.int64))  # a wrong view fails here
+        self._viewed(torch.zeros(0, dtype=torch.int64))  # a wrong view fails here
 
     def __call__(self, examples: Sequence) -> object:
-        sample_ids, rest = self.parted(examples)
-        batch, masks = self.collate(rest), self.viewed(sample_ids)
+        sample_ids, rest = parted(examples, self.id_key)
+        batch, masks = self.collate(rest), self._viewed(sample_ids)
         return {**batch, self.key: masks} if isinstance(batch, Mapping) else (batch, masks)
 
-    def parted(self, examples: Sequence) -> tuple[Tensor, list]:
-        """(sample ids int64 [B], the examples without them)."""
-        ids, rest = [], []
-        for i, example in enumerate(examples):
-            if isinstance(example, Numbered):
-                ids.append(example.sample_id)
-                rest.append(example.example)
-            elif isinstance(example, Mapping) and self.id_key in example:
-                ids.append(example[self.id_key])
-                rest.append({k: v for k, v in example.items() if k != self.id_key})
-            else:
-                raise KeyError(
-                    f"example {i} has no {self.id_key!r}: wrap the dataset in WithSampleIds, and "
-                    "give transformers' Trainer remove_unused_columns=False"
-                )
-        return torch.tensor(ids, dtype=torch.int64), rest
-
-    def viewed(self, sample_ids: Tensor) -> object:
-        """The masks of these ids in the form that was asked for."""
+    def _viewed(self, sample_ids: Tensor) -> object:
         masks = self.sampler.masks(sample_ids)
-        return self.view(masks) if callable(self.view) else getattr(masks, self.view)
+        if callable(self.view):
+            return self.view(masks)
+        if not hasattr(masks, self.view):
+            fields = sorted(name for name in dir(masks) if not name.startswith("_"))
+            raise ValueError(
+                f"view must be a function or one of {', '.join(fields)}, got {self.view!r}"
+            )
+        return getattr(masks, self.view)
+
+
+def parted(examples: Sequence, id_key: str) -> tuple[Tensor, list]:
+    """(sample ids int64 [B], the examples without them) of a ``WithSampleIds`` dataset."""
+    ids, rest = [], []
+    for i, example in enumerate(examples):
+        if isinstance(example, Numbered):
+            ids.append(example.sample_id)
+            rest.append(example.example)
+        elif isinstance(example, Mapping) and id_key in example:
+            ids.append(example[id_key])
+            rest.append({k: v for k, v in example.items() if k != id_key})
+        else:
+            raise KeyError(
+                f"example {i} has no {id_key!r}: wrap the dataset in WithSampleIds, and give "
+                "transformers' Trainer remove_unused_columns=False"
+            )
+    return torch.tensor(ids, dtype=torch.int64), rest

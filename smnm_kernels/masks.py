@@ -8,6 +8,8 @@ import torch
 from torch import Tensor
 from torch.utils import _pytree
 
+from .arguments import is_int
+
 
 class Masks(NamedTuple):
     """Which tokens of each sample are visible, in the three forms training code asks for.
@@ -86,17 +88,17 @@ class Masks(NamedTuple):
         Raises:
             TypeError, ValueError: also where ``visible`` looks like its complement.
         """
-        return cls.with_count(visible, _count("visible", visible, n_keep, visible_is=True))
+        return cls._with_count(visible, _count("visible", visible, n_keep, visible_is=True))
 
     @classmethod
     def from_masked(cls, masked: Tensor, n_keep: int | None = None) -> Masks:
         """As ``from_visible``, from bool ``masked`` [B, N], True = masked (VideoMAE's and Hugging
         Face's ``bool_masked_pos``). ``n_keep`` counts the visible tokens here, too."""
         n_keep = _count("masked", masked, n_keep, visible_is=False)
-        return cls.with_count(~masked, n_keep)
+        return cls._with_count(~masked, n_keep)
 
     @classmethod
-    def with_count(cls, visible: Tensor, n_keep: int) -> Masks:
+    def _with_count(cls, visible: Tensor, n_keep: int) -> Masks:
         """``from_visible`` without a look at the device: that every row of bool ``visible`` [B, N]
         shows exactly ``n_keep`` tokens is the caller's promise."""
         tokens = torch.arange(visible.shape[1], device=visible.device).expand_as(visible)
@@ -112,7 +114,7 @@ class Masks(NamedTuple):
         Face AST). ``grid`` is the time-major (T, H = time, W = mel) grid the masks were made on.
         """
         visible = self.visible.unflatten(1, tuple(grid)).transpose(2, 3).flatten(1)
-        return Masks.with_count(visible, self.n_keep)
+        return Masks._with_count(visible, self.n_keep)
 
 
 def _count(name: str, given: Tensor, n_keep: int | None, visible_is: bool) -> int:
@@ -125,6 +127,8 @@ def _count(name: str, given: Tensor, n_keep: int | None, visible_is: bool) -> in
             f"{wanted}, got {given.dtype}: where a model indexes with a mask, numbers pick rows "
             "instead of tokens; use .bool()"
         )
+    if n_keep is not None and not is_int(n_keep):
+        raise TypeError(f"n_keep must be an int, got {n_keep!r}")
     if given.dim() != 2:
         raise ValueError(f"{wanted}, got shape {list(given.shape)}")
     shown = (given if visible_is else ~given).sum(1).tolist()

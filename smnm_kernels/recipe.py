@@ -7,9 +7,9 @@ from collections.abc import Callable, Sequence
 import torch
 from torch import Tensor
 
-from .arguments import check_sample_ids
-from .baselines import baseline_masks, baseline_masks_call, draw_baseline
-from .calls import noise_masks_call, rbn_masks_call
+from .arguments import as_constant, check_sample_ids
+from .baselines import baseline_masks, draw_baseline
+from .calls import baseline_masks_call, noise_masks_call, rbn_masks_call
 from .functional import noise_masks, rbn_masks
 from .masks import Masks
 
@@ -74,18 +74,26 @@ class Recipe:
         self.grid = self._arguments[0]
         self.n_keep = self.masks(nothing, torch.tensor(0)).n_keep
 
-    @torch.compiler.assume_constant_result
-    def arguments(self) -> tuple:
-        """What the function draws with, after ids and seed. Constants to torch.compile, which would
-        otherwise make symbols of the numbers under ``dynamic=True`` and compile twice."""
-        return self._arguments
+    @property
+    def repeats_over_time(self) -> bool:
+        """Whether one two-dimensional mask is repeated over T."""
+        return self.function == "baseline_masks" or (
+            self.function == "noise_masks" and self._arguments[-1]
+        )
+
+    def noise(self, sample_ids: Tensor, seed: Tensor) -> Tensor:
+        """float32 [B, T, H, W]: what a kind of noise thresholds."""
+        grid, color, sigma, *_ = as_constant(self._arguments)
+        return torch.ops.smnm.noise(sample_ids, *_seed_for(sample_ids, seed), grid, color, sigma)
 
     def masks(self, sample_ids: Tensor, seed: Tensor) -> Masks:
         """The masks of these ids, int64 [B]; their device does the work."""
         check_sample_ids(sample_ids)
         baseline = self.function == "baseline_masks"
         draw = draw_baseline if baseline else getattr(torch.ops.smnm, self.function)
-        masks = Masks(*draw(sample_ids, *seed_for(sample_ids, seed), *self.arguments()))
+        masks = Masks(
+            *draw(sample_ids, *_seed_for(sample_ids, seed), *as_constant(self._arguments))
+        )
         return masks.freq_major(self.grid) if self.freq_major else masks
 
     def __repr__(self) -> str:
@@ -93,6 +101,6 @@ class Recipe:
         return f"{self.kind!r}, grid={self.grid}, n_keep={self.n_keep}{parameters}"
 
 
-def seed_for(sample_ids: Tensor, seed: Tensor) -> tuple[Tensor | None, int]:
+def _seed_for(sample_ids: Tensor, seed: Tensor) -> tuple[Tensor | None, int]:
     """(seed_tensor, seed) of an op: the tensor where it lies beside the ids, else its value."""
     return (seed, 0) if seed.device == sample_ids.device else (None, int(seed))

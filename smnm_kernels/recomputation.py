@@ -11,6 +11,8 @@ import torch
 from torch import Tensor
 from torch.utils.data import get_worker_info
 
+from .ops import library
+
 if TYPE_CHECKING:
     from .stream import MaskStream
 
@@ -22,32 +24,29 @@ _IN_A_WORKER = (
 _IN_BACKWARD = (
     "a sampler was called in a backward pass: activation checkpointing computes its region again, "
     "and would go on with other masks than the forward pass had. Draw the masks before the region "
-    "and pass them in, or give checkpoint(..., use_reentrant=False, "
-    "context_fn=sampler.checkpoint_contexts)"
+    "and pass them in; a MaskSampler in eager code may also be called inside checkpoint(..., "
+    "use_reentrant=False, context_fn=sampler.checkpoint_contexts)"
 )
-_COMPILED = (
-    "a sampler was called in compiled code inside a region of activation checkpointing, which "
-    "would draw other masks when the region is computed again. Draw the masks before the region "
-    "and pass them in"
+COMPILED = (
+    "a sampler's checkpoint_contexts are for eager code, and it was called in compiled code. Draw "
+    "the masks before the region and pass them in"
 )
 
 
-def why_not_here(stream: MaskStream) -> str | None:
-    """Why the stream cannot be drawn here and now, or None."""
+@torch.library.impl(library, "advance", "CompositeExplicitAutograd")
+def advance(next_id: Tensor, n: int) -> Tensor:
+    """``next_id`` as it was; then it is n more.
+
+    An op, so that compiled code, too, looks when it runs where it runs.
+    """
     if get_worker_info() is not None:
-        return _IN_A_WORKER
+        raise RuntimeError(_IN_A_WORKER)
     # The graph task is that of a running backward pass, -1 outside one.
-    if stream.again is None and torch._C._current_graph_task_id() != -1:
-        return _IN_BACKWARD
-    return None
-
-
-def why_not_compiled() -> str | None:
-    """The same, while the call is compiled: later runs of the code ask no more."""
-    hooks = torch._C._autograd._top_saved_tensors_default_hooks(True)
-    if hooks is not None and hooks[0].__module__ == "torch.utils.checkpoint":
-        return _COMPILED
-    return _COMPILED if torch._C._current_graph_task_id() != -1 else None
+    if torch._C._current_graph_task_id() != -1:
+        raise RuntimeError(_IN_BACKWARD)
+    was = next_id.clone()
+    next_id.add_(n)
+    return was
 
 
 class Noting(AbstractContextManager):
@@ -58,11 +57,11 @@ class Noting(AbstractContextManager):
 
     def __enter__(self) -> None:
         # A region inside another is noted by both: each is computed again by itself.
-        self._was = self.stream.notes
-        self.stream.notes = (*self._was, self.drawn)
+        self._was = self.stream._notes
+        self.stream._notes = (*self._was, self.drawn)
 
     def __exit__(self, *error: object) -> None:
-        self.stream.notes = self._was
+        self.stream._notes = self._was
 
 
 class DrawingAgain(AbstractContextManager):
@@ -73,13 +72,13 @@ class DrawingAgain(AbstractContextManager):
         self.stream, self.drawn = stream, drawn
 
     def __enter__(self) -> None:
-        self._was = self.stream.again
-        self.stream.again = self._again()
+        self._was = self.stream._again
+        self.stream._again = self._drawn_again()
 
     def __exit__(self, *error: object) -> None:
-        self.stream.again = self._was
+        self.stream._again = self._was
 
-    def _again(self) -> Iterator[Tensor]:
+    def _drawn_again(self) -> Iterator[Tensor]:
         yield from self.drawn
         raise RuntimeError(
             f"a checkpointed region that was computed again called the sampler more than the "

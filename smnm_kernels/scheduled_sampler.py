@@ -11,6 +11,7 @@ from torch import Tensor
 from .arguments import is_int
 from .masks import Masks
 from .recipe import Recipe
+from .shared import SharedInt
 from .stream import MaskStream
 
 
@@ -23,11 +24,11 @@ class ScheduledSampler(MaskStream):
     ...     schedules.cosine(0.75, 0.9, steps=10_000),
     ... )
     >>> masks = sampler(batch_size)             # of this step
-    >>> loss = compiled_step(x, masks)          # one graph for all ratios
+    >>> loss = compiled_step(x, masks)          # one graph for all steps
 
-    The step counts the calls and is part of ``state_dict()``; with ``every="epoch"`` it is what
-    ``set_epoch`` says, in shared memory, so that data loader workers see it too. Sample ids go on
-    as in a ``MaskSampler``.
+    The step counts calls (not the optimiser's steps, where gradients accumulate) and is part of
+    ``state_dict()``; with ``every="epoch"`` it is what ``set_epoch`` says, in shared memory, so
+    that data loader workers see it too. Sample ids go on as in a ``MaskSampler``.
 
     Draw outside compiled code and pass the masks in: a graph cannot choose by a step that it does
     not know. The number of visible tokens is marked as dynamic, so what takes the masks is compiled
@@ -36,7 +37,8 @@ class ScheduledSampler(MaskStream):
     Args:
         kind, grid, mask_ratio, n_keep, seed, parameters: as for ``MaskSampler``; all but grid and
             seed may be callables that take the step, such as those of ``smnm.schedules``. They
-            must depend on the step alone.
+            must depend on the step alone. Where the kind changes, so must parameters that only some
+            kinds take: ``sigma=stages({0: None, 2000: "variant-3"})``.
         every: "step" or "epoch".
     """
 
@@ -58,22 +60,21 @@ class ScheduledSampler(MaskStream):
         settings = {"kind": kind, "mask_ratio": mask_ratio, "n_keep": n_keep, **parameters}
         self._grid = grid
         self._settings = settings
-        self._changes_shape = callable(mask_ratio) or callable(n_keep)
-        self._step = torch.zeros((), dtype=torch.int64).share_memory_()
+        self._step = SharedInt()
         self._made: tuple[dict[str, object], Recipe] | None = None
         # What is wrong at the ends of a schedule fails now, not after a day of training.
         for step in sorted({0}.union(*(getattr(s, "milestones", ()) for s in settings.values()))):
-            self.recipe_at(step)
+            self._recipe_at(step)
 
     @property
     def step(self) -> int:
         """The step that the next call draws for, or the epoch."""
-        return int(self._step)
+        return self._step.get()
 
     @property
     def recipe(self) -> Recipe:
         """Of the present step or epoch."""
-        return self.recipe_at(self.step)
+        return self._recipe_at(self.step)
 
     @property
     def grid(self) -> tuple[int, int, int]:
@@ -84,7 +85,7 @@ class ScheduledSampler(MaskStream):
         """Visible tokens of the masks of the present step or epoch."""
         return self.recipe.n_keep
 
-    def recipe_at(self, step: int) -> Recipe:
+    def _recipe_at(self, step: int) -> Recipe:
         """Kind, count and parameters of a step or epoch."""
         now = {name: s(step) if callable(s) else s for name, s in self._settings.items()}
         if self._made is None or self._made[0] != now:
@@ -99,11 +100,12 @@ class ScheduledSampler(MaskStream):
     )
     def forward(self, batch_size: int | Sequence[int]) -> Masks:
         """The next masks of this rank, of the present step; advances stream and step."""
+        _ = self.recipe  # what is wrong with this step fails before the stream moves on
         masks = super().forward(batch_size)
         if self.every == "step":
-            self._step += 1
-        if self._changes_shape:
-            torch._dynamo.maybe_mark_dynamic(masks.ids_keep, 1)
+            self._step.set(self.step + 1)
+        # A count changes with the ratio, and with a kind that rounds otherwise.
+        torch._dynamo.maybe_mark_dynamic(masks.ids_keep, 1)
         return masks
 
     def masks(self, sample_ids: Tensor) -> Masks:
@@ -119,14 +121,14 @@ class ScheduledSampler(MaskStream):
                 f"epoch must be an int and not before {self.step}, which was used already (reset "
                 f"starts again), got {epoch!r}"
             )
-        self._step.fill_(epoch)
+        self._step.set(epoch)
 
     def reset(self, next_id: int = 0, step: int = 0) -> None:
         """Go to a place in the stream and in the schedule."""
         if not is_int(step) or step < 0:
             raise ValueError(f"step must be a non-negative int, got {step!r}")
         super().reset(next_id)
-        self._step.fill_(step)
+        self._step.set(step)
 
     def checkpoint_contexts(self) -> tuple[AbstractContextManager, AbstractContextManager]:
         raise NotImplementedError(
@@ -134,10 +136,10 @@ class ScheduledSampler(MaskStream):
         )
 
     def get_extra_state(self) -> Tensor:
-        return self._step.clone()
+        return torch.tensor(self.step)
 
     def set_extra_state(self, state: Tensor) -> None:
-        self._step.copy_(state)
+        self._step.set(int(state))
 
     def extra_repr(self) -> str:
         return f"{self.recipe!r} at {self.every} {self.step}"

@@ -15,8 +15,9 @@ def linear(start: object, end: object, steps: int, *, places: int = 2) -> Ramp:
     Args:
         start, end: numbers, or sequences of them such as sigma's ranges, of the same form.
         steps: steps (or epochs) from one to the other.
-        places: decimals that values are rounded to. Every sigma has its own filters and every
-            ratio its own shapes, so a few settings serve better than one for each step.
+        places: decimals that values between the ends are rounded to; ints stay ints. Every sigma
+            has its own filters and every ratio its own shapes, so a few settings serve better than
+            one for each step.
     """
     return Ramp(start, end, steps, places, half_cosine=False)
 
@@ -65,8 +66,11 @@ class Ramp:
     def _between(self, start: object, end: object, share: float) -> object:
         if is_sequence(start) and is_sequence(end) and len(start) == len(end):
             return tuple(self._between(a, b, share) for a, b in zip(start, end, strict=True))
-        value = round(start + share * (end - start), self.places)
-        return int(value) if is_int(start) and is_int(end) else value
+        value = start + share * (end - start)
+        if share in (0, 1):  # the ends as they were given, however many decimals they have
+            return end if share else start
+        value = round(value) if is_int(start) and is_int(end) else round(value, self.places)
+        return min(max(value, min(start, end)), max(start, end))
 
 
 @dataclass(frozen=True)

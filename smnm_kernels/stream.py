@@ -9,7 +9,7 @@ import torch
 from torch import Tensor, nn
 
 from .arguments import is_int, is_sequence, parse_seed
-from .recomputation import DrawingAgain, Noting, why_not_compiled, why_not_here
+from .recomputation import COMPILED, DrawingAgain, Noting
 
 
 class MaskStream(nn.Module):
@@ -17,7 +17,9 @@ class MaskStream(nn.Module):
 
     Sample number i of the stream has sample id i, whatever the batch sizes. In an initialized
     ``torch.distributed`` group, each call takes one batch per rank, in rank order, so the ranks
-    together draw what one process with the whole batch would.
+    together draw what one process with the whole batch would. That counts every rank as one of data
+    parallelism; where several work on the same samples (tensor parallelism), they name them with
+    ``masks``.
 
     The state is two int64 buffers, ``seed`` and ``next_id`` (samples drawn so far by all ranks):
     ``.to()``, ``state_dict()`` and CUDA graphs work as for any module, and a stream resumed from a
@@ -31,11 +33,12 @@ class MaskStream(nn.Module):
         super().__init__()
         seed_tensor, value = parse_seed(seed, getattr(seed, "device", torch.device("cpu")))
         value = value if seed_tensor is None else int(seed_tensor)
+        self._seed_given = value
         self.register_buffer("seed", torch.tensor(value, dtype=torch.int64))
         self.register_buffer("next_id", torch.zeros((), dtype=torch.int64))
         # First ids of the calls in a checkpointed region: noted here, or drawn again.
-        self.notes: tuple[list[Tensor], ...] = ()
-        self.again: Iterator[Tensor] | None = None
+        self._notes: tuple[list[Tensor], ...] = ()
+        self._again: Iterator[Tensor] | None = None
 
     def masks(self, sample_ids: Tensor) -> tuple:
         """The masks with these ids (int64 [B]), without advancing: for evaluation, or where a
@@ -55,20 +58,21 @@ class MaskStream(nn.Module):
                 than the forward pass had (see ``checkpoint_contexts``).
         """
         n, before, by_all = _shares(batch_size, *rank_and_world_size())
-        compiling = torch.compiler.is_compiling()
-        problem = self._why_not_compiled() if compiling else why_not_here(self)
-        if problem is not None:
-            raise RuntimeError(problem)
-        if self.again is not None:
-            first = next(self.again)
+        if torch.compiler.is_compiling() and (self._notes or self._again is not None):
+            raise RuntimeError(COMPILED)
+        if self._again is not None:
+            first = next(self._again)
         else:
-            first = self.next_id.clone()
-            # Not add_: an assignment is what torch.compile refuses in a checkpointed region, where
-            # it would read the buffer again after it has changed.
-            self.next_id += by_all
-        for drawn in self.notes:
+            first = torch.ops.smnm.advance(self.next_id, by_all)
+        for drawn in self._notes:
             drawn.append(first)
         return self.masks(first + before + torch.arange(n, device=first.device))
+
+    def reset_parameters(self) -> None:
+        """Seed and place as they were at first: what PyTorch asks of a module that was made on the
+        meta device and has memory now (``to_empty``)."""
+        self.seed.fill_(self._seed_given)
+        self.next_id.zero_()
 
     def reset(self, next_id: int = 0) -> None:
         """Go back (or forward) to a place in the stream."""
@@ -82,14 +86,17 @@ class MaskStream(nn.Module):
 
         >>> checkpoint(block, x, use_reentrant=False, context_fn=sampler.checkpoint_contexts)
 
-        Not needed where the masks are drawn outside the region, which also torch.compile can do.
+        For eager code and this sampler alone. Not needed where the masks are drawn before the
+        region, as torch.compile wants them.
         """
         drawn: list[Tensor] = []
         return Noting(self, drawn), DrawingAgain(self, drawn)
 
-    @torch.compiler.assume_constant_result
-    def _why_not_compiled(self) -> str | None:
-        return why_not_compiled()
+
+def check_sampler(sampler: object, kind: type | tuple[type, ...]) -> None:
+    """A TypeError where it is not one of ours."""
+    if not isinstance(sampler, kind):
+        raise TypeError(f"sampler must be a MaskSampler, got {type(sampler).__name__}")
 
 
 def _shares(batch_size: int | Sequence[int], rank: int, world_size: int) -> tuple[int, int, int]:

@@ -7,7 +7,7 @@ import json
 import torch
 
 import smnm_kernels as smnm
-from smnm_kernels.baselines import baseline_masks
+from smnm_kernels import baseline_masks
 
 IDS = torch.tensor([0, 1, 2, 3, -1, 2**32, 2**62, -(2**62)])
 SEED = 2**63 - 25

@@ -8,8 +8,8 @@ from testing import assert_same, devices
 from torch._dynamo.testing import CompileCounterWithBackend
 
 import smnm_kernels as smnm
-from smnm_kernels.baselines import BASELINES, baseline_masks
-from smnm_kernels.reference_baselines import baseline_masks as by_definition
+from smnm_kernels import baseline_masks
+from smnm_kernels.calls import BASELINES
 
 IDS = torch.tensor([0, 1, -5, 2**40, 2**62])
 
@@ -39,7 +39,7 @@ def test_equal_to_the_definition(
     ids = torch.arange(first, first + 3)
     seeds = torch.tensor(seed, device=device) if tensor else seed
     ours = baseline_masks(ids.to(device), **call, seed=seeds)
-    assert_same(ours, by_definition(ids, **call, seed=seed))
+    assert_same(ours, smnm.reference.baseline_masks(ids, **call, seed=seed))
     smnm.Masks.from_visible(ours.visible, call["n_keep"])
 
 
@@ -49,7 +49,7 @@ def test_they_are_kinds_of_a_sampler_and_compile_once(kind):
     counter = CompileCounterWithBackend("aot_eager")
     grid = (1, 12, 8) if kind == "time_frequency" else (3, 12, 8)
     eager, other = (smnm.MaskSampler(kind, grid, 0.75, seed=2) for _ in range(2))
-    expected = by_definition(torch.arange(6), grid, kind, 0.75, seed=2)
+    expected = smnm.reference.baseline_masks(torch.arange(6), grid, kind, 0.75, seed=2)
     compiled = torch.compile(other, fullgraph=True, backend=counter)
     for _ in range(3):
         assert_same(compiled(6), eager(6))

@@ -7,6 +7,7 @@ import torch
 from testing import assert_same
 from torch._dynamo.backends.common import aot_autograd
 from torch._dynamo.testing import CompileCounterWithBackend
+from torch.utils._pytree import tree_leaves as leaves
 from torch.utils.checkpoint import checkpoint
 
 import smnm_kernels as smnm
@@ -62,6 +63,31 @@ def test_a_sampler_compiles_once(kind, dynamic):
     for batch in [3, 5, 2, 9] * 5 if dynamic else [3] * 20:
         assert_same(compiled(batch), eager(batch))
     assert counter.frame_count == 1
+
+
+def test_compiled_samplers_do_not_share_their_masks():
+    """They share their code: what sets them apart must be part of what torch.compile guards."""
+    grid, audio = (2, 4, 4), {"kind": "rbn", "grid": (1, 8, 4), "mask_ratio": 0.75}
+    video = {"kind": "green3d", "grid": grid, "mask_ratio": 0.75}
+    makers = [
+        *(lambda k=k: smnm.MaskSampler(k, SAMPLERS[k], 0.75) for k in SAMPLERS),
+        lambda: smnm.MaskSampler("green3d", grid, 0.5),
+        lambda: smnm.MaskSampler("green3d", grid, 0.75, sigma="variant-2"),
+        lambda: smnm.MaskSampler("rbn", (1, 8, 4), 0.75, weights=(0.1, 0.2, 0.3, 0.4)),
+        lambda: smnm.MaskSampler("rbn", (1, 8, 4), 0.75, freq_major=True),
+        lambda: smnm.AudioVideoSampler(video, audio, hidden_time=None),
+        lambda: smnm.AudioVideoSampler(video, audio, hidden_time=0.5),
+    ]
+    model = torch.nn.Module()
+    model.forward = lambda n: model.sampler(n)
+    of_model = torch.compile(model, fullgraph=True, backend="aot_eager")
+    with torch._dynamo.config.patch(recompile_limit=64):
+        for make in [*makers, *makers]:
+            expected = leaves(make()(3))
+            compiled = torch.compile(make(), fullgraph=True, backend="aot_eager")
+            assert_same(leaves(compiled(3)), expected)
+            model.sampler = make()
+            assert_same(leaves(of_model(3)), expected)
 
 
 def test_compiled_masks_follow_the_buffers():

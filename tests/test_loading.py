@@ -121,8 +121,9 @@ def test_an_example_read_twice_in_an_epoch_is_said():
     for epoch in (0, 1, 254, 255, 256, 510):
         dataset.set_epoch(epoch)
         dataset[3], dataset[4]
-    with pytest.raises(UserWarning, match=r"number 3\) was read twice in epoch 510.*fixed=True"):
+    with pytest.raises(UserWarning, match=r"was read twice in epoch 510.*fixed=True"):
         dataset[-7]
+    dataset[3]  # once is enough
 
 
 @pytest.mark.filterwarnings("error:an example")
@@ -154,7 +155,7 @@ def test_errors_name_what_came():
     by_step = smnm.ScheduledSampler("random", (2, 4, 4), linear(0.5, 0.75, 10))
     with pytest.raises(ValueError, match="sampler must not change by step"):
         MaskCollator(by_step)
-    with pytest.raises(AttributeError, match="nonsense"):
+    with pytest.raises(ValueError, match=r"view must be .* hiera_kept, .*got 'nonsense'"):
         MaskCollator(sampler(), view="nonsense")
     with pytest.raises(KeyError, match="wrap the dataset in WithSampleIds"):
         MaskCollator(sampler())([{"x": torch.zeros(1)}])

@@ -8,7 +8,7 @@ from torch._subclasses.fake_tensor import FakeTensorMode
 import smnm_kernels as smnm
 from smnm_kernels.noise_table import noise_quantiles, noise_table
 
-OPS = ("noise", "noise_masks", "threshold", "rbn_masks", "rbn_bank")
+OPS = ("noise", "noise_masks", "threshold", "rbn_masks", "rbn_bank", "advance")
 FROM_TABLE = ("noise_from_table", "noise_masks_from_table")
 SEED = torch.tensor(2**62)
 RULE = (4, 3, [3, 5], [400, 400, 100, 100])
@@ -32,6 +32,7 @@ def arguments():
                 "rbn_bank",
                 (torch.arange(20).repeat(len(batch), 1), *seed, [1, 4, 5], *RULE, False),
             )
+    yield "advance", (torch.tensor(2**40), 64)
     for noise in (torch.zeros(0, 9), torch.randn(3, 9, dtype=torch.float64), torch.randn(9, 3).t()):
         yield "threshold", (noise, 2)
 

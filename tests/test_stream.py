@@ -182,27 +182,38 @@ def test_a_checkpointed_region_without_contexts_is_refused_in_backward(use_reent
     assert_same(ours(2).visible, sampler()(5).visible[3:])
 
 
-def compiled_inside(ours, weight, fullgraph):
+def compiled_inside(ours, weight, fullgraph, backend="aot_eager"):
     """A checkpointed region of compiled code."""
 
     def block(x):
         return layer(x, weight, ours(len(x)))
 
-    return torch.compile(block, backend="aot_eager", fullgraph=fullgraph)
+    return torch.compile(block, backend=backend, fullgraph=fullgraph)
 
 
 @pytest.mark.parametrize("use_reentrant", [True, False])
-@pytest.mark.parametrize("contexts", [True, False])
-def test_one_graph_in_a_checkpointed_region_is_refused(contexts, use_reentrant):
-    """It would ask nothing when the region is computed again."""
+@pytest.mark.parametrize("compiled_before", [True, False])
+@pytest.mark.parametrize("backend", ["aot_eager", "inductor"])
+def test_one_graph_in_a_checkpointed_region_is_refused(backend, compiled_before, use_reentrant):
     torch._dynamo.reset()
     ours = sampler()
     x, weight = leaves()
-    options = {"context_fn": ours.checkpoint_contexts} if contexts and not use_reentrant else {}
-    with pytest.raises(Exception, match="Draw the masks before the region and pass them in"):
-        checkpoint(
-            compiled_inside(ours, weight, True), x, use_reentrant=use_reentrant, **options
-        ).sum().backward()
+    block = compiled_inside(ours, weight, True, backend)
+    if compiled_before:
+        block(x).sum().backward()
+    y = checkpoint(block, x, use_reentrant=use_reentrant)
+    before = int(ours.next_id)
+    with pytest.raises(RuntimeError, match="Draw the masks before the region and pass them in"):
+        y.sum().backward()
+    assert int(ours.next_id) == before
+
+
+def test_contexts_are_for_eager_code():
+    torch._dynamo.reset()
+    ours = sampler()
+    x, weight = leaves()
+    with pytest.raises(Exception, match="checkpoint_contexts are for eager code"):
+        checkpointed(ours)(compiled_inside(ours, weight, True), x)
 
 
 def test_with_graph_breaks_it_is_as_in_eager_code():
@@ -220,9 +231,9 @@ def test_with_graph_breaks_it_is_as_in_eager_code():
     torch.testing.assert_close(*found)
 
 
-def test_a_compiled_checkpoint_is_refused_or_right():
+def test_a_compiled_checkpoint_is_refused():
     torch._dynamo.reset()
-    ours, theirs = sampler(), sampler()
+    ours = sampler()
     x, weight = leaves()
 
     def block(x):
@@ -234,15 +245,12 @@ def test_a_compiled_checkpoint_is_refused_or_right():
     def region_with_contexts(x):
         return checkpoint(block, x, use_reentrant=False, context_fn=ours.checkpoint_contexts)
 
-    with pytest.raises(torch._dynamo.exc.Unsupported, match="side effect"):
-        torch.compile(region, backend="aot_eager", fullgraph=True)(x)
-    with pytest.raises(RuntimeError, match="context_fn"):
-        torch.compile(region, backend="aot_eager")(x).sum().backward()
-    ours.reset()
-    torch.compile(region_with_contexts, backend="aot_eager")(x).sum().backward()
-    gradient, (x, weight) = x.grad, leaves()
-    layer(x, weight, theirs(len(x))).sum().backward()
-    torch.testing.assert_close((gradient, ours.next_id), (x.grad, theirs.next_id))
+    for fullgraph in (True, False):
+        compiled = torch.compile(region, backend="aot_eager", fullgraph=fullgraph)
+        with pytest.raises(RuntimeError, match="context_fn"):
+            compiled(x).sum().backward()
+    with pytest.raises(Exception, match="checkpoint_contexts"):
+        torch.compile(region_with_contexts, backend="aot_eager")(x)
 
 
 def test_a_region_that_draws_more_when_computed_again_is_named():
@@ -296,8 +304,20 @@ def test_batch_size_of_the_only_rank():
         assert_same(ours((n,)), theirs(n))
 
 
+def test_memory_from_nowhere_is_filled_on_request():
+    """A model made on the meta device: to_empty leaves what was in the memory."""
+    with torch.device("meta"):
+        ours = sampler()
+    ours.to_empty(device="cpu")
+    ours.seed.fill_(77)
+    ours.next_id.fill_(-1)
+    ours.reset_parameters()
+    assert_same(ours(3), sampler()(3))
+
+
 @pytest.mark.parametrize(
-    "batch_size", [[], [3, 1], [-1], [2.0], [True], [None], ["4"], [[3]], {3}, b"3"]
+    "batch_size",
+    [-1, 2.0, True, None, "4", [], [3, 1], [-1], [2.0], [True], [None], ["4"], [[3]], {3}, b"3"],
 )
 def test_wrong_batch_sizes_are_named(batch_size):
     ours = sampler()

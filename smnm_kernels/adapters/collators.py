@@ -7,8 +7,9 @@ from collections.abc import Callable, Sequence
 from torch import Tensor
 from torch.utils.data import default_collate
 
-from smnm_kernels.loading import MaskCollator
+from smnm_kernels.loading import parted
 from smnm_kernels.sampler import MaskSampler
+from smnm_kernels.stream import check_sampler
 
 
 class JepaCollator:
@@ -22,22 +23,26 @@ class JepaCollator:
     Args:
         samplers: one for each pair of masks (V-JEPA's ``cfgs_mask``).
         collate: of the examples without their ids.
+        id_key: the key that ``WithSampleIds`` uses.
     """
 
     def __init__(
-        self, *samplers: MaskSampler, collate: Callable[[Sequence], object] = default_collate
+        self,
+        *samplers: MaskSampler,
+        collate: Callable[[Sequence], object] = default_collate,
+        id_key: str = "sample_id",
     ) -> None:
         if not samplers:
             raise ValueError("samplers must be at least one, got none")
-        self.collators = [MaskCollator(s, view="jepa", collate=collate) for s in samplers]
+        for sampler in samplers:
+            check_sampler(sampler, MaskSampler)
+        self.samplers, self.collate, self.id_key = samplers, collate, id_key
 
     def __call__(self, examples: Sequence) -> tuple[object, list[Tensor], list[Tensor]]:
         """(batch, [context of each sampler], [target of each sampler]): int64 [B, K], ascending."""
-        sample_ids, rest = self.collators[0].parted(examples)
-        pairs = [collator.viewed(sample_ids) for collator in self.collators]
-        contexts = [context for [context], _ in pairs]
-        targets = [target for _, [target] in pairs]
-        return self.collators[0].collate(rest), contexts, targets
+        sample_ids, rest = parted(examples, self.id_key)
+        masks = [sampler.masks(sample_ids) for sampler in self.samplers]
+        return self.collate(rest), [m.ids_keep for m in masks], [m.ids_masked for m in masks]
 
     def step(self) -> None:
         """Nothing: masks go by sample id, so there is no counter to bring up on resuming."""

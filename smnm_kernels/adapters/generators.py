@@ -9,10 +9,9 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from smnm_kernels.arguments import is_int, parse_grid, visible_share
-from smnm_kernels.recipe import Recipe
+from smnm_kernels.arguments import is_int, parse_flag, parse_grid, visible_share
 from smnm_kernels.sampler import MaskSampler
-from smnm_kernels.stream import rank_and_world_size
+from smnm_kernels.stream import check_sampler, rank_and_world_size
 
 # Where a dataset passes no id: 2**46 draws for each of 2**16 ranks.
 _ID_BITS = 46
@@ -58,9 +57,8 @@ class MaskingGenerator:
         self.num_masks_per_frame = int(mask_ratio * self.num_patches_per_frame)
         self.total_masks = self.frames * self.num_masks_per_frame
         n_keep = self.total_patches - self.total_masks
-        self.recipe = Recipe(kind, input_size, n_keep=n_keep, **parameters)
-        self.seed = torch.tensor(seed, dtype=torch.int64)
-        self.per_frame = per_frame
+        self.sampler = MaskSampler(kind, input_size, n_keep=n_keep, seed=seed, **parameters)
+        self.per_frame = parse_flag("per_frame", per_frame)
         rank, _ = rank_and_world_size()
         self.rank = rank or int(os.environ.get("RANK", "0"))
 
@@ -71,13 +69,13 @@ class MaskingGenerator:
             sample_id = (self.rank << _ID_BITS) + drawn
         elif not is_int(sample_id):
             raise TypeError(f"sample_id must be an int, got {sample_id!r}")
-        masked = self.recipe.masks(torch.tensor([int(sample_id)]), self.seed).masked[0]
+        masked = self.sampler.masks(torch.tensor([int(sample_id)])).masked[0]
         mask = masked.numpy().astype(np.float64)
         return mask.reshape(self.frames, -1) if self.per_frame else mask
 
     def __repr__(self) -> str:
         return (
-            f"MaskingGenerator({self.recipe.kind}: {self.total_masks} of {self.total_patches} "
+            f"MaskingGenerator({self.sampler.kind}: {self.total_masks} of {self.total_patches} "
             "patches masked)"
         )
 
@@ -95,16 +93,15 @@ class ClonedMasks:
     """
 
     def __init__(self, sampler: MaskSampler, clone_batch: int) -> None:
-        if not isinstance(sampler, MaskSampler):
-            raise TypeError(f"sampler must be a MaskSampler, got {type(sampler).__name__}")
+        check_sampler(sampler, MaskSampler)
         if not is_int(clone_batch) or clone_batch < 1:
             raise ValueError(f"clone_batch must be a positive int, got {clone_batch!r}")
         self.sampler, self.clone_batch = sampler, clone_batch
 
     def __call__(self, sample_id: int) -> Tensor:
-        """float32 [clone_batch, N], 1 = masked. The collater concatenates samples: sample-major,
+        """uint8 [clone_batch, N], 1 = masked. The collater concatenates samples: sample-major,
         as the model repeats its input."""
         if not is_int(sample_id):
             raise TypeError(f"sample_id must be an int, got {sample_id!r}")
         ids = sample_id * self.clone_batch + torch.arange(self.clone_batch)
-        return self.sampler.masks(ids).masked.float()
+        return self.sampler.masks(ids).data2vec_masked

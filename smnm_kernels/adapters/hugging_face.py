@@ -5,6 +5,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING
 
 from smnm_kernels.sampler import MaskSampler
+from smnm_kernels.scheduled_sampler import ScheduledSampler
 
 if TYPE_CHECKING:
     from transformers import TrainerCallback
@@ -38,7 +39,8 @@ def hf_sampler(
     Args:
         config: a ``VideoMAEConfig``, ``ViTMAEConfig``, ``HieraConfig`` or ``VJEPA2Config``.
         mask_ratio, n_keep: ViTMAE and Hiera keep ``int(N * (1 - config.mask_ratio))`` whatever the
-            noise, so that is the only count allowed, and the default; VideoMAE's default is 0.9.
+            noise, so that is the only count allowed, and the default. VideoMAE masks 0.9 by
+            default; V-JEPA 2 has no default.
         kind, seed, parameters: as for ``MaskSampler``.
     """
     model_type = getattr(config, "model_type", None)
@@ -79,7 +81,8 @@ def hf_sampler(
 
 
 def epoch_callback() -> TrainerCallback:
-    """Tells a ``WithSampleIds`` dataset its epoch, for ``Trainer(..., callbacks=[...])``.
+    """For ``Trainer(..., callbacks=[...])``: tells a ``WithSampleIds`` dataset its epoch, and the
+    ``ScheduledSampler`` of a ``MaskCollator``.
 
     The Trainer leaves that to accelerate, which passes over the dataset where there are several
     processes, and behind the skipped batches of a run resumed within an epoch
@@ -89,7 +92,16 @@ def epoch_callback() -> TrainerCallback:
 
     class SetEpoch(TrainerCallback):
         def on_epoch_begin(self, args, state, control, train_dataloader, **more) -> None:  # noqa: ANN001, ANN003
-            train_dataloader.dataset.set_epoch(int(state.epoch))
+            epoch = int(state.epoch)
+            if not hasattr(train_dataloader.dataset, "set_epoch"):
+                raise TypeError(
+                    "train_dataset must be a WithSampleIds, got "
+                    f"{type(train_dataloader.dataset).__name__}"
+                )
+            train_dataloader.dataset.set_epoch(epoch)
+            sampler = getattr(train_dataloader.collate_fn, "sampler", None)
+            if isinstance(sampler, ScheduledSampler):
+                sampler.reset(int(sampler.next_id), step=epoch)
 
     return SetEpoch()
 

@@ -12,8 +12,9 @@ import torch
 from torch import Tensor
 
 from smnm_kernels.arguments import parse_n_keep
-from smnm_kernels.masks import Masks
-from smnm_kernels.stream import MaskStream
+from smnm_kernels.sampler import MaskSampler
+from smnm_kernels.scheduled_sampler import ScheduledSampler
+from smnm_kernels.stream import MaskStream, check_sampler
 
 
 class RandomMasking:
@@ -50,14 +51,15 @@ class RandomMasking:
         ids_restore int64 [B, N]).
 
         Args:
-            mask_ratio: what the model asks for; must agree with the sampler's count, by our
-                rounding or MAE's ``int(N * (1 - mask_ratio))``.
+            mask_ratio: what the model asks for; must agree with a MaskSampler's count, by our
+                rounding or MAE's ``int(N * (1 - mask_ratio))``. A ScheduledSampler goes its own
+                way.
             t, f, mode: what CAV-MAE's structured masking passes besides. The sampler's kind decides
                 the structure.
         """
         sampler = self._sampler_for(x)
         if mask_ratio is not None:
-            _check_count(x.shape[1], sampler.n_keep, mask_ratio)
+            _check_count(x.shape[1], sampler, mask_ratio)
         return self._masked(x, sampler)
 
     def random_masking_2d(
@@ -85,8 +87,8 @@ class RandomMasking:
         return self.samplers[x.shape[1]]
 
     def _masked(self, x: Tensor, sampler: MaskStream) -> tuple[Tensor, Tensor, Tensor]:
+        _check_device(x.device, sampler)
         masks = sampler(x.shape[0])
-        _check_device(x.device, masks)
         ids_keep, removed, ids_restore = masks.mae
         return x.gather(1, ids_keep[..., None].expand(-1, -1, x.shape[2])), removed, ids_restore
 
@@ -118,30 +120,30 @@ class M2dMasking:
                 f"grid must be (1, {n_t}, {n_f}) with freq_major=True, got {recipe.grid} with "
                 f"freq_major={recipe.freq_major}"
             )
-        _check_count(n_t * n_f, recipe.n_keep, mask_ratio)
+        _check_count(n_t * n_f, self.sampler, mask_ratio)
+        _check_device(torch.device(device), self.sampler)
         masks = self.sampler(batch)
-        _check_device(torch.device(device), masks)
         return torch.cat([masks.ids_keep, masks.ids_masked], dim=1), recipe.n_keep
 
 
 def _n_tokens(sampler: MaskStream) -> int:
-    if not isinstance(sampler, MaskStream) or not hasattr(sampler, "recipe"):
-        raise TypeError(f"sampler must be a MaskSampler, got {type(sampler).__name__}")
+    check_sampler(sampler, (MaskSampler, ScheduledSampler))
     t, h, w = sampler.grid
     return t * h * w
 
 
-def _check_count(n_tokens: int, n_keep: int, mask_ratio: float) -> None:
+def _check_count(n_tokens: int, sampler: MaskStream, mask_ratio: float) -> None:
+    ours = parse_n_keep(n_tokens, mask_ratio, None)
     theirs = int(n_tokens * (1 - mask_ratio))
-    if n_keep != theirs and n_keep != parse_n_keep(n_tokens, mask_ratio, None):
+    if isinstance(sampler, MaskSampler) and sampler.n_keep not in (ours, theirs):
         raise ValueError(
             f"mask_ratio={mask_ratio!r}, which the model asks for, keeps {theirs} of {n_tokens} "
-            f"tokens, but the sampler {n_keep}: make it with n_keep={theirs}"
+            f"tokens, but the sampler {sampler.n_keep}: make it with n_keep={theirs}"
         )
 
 
-def _check_device(wanted: torch.device, masks: Masks) -> None:
-    made = masks.visible.device
+def _check_device(wanted: torch.device, sampler: MaskStream) -> None:
+    made = sampler.next_id.device
     if made.type != wanted.type:
         raise ValueError(
             f"the sampler makes masks on {made}, the model works on {wanted}: keep the sampler as "

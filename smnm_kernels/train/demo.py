@@ -23,6 +23,8 @@ from .options import Pretrain, Training
 
 N_VIDEOS, VIDEO_SIZE, VIDEO_FRAMES, VIDEO_RATE = 24, 128, 72, 30
 N_RECORDINGS, RECORDING_SECONDS = 24, 8.0
+_VIDEO_NAMES = [f"clip{i:02d}.mp4" for i in range(N_VIDEOS)]
+_SOUND_NAMES = [f"sound{i:02d}.wav" for i in range(N_RECORDINGS)]
 RECORDING_RATES = (16_000, 44_100, 22_050)  # Hz, in turn; two of them need resampling
 
 
@@ -54,10 +56,12 @@ def demo(options: Demo) -> int:
 
 def make_files(folder: Path, modality: str) -> None:
     """Fill `folder` with the demo's files; those that are there already stay."""
-    if modality == "video":
-        names, write = [f"clip{i:02d}.mp4" for i in range(N_VIDEOS)], write_video
-    else:
-        names, write = [f"sound{i:02d}.wav" for i in range(N_RECORDINGS)], write_recording
+    names, others = _VIDEO_NAMES, _SOUND_NAMES
+    write = write_video
+    if modality == "audio":
+        names, others, write = others, names, write_recording
+    if any((folder / name).exists() for name in others):
+        raise UsageError(f"--out {folder.parent}: holds a demo of another modality; give another")
     missing = [(i, name) for i, name in enumerate(names) if not (folder / name).exists()]
     if not missing:
         return

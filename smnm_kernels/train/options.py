@@ -25,7 +25,8 @@ class Training:
     preset: Literal["tiny", "small", "base"] = "tiny"
     """tiny runs on two CPU cores in minutes; small and base are ViT-S and ViT-B."""
     mask: Text = None
-    """Kind of mask, any of smnm.MaskSampler's: random, tube, red2d ... green3d, rbn.
+    """Kind of mask, any of smnm.MaskSampler's: green3d, red2d, ..., rbn, random, tube, grid, block,
+    inverse_block, time_frequency.
     Default: green3d for video, rbn for audio."""
     mask_ratio: Number = None
     """Share of patches that is masked, in [0, 1). Default: 0.9 for video, 0.8 for audio."""

@@ -113,10 +113,10 @@ def test_data2vec_clones():
     sampler = smnm.MaskSampler("rbn", (1, 64, 8), 0.8, tie_break="random")
     masks = ClonedMasks(sampler, clone_batch=4)
     batch = torch.cat([masks(sample_id) for sample_id in (7, 8)], dim=0)
-    assert (batch.shape, batch.dtype) == ((8, 512), torch.float32)
-    assert_same(batch, sampler.masks(torch.arange(28, 36)).masked.float())
+    assert (batch.shape, batch.dtype) == ((8, 512), torch.uint8)
+    assert_same(batch, sampler.masks(torch.arange(28, 36)).masked.byte())
     x = torch.randn(2, 512, 3).repeat_interleave(4, 0)
-    as_they_sort = batch.to(torch.uint8).argsort(dim=1)
+    as_they_sort = batch.argsort(dim=1)
     len_keep = 512 - int(batch[0].sum())
     assert len_keep == 102
     kept = x.gather(1, as_they_sort[:, :len_keep, None].expand(-1, -1, 3))
@@ -131,6 +131,8 @@ def test_data2vec_clones():
         (lambda: MaskingGenerator((14, 14), 0.9), ["grid", "(14, 14)"]),
         (lambda: MaskingGenerator(SIZE, 1.0), ["mask_ratio", "1.0"]),
         (lambda: MaskingGenerator(SIZE, 0.9, "rbn"), ["grid", "(1, H, W)"]),
+        (lambda: MaskingGenerator(SIZE, 0.9, seed=1.5), ["seed", "1.5"]),
+        (lambda: MaskingGenerator(SIZE, 0.9, per_frame=1), ["per_frame", "1"]),
         (lambda: MaskingGenerator(SIZE, 0.9)("7"), ["sample_id", "'7'"]),
         (lambda: ClonedMasks("rbn", 4), ["sampler", "str"]),
         (lambda: ClonedMasks(smnm.MaskSampler("random", SIZE, 0.9), 0), ["clone_batch", "0"]),

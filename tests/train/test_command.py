@@ -223,6 +223,10 @@ def test_the_demo_learns(modality, tmp_path, capsys):
     assert np.mean(values[-10:]) < 0.97
     assert main(words) == 0
     assert "made" not in capsys.readouterr().out
+    words[1] = "audio" if modality == "video" else "video"
+    assert main(words) == 2
+    assert "a demo of another modality" in capsys.readouterr().err
+    assert len(list((tmp_path / "data").iterdir())) == 24
 
 
 def test_demo_files_are_the_same_every_time(tmp_path):

@@ -1,0 +1,135 @@
+"""Noise and its threshold, and the kernels of their ops: canonical arguments, in schema order."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from smnm_kernels.arguments import Grid
+from smnm_kernels.colors import Color
+from smnm_kernels.masks import Masks
+from smnm_kernels.noise_table import (
+    MAX_SIGNAL,
+    TAP_SHIFT,
+    TAP_UNIT,
+    noise_quantiles,
+    noise_table,
+    scaled_taps,
+)
+
+from .words import Stream, philox, words
+
+#: The field is clamped to 22 bits and a sign, eight standard deviations at the least.
+MAX_FIELD = 2**22 - 1
+#: White noise: standard deviation of the odd integers below 2**22 in magnitude is 2**22/sqrt(3).
+WHITE_SCALE = np.float32(3**0.5 / 2**22)
+
+
+def white_values(torus: Grid, sample_id: int, seed: int) -> np.ndarray:
+    """int64 [PT, PH, PW]: iid N(0, 1) quantiles in units of 1/256, the input of every filter.
+
+    The top 12 bits of each 16-bit half of a word pick one of 4096 quantiles. The eight halves of
+    a block (low half of word 0, high half of word 0, low half of word 1, ...) go to eight
+    segments of whole planes (of whole rows, where there is one plane).
+    """
+    first, rest = (torus[0], torus[1:]) if torus[0] > 1 else (torus[1], torus[2:])
+    q = -(-first // 8) * int(np.prod(rest))
+    block_words = philox(np.arange(q), Stream.NOISE, sample_id, seed)  # [4, q]
+    halves = np.stack([block_words & 0xFFFF, block_words >> 16], axis=1)  # [4, 2, q]
+    n = int(np.prod(torus))
+    return noise_quantiles().numpy()[halves.reshape(-1)[:n] >> 4].astype(np.int64).reshape(torus)
+
+
+def circular_filter(signal: np.ndarray, taps: np.ndarray, n_out: int, axis: int) -> np.ndarray:
+    """out[i] = sum over j of taps[(i - j) mod P] * signal[j] along ``axis``, for i < n_out."""
+    side = signal.shape[axis]
+    distance = (np.arange(n_out)[:, None] - np.arange(side)[None, :]) % side
+    out = np.tensordot(taps[distance], signal, axes=(1, axis))
+    return np.moveaxis(out, 0, axis)
+
+
+def rescale(total: np.ndarray) -> np.ndarray:
+    """Undo the taps' norm after a pass: halves round up, then clamp."""
+    return np.clip((total + TAP_UNIT // 2) >> TAP_SHIFT, -MAX_SIGNAL, MAX_SIGNAL)
+
+
+def field(
+    sample_id: int, grid: Grid, color: Color, sigma: Sequence[float], seed: int
+) -> tuple[np.ndarray, np.float32]:
+    """The integer field int64 [T, H, W] that is thresholded, and its scale to unit variance."""
+    if color == "white":
+        n = int(np.prod(grid))
+        value = words(n, Stream.NOISE, sample_id, seed).astype(np.int64) >> 10
+        return (2 * value + 1 - 2**22).reshape(grid), WHITE_SCALE
+    table = noise_table(grid, color, tuple(sigma))
+    pairs, taps = table.pairs.numpy().astype(np.int64), table.taps.numpy().astype(np.int64)
+    word = int(philox(np.zeros(1), Stream.SIGMA, sample_id, seed)[0, 0])
+    pair = word * len(pairs) >> 32
+    level1, level2, gain = pairs[pair]
+
+    white = white_values(table.torus, sample_id, seed)
+    _, height, width = grid
+    two_dimensional = grid[0] == 1
+
+    def chain(level: int, gain: int) -> np.ndarray:
+        along_t, along_h, along_w = np.split(taps[level], np.cumsum(table.torus)[:2])
+        signal = rescale(circular_filter(white, along_w, width, axis=2))
+        if two_dimensional:
+            return circular_filter(signal, scaled_taps(along_h, gain), height, axis=1)
+        signal = rescale(circular_filter(signal, along_h, height, axis=1))
+        return circular_filter(signal, scaled_taps(along_t, gain), grid[0], axis=0)
+
+    total = chain(level1, TAP_UNIT)
+    if level2 >= 0:
+        total = total - chain(level2, gain)
+    return np.clip(total, -MAX_FIELD, MAX_FIELD), table.scale.numpy()[pair]
+
+
+def noise_kernel(
+    sample_ids: Tensor,
+    seed_tensor: Tensor | None,
+    seed: int,
+    grid: Sequence[int],
+    color: Color,
+    sigma: Sequence[float],
+) -> Tensor:
+    """float32 [B, T, H, W]."""
+    seed = seed if seed_tensor is None else int(seed_tensor)
+    out = np.empty((len(sample_ids), *grid), dtype=np.float32)
+    for row, sample_id in enumerate(sample_ids.tolist()):
+        integers, scale = field(sample_id, tuple(grid), color, sigma, seed)
+        out[row] = integers.astype(np.float32) * scale
+    return torch.from_numpy(out).to(sample_ids.device)
+
+
+def threshold_kernel(noise: Tensor, n_keep: int) -> Masks:
+    """``noise`` [B, N]: the n_keep largest of each row are visible, ties to the lower token."""
+    largest = noise.sort(dim=1, descending=True, stable=True).indices[:, :n_keep]
+    visible = torch.zeros(noise.shape, dtype=torch.bool, device=noise.device)
+    return masks_from_visible(visible.scatter_(1, largest, True), n_keep)
+
+
+def noise_masks_kernel(
+    sample_ids: Tensor,
+    seed_tensor: Tensor | None,
+    seed: int,
+    grid: Sequence[int],
+    color: Color,
+    sigma: Sequence[float],
+    n_keep: int,
+    tube: bool,
+) -> Masks:
+    """Threshold of the noise; with ``tube`` of one (1, H, W) noise, repeated over T."""
+    frames, drawn_grid = (grid[0], (1, *grid[1:])) if tube else (1, grid)
+    drawn = noise_kernel(sample_ids, seed_tensor, seed, drawn_grid, color, sigma)
+    frame = threshold_kernel(drawn.flatten(1), n_keep // frames)
+    return masks_from_visible(frame.visible.repeat(1, frames), n_keep)
+
+
+def masks_from_visible(visible: Tensor, n_keep: int) -> Masks:
+    """The ids by sorting: masked (True) after visible (False), stable."""
+    in_order = (~visible).to(torch.uint8).sort(dim=1, stable=True).indices
+    return Masks(visible, in_order[:, :n_keep].contiguous(), in_order.argsort(dim=1))
