@@ -35,11 +35,12 @@ from smnm_kernels.colors import Color, Sigma
 from smnm_kernels.masks import Masks
 
 from .baselines import baseline_masks
-from .noise import field, noise_kernel, noise_masks_kernel, threshold_kernel
+from .noise import MAX_FIELD, field, noise_kernel, noise_masks_kernel, threshold_kernel
 from .rbn import algorithm1, rbn_bank_kernel, rbn_masks_kernel, rbn_order, rbn_score
 from .words import Stream, philox, words
 
 __all__ = [
+    "MAX_FIELD",
     "Stream",
     "algorithm1",
     "baseline_masks",
