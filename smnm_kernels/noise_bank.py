@@ -22,7 +22,7 @@ from .colors import Color, Sigma, parse_color, parse_sigma
 from .files import replacing
 from .functional import noise, threshold
 from .masks import Masks
-from .reference.words import Stream
+from .reference.random_words import Stream
 
 _LOW = 0xFFFFFFFF
 

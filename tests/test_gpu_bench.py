@@ -24,6 +24,7 @@ from peers import bank_masking, mae_random_masking, rand_topk, resident_bank_mas
 from testing import require
 
 import smnm_kernels as smnm
+from smnm_kernels.reference import fields, random_words
 
 BENCH = Path(__file__).parent.parent / "bench"
 
@@ -134,7 +135,8 @@ def test_bytes_and_words_are_those_of_the_op(work, monkeypatch):
         drawn.append(4 * len(block))
         return philox(block, *arguments)
 
-    monkeypatch.setattr(smnm.reference, "philox", counted)
+    for module in (fields, random_words):
+        monkeypatch.setattr(module, "philox", counted)
     ids = torch.arange(7)
     if work.name == "rbn":
         smnm.reference.rbn_masks(ids, work.grid, work.ratio)

@@ -35,9 +35,16 @@ from smnm_kernels.colors import Color, Sigma
 from smnm_kernels.masks import Masks
 
 from .baselines import baseline_masks
-from .noise import MAX_FIELD, WHITE_SCALE, field, noise_kernel, noise_masks_kernel, threshold_kernel
+from .fields import (
+    MAX_FIELD,
+    WHITE_SCALE,
+    field,
+    noise_kernel,
+    noise_masks_kernel,
+    threshold_kernel,
+)
+from .random_words import Stream, philox, words
 from .rbn import algorithm1, rbn_bank_kernel, rbn_masks_kernel, rbn_order, rbn_score
-from .words import Stream, philox, words
 
 __all__ = [
     "MAX_FIELD",

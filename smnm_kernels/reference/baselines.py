@@ -12,8 +12,8 @@ from torch import Tensor
 from smnm_kernels.calls import baseline_masks_call
 from smnm_kernels.masks import Masks
 
-from .noise import masks_from_visible
-from .words import Stream, words
+from .fields import masks_from_visible
+from .random_words import Stream, words
 
 #: The seed XOR this draws the structure.
 STRUCTURE_SEED = 0x2545F4914F6CDD1D

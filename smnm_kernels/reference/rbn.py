@@ -11,8 +11,8 @@ from torch import Tensor
 from smnm_kernels.masks import Masks
 from smnm_kernels.rbn_arguments import RbnRule
 
-from .noise import masks_from_visible
-from .words import Stream, words
+from .fields import masks_from_visible
+from .random_words import Stream, words
 
 
 def algorithm1(

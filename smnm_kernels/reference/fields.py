@@ -20,7 +20,7 @@ from smnm_kernels.noise_table import (
     scaled_taps,
 )
 
-from .words import Stream, philox, words
+from .random_words import Stream, philox, words
 
 #: The field is clamped to 22 bits and a sign, eight standard deviations at the least.
 MAX_FIELD = 2**22 - 1
