@@ -124,6 +124,8 @@ merge
 
 step kernels 120 "$python" bench/gpu_kernels.py --save "$logs/kernels.json"
 merge
+step training 150 "$python" bench/gpu_training.py --save "$logs/training.json"
+merge
 profile_once
 merge
 

@@ -21,12 +21,12 @@ from pathlib import Path
 from typing import NamedTuple
 
 import torch
-from peers import mae_random_masking, rand_topk, resident_bank_masking
 from torch.autograd import DeviceType
 from torch.profiler import ProfilerActivity, profile
 
 import smnm_kernels as smnm
 from smnm_kernels.arguments import Grid
+from smnm_kernels.bench.peers import mae_random_masking, rand_topk, resident_bank_masking
 from smnm_kernels.colors import parse_sigma
 from smnm_kernels.noise_table import noise_table
 from smnm_kernels.rbn_arguments import default_n_candidates

@@ -29,7 +29,7 @@ from pathlib import Path
 ROOT = Path(__file__).parent.parent
 STEPS = (
     "build", "facts", "tests", "memcheck", "racecheck", "equality", "triton_report", "cuda_report",
-    "kernels", "ncu",
+    "kernels", "training", "ncu",
 )  # fmt: skip
 LOG_TAIL = 3000
 DRIVER_QUERY = ("--query-gpu=driver_version", "--format=csv,noheader")

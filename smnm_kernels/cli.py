@@ -23,6 +23,11 @@ COMMANDS = {
         f"{_TRAIN}.demo:demo",
         "make a few video or audio files and pretrain on them",
     ),
+    "bench": (
+        "smnm_kernels.bench.command:Bench",
+        None,
+        "measure mask making against what training code does without it",
+    ),
     "show": (
         "smnm_kernels.pictures.show:Show",
         None,  # calls itself: Show.run()
@@ -55,13 +60,13 @@ def main(arguments: Sequence[str] | None = None) -> int:
 
         options_type = _load(options_place)
     except ImportError as error:
-        return _missing(error)
+        return _missing(error, name)
     options = tyro.cli(options_type, prog=f"smnm {name}", args=rest)
     try:
         run = _load(function_place) if function_place else type(options).run
         return run(options) or 0
     except ImportError as error:
-        return _missing(error)
+        return _missing(error, name)
     except UsageError as error:
         return _refuse(str(error))
     except RunError as error:
@@ -89,14 +94,15 @@ def _refuse(message: str) -> int:
     return 2
 
 
-def _missing(error: ImportError) -> int:
+def _missing(error: ImportError, command: str) -> int:
     """One line for a package that is not installed; any other failed import is a fault."""
     missing = (error.name or "").split(".")[0]
     if not isinstance(error, ModuleNotFoundError) or missing == "smnm_kernels":
         raise error
     if missing == "torch":
         return _refuse("torch is not installed: pip install 'torch>=2.10'")
-    return _refuse(f"{missing} is not installed: pip install 'smnm_kernels[train]'")
+    extra = "bench" if command == "bench" else "train"
+    return _refuse(f"{missing} is not installed: pip install 'smnm_kernels[{extra}]'")
 
 
 if __name__ == "__main__":

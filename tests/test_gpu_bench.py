@@ -20,10 +20,16 @@ from gpu_equality import (
     made_on,
 )
 from gpu_kernels import BANK, BYTES, LAUNCH, OURS, RANDOM, WORDS, WORKS, contenders, rows
-from peers import bank_masking, mae_random_masking, rand_topk, resident_bank_masking, resident_crops
 from testing import require
 
 import smnm_kernels as smnm
+from smnm_kernels.bench.peers import (
+    bank_masking,
+    mae_random_masking,
+    rand_topk,
+    resident_bank_masking,
+    resident_crops,
+)
 from smnm_kernels.reference import fields, random_words
 
 BENCH = Path(__file__).parent.parent / "bench"

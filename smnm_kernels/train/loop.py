@@ -25,7 +25,7 @@ from smnm_kernels.files import replacing
 from . import distributed
 from .data import BatchNumbers, ClipDataset, make_loader, model_input, normalisation, stop_workers
 from .meter import Meter
-from .model import Encoder, MaskedAutoencoder, encoder_metadata
+from .model import build_model, build_optimizer, encoder_metadata
 from .options import Pretrain, check, preset_of
 from .plan import Plan, default_workers, learning_rate, make_plan
 from .presets import Preset
@@ -338,31 +338,6 @@ class StopSignal:
         trace: TracebackType | None,
     ) -> None:
         self._restore()
-
-
-def build_model(modality: str, preset: Preset, seed: int) -> MaskedAutoencoder:
-    """The preset's model with the seed's weights: the same on every device."""
-    if modality == "video":
-        input_size = (3, preset.frames, preset.size, preset.size)
-    else:
-        input_size = (1, 1, preset.frames, preset.size)
-    with torch.random.fork_rng(devices=[]):
-        torch.manual_seed(seed)
-        encoder = Encoder(input_size, preset.patch, preset.dim, preset.depth, preset.heads)
-        return MaskedAutoencoder(
-            encoder, preset.decoder_dim, preset.decoder_depth, preset.decoder_heads
-        )
-
-
-def build_optimizer(model: nn.Module, preset: Preset) -> torch.optim.AdamW:
-    """AdamW; biases, norms and the mask token do not decay. The loop sets each step's rate."""
-    parameters = list(model.parameters())
-    groups = [
-        {"params": [p for p in parameters if p.ndim > 1], "weight_decay": preset.weight_decay},
-        {"params": [p for p in parameters if p.ndim <= 1], "weight_decay": 0.0},
-    ]
-    fused = parameters[0].is_cuda
-    return torch.optim.AdamW(groups, lr=0.0, betas=preset.betas, fused=fused)
 
 
 def _device(name: str) -> torch.device:

@@ -21,6 +21,8 @@ from torch import Tensor, nn
 if TYPE_CHECKING:
     from smnm_kernels import Masks
 
+    from .presets import Preset
+
 
 def sincos_positions(grid: tuple[int, int, int], dim: int) -> Tensor:
     """Fixed position codes, float32 [N, dim]; axes longer than 1 share the frequencies out."""
@@ -225,6 +227,31 @@ def _init_weights(module: nn.Module) -> None:
     if isinstance(module, nn.Linear):
         nn.init.xavier_uniform_(module.weight)
         nn.init.zeros_(module.bias)
+
+
+def build_model(modality: str, preset: Preset, seed: int) -> MaskedAutoencoder:
+    """The preset's model with the seed's weights: the same on every device."""
+    if modality == "video":
+        input_size = (3, preset.frames, preset.size, preset.size)
+    else:
+        input_size = (1, 1, preset.frames, preset.size)
+    with torch.random.fork_rng(devices=[]):
+        torch.manual_seed(seed)
+        encoder = Encoder(input_size, preset.patch, preset.dim, preset.depth, preset.heads)
+        return MaskedAutoencoder(
+            encoder, preset.decoder_dim, preset.decoder_depth, preset.decoder_heads
+        )
+
+
+def build_optimizer(model: nn.Module, preset: Preset) -> torch.optim.AdamW:
+    """AdamW; biases, norms and the mask token do not decay. The loop sets each step's rate."""
+    parameters = list(model.parameters())
+    groups = [
+        {"params": [p for p in parameters if p.ndim > 1], "weight_decay": preset.weight_decay},
+        {"params": [p for p in parameters if p.ndim <= 1], "weight_decay": 0.0},
+    ]
+    fused = parameters[0].is_cuda
+    return torch.optim.AdamW(groups, lr=0.0, betas=preset.betas, fused=fused)
 
 
 ENCODER_FORMAT = "smnm-encoder-1"

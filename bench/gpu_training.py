@@ -1,0 +1,34 @@
+"""A training step on the GPU with and without mask making: python bench/gpu_training.py --save FILE
+
+The training section of ``smnm bench``, without the packages that the command line needs.
+"""
+
+import argparse
+import json
+from pathlib import Path
+
+import torch
+
+from smnm_kernels.bench.facts import facts
+from smnm_kernels.bench.training import training
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__.split("\n")[0])
+    parser.add_argument("--seconds", type=float, default=40)
+    parser.add_argument("--device", default="cuda")
+    parser.add_argument("--quick", action="store_true", help="without the compiled steps")
+    parser.add_argument("--save", type=Path, help="write the rows to this JSON file")
+    options = parser.parse_args()
+    device = torch.device(options.device)
+    rows = training(options.quick, options.seconds, device, print)
+    for row in rows:
+        if "us" in row:
+            step = f"{row['us'] / 1e3:9.2f} ms {row['ratio']:.3f}x"
+            print(f"{row['shape']:32} {row['what']:42} {step}")
+    if options.save:
+        options.save.write_text(json.dumps({"facts": facts(device), "rows": rows}, indent=1) + "\n")
+
+
+if __name__ == "__main__":
+    main()

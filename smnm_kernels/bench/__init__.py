@@ -1,0 +1,1 @@
+"""Benchmarks: other ways to make masks (``peers``), their times, and what masks are worth."""

@@ -1,0 +1,157 @@
+"""The command `smnm bench`."""
+
+from __future__ import annotations
+
+import json
+import os
+import sys
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Literal
+
+import torch
+from tqdm import tqdm
+from tyro.conf import Positional
+
+from smnm_kernels.errors import UsageError
+from smnm_kernels.files import replacing
+
+from .compare import compared, read_rows
+from .facts import facts
+from .tables import markdown
+
+SECTIONS = ("masks", "quality", "growth", "bank", "training")
+#: Seconds of measuring, of the quick and of the full run.
+SECONDS = {
+    "masks": (40, 150),
+    "quality": (0, 0),
+    "growth": (20, 60),
+    "bank": (0, 0),
+    "training": (20, 120),
+}
+ROWS, TABLES = "bench.json", "bench.md"
+
+
+@dataclass(kw_only=True)
+class Bench:
+    """Measure mask making: against what training code does without it, what banks cost, what masks
+    are worth, how time grows, and what a training step feels of it.
+
+    Writes OUT/bench.json (a row of JSON a line), OUT/bench.md (tables) and plots. Before anything
+    is timed, every op is compared with its definition. Keep the machine quiet meanwhile.
+
+    Examples: smnm bench --quick; smnm bench masks growth --threads 2 --out here;
+    smnm bench --compare old/bench.json new/bench.json
+    """
+
+    sections: Positional[tuple[Literal["masks", "quality", "growth", "bank", "training"], ...]] = ()
+    """What to measure. Default: all."""
+    out: Path = Path("smnm-bench")
+    """Folder for rows, tables and plots; made where it is missing."""
+    quick: bool = False
+    """Two minutes on two cores, instead of ten: one batch size, a small model, no compiler."""
+    batches: tuple[int, ...] = ()
+    """Batch sizes of the masks section. Default: 64, and without --quick also 1, 16, 256, 1024."""
+    device: str = "auto"
+    """cpu, cuda or cuda:N; auto takes the GPU where there is one."""
+    threads: int | None = None
+    """CPU threads of torch. Default: its own choice."""
+    compare: tuple[Path, Path] | None = None
+    """Two bench.json of earlier runs: say what changed from the first to the second, with a verdict
+    only outside the noise of repeated measurements. Nothing is measured."""
+
+    def run(self) -> None:
+        if self.compare is not None:
+            print(compared(*(read_rows(path) for path in self.compare)))
+            return
+        device = _device(self.device)
+        if self.threads is not None:
+            if self.threads < 1:
+                raise UsageError(f"--threads must be at least 1, got {self.threads}")
+            torch.set_num_threads(self.threads)
+        if any(batch < 1 for batch in self.batches):
+            raise UsageError(f"--batches must be at least 1, got {self.batches}")
+        try:
+            self.out.mkdir(parents=True, exist_ok=True)
+        except OSError as error:
+            raise UsageError(f"--out {self.out}: {error.strerror}") from error
+        from .mask_making import check_ops
+        from .plots import draw_plots
+
+        about = facts(device)
+        _say_what_disturbs()
+        with tqdm(desc="bench", bar_format="{desc} [{elapsed}]", disable=None) as bar:
+
+            def progress(text: str) -> None:
+                bar.set_description_str(text)
+                if bar.disable:
+                    print(text, file=sys.stderr, flush=True)
+
+            progress("comparing every op with its definition")
+            check_ops(device)
+            rows: list[dict] = []
+            for section in self.sections or SECTIONS:
+                rows += self._measure(section, device, progress)
+                # After every section: what was measured stays if a later one is stopped.
+                self._write(rows, about)
+        for path in draw_plots(rows, self.out):
+            print(path)
+        print(markdown(rows, about))
+        print(f"{self.out / ROWS}\n{self.out / TABLES}")
+
+    def _measure(
+        self, section: str, device: torch.device, progress: Callable[[str], None]
+    ) -> list[dict]:
+        seconds = SECONDS[section][not self.quick]
+        if section == "masks":
+            from .mask_making import mask_making
+
+            batches = self.batches or ((64,) if self.quick else (64, 1, 16, 256, 1024))
+            return mask_making(batches, seconds, 3, device, progress)
+        if section == "quality":
+            from .quality_table import quality
+
+            return quality(1_000 if self.quick else 10_000, device, progress)
+        if section == "growth":
+            from .growth import growth
+
+            return growth(seconds, device, progress)
+        if section == "bank":
+            from .bank_costs import bank_costs
+
+            return bank_costs(self.quick, progress)
+        from .training import training
+
+        return training(self.quick, seconds, device, progress)
+
+    def _write(self, rows: list[dict], about: dict[str, object]) -> None:
+        lines = "".join(json.dumps(row | about) + "\n" for row in rows)
+        for name, text in ((ROWS, lines), (TABLES, markdown(rows, about))):
+            with replacing(self.out / name) as file:
+                file.write(text.encode())
+
+
+def _device(name: str) -> torch.device:
+    if name == "auto":
+        name = "cuda" if torch.cuda.is_available() else "cpu"
+    try:
+        device = torch.device(name)
+    except RuntimeError as error:
+        raise UsageError(f"--device {name}: {str(error).splitlines()[0]}") from None
+    if device.type not in ("cpu", "cuda") or (
+        device.type == "cuda" and not torch.cuda.is_available()
+    ):
+        raise UsageError(
+            f"--device {name}: not there; cpu is" + ", cuda is" * torch.cuda.is_available()
+        )
+    return device
+
+
+def _say_what_disturbs() -> None:
+    load = os.getloadavg()[0] if hasattr(os, "getloadavg") else 0.0
+    if load > 0.7:
+        print(
+            f"warning: other processes are running (load {load:.1f}); times will be theirs, too",
+            file=sys.stderr,
+        )

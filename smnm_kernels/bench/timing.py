@@ -1,0 +1,173 @@
+"""Paired times: every round takes each contender once, in turn, so that a slow spell of the machine
+falls on all of them. Ratios are medians over rounds of the paired times."""
+
+from __future__ import annotations
+
+import math
+import statistics
+import time
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, field
+from typing import NamedTuple
+
+import torch
+
+#: One measurement lasts at least so long, of as many calls as that takes.
+LEAST_SECONDS = 5e-4
+CALLS_PER_GRAPH = 20
+WARM_UP_ROUNDS = 2
+#: What takes longer is measured once a repeat.
+SLOW_SECONDS = 0.5
+
+
+class Contender(NamedTuple):
+    """Something to time. The first of a group is what the others are divided by."""
+
+    what: str
+    run: Callable[[], object]
+    #: What a reader must know before comparing it with the others.
+    note: str = ""
+
+
+@dataclass
+class Times:
+    """Microseconds per call of one contender: round -> time, for each repeat of the measurement."""
+
+    repeats: list[dict[int, float]] = field(default_factory=list)
+    how: str = "wall"
+
+    @property
+    def all(self) -> list[float]:
+        return [t for repeat in self.repeats for t in repeat.values()]
+
+    def ratios(self, base: Times) -> list[list[float]]:
+        """Paired quotients, for each repeat."""
+        return [
+            [t / theirs[round_] for round_, t in own.items() if round_ in theirs]
+            for own, theirs in zip(self.repeats, base.repeats, strict=True)
+        ]
+
+
+def measure(
+    contenders: Sequence[Contender], times: dict[str, Times], seconds: float, device: torch.device
+) -> None:
+    """One repeat: rounds for about ``seconds``, at least three, added to ``times``.
+
+    A contender that would take more than its share of the time sits most rounds out.
+    """
+    on_cuda = device.type == "cuda"
+    ready = {c.what: _captured(c.run) if on_cuda else _repeated(c.run) for c in contenders}
+    cost = {name: one.seconds for name, one in ready.items()}
+    share = seconds / len(contenders)
+    # In three rounds at least, in 100 at most.
+    rounds = max(3, min(100, int(share / min(cost.values()))))
+    every = {}
+    for name, c in cost.items():
+        most = rounds if c > SLOW_SECONDS else max(1, rounds // 3)
+        every[name] = min(most, max(1, math.ceil(rounds * c / share)))
+    for name, one in ready.items():
+        times.setdefault(name, Times()).how = one.how
+        times[name].repeats.append({})
+    for round_ in range(-WARM_UP_ROUNDS, rounds):
+        for name, one in ready.items():
+            if round_ >= 0 and round_ % every[name] == 0:
+                times[name].repeats[-1][round_] = one.microseconds()
+            elif round_ < 0 and cost[name] < share / 10:
+                one.microseconds()
+
+
+@dataclass
+class _Ready:
+    """A contender with what one measurement of it does."""
+
+    microseconds: Callable[[], float]
+    seconds: float
+    how: str
+
+
+def _repeated(run: Callable[[], object]) -> _Ready:
+    run()
+    start = time.perf_counter()
+    run()
+    once = time.perf_counter() - start
+    calls = max(1, math.ceil(LEAST_SECONDS / max(once, 1e-7)))
+
+    def microseconds() -> float:
+        start = time.perf_counter()
+        for _ in range(calls):
+            run()
+        return 1e6 * (time.perf_counter() - start) / calls
+
+    return _Ready(microseconds, calls * once, "wall")
+
+
+def _captured(run: Callable[[], object]) -> _Ready:
+    """A CUDA graph of several calls, replayed between two events; or, where a call cannot be
+    captured because it waits for the host, the calls themselves on the host's clock."""
+    stream = torch.cuda.Stream()
+    with torch.cuda.stream(stream):
+        for _ in range(3):
+            run()
+    torch.cuda.synchronize()
+    graph = torch.cuda.CUDAGraph()
+    try:
+        with torch.cuda.graph(graph):
+            for _ in range(CALLS_PER_GRAPH):
+                run()
+    except RuntimeError:
+        torch.cuda.synchronize()
+
+        def waiting() -> object:
+            run()
+            torch.cuda.synchronize()
+
+        one = _repeated(waiting)
+        return _Ready(one.microseconds, one.seconds, "wall, no graph: it waits for the host")
+
+    def microseconds() -> float:
+        start, end = (torch.cuda.Event(enable_timing=True) for _ in range(2))
+        # While the device sleeps the host gets ahead, so that no event waits for a launch.
+        torch.cuda._sleep(200_000)
+        start.record()
+        graph.replay()
+        end.record()
+        torch.cuda.synchronize()
+        return 1e3 * start.elapsed_time(end) / CALLS_PER_GRAPH
+
+    return _Ready(microseconds, 1e-6 * microseconds() * CALLS_PER_GRAPH + 2e-4, "graph")
+
+
+def rows(contenders: Sequence[Contender], times: dict[str, Times], **where: object) -> list[dict]:
+    """A row for each contender: median and quartiles of its time and of its ratio to the first."""
+    base, made = times[contenders[0].what], []
+    for contender in contenders:
+        own = times[contender.what]
+        ratios = own.ratios(base)
+        made.append(
+            {
+                **where,
+                "what": contender.what,
+                "us": _rounded(statistics.median(own.all)),
+                "us_quartiles": _quartiles(own.all),
+                "ratio": _rounded(statistics.median(r for repeat in ratios for r in repeat)),
+                "ratio_to": contenders[0].what,
+                # What a repetition of the whole measurement gives: the noise of the ratio.
+                "ratio_repeats": [_rounded(statistics.median(repeat)) for repeat in ratios],
+                "measurements": len(own.all),
+                "clock": own.how,
+                "note": contender.note,
+            }
+        )
+    return made
+
+
+def _quartiles(values: list[float]) -> list[float]:
+    if len(values) < 2:
+        return 2 * [_rounded(v) for v in values]
+    low, _, high = statistics.quantiles(values, n=4)
+    return [_rounded(low), _rounded(high)]
+
+
+def _rounded(value: float) -> float:
+    """To four digits."""
+    return float(f"{value:.4g}")

@@ -1,0 +1,206 @@
+"""Mask making inside a training step: what it adds to one, and what a step costs."""
+
+from __future__ import annotations
+
+import itertools
+import resource
+from collections.abc import Callable, Iterator
+from dataclasses import replace
+from functools import partial
+
+import torch
+from torch import Tensor, nn
+from torch.profiler import ProfilerActivity, profile
+from torch.utils.data import DataLoader, Dataset
+from torch.utils.flop_counter import FlopCounterMode
+
+import smnm_kernels as smnm
+from smnm_kernels.bench import peers
+from smnm_kernels.train.model import build_model, build_optimizer
+from smnm_kernels.train.presets import VIDEO, Preset
+
+from .timing import Contender, Times, measure, rows
+
+#: Pixels of a side on the CPU, where a full step would take minutes.
+CPU_SIZE = 96
+FIXED, COMPILED = "masks made once", "compiled step, masks made once"
+WORKERS = 2
+
+
+def training(
+    quick: bool, seconds: float, device: torch.device, progress: Callable[[str], None]
+) -> list[dict]:
+    """For each model a row of each way of having masks, and one of the model itself."""
+    if device.type == "cuda":
+        sizes = {"ViT-S": (VIDEO["small"], 64), "ViT-B": (VIDEO["base"], 32)}
+    elif quick:
+        sizes = {"tiny ViT": (VIDEO["tiny"], 4)}
+    else:
+        small = {name: replace(VIDEO[name], size=CPU_SIZE) for name in ("small", "base")}
+        sizes = {"ViT-S": (small["small"], 4), "ViT-B": (small["base"], 2)}
+    made = []
+    for name, (preset, batch) in sizes.items():
+        progress(f"training: {name}")
+        made += _rows_of(name, preset, batch, not quick, seconds / len(sizes), device)
+    return made
+
+
+def _rows_of(
+    name: str, preset: Preset, batch: int, compiled: bool, seconds: float, device: torch.device
+) -> list[dict]:
+    trainer = _Trainer(preset, batch, device)
+    shape = f"{name}, 16 frames of {preset.size}x{preset.size}"
+    where = {"section": "training", "shape": shape, "batch": batch}
+    groups = [trainer.eager_steps()]
+    if compiled:
+        groups.append(trainer.compiled_steps())
+    made = []
+    for group in groups:
+        times: dict[str, Times] = {}
+        measure(group, times, seconds / len(groups), device)
+        for row, contender in zip(rows(group, times, **where), group, strict=True):
+            made.append(row | _traffic(contender.run, device))
+    alone = _mask_time(trainer, device)
+    for row in made:
+        if row["what"] in alone:
+            row["mask_us"] = alone[row["what"]]
+            row["mask_share"] = float(f"{alone[row['what']] / row['us']:.3g}")
+    return [*made, where | trainer.costs(made[0]["us"])]
+
+
+class _Trainer:
+    """A model with its optimiser and one batch of noise for clips."""
+
+    def __init__(self, preset: Preset, batch: int, device: torch.device) -> None:
+        self.preset, self.batch, self.device = preset, batch, device
+        self.grid, self.ratio = preset.grid("video"), preset.mask_ratio
+        self.model = build_model("video", preset, seed=0).to(device)
+        self.optimizer = build_optimizer(self.model, replace(preset, base_lr=1e-4))
+        size = (batch, 3, preset.frames, preset.size, preset.size)
+        self.x = torch.randn(size, device=device)
+        self.sampler = smnm.MaskSampler("green3d", self.grid, self.ratio).to(device)
+        self.fixed = self.sampler.masks(torch.arange(batch, device=device))
+        self.bank = smnm.NoiseBank.precompute(16, (64, 64, 64), "green").to(device)
+
+    def loss(self, masks: smnm.Masks) -> Tensor:
+        with torch.autocast("cuda", torch.bfloat16, enabled=self.device.type == "cuda"):
+            return self.model(self.x, masks)
+
+    def learn(self, loss: Tensor) -> None:
+        loss.backward()
+        self.optimizer.step()
+        self.optimizer.zero_grad(set_to_none=True)
+
+    def step(self, masks: Callable[[], smnm.Masks]) -> None:
+        self.learn(self.loss(masks()))
+
+    def mask_makers(self) -> dict[str, Callable[[], smnm.Masks]]:
+        n_tokens = self.fixed.visible.shape[1]
+        random = partial(peers.mae_random_masking, self.batch, n_tokens, self.ratio, self.device)
+        bank = partial(
+            peers.resident_bank_masking if self.device.type == "cuda" else peers.bank_masking,
+            self.bank.volumes,
+            self.batch,
+            self.grid,
+            self.ratio,
+        )
+        return {
+            FIXED: lambda: self.fixed,
+            "smnm green3d": lambda: self.sampler(self.batch),
+            "MAE random masking": lambda: _as_masks(random()),
+            "noise bank, crop and flips per sample": lambda: _as_masks(bank()),
+        }
+
+    def eager_steps(self) -> list[Contender]:
+        found = [Contender(name, partial(self.step, m)) for name, m in self.mask_makers().items()]
+        loaded = self.from_workers()
+        found.append(
+            Contender(
+                f"tube masks from {WORKERS} workers (VideoMAE)",
+                partial(self.step, lambda: smnm.Masks.from_masked(next(loaded))),
+                "workers make nothing else; counting the tokens reads the masks",
+            )
+        )
+        return found
+
+    def compiled_steps(self) -> list[Contender]:
+        """The whole of loss and mask making in one graph; masks made before it; none made."""
+        within = torch.compile(lambda: self.loss(self.sampler(self.batch)), fullgraph=True)
+        given = torch.compile(self.loss, fullgraph=True)
+        return [
+            Contender(COMPILED, lambda: self.learn(given(self.fixed))),
+            Contender("compiled step, smnm green3d inside", lambda: self.learn(within())),
+            Contender(
+                "compiled step, smnm green3d before it",
+                lambda: self.learn(given(self.sampler(self.batch))),
+            ),
+        ]
+
+    def from_workers(self) -> Iterator[Tensor]:
+        loader = DataLoader(
+            _Tubes(self.grid, self.ratio), self.batch, num_workers=WORKERS, prefetch_factor=4
+        )
+        for masked in itertools.chain.from_iterable(itertools.repeat(loader)):
+            yield masked.to(self.device)
+
+    def costs(self, step_us: float) -> dict[str, object]:
+        """What the paper's Table A.6 has of a model."""
+        with FlopCounterMode(display=False) as counter:
+            self.loss(self.fixed)
+        return {
+            "what": "the model",
+            "parameters_millions": _millions(self.model),
+            "encoder_parameters_millions": _millions(self.model.encoder),
+            "forward_gflops_per_clip": round(counter.get_total_flops() / self.batch / 1e9, 3),
+            "peak_memory_gb": round(_peak_memory(self.device) / 1e9, 2),
+            "clips_per_second": round(1e6 * self.batch / step_us, 2),
+            "hours_per_100000_clips": round(1e5 * step_us / 1e6 / self.batch / 3600, 2),
+        }
+
+
+class _Tubes(Dataset):
+    def __init__(self, grid: tuple[int, int, int], ratio: float) -> None:
+        self.grid, self.ratio = grid, ratio
+
+    def __len__(self) -> int:
+        return 100_000
+
+    def __getitem__(self, index: int) -> Tensor:
+        return peers.tube_generator_masking(1, self.grid, self.ratio)[0]
+
+
+def _as_masks(made: peers.MaeMasks) -> smnm.Masks:
+    ids_keep, ids_restore, masked = made
+    return smnm.Masks(masked == 0, ids_keep, ids_restore)
+
+
+def _mask_time(trainer: _Trainer, device: torch.device) -> dict[str, float]:
+    """Microseconds of mask making by itself."""
+    makers = {k: m for k, m in trainer.mask_makers().items() if k != FIXED}
+    contenders = [Contender(name, make) for name, make in makers.items()]
+    times: dict[str, Times] = {}
+    measure(contenders, times, 1.0, device)
+    return {row["what"]: row["us"] for row in rows(contenders, times)}
+
+
+def _traffic(run: Callable[[], object], device: torch.device) -> dict[str, int]:
+    """Times that a step waits for the device, and copies to it, as the profiler counts them."""
+    if device.type != "cuda":
+        return {}
+    with profile(activities=[ProfilerActivity.CPU, ProfilerActivity.CUDA]) as seen:
+        run()
+    names = [event.name for event in seen.events()]
+    return {
+        "waits": sum("Synchronize" in name for name in names) - 1,  # the profiler's own
+        "copies_to_device": sum("Memcpy HtoD" in name for name in names),
+    }
+
+
+def _millions(module: nn.Module) -> float:
+    return round(sum(p.numel() for p in module.parameters()) / 1e6, 2)
+
+
+def _peak_memory(device: torch.device) -> int:
+    if device.type == "cuda":
+        return torch.cuda.max_memory_allocated(device)
+    return 1024 * resource.getrusage(resource.RUSAGE_SELF).ru_maxrss

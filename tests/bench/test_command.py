@@ -1,0 +1,108 @@
+"""The command `smnm bench`: what it writes, says and refuses."""
+
+import importlib.util
+import json
+import math
+
+import pytest
+import torch
+from testing import require
+
+import smnm_kernels as smnm
+from smnm_kernels.bench import command, mask_making
+from smnm_kernels.cli import main
+from smnm_kernels.errors import RunError
+
+BASE = {"section", "device", "threads", "torch", "commit", "python", "numpy", "date", "what"}
+
+
+@pytest.fixture(autouse=True)
+def _packages_and_little_time(monkeypatch, n_threads):
+    for package in ("tyro", "tqdm", "matplotlib", "scipy"):
+        require(importlib.util.find_spec(package), package)
+    monkeypatch.setattr(command, "SECONDS", {name: (0.5, 0.5) for name in command.SECONDS})
+
+
+def rows_of(folder):
+    return [json.loads(line) for line in (folder / "bench.json").read_text().splitlines()]
+
+
+def test_rows_tables_and_plots_of_masks(tmp_path, capsys):
+    words = ["bench", "masks", "--quick", "--threads", "1", "--batches", "2"]
+    assert main([*words, "--out", str(tmp_path)]) == 0
+    rows = rows_of(tmp_path)
+    assert all(row.keys() >= BASE | {"us", "us_quartiles", "ratio", "note"} for row in rows)
+    assert {(row["threads"], row["batch"]) for row in rows} == {(1, 2)}
+    assert {row["shape"] for row in rows} == {str(shape) for shape in mask_making.SHAPES}
+    for shape in mask_making.SHAPES:
+        [first] = [r for r in rows if r["shape"] == str(shape) and r["what"] == r["ratio_to"]]
+        assert first["ratio"] == 1
+    said = capsys.readouterr().out
+    table = (tmp_path / "bench.md").read_text()
+    assert table in said
+    assert "| **smnm green3d** |" in table
+    assert (tmp_path / "masks.png").read_bytes().startswith(b"\x89PNG")
+    again = str(tmp_path / "bench.json")
+    assert main(["bench", "--compare", again, again]) == 0
+    said = capsys.readouterr().out
+    assert "same within the noise" in said
+    assert "SLOWER" not in said
+
+
+def test_what_a_bank_costs(tmp_path):
+    assert main(["bench", "bank", "--quick", "--out", str(tmp_path)]) == 0
+    ours, crops, shared = rows_of(tmp_path)
+    assert ours["distinct_masks"] == ours["masks"]
+    assert ours["bytes_per_process"] < 100_000
+    assert crops["bytes_per_process"] == shared["bytes_per_process"] == 3072 * 64**3 * 4
+    uses = 240_436 * math.prod((8, 14, 14)) / (3072 * 64**3)
+    assert crops["uses_of_a_noise_value_per_epoch"] == round(uses, 2)
+
+
+def test_growth_has_an_exponent_for_every_curve(tmp_path):
+    assert main(["bench", "growth", "--quick", "--out", str(tmp_path)]) == 0
+    rows = rows_of(tmp_path)
+    curves = {(row["curve"], row["over"]) for row in rows}
+    assert curves >= {("smnm green3d", "B"), ("smnm rbn", "N"), ("smnm rbn", "K")}
+    for row in rows:
+        if row["over"] == "N" and row["curve"] == "smnm green3d":
+            assert row["output_bytes"] == 9 * row["x"] + 8 * math.floor(round(row["x"] * 0.1, 6))
+    assert max(row["x"] for row in rows) == 2**20
+
+
+def test_a_step_and_its_model(tmp_path):
+    assert main(["bench", "training", "--quick", "--out", str(tmp_path)]) == 0
+    *steps, model = rows_of(tmp_path)
+    assert steps[0]["what"] == "masks made once"
+    assert {"smnm green3d", "MAE random masking"} <= {row["what"] for row in steps}
+    assert 0 < next(row["mask_share"] for row in steps if row["what"] == "smnm green3d") < 0.1
+    assert model["parameters_millions"] == pytest.approx(2.69, abs=0.01)
+    assert "| parameters |" in (tmp_path / "bench.md").read_text()
+
+
+def test_nothing_is_timed_that_is_not_right(monkeypatch):
+    true = smnm.noise_masks
+
+    def wrong(ids, grid, color, ratio):
+        masks = true(ids, grid, color, ratio)
+        return masks._replace(visible=masks.visible.roll(int(color == "blue"), dims=1))
+
+    monkeypatch.setattr(smnm, "noise_masks", wrong)
+    with pytest.raises(RunError, match=r"blue on video .* does not equal its definition"):
+        mask_making.check_ops(torch.device("cpu"))
+
+
+@pytest.mark.parametrize(
+    ("words", "named"),
+    [
+        (["--threads", "0"], "--threads must be at least 1, got 0"),
+        (["--batches", "0"], "--batches must be at least 1"),
+        (["--device", "tpu"], "--device tpu"),
+        (["--device", "meta"], "--device meta: not there"),
+        (["--compare", "nothing.json", "nothing.json"], "nothing.json: not the rows of a run"),
+    ],
+)
+def test_wrong_options_are_refused_before_any_work(words, named, tmp_path, capsys):
+    assert main(["bench", *words, "--out", str(tmp_path / "out")]) == 2
+    assert named in capsys.readouterr().err
+    assert not (tmp_path / "out").exists()

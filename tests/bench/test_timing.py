@@ -1,0 +1,124 @@
+"""Paired times, and what is said about them."""
+
+import json
+import time
+
+import pytest
+import torch
+
+from smnm_kernels.bench.compare import compared, read_rows
+from smnm_kernels.bench.growth import fitted_exponent
+from smnm_kernels.bench.tables import markdown
+from smnm_kernels.bench.timing import Contender, Times, measure, rows
+from smnm_kernels.errors import UsageError
+
+CPU = torch.device("cpu")
+
+
+def sleeper(milliseconds):
+    return lambda: time.sleep(milliseconds / 1e3)
+
+
+def test_ratios_are_of_times_of_the_same_round():
+    slow, slower = Times([{0: 2.0, 1: 20.0, 2: 2.0}]), Times([{0: 6.0, 2: 6.0}])
+    assert slower.ratios(slow) == [[3.0, 3.0]]
+    contenders = [Contender("a", print), Contender("b", print, "note")]
+    made = rows(contenders, {"a": slow, "b": slower}, section="masks", shape="s", batch=2)
+    assert [row["ratio"] for row in made] == [1.0, 3.0]
+    assert [row["us"] for row in made] == [2.0, 6.0]
+    assert made[1]["note"] == "note"
+    assert made[1]["ratio_to"] == "a"
+    assert [row["measurements"] for row in made] == [3, 2]
+
+
+def test_measured_ratios_are_those_of_the_sleeps():
+    contenders = [Contender("1 ms", sleeper(1)), Contender("3 ms", sleeper(3))]
+    times = {}
+    for _ in range(3):
+        measure(contenders, times, 0.2, CPU)
+    made = rows(contenders, times)
+    assert 2.0 < made[1]["ratio"] < 3.5
+    assert len(made[1]["ratio_repeats"]) == 3
+    assert 1000 < made[0]["us"] < 3000
+
+
+def test_a_slow_contender_is_measured_but_does_not_take_all_the_time():
+    calls = []
+    contenders = [
+        Contender("fast", sleeper(1)),
+        Contender("slow", lambda: (calls.append(0), time.sleep(0.06))),
+    ]
+    times, start = {}, time.perf_counter()
+    measure(contenders, times, 0.4, CPU)
+    assert time.perf_counter() - start < 1.5
+    assert 3 <= len(times["slow"].all) < len(times["fast"].all)
+
+
+def test_short_calls_are_repeated_within_a_measurement():
+    calls, times = [], {}
+    measure([Contender("short", lambda: calls.append(0))], times, 0.05, CPU)
+    assert len(calls) > 50 * len(times["short"].all)
+
+
+def test_the_exponent_is_of_the_upper_half():
+    x = [1, 2, 4, 8, 16, 32]
+    assert fitted_exponent(x, [5, 5, 5, 8, 16, 32]) == 1.0
+    assert fitted_exponent(x, [v**2 for v in x]) == 2.0
+
+
+ABOUT = {
+    "device": "a CPU", "threads": 2, "torch": "2", "numpy": "2", "python": "3", "backend": "cpu",
+    "smnm_kernels": "0", "commit": "abc", "date": "now",
+}  # fmt: skip
+
+
+def row(what, repeats, **more):
+    ratio = sorted(repeats)[len(repeats) // 2]
+    base = {"section": "masks", "shape": "video", "batch": 64, "what": what, "note": "", "us": 5.0}
+    base |= {"us_quartiles": [4.0, 6.0], "ratio": ratio, "ratio_to": "first", "clock": "wall"}
+    return base | {"ratio_repeats": list(repeats)} | ABOUT | more
+
+
+@pytest.mark.parametrize(
+    ("before", "after", "verdict"),
+    [
+        ((0.20, 0.21, 0.22), (0.30, 0.31, 0.33), "SLOWER by 48%"),
+        ((0.30, 0.31, 0.33), (0.20, 0.21, 0.22), "FASTER by 32%"),
+        ((0.20, 0.21, 0.30), (0.29, 0.31, 0.33), "same within the noise"),
+        ((0.200, 0.201, 0.202), (0.204, 0.205, 0.206), "same within the noise"),
+        ((0.2,), (0.4,), "no verdict"),
+    ],
+)
+def test_a_verdict_only_outside_the_noise(before, after, verdict):
+    said = compared([row("first", (1.0,)), row("smnm", before)], [row("smnm", after)])
+    assert verdict in said
+    assert "more than the commit" not in said
+
+
+def test_other_machines_new_and_missing_rows_are_said():
+    before = [row("first", (1.0, 1.0)), row("old", (0.5, 0.5))]
+    after = [row("first", (1.0, 1.0), threads=4), row("new", (0.5, 0.5), threads=4)]
+    said = compared(before, after)
+    assert "threads: 2 -> 4" in said
+    assert "differ in more than the commit" in said
+    assert "new: 0.5, new" in said
+    assert "old: gone" in said
+
+
+def test_files_that_are_no_rows_are_named(tmp_path):
+    path = tmp_path / "rows.json"
+    for text in ("", "nonsense", "[1]", '{"a": 1}'):
+        path.write_text(text)
+        with pytest.raises(UsageError, match=r"rows\.json: not the rows of a run"):
+            read_rows(path)
+    with pytest.raises(UsageError, match=r"missing\.json"):
+        read_rows(tmp_path / "missing.json")
+    path.write_text(json.dumps(row("a", (1.0,))) + "\n")
+    assert read_rows(path)[0]["what"] == "a"
+
+
+def test_tables_say_where_and_what():
+    text = markdown([row("smnm green3d", (0.2, 0.21, 0.22), note="a note")], ABOUT)
+    assert "a CPU, 2 threads" in text
+    assert "commit abc" in text
+    assert "| **smnm green3d** | 5 us (4 us to 6 us) | 0.21 | 0.2 0.21 0.22 | a note |" in text
