@@ -98,7 +98,7 @@ def _growth(rows: list[dict]) -> object:
         if over in ("K", "sigma", "window"):
             ticks = sorted({row["x"] for row in group})
             axes.set_xticks(ticks, [f"{tick:g}" for tick in ticks])
-            axes.minorticks_off()
+            axes.xaxis.set_minor_locator(drawing("matplotlib.ticker").NullLocator())
         axes.set_xlabel(over, fontsize=8)
         axes.set_ylabel("us a call", fontsize=8)
         axes.grid(color=GRID)
