@@ -19,9 +19,7 @@ def _ops_equal_their_definition():
     check_ops(DEVICE)
 
 
-@pytest.mark.parametrize(
-    ("shape", "contender"), CASES, ids=[f"{s.name}-{c.what}" for s, c in CASES]
-)
+@pytest.mark.parametrize(("shape", "contender"), CASES, ids=NAMES)
 def test_masks(benchmark, shape, contender):
     benchmark.group = f"{shape}, B={BATCH}, {torch.get_num_threads()} threads, {DEVICE}"
 

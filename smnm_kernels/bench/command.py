@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import importlib
 import json
 import os
 import sys
@@ -30,6 +31,8 @@ SECONDS = {
     "bank": (0, 0),
     "training": (20, 120),
 }
+#: Of the masks section: two runs of one program lie apart by chance in 1 of 126 rows.
+REPEATS = 5
 ROWS, TABLES = "bench.json", "bench.md"
 
 
@@ -39,7 +42,8 @@ class Bench:
     are worth, how time grows, and what a training step feels of it.
 
     Writes OUT/bench.json (a row of JSON a line), OUT/bench.md (tables) and plots. Before anything
-    is timed, every op is compared with its definition. Keep the machine quiet meanwhile.
+    is timed, masks of noise and R-BN are compared with their definition. Keep the machine quiet
+    meanwhile.
 
     Examples: smnm bench --quick; smnm bench masks growth --threads 2 --out here;
     smnm bench --compare old/bench.json new/bench.json
@@ -79,6 +83,10 @@ class Bench:
         from .mask_making import check_ops
         from .plots import draw_plots
 
+        for module in ("matplotlib", "scipy"):
+            importlib.import_module(module)  # not after minutes of measuring
+        if device.type == "cuda":
+            torch.cuda.set_device(device)
         about = facts(device)
         _say_what_disturbs()
         with tqdm(desc="bench", bar_format="{desc} [{elapsed}]", disable=None) as bar:
@@ -88,7 +96,7 @@ class Bench:
                 if bar.disable:
                     print(text, file=sys.stderr, flush=True)
 
-            progress("comparing every op with its definition")
+            progress("comparing masks with their definition")
             check_ops(device)
             rows: list[dict] = []
             for section in self.sections or SECTIONS:
@@ -108,7 +116,7 @@ class Bench:
             from .mask_making import mask_making
 
             batches = self.batches or ((64,) if self.quick else (64, 1, 16, 256, 1024))
-            return mask_making(batches, seconds, 3, device, progress)
+            return mask_making(batches, seconds, REPEATS, device, progress)
         if section == "quality":
             from .quality_table import quality
 

@@ -33,10 +33,10 @@ def compared(before: list[dict], after: list[dict]) -> str:
     ]
     if any(before[0].get(name) != after[0].get(name) for name in SAME):
         lines.append("The runs differ in more than the commit: ratios carry over, times do not.")
-    old = {_key(row): row for row in before if row.get("ratio_repeats")}
+    old = {_key(row): row for row in before if _repeated(row)}
     missing = set(old)
     for row in after:
-        if not row.get("ratio_repeats") or row["what"] == row["ratio_to"]:
+        if not _repeated(row) or row["what"] == row["ratio_to"]:
             missing.discard(_key(row))
             continue
         was = old.get(_key(row))
@@ -53,14 +53,17 @@ def compared(before: list[dict], after: list[dict]) -> str:
     return "\n".join(lines)
 
 
+def _repeated(row: dict) -> bool:
+    """Whether the row's ratio was measured more than once: what noise there is, is known then."""
+    return len(row.get("ratio_repeats", ())) > 1
+
+
 def _key(row: dict) -> tuple:
     return tuple(row.get(name) for name in ("section", "shape", "curve", "over", "batch", "what"))
 
 
 def _verdict(was: dict, now: dict, change: float) -> str:
     before, after = was["ratio_repeats"], now["ratio_repeats"]
-    if min(len(before), len(after)) < 2:
-        return "(measured once: no verdict)"
     apart = max(after) < min(before) or min(after) > max(before)
     if apart and abs(change) > LEAST_CHANGE:
         return f"{'FASTER' if change < 0 else 'SLOWER'} by {abs(change):.0%}"

@@ -64,7 +64,8 @@ def series(device: torch.device) -> list[Series]:
         Series("smnm rbn", "N", RBN_GRIDS, lambda g: rbn(g, 5), math.prod),
         Series(RANDOM, "N", GRIDS, lambda g: random(g, 1), math.prod),
         Series("smnm red3d", "sigma", SIGMAS, lambda s: _red(video, s, ids(64))),
-        Series("smnm rbn", "K", CANDIDATES, lambda k: rbn(audio, 64, n_candidates=k)),
+        # Two banks at least, one for each of two threads.
+        Series("smnm rbn", "K", CANDIDATES, lambda k: rbn(audio, 128, n_candidates=k)),
         Series("smnm rbn", "window", WINDOWS, lambda w: rbn(audio, 64, windows=(w,))),
     ]
 
@@ -75,8 +76,8 @@ def _red(grid: Grid, sigma: float, ids: torch.Tensor) -> Callable[[], object]:
 
 
 def growth(seconds: float, device: torch.device, progress: Callable[[str], None]) -> list[dict]:
-    """A row for each point; ``exponent`` is that of its whole curve, fitted to the upper half,
-    where what a call costs by itself no longer counts."""
+    """A row for each point; ``exponent`` is that of its whole curve over B or N, fitted to the
+    upper half, where what a call costs by itself no longer counts."""
     curves, made = series(device), []
     for curve in curves:
         progress(f"growth: {curve.name} over {curve.over}")
@@ -86,7 +87,7 @@ def growth(seconds: float, device: torch.device, progress: Callable[[str], None]
         points = rows(contenders, times, section="growth", curve=curve.name, over=curve.over)
         x = [curve.x(value) for value in curve.values]
         y = [point["us"] for point in points]
-        exponent = fitted_exponent(x, y)
+        exponent = fitted_exponent(x, y) if curve.over in ("B", "N") else None
         for point, at, contender in zip(points, x, contenders, strict=True):
             memory = {
                 "output_bytes": output_bytes(contender.run),

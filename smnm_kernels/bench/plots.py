@@ -85,7 +85,8 @@ def _growth(rows: list[dict]) -> object:
     for axes, (over, group) in zip(panels, groups.items(), strict=True):
         for name, points in groupby(group, lambda r: r["curve"]):
             points = list(points)
-            label = f"{name}: exponent {points[0]['exponent']:.2f}"
+            exponent = points[0]["exponent"]
+            label = name if exponent is None else f"{name}: exponent {exponent:.2f}"
             color = THEIRS if "smnm" not in name else None
             axes.loglog(
                 [p["x"] for p in points],

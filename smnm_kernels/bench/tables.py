@@ -49,10 +49,10 @@ def _sections(section: str, group: list[dict]) -> list[str]:
     if section == "quality":
         return _table(group, QUALITY)
     if section == "growth":
-        exponent = f"Fitted exponent {group[0]['exponent']:g} (upper half)."
+        exponent = group[0]["exponent"]
+        said = [] if exponent is None else [f"Fitted exponent {exponent:g} (upper half).", ""]
         return [
-            exponent,
-            "",
+            *said,
             *_table(group, {group[0]["over"]: _what, "time": _time, "outputs": _memory}),
         ]
     if section == "bank":
@@ -82,8 +82,7 @@ def _of(name: str, digits: int = 3) -> Callable[[dict], str]:
 
 
 def _what(row: dict) -> str:
-    ours = row["what"].startswith("smnm") or "smnm" in row["what"]
-    return f"**{row['what']}**" if ours else row["what"]
+    return f"**{row['what']}**" if "smnm" in row["what"] else row["what"]
 
 
 def _duration(us: float) -> str:
@@ -157,7 +156,9 @@ MODEL: Columns = {
     "parameters": lambda row: f"{row['parameters_millions']:g} M",
     "of the encoder": lambda row: f"{row['encoder_parameters_millions']:g} M",
     "forward, a clip": lambda row: f"{row['forward_gflops_per_clip']:g} GFLOP",
-    "peak memory": lambda row: f"{row['peak_memory_gb']:g} GB",
+    "peak memory of a step": lambda row: (
+        "" if row["peak_memory_gb"] is None else f"{row['peak_memory_gb']:g} GB"
+    ),
     "clips a second": _of("clips_per_second"),
     "100,000 clips": lambda row: f"{row['hours_per_100000_clips']:g} h",
 }

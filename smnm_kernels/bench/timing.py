@@ -13,7 +13,7 @@ from typing import NamedTuple
 import torch
 
 #: One measurement lasts at least so long, of as many calls as that takes.
-LEAST_SECONDS = 5e-4
+LEAST_SECONDS = 2e-3
 CALLS_PER_GRAPH = 20
 WARM_UP_ROUNDS = 2
 #: What takes longer is measured once a repeat.
@@ -27,6 +27,8 @@ class Contender(NamedTuple):
     run: Callable[[], object]
     #: What a reader must know before comparing it with the others.
     note: str = ""
+    #: Whether a CUDA graph may hold it: it neither waits for the host nor keeps what it computed.
+    graph: bool = True
 
 
 @dataclass
@@ -56,7 +58,11 @@ def measure(
     A contender that would take more than its share of the time sits most rounds out.
     """
     on_cuda = device.type == "cuda"
-    ready = {c.what: _captured(c.run) if on_cuda else _repeated(c.run) for c in contenders}
+    ready = {}
+    for c in contenders:
+        captured = on_cuda and c.graph
+        run = _waiting(c.run) if on_cuda and not c.graph else c.run
+        ready[c.what] = _captured(run) if captured else _repeated(run)
     cost = {name: one.seconds for name, one in ready.items()}
     share = seconds / len(contenders)
     # In three rounds at least, in 100 at most.
@@ -64,7 +70,8 @@ def measure(
     every = {}
     for name, c in cost.items():
         most = rounds if c > SLOW_SECONDS else max(1, rounds // 3)
-        every[name] = min(most, max(1, math.ceil(rounds * c / share)))
+        # Powers of two, so that the rounds of any two contenders are nested.
+        every[name] = 2 ** math.floor(math.log2(min(most, max(1, math.ceil(rounds * c / share)))))
     for name, one in ready.items():
         times.setdefault(name, Times()).how = one.how
         times[name].repeats.append({})
@@ -86,13 +93,19 @@ class _Ready:
 
 
 def _repeated(run: Callable[[], object]) -> _Ready:
-    run()
-    start = time.perf_counter()
-    run()
-    once = time.perf_counter() - start
+    tries = []
+    for _ in range(3):
+        start = time.perf_counter()
+        run()
+        tries.append(time.perf_counter() - start)
+        if tries[-1] > SLOW_SECONDS:
+            break
+    once = min(tries)
     calls = max(1, math.ceil(LEAST_SECONDS / max(once, 1e-7)))
 
     def microseconds() -> float:
+        if calls > 1:
+            run()  # brings back what the contender before has driven out of the caches
         start = time.perf_counter()
         for _ in range(calls):
             run()
@@ -101,28 +114,27 @@ def _repeated(run: Callable[[], object]) -> _Ready:
     return _Ready(microseconds, calls * once, "wall")
 
 
+def _waiting(run: Callable[[], object]) -> Callable[[], object]:
+    def call() -> None:
+        run()
+        torch.cuda.synchronize()
+
+    return call
+
+
 def _captured(run: Callable[[], object]) -> _Ready:
-    """A CUDA graph of several calls, replayed between two events; or, where a call cannot be
-    captured because it waits for the host, the calls themselves on the host's clock."""
+    """A CUDA graph of several calls, replayed between two events."""
     stream = torch.cuda.Stream()
+    stream.wait_stream(torch.cuda.current_stream())
     with torch.cuda.stream(stream):
         for _ in range(3):
             run()
+    torch.cuda.current_stream().wait_stream(stream)
     torch.cuda.synchronize()
     graph = torch.cuda.CUDAGraph()
-    try:
-        with torch.cuda.graph(graph):
-            for _ in range(CALLS_PER_GRAPH):
-                run()
-    except RuntimeError:
-        torch.cuda.synchronize()
-
-        def waiting() -> object:
+    with torch.cuda.graph(graph):
+        for _ in range(CALLS_PER_GRAPH):
             run()
-            torch.cuda.synchronize()
-
-        one = _repeated(waiting)
-        return _Ready(one.microseconds, one.seconds, "wall, no graph: it waits for the host")
 
     def microseconds() -> float:
         start, end = (torch.cuda.Event(enable_timing=True) for _ in range(2))
@@ -153,7 +165,7 @@ def rows(contenders: Sequence[Contender], times: dict[str, Times], **where: obje
                 "ratio_to": contenders[0].what,
                 # What a repetition of the whole measurement gives: the noise of the ratio.
                 "ratio_repeats": [_rounded(statistics.median(repeat)) for repeat in ratios],
-                "measurements": len(own.all),
+                "measurements": sum(map(len, ratios)),
                 "clock": own.how,
                 "note": contender.note,
             }

@@ -57,7 +57,7 @@ def test_a_slow_contender_is_measured_but_does_not_take_all_the_time():
 def test_short_calls_are_repeated_within_a_measurement():
     calls, times = [], {}
     measure([Contender("short", lambda: calls.append(0))], times, 0.05, CPU)
-    assert len(calls) > 50 * len(times["short"].all)
+    assert len(calls) > 500 * len(times["short"].all)
 
 
 def test_the_exponent_is_of_the_upper_half():
@@ -86,23 +86,23 @@ def row(what, repeats, **more):
         ((0.30, 0.31, 0.33), (0.20, 0.21, 0.22), "FASTER by 32%"),
         ((0.20, 0.21, 0.30), (0.29, 0.31, 0.33), "same within the noise"),
         ((0.200, 0.201, 0.202), (0.204, 0.205, 0.206), "same within the noise"),
-        ((0.2,), (0.4,), "no verdict"),
     ],
 )
 def test_a_verdict_only_outside_the_noise(before, after, verdict):
-    said = compared([row("first", (1.0,)), row("smnm", before)], [row("smnm", after)])
+    said = compared([row("first", (1.0, 1.0)), row("smnm", before)], [row("smnm", after)])
     assert verdict in said
     assert "more than the commit" not in said
 
 
 def test_other_machines_new_and_missing_rows_are_said():
-    before = [row("first", (1.0, 1.0)), row("old", (0.5, 0.5))]
+    before = [row("first", (1.0, 1.0)), row("old", (0.5, 0.5)), row("once", (0.5,))]
     after = [row("first", (1.0, 1.0), threads=4), row("new", (0.5, 0.5), threads=4)]
     said = compared(before, after)
     assert "threads: 2 -> 4" in said
     assert "differ in more than the commit" in said
     assert "new: 0.5, new" in said
     assert "old: gone" in said
+    assert "once" not in said
 
 
 def test_files_that_are_no_rows_are_named(tmp_path):
