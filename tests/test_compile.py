@@ -90,6 +90,34 @@ def test_compiled_samplers_do_not_share_their_masks():
             assert_same(leaves(of_model(3)), expected)
 
 
+def test_arguments_that_change_outside_change_the_masks():
+    now = {"ratio": 0.75, "sigma": (0.5, 1.0), "windows": (3, 5), "ties": "first", "kind": "block"}
+
+    def masks(ids):
+        return [
+            smnm.noise_masks(ids, (2, 4, 4), "red", now["ratio"], sigma=now["sigma"]).visible,
+            smnm.rbn_masks(
+                ids, (1, 8, 4), now["ratio"], windows=now["windows"], tie_break=now["ties"]
+            ).visible,
+            smnm.baseline_masks(ids, (1, 8, 4), now["kind"], now["ratio"]).visible,
+        ]
+
+    compiled, ids = torch.compile(masks, fullgraph=True, backend="aot_eager"), torch.arange(5)
+    assert_same(compiled(ids), masks(ids))
+    for change in (
+        {"ratio": 0.5},
+        {"sigma": (1.0, 2.0)},
+        {"sigma": 1.5},
+        {"windows": (5,)},
+        {"ties": "random"},
+        {"kind": "grid"},
+    ):
+        before = masks(ids)
+        now |= change
+        assert any(not torch.equal(a, b) for a, b in zip(before, masks(ids), strict=True))
+        assert_same(compiled(ids), masks(ids))
+
+
 def test_compiled_masks_follow_the_buffers():
     """Nothing of seed and step is in the graph: what a CUDA graph needs, too."""
     counter = CompileCounterWithBackend("aot_eager")

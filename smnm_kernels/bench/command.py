@@ -22,8 +22,7 @@ from .compare import compared, read_rows
 from .facts import facts
 from .tables import markdown
 
-SECTIONS = ("masks", "quality", "growth", "bank", "training")
-#: Seconds of measuring, of the quick and of the full run.
+#: The sections and their seconds of measuring, of the quick and of the full run.
 SECONDS = {
     "masks": (40, 150),
     "quality": (0, 0),
@@ -54,7 +53,7 @@ class Bench:
     out: Path = Path("smnm-bench")
     """Folder for rows, tables and plots; made where it is missing."""
     quick: bool = False
-    """Two minutes on two cores, instead of ten: one batch size, a small model, no compiler."""
+    """Two minutes on two cores, instead of seven: one batch size, a small model, no compiler."""
     batches: tuple[int, ...] = ()
     """Batch sizes of the masks section. Default: 64, and without --quick also 1, 16, 256, 1024."""
     device: str = "auto"
@@ -99,7 +98,7 @@ class Bench:
             progress("comparing masks with their definition")
             check_ops(device)
             rows: list[dict] = []
-            for section in self.sections or SECTIONS:
+            for section in self.sections or SECONDS:
                 rows += self._measure(section, device, progress)
                 # After every section: what was measured stays if a later one is stopped.
                 self._write(rows, about)
