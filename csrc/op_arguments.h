@@ -80,17 +80,18 @@ inline void check_rbn(const std::vector<int64_t>& grid, int64_t n_keep, int64_t 
                   "n_candidates must be in [1, ", kMaxCandidates, "]");
   STD_TORCH_CHECK(!windows.empty() && weights.size() == 4, "windows and four weights are needed");
   // A score beyond the largest could pass for a mask that is full, and no sweep would fill it.
-  int64_t reach = 0, weight = 0;
+  int64_t reach = 0;
   for (const int64_t w : weights) {
     STD_TORCH_CHECK(w >= 0 && w <= kMaxScore, "weights must be in [0, ", kMaxScore, "]");
-    weight += w;
   }
   for (const int64_t window : windows) {
     STD_TORCH_CHECK(window >= 1 && window <= kMaxScore && window % 2 == 1,
                     "windows must be odd, in [1, ", kMaxScore, "]");
     reach += window - 1;
-    STD_TORCH_CHECK(reach * weight <= kMaxScore, "scores must be at most ", kMaxScore);
+    STD_TORCH_CHECK(reach <= kMaxScore, "windows must be at most ", kMaxScore, " in all");
   }
+  STD_TORCH_CHECK(rbn_max_score(windows, weights) <= kMaxScore, "scores must be at most ",
+                  kMaxScore);
 }
 
 // The shape of an op that works in rounds, whose limits lie above what a GPU's memory holds.

@@ -51,16 +51,17 @@ NoiseTable parse_table(const std::vector<int64_t>& torus, const Tensor& taps, co
            taps.is_contiguous() && pairs.is_contiguous() && scale.is_contiguous() &&
            quantiles.is_contiguous()),
       "taps, pairs, scale and quantiles must be those of one noise table");
+  const int64_t n_pairs = pairs.size(0), n_taps = taps.size(0);
   const auto* level = static_cast<const int16_t*>(pairs.data_ptr());
-  for (int64_t pair = 0; pair < pairs.size(0); ++pair, level += 3) {
-    STD_TORCH_CHECK(level[0] >= 0 && level[0] < taps.size(0) && level[1] < taps.size(0),
+  for (int64_t pair = 0; pair < n_pairs; ++pair, level += 3) {
+    STD_TORCH_CHECK(level[0] >= 0 && level[0] < n_taps && level[1] < n_taps,
                     "pairs must name rows of taps");
   }
   return {sides,
           static_cast<const int16_t*>(taps.data_ptr()),
           static_cast<const int16_t*>(pairs.data_ptr()),
           static_cast<const float*>(scale.data_ptr()),
-          pairs.size(0),
+          n_pairs,
           static_cast<const int16_t*>(quantiles.data_ptr())};
 }
 
@@ -182,17 +183,20 @@ std::tuple<Tensor, Tensor, Tensor> rbn_masks(
   }
   const auto n_banks = static_cast<int64_t>(starts.size());
   starts.push_back(batch);
-  torch::stable::parallel_for(0, n_banks, 1, [&](int64_t begin, int64_t end) {
-    RbnBank runner(grid[1], grid[2], n_candidates, n_keep, {windows, weights, random_ties});
-    std::vector<uint8_t> visible(n_candidates * n);
-    auto* masks = reinterpret_cast<bool*>(visible.data());
-    for (int64_t b = begin; b < end; ++b) {
-      const int64_t bank = bank_of(rows[starts[b]]);
-      runner.run(runner.draw_order(seed, bank), seed, bank, masks);
-      for (int64_t i = starts[b]; i < starts[b + 1]; ++i) {
-        write_row(out, rows[i], masks + rbn_mask_of(ids[rows[i]], n_candidates) * n);
+  const RbnRule rule{windows, weights, random_ties};
+  with_rbn_banks(grid[1], grid[2], n_candidates, n_keep, rule, [&](const auto& make_runner) {
+    torch::stable::parallel_for(0, n_banks, 1, [&](int64_t begin, int64_t end) {
+      auto runner = make_runner();
+      std::vector<uint8_t> visible(n_candidates * n);
+      auto* masks = reinterpret_cast<bool*>(visible.data());
+      for (int64_t b = begin; b < end; ++b) {
+        const int64_t bank = bank_of(rows[starts[b]]);
+        runner.run(runner.draw_order(seed, bank), seed, bank, masks);
+        for (int64_t i = starts[b]; i < starts[b + 1]; ++i) {
+          write_row(out, rows[i], masks + rbn_mask_of(ids[rows[i]], n_candidates) * n);
+        }
       }
-    }
+    });
   });
   return out.tuple();
 }
@@ -218,11 +222,14 @@ Tensor rbn_bank(const Tensor& order, const std::optional<Tensor>& seed_tensor, i
       torch::stable::new_empty(orders, {orders.size(0), n_candidates, n}, ScalarType::Bool);
   auto* visible = static_cast<bool*>(out.data_ptr());
   seed = seed_value(seed_tensor, seed);
-  torch::stable::parallel_for(0, orders.size(0), 1, [&](int64_t begin, int64_t end) {
-    RbnBank runner(grid[1], grid[2], n_candidates, n_keep, {windows, weights, random_ties});
-    for (int64_t bank = begin; bank < end; ++bank) {
-      runner.run(positions + bank * n, seed, bank, visible + bank * n_candidates * n);
-    }
+  const RbnRule rule{windows, weights, random_ties};
+  with_rbn_banks(grid[1], grid[2], n_candidates, n_keep, rule, [&](const auto& make_runner) {
+    torch::stable::parallel_for(0, orders.size(0), 1, [&](int64_t begin, int64_t end) {
+      auto runner = make_runner();
+      for (int64_t bank = begin; bank < end; ++bank) {
+        runner.run(positions + bank * n, seed, bank, visible + bank * n_candidates * n);
+      }
+    });
   });
   return out;
 }

@@ -11,99 +11,163 @@
 namespace smnm {
 namespace {
 
-// Stable sort of (key << 32 | index) by key, a byte at a time.
-void radix_sort(std::vector<uint64_t>& items, std::vector<uint64_t>& scratch) {
+constexpr int64_t kLineBytes = 64;
+// Scores of more bytes than this are fetched ahead, by so many visits.
+constexpr int64_t kCacheBytes = 1 << 18;
+constexpr int64_t kVisitsAhead = 8;
+
+// Sorts (random key << 32 | index). Passes over the upper bytes of the keys, as many as leave few
+// keys in doubt, then insertion, which finds next to nothing to do.
+void sort_keyed(std::vector<uint64_t>& items, std::vector<uint64_t>& scratch) {
+  const auto n = static_cast<int64_t>(items.size());
+  const int first_digit = n <= 1 << 10 ? 2 : n <= 1 << 18 ? 1 : 0;
   uint32_t start[4][256] = {};
   for (const uint64_t item : items) {
-    for (int digit = 0; digit < 4; ++digit) ++start[digit][item >> (32 + 8 * digit) & 255];
+    for (int digit = first_digit; digit < 4; ++digit) {
+      ++start[digit][item >> (32 + 8 * digit) & 255];
+    }
   }
-  for (auto& counts : start) {
+  for (int digit = first_digit; digit < 4; ++digit) {
     uint32_t before = 0;
-    for (uint32_t& count : counts) before += std::exchange(count, before);
-  }
-  for (int digit = 0; digit < 4; ++digit) {
+    for (uint32_t& count : start[digit]) before += std::exchange(count, before);
     for (const uint64_t item : items) {
       scratch[start[digit][item >> (32 + 8 * digit) & 255]++] = item;
     }
     items.swap(scratch);
   }
+  for (int64_t i = 1; i < n; ++i) {
+    const uint64_t item = items[i];
+    int64_t to = i;
+    for (; to > 0 && items[to - 1] > item; --to) items[to] = items[to - 1];
+    items[to] = item;
+  }
 }
 
 }  // namespace
 
-RbnBank::RbnBank(int64_t height, int64_t width, int64_t n_candidates, int64_t n_keep,
-                 const RbnRule& rule)
-    : n_candidates_(n_candidates), n_keep_(n_keep), random_ties_(rule.random_ties) {
-  const int64_t lanes = round_up(n_candidates, 8);
+template <class Score>
+RbnBank<Score>::RbnBank(int64_t height, int64_t width, int64_t n_candidates, int64_t n_keep,
+                        const RbnRule& rule)
+    : width_(width),
+      n_tokens_(height * width),
+      n_candidates_(n_candidates),
+      n_keep_(n_keep),
+      lanes_(round_up(n_candidates, 8)),
+      random_ties_(rule.random_ties) {
   const auto n_windows = static_cast<int64_t>(rule.windows.size());
   const RbnLines grid =
       rbn_lines(height, width, rule.windows.data(), n_windows, rule.weights.data());
+  first_cell_ = rbn_cell(grid, 0, 0);
+  cells_between_rows_ = grid.pitch - width;
   for (int64_t i = 0; i < grid.n_neighbours; ++i) {
     const RbnNeighbour to = rbn_neighbour(grid, rule.windows.data(), n_windows, i);
-    neighbours_.push_back({to.offset * lanes, to.rise});
+    neighbours_.push_back({to.offset * lanes_, to.rise});
   }
-  scores_.resize(grid.n_cells * lanes);
-  for (int64_t y = 0; y < height; ++y) {
-    for (int64_t x = 0; x < width; ++x) cells_.push_back(rbn_cell(grid, y, x) * lanes);
+  scores_.resize(grid.n_cells * lanes_);
+  if (static_cast<int64_t>(scores_.size() * sizeof(Score)) > kCacheBytes) {
+    constexpr int64_t kLine = kLineBytes / sizeof(Score);
+    std::vector<int64_t> touched = {0};
+    for (const RbnNeighbour& to : neighbours_) touched.push_back(to.offset);
+    std::sort(touched.begin(), touched.end());
+    for (const int64_t offset : touched) {
+      if (fetched_.empty() || offset >= fetched_.back() + kLine) fetched_.push_back(offset);
+    }
   }
-  const int64_t n = height * width;
-  keyed_.resize(n);
-  keyed_next_.resize(n);
-  order_.resize(n);
-  words_.resize(round_up(n, 4));
+  visits_.resize(n_tokens_);
+  winners_.resize(n_tokens_);
+  words_.resize(round_up(n_tokens_, 4));
+  keyed_.resize(n_tokens_);
+  keyed_next_.resize(n_tokens_);
+  order_.resize(n_tokens_);
 }
 
-const int32_t* RbnBank::draw_order(int64_t seed, int64_t bank) {
-  const auto n = static_cast<int64_t>(order_.size());
-  const int64_t q = (n + 3) / 4;
+template <class Score>
+const int32_t* RbnBank<Score>::draw_order(int64_t seed, int64_t bank) {
+  const int64_t q = (n_tokens_ + 3) / 4;
   philox_blocks(philox_stream(seed, kOrder, bank), 0, q, q, words_.data());
-  for (int64_t i = 0; i < n; ++i) keyed_[i] = uint64_t{words_[i]} << 32 | i;
-  radix_sort(keyed_, keyed_next_);
-  for (int64_t i = 0; i < n; ++i) order_[i] = static_cast<int32_t>(keyed_[i]);
+  for (int64_t i = 0; i < n_tokens_; ++i) keyed_[i] = uint64_t{words_[i]} << 32 | i;
+  sort_keyed(keyed_, keyed_next_);
+  for (int64_t i = 0; i < n_tokens_; ++i) order_[i] = static_cast<int32_t>(keyed_[i]);
   return order_.data();
 }
 
+template <class Score>
 template <class Position>
-void RbnBank::run(const Position* order, int64_t seed, int64_t bank, bool* visible) {
-  const auto n = static_cast<int64_t>(cells_.size());
+void RbnBank<Score>::run(const Position* order, int64_t seed, int64_t bank, bool* visible) {
   std::fill(scores_.begin(), scores_.end(), 0);
-  std::memset(visible, 0, n_candidates_ * n);
-  std::vector<int32_t> full(n_candidates_, 0);
-  std::vector<int64_t> room(n_candidates_, n_keep_);
-  // Locals, because every byte written to `visible` could alias a member.
-  const int64_t n_candidates = n_candidates_;
-  const int64_t* cells = cells_.data();
-  int32_t* scores = scores_.data();
-  const auto* first_neighbour = neighbours_.data();
-  const auto* last_neighbour = first_neighbour + neighbours_.size();
-  int64_t unfilled = n_candidates;
-  for (uint32_t sweep = 0; unfilled > 0; ++sweep) {
+  std::memset(visible, 0, n_candidates_ * n_tokens_);
+  full_.assign(n_candidates_, 0);
+  room_.assign(n_candidates_, n_keep_);
+  // Exact: positions have 30 bits, and a quotient is at least half a width from an integer.
+  const double rows_per_token = 1.0 / static_cast<double>(width_);
+  for (int64_t i = 0; i < n_tokens_; ++i) {
+    const auto position = static_cast<int32_t>(order[i]);
+    const auto y = static_cast<int32_t>((position + 0.5) * rows_per_token);
+    visits_[i] = (first_cell_ + position + y * cells_between_rows_) * lanes_;
+  }
+  int64_t unfilled = n_candidates_;
+  for (uint32_t n_sweeps = 0; unfilled > 0; ++n_sweeps) {
     if (random_ties_) {
-      const int64_t q = (n + 3) / 4;
-      const auto first = static_cast<uint32_t>(sweep * q);
+      const int64_t q = (n_tokens_ + 3) / 4;
+      const auto first = static_cast<uint32_t>(n_sweeps * q);
       philox_blocks(philox_stream(seed, kTie, bank), first, q, q, words_.data());
     }
-    for (int64_t i = 0; i < n && unfilled > 0; ++i) {
-      const auto position = static_cast<int64_t>(order[i]);
-      int32_t* here = scores + cells[position];
-      const int64_t winner =
-          choose_mask(n_candidates, random_ties_, random_ties_ ? words_[position] : 0,
-                      [&](int64_t k) { return here[k] + full[k]; });
-      if (winner < 0) continue;
-      visible[winner * n + position] = true;
-      here[winner] += kTaken;
-      for (const auto* to = first_neighbour; to != last_neighbour; ++to) {
-        here[to->offset + winner] += to->rise;
-      }
-      if (--room[winner] == 0) {
-        full[winner] = kTaken;
-        --unfilled;
-      }
+    unfilled = sweep(order, unfilled);
+    // Apart from the visits, whose stores would wait for these.
+    for (int64_t i = 0; i < n_tokens_; ++i) {
+      if (winners_[i] >= 0) visible[winners_[i] * n_tokens_ + order[i]] = true;
     }
   }
 }
 
-template void RbnBank::run(const int32_t*, int64_t, int64_t, bool*);
-template void RbnBank::run(const int64_t*, int64_t, int64_t, bool*);
+template <class Score>
+SMNM_INLINE void RbnBank<Score>::fetch(int64_t visit) const {
+  for (const int64_t offset : fetched_) __builtin_prefetch(&scores_[visit + offset], 1);
+}
+
+// Visits every position; returns how many masks are not full then.
+template <class Score>
+template <class Position>
+int64_t RbnBank<Score>::sweep(const Position* order, int64_t unfilled) {
+  // Locals, because scores that are written could alias members.
+  const int64_t n = n_tokens_, n_candidates = n_candidates_;
+  const bool random_ties = random_ties_, fetches = !fetched_.empty();
+  Score* scores = scores_.data();
+  const int64_t* visits = visits_.data();
+  const uint32_t* words = words_.data();
+  int16_t* winners = winners_.data();
+  int32_t* full = full_.data();
+  const RbnNeighbour* first_neighbour = neighbours_.data();
+  const RbnNeighbour* last_neighbour = first_neighbour + neighbours_.size();
+  std::fill(winners_.begin(), winners_.end(), -1);
+  for (int64_t i = 0; i < n && unfilled > 0; ++i) {
+    if (fetches && i + kVisitsAhead < n) {
+      fetch(visits[i + kVisitsAhead]);
+      if (random_ties) __builtin_prefetch(words + order[i + kVisitsAhead]);
+    }
+    Score* here = scores + visits[i];
+    const int64_t winner =
+        choose_mask(n_candidates, kTaken, random_ties, random_ties ? words[order[i]] : 0,
+                    [&](int64_t k) { return here[k] + full[k]; });
+    if (winner < 0) continue;
+    winners[i] = static_cast<int16_t>(winner);
+    here[winner] += kTaken;
+    for (const RbnNeighbour* to = first_neighbour; to != last_neighbour; ++to) {
+      here[to->offset + winner] += static_cast<Score>(to->rise);
+    }
+    if (--room_[winner] == 0) {
+      full[winner] = kTaken;
+      --unfilled;
+    }
+  }
+  return unfilled;
+}
+
+template class RbnBank<int16_t>;
+template class RbnBank<int32_t>;
+template void RbnBank<int16_t>::run(const int32_t*, int64_t, int64_t, bool*);
+template void RbnBank<int16_t>::run(const int64_t*, int64_t, int64_t, bool*);
+template void RbnBank<int32_t>::run(const int32_t*, int64_t, int64_t, bool*);
+template void RbnBank<int32_t>::run(const int64_t*, int64_t, int64_t, bool*);
 
 }  // namespace smnm

@@ -15,8 +15,18 @@ struct RbnRule {
 };
 
 // Runs banks of one shape; holds the buffers of one thread.
+//
+// A visit touches scores of few bytes at a few cells; what it costs is their way to the core. So
+// scores are as narrow as the rule allows (16 bits for the usual windows), a cell's masks lie side
+// by side, and the order is known ahead: where scores outgrow the caches, they are fetched for a
+// visit some visits before it.
+template <class Score>
 class RbnBank {
  public:
+  // Above any score: marks a mask that is full, or that already shows the position. Twice this and
+  // a score fit.
+  static constexpr int32_t kTaken = sizeof(Score) == 2 ? 1 << 14 : smnm::kTaken;
+
   RbnBank(int64_t height, int64_t width, int64_t n_candidates, int64_t n_keep, const RbnRule& rule);
   // The bank's own random order, int32 [N].
   const int32_t* draw_order(int64_t seed, int64_t bank);
@@ -25,16 +35,36 @@ class RbnBank {
   void run(const Position* order, int64_t seed, int64_t bank, bool* visible);
 
  private:
-  int64_t n_candidates_, n_keep_;
+  template <class Position>
+  int64_t sweep(const Position* order, int64_t unfilled);
+  void fetch(int64_t cell) const;
+
+  int64_t width_, n_tokens_, n_candidates_, n_keep_, lanes_;
+  int64_t first_cell_, cells_between_rows_;  // of the bordered grid
   bool random_ties_;
   std::vector<RbnNeighbour> neighbours_;  // offsets into scores_
-  // What each mask would score at each cell of the bordered grid: n_candidates rounded up per cell.
-  // cells_[position] points in.
-  std::vector<int32_t> scores_;
-  std::vector<int64_t> cells_;
-  std::vector<uint32_t> words_;
+  std::vector<int64_t> fetched_;          // offsets of the cache lines to fetch ahead
+  // What each mask would score at each cell of the bordered grid, lanes_ (n_candidates rounded up)
+  // per cell; plus kTaken where the mask shows the cell.
+  std::vector<Score> scores_;
+  std::vector<int64_t> visits_;   // where each visited cell's scores are
+  std::vector<int16_t> winners_;  // of each visit, or -1
+  std::vector<int32_t> full_;     // of each mask: kTaken if it is
+  std::vector<int64_t> room_;     // visible patches still to come
+  std::vector<uint32_t> words_;   // of the order, then of the ties, by position
   std::vector<uint64_t> keyed_, keyed_next_;
   std::vector<int32_t> order_;
 };
+
+// Calls body(make), where make() gives an RbnBank with the narrowest scores that hold the rule's.
+template <class Body>
+void with_rbn_banks(int64_t height, int64_t width, int64_t n_candidates, int64_t n_keep,
+                    const RbnRule& rule, const Body& body) {
+  if (rbn_max_score(rule.windows, rule.weights) < RbnBank<int16_t>::kTaken) {
+    body([&] { return RbnBank<int16_t>(height, width, n_candidates, n_keep, rule); });
+  } else {
+    body([&] { return RbnBank<int32_t>(height, width, n_candidates, n_keep, rule); });
+  }
+}
 
 }  // namespace smnm

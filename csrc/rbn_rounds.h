@@ -257,7 +257,7 @@ class RoundsBank {
   // The place in `open` of the mask that takes the cell, or kNowhere.
   SMNM_ON_BLOCK int32_t choose(int32_t cell, const int32_t* open, int32_t n_open) const {
     const int32_t* here = scores_at(cell);
-    return static_cast<int32_t>(choose_mask(n_open, shape_.random_ties,
+    return static_cast<int32_t>(choose_mask(n_open, kTaken, shape_.random_ties,
                                             shape_.random_ties ? s_.words[cell] : 0,
                                             [&](int64_t i) { return here[open[i]]; }));
   }

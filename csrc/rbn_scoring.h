@@ -7,6 +7,7 @@
 
 #include <algorithm>
 #include <cstdint>
+#include <vector>
 
 #include "philox.h"
 
@@ -19,6 +20,15 @@ constexpr int64_t kMaxScore = 1 << 28;
 
 // Above any score: marks a mask that is full, or that already shows the position.
 constexpr int32_t kTaken = 1 << 29;
+
+// The highest score that a position can have.
+inline int64_t rbn_max_score(const std::vector<int64_t>& windows,
+                             const std::vector<int64_t>& weights) {
+  int64_t reach = 0, weight = 0;
+  for (const int64_t window : windows) reach += window - 1;
+  for (const int64_t w : weights) weight += w;
+  return reach * weight;
+}
 
 // Sample s is mask s mod K of bank s div K, the division rounding down.
 SMNM_HOST_DEVICE int64_t rbn_bank_of(int64_t sample_id, int64_t n_candidates) {
@@ -81,10 +91,10 @@ SMNM_HOST_DEVICE RbnNeighbour rbn_neighbour(const RbnLines& grid, const int64_t*
           static_cast<int32_t>(reaching * grid.lines[line].weight)};
 }
 
-// The first of the n masks with the lowest score below kTaken, or one of them by a random word; -1
+// The first of the n masks with the lowest score below `taken`, or one of them by a random word; -1
 // if all are taken.
 template <class ScoreOf>
-SMNM_HOST_DEVICE int64_t choose_mask(int64_t n, bool random_ties, uint32_t word,
+SMNM_HOST_DEVICE int64_t choose_mask(int64_t n, int32_t taken, bool random_ties, uint32_t word,
                                      const ScoreOf& score_of) {
   // The lowest (score, mask) pair as one number: no branch on scores, which nothing predicts.
   int64_t best = INT64_MAX;
@@ -93,16 +103,16 @@ SMNM_HOST_DEVICE int64_t choose_mask(int64_t n, bool random_ties, uint32_t word,
     best = pair < best ? pair : best;
   }
   const int64_t lowest = best >> kMaskBits;
-  if (lowest >= kTaken) return -1;
-  int64_t winner = best & (kMaxCandidates - 1);
-  if (random_ties) {
-    uint32_t tied = 0;
-    for (int64_t k = winner; k < n; ++k) tied += score_of(k) == lowest;
-    auto skipped = static_cast<uint32_t>(uint64_t{word} * tied >> 32);
-    while (skipped > 0) {
-      ++winner;
-      skipped -= score_of(winner) == lowest;
-    }
+  if (lowest >= taken) return -1;
+  if (!random_ties) return best & (kMaxCandidates - 1);
+  uint32_t tied = 0;
+  for (int64_t k = 0; k < n; ++k) tied += score_of(k) == lowest;
+  const auto skipped = static_cast<uint32_t>(uint64_t{word} * tied >> 32);
+  uint32_t seen = 0;
+  int64_t winner = 0;  // how many masks lie before the one that is seen after the skipped ones
+  for (int64_t k = 0; k < n; ++k) {
+    seen += score_of(k) == lowest;
+    winner += seen <= skipped;
   }
   return winner;
 }

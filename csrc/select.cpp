@@ -52,6 +52,45 @@ SMNM_INLINE void select(const Key* keys, int64_t n, int64_t n_keep, bool* visibl
   }
 }
 
+typedef int64_t LongLanes __attribute__((vector_size(64)));
+static_assert(__BYTE_ORDER__ == __ORDER_LITTLE_ENDIAN__, "byte j of a word is token j");
+
+// One frame of write_masks, whose first token is number `first` and has `before` visible tokens
+// before it. Eight tokens at a time; no branch on what is visible, which nothing predicts.
+SMNM_INLINE void write_frame(const bool* frame, int64_t n, int64_t first, int64_t before,
+                             int64_t n_all_keep, int64_t* ids_keep, int64_t* ids_restore) {
+  constexpr LongLanes kByte = {0, 8, 16, 24, 32, 40, 48, 56};
+  constexpr LongLanes kToken = {0, 1, 2, 3, 4, 5, 6, 7};
+  int64_t* next_kept = ids_keep + before;
+  for (int64_t start = 0; start < n; start += 64) {
+    uint64_t bits = 0;  // visible tokens of the 64 from start
+    const int64_t end = std::min(n, start + 64);
+    int64_t i = start;
+    for (; i + 8 <= end; i += 8) {
+      uint64_t shown;
+      std::memcpy(&shown, frame + i, 8);
+      // Byte j of the product is the sum of bytes 0 to j.
+      const uint64_t up_to = shown * 0x0101010101010101;
+      const auto byte = [&](uint64_t bytes) {
+        return ((LongLanes{} + static_cast<int64_t>(bytes)) >> kByte) & 255;
+      };
+      const LongLanes if_visible = byte(up_to - shown) + before;
+      const LongLanes if_masked = kToken + (n_all_keep + first + i) - if_visible;
+      const LongLanes choose = -byte(shown);
+      store(ids_restore + i, (if_visible & choose) | (if_masked & ~choose));
+      before += static_cast<int64_t>(up_to >> 56);
+      // The product's uppermost byte has bit j from byte j.
+      bits |= (shown * 0x0102040810204080 >> 56) << (i - start);
+    }
+    for (; i < end; ++i) {
+      ids_restore[i] = frame[i] ? before : n_all_keep + first + i - before;
+      before += frame[i];
+      bits |= uint64_t{frame[i]} << (i - start);
+    }
+    for (; bits != 0; bits &= bits - 1) *next_kept++ = first + start + __builtin_ctzll(bits);
+  }
+}
+
 }  // namespace
 
 SMNM_CLONES
@@ -64,20 +103,11 @@ void select_largest(const int64_t* keys, int64_t n, int64_t n_keep, bool* visibl
   select(keys, n, n_keep, visible);
 }
 
+SMNM_CLONES
 void write_masks(const bool* frame, int64_t n, int64_t n_keep, int64_t frames, bool* visible,
                  int64_t* ids_keep, int64_t* ids_restore) {
-  const int64_t n_all_keep = frames * n_keep;
   for (int64_t f = 0; f < frames; ++f) {
-    int64_t next_visible = f * n_keep;
-    for (int64_t i = 0; i < n; ++i) {
-      const int64_t shown = frame[i];
-      // No branch to mispredict: a masked token is written too, where the next visible one goes.
-      int64_t nowhere;
-      int64_t* slot = next_visible < n_all_keep ? ids_keep + next_visible : &nowhere;
-      *slot = f * n + i;
-      ids_restore[f * n + i] = shown ? next_visible : n_all_keep + f * n + i - next_visible;
-      next_visible += shown;
-    }
+    write_frame(frame, n, f * n, f * n_keep, frames * n_keep, ids_keep, ids_restore + f * n);
   }
   for (int64_t f = 0; f < frames; ++f) {
     if (visible + f * n != frame) std::memcpy(visible + f * n, frame, n);

@@ -4,10 +4,10 @@ from __future__ import annotations
 
 import math
 import numbers
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from decimal import Decimal
 from fractions import Fraction
-from functools import lru_cache
+from functools import lru_cache, wraps
 
 import torch
 from torch import Tensor
@@ -17,6 +17,8 @@ Grid = tuple[int, int, int]
 
 #: Token indices fit 32 bits in the kernels, and a grid this large is a mistake anyway.
 MAX_TOKENS = 2**30
+#: Calls whose arguments are not parsed again.
+MAX_REMEMBERED = 256
 
 
 def parse_grid(grid: Sequence[int]) -> Grid:
@@ -137,7 +139,32 @@ def is_sequence(value: object) -> bool:
 
 def is_int(value: object) -> bool:
     """Also for the symbolic ints of torch.export."""
+    if type(value) is int:  # most are; the ABC takes its time
+        return True
     return isinstance(value, (numbers.Integral, torch.SymInt)) and not isinstance(value, bool)
+
+
+def remembered(parse: Callable[..., tuple]) -> Callable[..., tuple]:
+    """``parse`` of plain arguments, which remembers what it made of those that came before.
+
+    A training loop passes the same every time, and parsing them costs more than a small batch of
+    masks. What is remembered goes by how arguments print, which tells 1 from 1.0 and True.
+    """
+    results: dict[str, tuple] = {}
+
+    @wraps(parse)
+    def looked_up(*arguments: object) -> tuple:
+        if torch.compiler.is_compiling():
+            return parse(*arguments)
+        key = repr(arguments)
+        result = results.get(key)
+        if result is None:
+            if len(results) >= MAX_REMEMBERED:
+                results.clear()
+            result = results[key] = parse(*arguments)
+        return result
+
+    return looked_up
 
 
 def as_constant(value: object) -> object:

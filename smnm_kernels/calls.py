@@ -22,10 +22,10 @@ from .arguments import (
     parse_grid,
     parse_n_keep,
     parse_seed,
+    remembered,
 )
 from .colors import Color, Sigma, parse_color, parse_sigma
 from .rbn_arguments import (
-    RbnRule,
     check_order,
     default_n_candidates,
     parse_n_candidates,
@@ -35,7 +35,6 @@ from .rbn_arguments import (
 #: The kinds of ``baseline_masks``.
 BASELINES = ("grid", "block", "inverse_block", "time_frequency")
 
-SeedCall = tuple[Tensor | None, int]
 NoiseCall = tuple[Tensor, Tensor | None, int, Grid, str, list[float]]
 RbnCall = tuple[Tensor, Tensor | None, int, Grid, int, int, list[int], list[int], bool]
 
@@ -45,14 +44,14 @@ def noise_call(
 ) -> NoiseCall:
     """(sample_ids, seed_tensor, seed, grid, color, sigma)."""
     check_sample_ids(sample_ids)
+    field = _parse_field(grid, color, sigma)
+    return (sample_ids, *parse_seed(seed, sample_ids.device), *field)
+
+
+@remembered
+def _parse_field(grid: Sequence[int], color: Color, sigma: Sigma) -> tuple[Grid, str, list[float]]:
     color = parse_color(color)
-    return (
-        sample_ids,
-        *parse_seed(seed, sample_ids.device),
-        parse_grid(as_constant(grid)),
-        color,
-        parse_sigma(color, as_constant(sigma)),
-    )
+    return parse_grid(as_constant(grid)), color, parse_sigma(color, as_constant(sigma))
 
 
 def noise_masks_call(
@@ -68,10 +67,16 @@ def noise_masks_call(
 ) -> tuple[Tensor, Tensor | None, int, Grid, str, list[float], int, bool]:
     """(sample_ids, seed_tensor, seed, grid, color, sigma, n_keep, tube)."""
     call = noise_call(sample_ids, grid, color, sigma, seed)
+    return (*call, *_parse_count(call[3], mask_ratio, n_keep, tube, freq_major))
+
+
+@remembered
+def _parse_count(
+    sides: Grid, mask_ratio: float | None, n_keep: int | None, tube: bool, freq_major: bool
+) -> tuple[int, bool]:
     parse_flag("freq_major", freq_major)
-    sides, tube = call[3], parse_flag("tube", tube)
-    frames = sides[0] if tube else 1
-    return (*call, parse_n_keep(math.prod(sides), mask_ratio, n_keep, frames), tube)
+    frames = sides[0] if parse_flag("tube", tube) else 1
+    return parse_n_keep(math.prod(sides), mask_ratio, n_keep, frames), tube
 
 
 def threshold_call(
@@ -98,13 +103,31 @@ def rbn_masks_call(
 ) -> RbnCall:
     """(sample_ids, seed_tensor, seed, grid, n_keep, n_candidates, windows, weights, ties)."""
     check_sample_ids(sample_ids)
+    rule = _parse_rbn(
+        grid, mask_ratio, n_keep, n_candidates, windows, weights, tie_break, freq_major
+    )
+    return (sample_ids, *parse_seed(seed, sample_ids.device), *rule)
+
+
+@remembered
+def _parse_rbn(
+    grid: Sequence[int],
+    mask_ratio: float | None,
+    n_keep: int | None,
+    n_candidates: int | None,
+    windows: Sequence[int],
+    weights: Sequence[float],
+    tie_break: str,
+    freq_major: bool,
+) -> tuple[Grid, int, int, list[int], list[int], bool]:
     parse_flag("freq_major", freq_major)
     sides = parse_grid(as_constant(grid))
     rule = parse_rbn_rule(sides, as_constant(windows), as_constant(weights), tie_break)
     n_keep = parse_n_keep(math.prod(sides), mask_ratio, n_keep)
     if n_candidates is None:
         n_candidates = default_n_candidates(math.prod(sides), n_keep)
-    return _rbn_call(sample_ids, sides, n_keep, n_candidates, rule, seed)
+    n_candidates = parse_n_candidates(n_candidates)
+    return sides, n_keep, n_candidates, list(rule.windows), list(rule.weights), rule.random_ties
 
 
 def baseline_masks_call(
@@ -143,28 +166,7 @@ def rbn_bank_call(
     seed: int | Tensor,
 ) -> RbnCall:
     """As ``rbn_masks_call``, with int64 orders [G, N] first."""
-    sides = parse_grid(as_constant(grid))
-    rule = parse_rbn_rule(sides, as_constant(windows), as_constant(weights), tie_break)
-    n_keep = parse_n_keep(math.prod(sides), None, n_keep)
-    check_order(order, math.prod(sides))
-    return _rbn_call(order.long(), sides, n_keep, n_candidates, rule, seed)
-
-
-def _rbn_call(
-    first: Tensor,
-    sides: Grid,
-    n_keep: int,
-    n_candidates: int,
-    rule: RbnRule,
-    seed: int | Tensor,
-) -> RbnCall:
-    return (
-        first,
-        *parse_seed(seed, first.device),
-        sides,
-        n_keep,
-        parse_n_candidates(n_candidates),
-        list(rule.windows),
-        list(rule.weights),
-        rule.random_ties,
-    )
+    n_candidates = parse_n_candidates(n_candidates)  # not None: the orders' owner knows
+    rule = _parse_rbn(grid, None, n_keep, n_candidates, windows, weights, tie_break, False)
+    check_order(order, math.prod(rule[0]))
+    return (order.long(), *parse_seed(seed, order.device), *rule)

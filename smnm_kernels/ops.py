@@ -25,7 +25,7 @@ library.define(f"noise_masks({_NOISE}, SymInt n_keep, bool tube) -> {_MASKS}")
 library.define(f"threshold(Tensor noise, SymInt n_keep) -> {_MASKS}")
 library.define(f"rbn_masks(Tensor sample_ids, {_RBN}) -> {_MASKS}")
 library.define(f"rbn_bank(Tensor order, {_RBN}) -> Tensor")
-library.define("advance(Tensor(a!) next_id, SymInt n) -> Tensor")
+library.define("advance(Tensor(a!) next_id, SymInt n, SymInt before, SymInt by_all) -> Tensor")
 
 
 def empty_masks(like: Tensor, n_tokens: int, n_keep: int) -> MaskTensors:
@@ -64,8 +64,8 @@ def _(order: Tensor, seed_tensor, seed, grid, n_keep, n_candidates: int, *rule) 
 
 
 @torch.library.register_fake("smnm::advance", lib=library)
-def _(next_id: Tensor, n: int) -> Tensor:
-    return torch.empty_like(next_id)
+def _(next_id: Tensor, n: int, before: int, by_all: int) -> Tensor:
+    return next_id.new_empty(n)
 
 
 def fake_masks_from_table(sample_ids: Tensor, seed_tensor, seed, grid, *rest) -> MaskTensors:  # noqa: ANN001, ANN002

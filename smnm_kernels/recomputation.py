@@ -34,8 +34,8 @@ COMPILED = (
 
 
 @torch.library.impl(library, "advance", "CompositeExplicitAutograd")
-def advance(next_id: Tensor, n: int) -> Tensor:
-    """``next_id`` as it was; then it is n more.
+def advance(next_id: Tensor, n: int, before: int, by_all: int) -> Tensor:
+    """The n ids from ``next_id + before`` on, int64 [n]; then ``next_id`` is ``by_all`` more.
 
     An op, so that compiled code, too, looks when it runs where it runs.
     """
@@ -44,13 +44,13 @@ def advance(next_id: Tensor, n: int) -> Tensor:
     # The graph task is that of a running backward pass, -1 outside one.
     if torch._C._current_graph_task_id() != -1:
         raise RuntimeError(_IN_BACKWARD)
-    was = next_id.clone()
-    next_id.add_(n)
-    return was
+    sample_ids = torch.arange(before, before + n, device=next_id.device).add_(next_id)
+    next_id.add_(by_all)
+    return sample_ids
 
 
 class Noting(AbstractContextManager):
-    """Notes the first ids of the stream's calls, while a region is computed first."""
+    """Notes the ids of the stream's calls, while a region is computed first."""
 
     def __init__(self, stream: MaskStream, drawn: list[Tensor]) -> None:
         self.stream, self.drawn = stream, drawn

@@ -36,7 +36,7 @@ class MaskStream(nn.Module):
         self._seed_given = value
         self.register_buffer("seed", torch.tensor(value, dtype=torch.int64))
         self.register_buffer("next_id", torch.zeros((), dtype=torch.int64))
-        # First ids of the calls in a checkpointed region: noted here, or drawn again.
+        # Ids of the calls in a checkpointed region: noted here, or drawn again.
         self._notes: tuple[list[Tensor], ...] = ()
         self._again: Iterator[Tensor] | None = None
 
@@ -61,12 +61,12 @@ class MaskStream(nn.Module):
         if torch.compiler.is_compiling() and (self._notes or self._again is not None):
             raise RuntimeError(COMPILED)
         if self._again is not None:
-            first = next(self._again)
+            sample_ids = next(self._again)
         else:
-            first = torch.ops.smnm.advance(self.next_id, by_all)
+            sample_ids = torch.ops.smnm.advance(self.next_id, n, before, by_all)
         for drawn in self._notes:
-            drawn.append(first)
-        return self.masks(first + before + torch.arange(n, device=first.device))
+            drawn.append(sample_ids)
+        return self.masks(sample_ids)
 
     def reset_parameters(self) -> None:
         """Seed and place as they were at first: what PyTorch asks of a module that was made on the

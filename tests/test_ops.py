@@ -32,7 +32,7 @@ def arguments():
                 "rbn_bank",
                 (torch.arange(20).repeat(len(batch), 1), *seed, [1, 4, 5], *RULE, False),
             )
-    yield "advance", (torch.tensor(2**40), 64)
+    yield "advance", (torch.tensor(2**40), 64, 128, 256)
     for noise in (torch.zeros(0, 9), torch.randn(3, 9, dtype=torch.float64), torch.randn(9, 3).t()):
         yield "threshold", (noise, 2)
 

@@ -139,3 +139,39 @@ def test_windows_far_wider_than_the_grid(device):
     wide = smnm.rbn_masks(ids, (1, 2, 40), 0.8, windows=(3, 999))
     assert_same(wide, smnm.reference.rbn_masks(ids, (1, 2, 40), 0.8, windows=(3, 999)))
     assert smnm.rbn_masks(ids[:1], (1, 1, 20000), 0.8, windows=(39999,)).n_keep == 4000
+
+
+@pytest.mark.parametrize("n_tokens", [1024, 2**18, 2**18 + 1])
+def test_orders_of_any_length(device, n_tokens):
+    """A single mask takes the first positions of its bank's order: cut where two neighbours are
+    hardest to tell apart."""
+    keys = words(n_tokens, smnm.reference.Stream.ORDER, 3, 5)
+    order = bank_order(3, n_tokens, 5)
+    swapped = [i for i in range(1, n_tokens) if order[i - 1] > order[i]]
+    closest = min(swapped, key=lambda i: keys[order[i]] - keys[order[i - 1]])
+    for n_keep in (1, closest, n_tokens // 2):
+        masks = smnm.rbn_masks(
+            torch.tensor([3], device=device),
+            (1, 1, n_tokens),
+            n_keep=n_keep,
+            n_candidates=1,
+            seed=5,
+        )
+        assert masks.ids_keep[0].tolist() == sorted(order[:n_keep])
+
+
+@pytest.mark.parametrize("tie_break", ["first", "random"])
+def test_scores_that_outgrow_the_caches(device, tie_break):
+    ids, call = torch.arange(30, device=device), ((1, 61, 61), 0.97)
+    masks = smnm.rbn_masks(ids, *call, tie_break=tie_break)
+    assert_same(masks, smnm.reference.rbn_masks(ids, *call, tie_break=tie_break))
+
+
+@pytest.mark.parametrize("last", [0.091, 0.092, 20000])
+def test_scores_at_the_bounds_of_their_types(device, last):
+    """The highest score is 16382, the last of 16 bits; 16384; and one of 28 bits."""
+    ids, rule = torch.arange(8, device=device), {"windows": (3,), "weights": (4, 4, 0.1, last)}
+    for n_keep in (12, 25):
+        masks = smnm.rbn_masks(ids, (1, 5, 5), n_keep=n_keep, n_candidates=4, **rule)
+        expected = smnm.reference.rbn_masks(ids, (1, 5, 5), n_keep=n_keep, n_candidates=4, **rule)
+        assert_same(masks, expected)
