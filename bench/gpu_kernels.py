@@ -1,10 +1,9 @@
 """Making masks on a GPU: smnm, what training code does without it, and the limits of the GPU.
 
-    python bench/gpu_kernels.py [--rounds 40] [--save kernels.json]
+    python bench/gpu_kernels.py [--seconds 2] [--save kernels.json]
 
-Each contender is a CUDA graph of several calls, replayed between two events. Each round times every
-contender once, in turn and without waiting for the host between them, so that a slow spell falls on
-all; times are per call, and ratios are medians over rounds of the paired times.
+Timed as ``smnm bench`` times: CUDA graphs of several calls, each contender once a round, ratios of
+paired times.
 """
 
 from __future__ import annotations
@@ -21,18 +20,17 @@ from pathlib import Path
 from typing import NamedTuple
 
 import torch
-from torch.autograd import DeviceType
-from torch.profiler import ProfilerActivity, profile
 
 import smnm_kernels as smnm
 from smnm_kernels.arguments import Grid
 from smnm_kernels.bench.peers import mae_random_masking, rand_topk, resident_bank_masking
+from smnm_kernels.bench.profiling import device_work
+from smnm_kernels.bench.timing import CALLS_PER_GRAPH, Contender, Times, measure, rows
 from smnm_kernels.colors import parse_sigma
 from smnm_kernels.noise_table import noise_table
 from smnm_kernels.rbn_arguments import default_n_candidates
 
 BATCHES = (64, 128, 256, 512, 1024)
-CALLS_PER_GRAPH = 20
 COPY_BYTES = 2**30
 OURS, RANDOM, BANK = "smnm", "MAE random masking", "noise bank on the GPU, argsorts"
 
@@ -77,28 +75,32 @@ WORKS = (
 )
 
 
-def contenders(work: Work, batch: int, bank: smnm.NoiseBank) -> dict[str, Callable]:
+def contenders(work: Work, batch: int, bank: smnm.NoiseBank) -> list[Contender]:
     """Masks of B samples on the bank's device; the limits of a GPU are ``limits``."""
     device = bank.volumes.device
     sample_ids = torch.arange(batch, device=device)
-    return {
-        OURS: partial(work.masks, sample_ids),
+    calls = {
         RANDOM: partial(mae_random_masking, batch, work.n_tokens, work.ratio, device),
+        OURS: partial(work.masks, sample_ids),
         "rand + topk": partial(rand_topk, batch, work.n_tokens, work.ratio, device),
         BANK: partial(resident_bank_masking, bank.volumes, batch, work.grid, work.ratio),
         "smnm NoiseBank.masks": partial(bank.masks, sample_ids, work.grid, work.ratio),
     }
+    return [Contender(what, run) for what, run in calls.items()]
 
 
 LAUNCH, WORDS, BYTES = "an empty kernel", "torch.rand of as many words", "writing as many bytes"
 
 
-def limits(work: Work, batch: int) -> dict[str, Callable]:
+def limits(work: Work, batch: int) -> list[Contender]:
     """What the kernels are held against, besides ``BYTES``. The words are also stored here, which a
     kernel that uses them at once is spared."""
     empty = empty_kernel()
     words = torch.empty(work.words_drawn(batch), device="cuda")
-    return {LAUNCH: lambda: empty[(batch,)](num_warps=8), WORDS: words.uniform_}
+    return [
+        Contender(LAUNCH, lambda: empty[(batch,)](num_warps=8)),
+        Contender(WORDS, words.uniform_),
+    ]
 
 
 @cache
@@ -112,74 +114,26 @@ def empty_kernel() -> object:
     return empty
 
 
-class Timed(NamedTuple):
-    run: Callable[[], object]
-    calls: int
-    how: str
-
-
-def prepared(call: Callable, calls: int = CALLS_PER_GRAPH) -> Timed:
-    """A graph of several calls, or the calls themselves where they cannot be captured."""
-    stream = torch.cuda.Stream()
-    with torch.cuda.stream(stream):
-        for _ in range(3):
-            call()
-    torch.cuda.synchronize()
-    graph = torch.cuda.CUDAGraph()
-    try:
-        with torch.cuda.graph(graph):
-            for _ in range(calls):
-                call()
-    except RuntimeError as error:
-        torch.cuda.synchronize()
-        reason = str(error).splitlines()[0]
-        return Timed(lambda: [call() for _ in range(calls)], calls, f"no graph: {reason}")
-    return Timed(graph.replay, calls, "graph")
-
-
-def timed(ready: dict[str, Timed], rounds: int) -> dict[str, list[float]]:
-    """Microseconds per call: one entry per round, the same rounds for all."""
-    times: dict[str, list[float]] = {name: [] for name in ready}
-    for round_ in range(rounds + 3):
-        # While the device sleeps the host gets ahead, so that no event waits for a launch.
-        torch.cuda._sleep(2_000_000)
-        events = {}
-        for name, one in ready.items():
-            start, end = (torch.cuda.Event(enable_timing=True) for _ in range(2))
-            start.record()
-            one.run()
-            end.record()
-            events[name] = start, end
-        torch.cuda.synchronize()
-        if round_ >= 3:
-            for name, (start, end) in events.items():
-                times[name].append(1e3 * start.elapsed_time(end) / ready[name].calls)
-    return times
-
-
-def quartiles(values: list[float]) -> list[float]:
-    return [round(q, 3) for q in statistics.quantiles(values, n=4)]
-
-
-def paired(ours: list[float], theirs: list[float]) -> float:
-    return round(statistics.median(a / b for a, b in zip(ours, theirs, strict=True)), 4)
-
-
-def rows(work: Work, batch: int, times: dict, how: dict, bytes_per_second: float) -> list[dict]:
-    """A row for each contender and each limit; ours also says how near the limits it is."""
-    floor = {name: statistics.median(times[name]) for name in (LAUNCH, WORDS)}
-    floor[BYTES] = 1e6 * work.bytes_written(batch) / bytes_per_second
+def rows_of(
+    work: Work,
+    batch: int,
+    contenders: list[Contender],
+    times: dict[str, Times],
+    bytes_per_second: float,
+) -> list[dict]:
+    """A row for each contender and each limit, ``ratio`` being to random masking; ours also says
+    how near the limits it is."""
+    made = rows(contenders, times, work=work.name, batch=batch)
+    us = {row["what"]: row["us"] for row in made}
+    floor = {LAUNCH: us[LAUNCH], WORDS: us[WORDS]}
+    floor[BYTES] = round(1e6 * work.bytes_written(batch) / bytes_per_second, 3)
     highest = max(floor, key=floor.get)
-    made = []
-    for name, own in times.items():
-        low, median, high = quartiles(own)
-        row = {"work": work.name, "batch": batch, "what": name, "us": median}
-        row |= {"us_quartiles": [low, high], "timed_by": how[name]}
-        row |= {"of_random": paired(own, times[RANDOM]), "of_bank": paired(own, times[BANK])}
-        if name == OURS:
-            row |= {"limits_us": {k: round(v, 3) for k, v in floor.items()}}
-            row |= {"highest_limit": highest, "limit_share": round(floor[highest] / median, 3)}
-        made.append(row)
+    for row in made:
+        of_bank = times[row["what"]].ratios(times[BANK])
+        row["of_bank"] = round(statistics.median(q for repeat in of_bank for q in repeat), 4)
+        if row["what"] == OURS:
+            row |= {"limits_us": floor, "highest_limit": highest}
+            row["limit_share"] = round(floor[highest] / row["us"], 3)
     return made
 
 
@@ -187,12 +141,13 @@ def copy_bandwidth() -> float:
     """Bytes read and written a second by a large copy on the device."""
     source = torch.ones(COPY_BYTES // 4, device="cuda")
     target = torch.empty_like(source)
-    copy = {"copy": Timed(lambda: target.copy_(source), 1, "events")}
-    return 2 * COPY_BYTES / (1e-6 * statistics.median(timed(copy, 10)["copy"]))
+    times: dict[str, Times] = {}
+    measure([Contender("copy", lambda: target.copy_(source))], times, 0.2, torch.device("cuda"))
+    return 2 * COPY_BYTES / (1e-6 * statistics.median(times["copy"].all))
 
 
 def eager_microseconds(call: Callable, calls: int = 200) -> list[float]:
-    """Quartiles of the wall time per call, the host's own work included."""
+    """Wall time per call of calls one after another: lower quartile, median, upper quartile."""
     times = []
     for _ in range(11):
         torch.cuda.synchronize()
@@ -201,22 +156,10 @@ def eager_microseconds(call: Callable, calls: int = 200) -> list[float]:
             call()
         torch.cuda.synchronize()
         times.append(1e6 * (time.perf_counter() - start) / calls)
-    return quartiles(times[1:])
+    return [round(q, 3) for q in statistics.quantiles(times[1:], n=4)]
 
 
-def device_work(call: Callable) -> list[str]:
-    """The names of the kernels, copies and fills that one call runs on the device."""
-    call()
-    torch.cuda.synchronize()
-    # The first profile of a process may miss what starts before the profiler does.
-    for _ in range(2):
-        with profile(activities=[ProfilerActivity.CPU, ProfilerActivity.CUDA]) as seen:
-            call()
-            torch.cuda.synchronize()
-    return [event.name for event in seen.events() if event.device_type == DeviceType.CUDA]
-
-
-def measure(rounds: int, batches: tuple[int, ...]) -> dict:
+def measured(seconds: float, batches: tuple[int, ...]) -> dict:
     bytes_per_second = copy_bandwidth()
     print(f"a copy moves {bytes_per_second / 1e12:.2f} TB/s", flush=True)
     made, eager, launches = [], [], {}
@@ -224,20 +167,19 @@ def measure(rounds: int, batches: tuple[int, ...]) -> dict:
         n_volumes, shape, color = work.bank
         bank = smnm.NoiseBank.precompute(n_volumes, shape, color).to("cuda")
         for batch in batches:
-            calls = {**contenders(work, batch, bank), **limits(work, batch)}
-            ready = {name: prepared(call) for name, call in calls.items()}
-            how = {name: one.how for name, one in ready.items()}
-            made += rows(work, batch, timed(ready, rounds), how, bytes_per_second)
-            low, median, high = eager_microseconds(calls[OURS])
+            group = [*contenders(work, batch, bank), *limits(work, batch)]
+            times: dict[str, Times] = {}
+            measure(group, times, seconds, torch.device("cuda"))
+            made += rows_of(work, batch, group, times, bytes_per_second)
+            low, median, high = eager_microseconds(group[1].run)
             eager.append(
                 {"work": work.name, "batch": batch, "us": median, "us_quartiles": [low, high]}
             )
-            for row in made[-len(calls) :]:
+            for row in made[-len(group) :]:
                 print(line(row), flush=True)
         launches[work.name] = device_work(partial(work.masks, torch.arange(256, device="cuda")))
     return {
         "calls_per_graph": CALLS_PER_GRAPH,
-        "rounds": rounds,
         "copy_bytes_per_second": bytes_per_second,
         "rows": made,
         "eager": eager,
@@ -247,15 +189,15 @@ def measure(rounds: int, batches: tuple[int, ...]) -> dict:
 
 def line(row: dict) -> str:
     text = f"{row['work']:8} {row['batch']:5} {row['what']:32} {row['us']:9.2f} us"
-    text += f" {row['of_random']:7.3f}x random {row['of_bank']:7.3f}x bank"
+    text += f" {row['ratio']:7.3f}x random {row['of_bank']:7.3f}x bank"
     if "limit_share" in row:
         text += f"  {row['limit_share']:.0%} of it: {row['highest_limit']}"
-    return text if row["timed_by"] == "graph" else f"{text}  ({row['timed_by']})"
+    return text if row["clock"] == "graph" else f"{text}  ({row['clock']})"
 
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.split("\n")[0])
-    parser.add_argument("--rounds", type=int, default=40)
+    parser.add_argument("--seconds", type=float, default=2, help="for each batch size")
     parser.add_argument("--batches", type=int, nargs="+", default=BATCHES)
     parser.add_argument("--once", action="store_true", help="one call of each op, for a profiler")
     parser.add_argument("--save", type=Path, help="write the rows to this JSON file")
@@ -267,7 +209,7 @@ def main() -> None:
             work.masks(torch.arange(256, device="cuda"))
         torch.cuda.synchronize()
         return
-    result = measure(options.rounds, tuple(options.batches))
+    result = measured(options.seconds, tuple(options.batches))
     if options.save:
         options.save.write_text(json.dumps(result, indent=1) + "\n")
     counts = {name: len(names) for name, names in result["launches_of_a_call"].items()}

@@ -12,13 +12,8 @@ one that could not run leaves ``NAME.skipped``, the reason.
 from __future__ import annotations
 
 import ast
-import contextlib
-import datetime
-import importlib.metadata
 import importlib.util
 import json
-import os
-import platform
 import re
 import subprocess
 import sys
@@ -39,22 +34,13 @@ def facts() -> dict:
     import torch
 
     import smnm_kernels as smnm
+    from smnm_kernels.bench import facts
 
-    commit = output("git", "rev-parse", "HEAD")
-    # Results and logs are written beside earlier ones.
-    changed = output("git", "status", "--porcelain", "--", ".", ":(exclude)bench/results")
-    return {
-        "gpu": torch.cuda.get_device_name() if torch.cuda.is_available() else None,
+    gpu = torch.cuda.is_available()
+    return facts.facts(torch.device("cuda" if gpu else "cpu")) | {
         "driver": output("nvidia-smi", "-i", "0", *DRIVER_QUERY),
         "cuda": torch.version.cuda,
         "nvcc": (re.findall(r"release ([\d.]+)", output("nvcc", "--version") or "") or [None])[0],
-        "torch": torch.__version__,
-        "triton": version_of("triton"),
-        "python": platform.python_version(),
-        "commit": commit or os.environ.get("COMMIT"),
-        "dirty": bool(changed) if commit else None,
-        "date": datetime.datetime.now(datetime.timezone.utc).isoformat(timespec="seconds"),
-        "cores": os.cpu_count(),
         "backends": smnm.backends(),
     }
 
@@ -66,12 +52,6 @@ def output(*command: str) -> str | None:
     except (OSError, subprocess.CalledProcessError):
         return None
     return done.stdout.strip() or None
-
-
-def version_of(package: str) -> str | None:
-    with contextlib.suppress(importlib.metadata.PackageNotFoundError):
-        return importlib.metadata.version(package)
-    return None
 
 
 def left_out() -> dict[str, str]:
@@ -173,6 +153,7 @@ def merged(folder: Path) -> dict:
         "sanitizer": summaries,
         "equality": saved(folder, "equality"),
         "kernels": saved(folder, "kernels"),
+        "training": saved(folder, "training"),
         "ncu": [x.rstrip() for x in log(folder, "ncu").splitlines() if not x.startswith("==")],
         "triton_report": report_rows(folder, "triton_report"),
         "cuda_report": report_rows(folder, "cuda_report"),
@@ -188,7 +169,7 @@ def failed_steps(result: dict) -> list[str]:
 def table(result: dict) -> str:
     from gpu_kernels import line
 
-    versions = ("gpu", "driver", "cuda", "torch", "triton", "python", "commit", "dirty", "date")
+    versions = ("device", "driver", "cuda", "torch", "triton", "python", "commit", "date")
     lines = [", ".join(f"{key} {result.get(key)}" for key in versions), ""]
     for one in result["steps"]:
         state = f"skipped: {one['skipped']}" if "skipped" in one else f"exit {one['exit']}"
@@ -211,6 +192,10 @@ def table(result: dict) -> str:
             lines.append(f"{row['work']:8} {row['batch']:5} smnm, eager {row['us']:30.2f} us")
         launches = result["kernels"]["launches_of_a_call"]
         lines.append(f"launches of a call: {launches}")
+    if result["training"]:
+        from gpu_training import step_line
+
+        lines += ["", *(step_line(row) for row in result["training"] if "us" in row)]
     failed = failed_steps(result)
     return "\n".join([*lines, "", f"failed: {', '.join(failed)}" if failed else "all passed"])
 

@@ -13,6 +13,7 @@
 #include <tuple>
 #include <vector>
 
+#include "buffer.h"
 #include "noise.h"
 #include "op_arguments.h"
 #include "rbn.h"
@@ -187,7 +188,7 @@ std::tuple<Tensor, Tensor, Tensor> rbn_masks(
   with_rbn_banks(grid[1], grid[2], n_candidates, n_keep, rule, [&](const auto& make_runner) {
     torch::stable::parallel_for(0, n_banks, 1, [&](int64_t begin, int64_t end) {
       auto runner = make_runner();
-      std::vector<uint8_t> visible(n_candidates * n);
+      Buffer<uint8_t> visible(n_candidates * n);
       auto* masks = reinterpret_cast<bool*>(visible.data());
       for (int64_t b = begin; b < end; ++b) {
         const int64_t bank = bank_of(rows[starts[b]]);

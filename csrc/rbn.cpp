@@ -18,9 +18,9 @@ constexpr int64_t kVisitsAhead = 8;
 
 // Sorts (random key << 32 | index). Passes over the upper bytes of the keys, as many as leave few
 // keys in doubt, then insertion, which finds next to nothing to do.
-void sort_keyed(std::vector<uint64_t>& items, std::vector<uint64_t>& scratch) {
+void sort_keyed(Buffer<uint64_t>& items, Buffer<uint64_t>& scratch) {
   const auto n = static_cast<int64_t>(items.size());
-  const int first_digit = n <= 1 << 10 ? 2 : n <= 1 << 18 ? 1 : 0;
+  const int first_digit = n <= 1 << 10 ? 2 : n <= 1 << 20 ? 1 : 0;
   uint32_t start[4][256] = {};
   for (const uint64_t item : items) {
     for (int digit = first_digit; digit < 4; ++digit) {
@@ -52,7 +52,6 @@ RbnBank<Score>::RbnBank(int64_t height, int64_t width, int64_t n_candidates, int
       n_tokens_(height * width),
       n_candidates_(n_candidates),
       n_keep_(n_keep),
-      lanes_(round_up(n_candidates, 8)),
       random_ties_(rule.random_ties) {
   const auto n_windows = static_cast<int64_t>(rule.windows.size());
   const RbnLines grid =
@@ -61,24 +60,38 @@ RbnBank<Score>::RbnBank(int64_t height, int64_t width, int64_t n_candidates, int
   cells_between_rows_ = grid.pitch - width;
   for (int64_t i = 0; i < grid.n_neighbours; ++i) {
     const RbnNeighbour to = rbn_neighbour(grid, rule.windows.data(), n_windows, i);
-    neighbours_.push_back({to.offset * lanes_, to.rise});
+    neighbours_.push_back({to.offset * n_candidates, to.rise});
   }
-  scores_.resize(grid.n_cells * lanes_);
+  scores_.resize(grid.n_cells * n_candidates);
   if (static_cast<int64_t>(scores_.size() * sizeof(Score)) > kCacheBytes) {
     constexpr int64_t kLine = kLineBytes / sizeof(Score);
-    std::vector<int64_t> touched = {0};
-    for (const RbnNeighbour& to : neighbours_) touched.push_back(to.offset);
+    std::vector<int64_t> touched = {0, n_candidates - 1};
+    for (const RbnNeighbour& to : neighbours_) {
+      touched.push_back(to.offset);
+      touched.push_back(to.offset + n_candidates - 1);
+    }
     std::sort(touched.begin(), touched.end());
-    for (const int64_t offset : touched) {
-      if (fetched_.empty() || offset >= fetched_.back() + kLine) fetched_.push_back(offset);
+    // What is a line beyond the one before; and the last score before a gap, which may lie in the
+    // next line.
+    for (size_t i = 0; i < touched.size(); ++i) {
+      const bool last = i + 1 == touched.size() || touched[i + 1] > touched[i] + kLine;
+      if (last || fetched_.empty() || touched[i] >= fetched_.back() + kLine) {
+        fetched_.push_back(touched[i]);
+      }
     }
   }
-  visits_.resize(n_tokens_);
   winners_.resize(n_tokens_);
   words_.resize(round_up(n_tokens_, 4));
   keyed_.resize(n_tokens_);
   keyed_next_.resize(n_tokens_);
   order_.resize(n_tokens_);
+}
+
+template <class Score>
+const char* RbnBank<Score>::path() const {
+  if (sizeof(Score) == 2)
+    return fetched_.empty() ? "16-bit scores" : "16-bit scores, fetched ahead";
+  return fetched_.empty() ? "32-bit scores" : "32-bit scores, fetched ahead";
 }
 
 template <class Score>
@@ -103,7 +116,7 @@ void RbnBank<Score>::run(const Position* order, int64_t seed, int64_t bank, bool
   for (int64_t i = 0; i < n_tokens_; ++i) {
     const auto position = static_cast<int32_t>(order[i]);
     const auto y = static_cast<int32_t>((position + 0.5) * rows_per_token);
-    visits_[i] = (first_cell_ + position + y * cells_between_rows_) * lanes_;
+    keyed_[i] = (first_cell_ + position + y * cells_between_rows_) * n_candidates_;
   }
   int64_t unfilled = n_candidates_;
   for (uint32_t n_sweeps = 0; unfilled > 0; ++n_sweeps) {
@@ -133,7 +146,7 @@ int64_t RbnBank<Score>::sweep(const Position* order, int64_t unfilled) {
   const int64_t n = n_tokens_, n_candidates = n_candidates_;
   const bool random_ties = random_ties_, fetches = !fetched_.empty();
   Score* scores = scores_.data();
-  const int64_t* visits = visits_.data();
+  const uint64_t* visits = keyed_.data();
   const uint32_t* words = words_.data();
   int16_t* winners = winners_.data();
   int32_t* full = full_.data();

@@ -4,6 +4,7 @@
 #include <cstdint>
 #include <vector>
 
+#include "buffer.h"
 #include "rbn_scoring.h"
 
 namespace smnm {
@@ -28,6 +29,8 @@ class RbnBank {
   static constexpr int32_t kTaken = sizeof(Score) == 2 ? 1 << 14 : smnm::kTaken;
 
   RbnBank(int64_t height, int64_t width, int64_t n_candidates, int64_t n_keep, const RbnRule& rule);
+  // What a benchmark says of it.
+  const char* path() const;
   // The bank's own random order, int32 [N].
   const int32_t* draw_order(int64_t seed, int64_t bank);
   // visible[k * N + position] of the K masks that the order leads to.
@@ -39,21 +42,22 @@ class RbnBank {
   int64_t sweep(const Position* order, int64_t unfilled);
   void fetch(int64_t cell) const;
 
-  int64_t width_, n_tokens_, n_candidates_, n_keep_, lanes_;
+  int64_t width_, n_tokens_, n_candidates_, n_keep_;
   int64_t first_cell_, cells_between_rows_;  // of the bordered grid
   bool random_ties_;
   std::vector<RbnNeighbour> neighbours_;  // offsets into scores_
   std::vector<int64_t> fetched_;          // offsets of the cache lines to fetch ahead
-  // What each mask would score at each cell of the bordered grid, lanes_ (n_candidates rounded up)
-  // per cell; plus kTaken where the mask shows the cell.
-  std::vector<Score> scores_;
-  std::vector<int64_t> visits_;   // where each visited cell's scores are
-  std::vector<int16_t> winners_;  // of each visit, or -1
-  std::vector<int32_t> full_;     // of each mask: kTaken if it is
-  std::vector<int64_t> room_;     // visible patches still to come
-  std::vector<uint32_t> words_;   // of the order, then of the ties, by position
-  std::vector<uint64_t> keyed_, keyed_next_;
-  std::vector<int32_t> order_;
+  // What each mask would score at each cell of the bordered grid, n_candidates per cell; plus
+  // kTaken where the mask shows the cell.
+  Buffer<Score> scores_;
+  Buffer<int16_t> winners_;    // of each visit, or -1
+  std::vector<int32_t> full_;  // of each mask: kTaken if it is
+  std::vector<int64_t> room_;  // visible patches still to come
+  Buffer<uint32_t> words_;     // of the order, then of the ties, by position
+  // While the order is drawn, positions below their random words; then where the scores of each
+  // visit are.
+  Buffer<uint64_t> keyed_, keyed_next_;
+  Buffer<int32_t> order_;
 };
 
 // Calls body(make), where make() gives an RbnBank with the narrowest scores that hold the rule's.

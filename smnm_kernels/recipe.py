@@ -70,20 +70,21 @@ class Recipe:
         chosen = {**defaults, **fixed, **parameters, "n_keep": n_keep, "seed": 0}
         nothing = torch.empty(0, dtype=torch.int64)
         _, _, _, *arguments = to_call(nothing, grid, mask_ratio=mask_ratio, **chosen)
-        self._arguments = tuple(arguments)
-        self.grid = self._arguments[0]
+        #: Those of the op, after ids and seed.
+        self.arguments = tuple(arguments)
+        self.grid = self.arguments[0]
         self.n_keep = self.masks(nothing, torch.tensor(0)).n_keep
 
     @property
     def repeats_over_time(self) -> bool:
         """Whether one two-dimensional mask is repeated over T."""
         return self.function == "baseline_masks" or (
-            self.function == "noise_masks" and self._arguments[-1]
+            self.function == "noise_masks" and self.arguments[-1]
         )
 
     def noise(self, sample_ids: Tensor, seed: Tensor) -> Tensor:
         """float32 [B, T, H, W]: what a kind of noise thresholds."""
-        grid, color, sigma, *_ = as_constant(self._arguments)
+        grid, color, sigma, *_ = as_constant(self.arguments)
         return torch.ops.smnm.noise(sample_ids, *_seed_for(sample_ids, seed), grid, color, sigma)
 
     def masks(self, sample_ids: Tensor, seed: Tensor) -> Masks:
@@ -91,9 +92,7 @@ class Recipe:
         check_sample_ids(sample_ids)
         baseline = self.function == "baseline_masks"
         draw = draw_baseline if baseline else getattr(torch.ops.smnm, self.function)
-        masks = Masks(
-            *draw(sample_ids, *_seed_for(sample_ids, seed), *as_constant(self._arguments))
-        )
+        masks = Masks(*draw(sample_ids, *_seed_for(sample_ids, seed), *as_constant(self.arguments)))
         return masks.freq_major(self.grid) if self.freq_major else masks
 
     def __repr__(self) -> str:

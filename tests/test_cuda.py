@@ -3,11 +3,11 @@ equal to the CPU. The tests named small_rbn also run under compute-sanitizer (gp
 
 import pytest
 import torch
-from gpu_kernels import device_work
 from test_triton import COLORS, IDS_TENSOR, STANDARD_GRIDS
 from testing import assert_same
 
 import smnm_kernels as smnm
+from smnm_kernels.bench.profiling import device_work
 from smnm_kernels.calls import rbn_masks_call
 
 pytestmark = pytest.mark.skipif(not torch.cuda.is_available(), reason="needs a CUDA device")

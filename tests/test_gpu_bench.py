@@ -19,7 +19,7 @@ from gpu_equality import (
     made_by_reference,
     made_on,
 )
-from gpu_kernels import BANK, BYTES, LAUNCH, OURS, RANDOM, WORDS, WORKS, contenders, rows
+from gpu_kernels import BANK, BYTES, LAUNCH, OURS, RANDOM, WORDS, WORKS, contenders, rows_of
 from testing import require
 
 import smnm_kernels as smnm
@@ -30,6 +30,7 @@ from smnm_kernels.bench.peers import (
     resident_bank_masking,
     resident_crops,
 )
+from smnm_kernels.bench.timing import Contender, Times
 from smnm_kernels.reference import fields, random_words
 
 BENCH = Path(__file__).parent.parent / "bench"
@@ -155,18 +156,19 @@ def test_bytes_and_words_are_those_of_the_op(work, monkeypatch):
 @pytest.mark.parametrize("work", WORKS, ids=lambda work: work.name)
 def test_contenders_keep_the_same_number(work):
     bank = smnm.NoiseBank(torch.rand(2, *(2 * side for side in work.grid)))
-    for name, call in contenders(work, 3, bank).items():
-        kept = [tensor.shape[1] for tensor in call() if tensor.dtype == torch.int64]
-        assert work.n_keep in kept, name
+    for contender in contenders(work, 3, bank):
+        kept = [tensor.shape[1] for tensor in contender.run() if tensor.dtype == torch.int64]
+        assert work.n_keep in kept, contender.what
 
 
 def test_rows_pair_the_rounds_and_name_the_highest_limit():
-    times = {OURS: [1.0, 2.0, 3.0], RANDOM: [2.0, 4.0, 6.0], BANK: [4.0, 8.0, 12.0]}
-    times |= {LAUNCH: [0.5] * 3, WORDS: [1.5] * 3}
-    work = WORKS[0]
-    made = {r["what"]: r for r in rows(work, 64, times, dict.fromkeys(times, "graph"), 4e12)}
+    us = {RANDOM: [2.0, 4.0, 6.0], OURS: [1.0, 2.0, 3.0], BANK: [4.0, 8.0, 12.0]}
+    us |= {LAUNCH: [0.5] * 3, WORDS: [1.5] * 3}
+    times = {what: Times([dict(enumerate(values))]) for what, values in us.items()}
+    work, group = WORKS[0], [Contender(what, print) for what in us]
+    made = {row["what"]: row for row in rows_of(work, 64, group, times, 4e12)}
     ours = made[OURS]
-    assert (ours["us"], ours["of_random"], ours["of_bank"]) == (2.0, 0.5, 0.25)
+    assert (ours["us"], ours["ratio"], ours["of_bank"]) == (2.0, 0.5, 0.25)
     assert ours["limits_us"][BYTES] == round(1e6 * work.bytes_written(64) / 4e12, 3)
     assert (ours["highest_limit"], ours["limit_share"]) == (WORDS, 0.75)
     assert "limits_us" not in made[RANDOM]
@@ -179,7 +181,7 @@ def made_up(tmp_path):
         (tmp_path / f"{name}.step").write_text(f"3 {code}\n")
         (tmp_path / f"{name}.log").write_text(f"the log of {name}\n")
     (tmp_path / "ncu.skipped").write_text("ncu is not there\n")
-    (tmp_path / "facts.json").write_text('{"gpu": "NVIDIA H200", "commit": "abc", "dirty": true}')
+    (tmp_path / "facts.json").write_text('{"device": "NVIDIA H200", "commit": "abc+"}')
     (tmp_path / "left_out.json").write_text('{"tests/train": "needs av"}')
     (tmp_path / "memcheck.log").write_text("4 passed in 2 s\n=== ERROR SUMMARY: 0 errors\n")
     equality = {"settings": 9, "compared": 9, "first_difference": None, "what": "cuda with cpu"}
@@ -199,7 +201,7 @@ def made_up(tmp_path):
 def test_steps_are_merged_into_one_result(made_up, tmp_path):
     gpu_result.main("merge", str(made_up), str(tmp_path / "result.json"))
     result = json.loads((tmp_path / "result.json").read_text())
-    assert (result["gpu"], result["commit"], result["dirty"]) == ("NVIDIA H200", "abc", True)
+    assert (result["device"], result["commit"]) == ("NVIDIA H200", "abc+")
     steps = {one["step"]: one for one in result["steps"]}
     assert steps["build"] == {"step": "build", "seconds": 3, "exit": 0}
     assert steps["tests"]["log_tail"] == "the log of tests\n"

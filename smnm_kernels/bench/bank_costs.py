@@ -15,6 +15,7 @@ from smnm_kernels.bench import peers
 from smnm_kernels.colors import parse_sigma
 from smnm_kernels.noise_table import noise_quantiles, noise_table
 
+from .facts import device_name
 from .mask_making import AUDIO, VIDEO
 from .quality import distinct
 
@@ -63,6 +64,7 @@ def bank_costs(quick: bool, progress: Callable[[str], None]) -> list[dict]:
         made.append(
             {
                 "section": "bank",
+                "device": device_name(torch.device("cpu")),
                 "shape": str(VIDEO),
                 "what": what,
                 "volumes_measured": 0 if ours else n_volumes,

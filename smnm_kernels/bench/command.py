@@ -133,7 +133,7 @@ class Bench:
         return training(self.quick, seconds, device, progress)
 
     def _write(self, rows: list[dict], about: dict[str, object]) -> None:
-        lines = "".join(json.dumps(row | about) + "\n" for row in rows)
+        lines = "".join(json.dumps(about | row) + "\n" for row in rows)
         for name, text in ((ROWS, lines), (TABLES, markdown(rows, about))):
             with replacing(self.out / name) as file:
                 file.write(text.encode())
@@ -146,12 +146,10 @@ def _device(name: str) -> torch.device:
         device = torch.device(name)
     except RuntimeError as error:
         raise UsageError(f"--device {name}: {str(error).splitlines()[0]}") from None
-    if device.type not in ("cpu", "cuda") or (
-        device.type == "cuda" and not torch.cuda.is_available()
-    ):
-        raise UsageError(
-            f"--device {name}: not there; cpu is" + ", cuda is" * torch.cuda.is_available()
-        )
+    n_gpus = torch.cuda.device_count() if torch.cuda.is_available() else 0
+    there = ["cpu", *(f"cuda:{i}" for i in range(n_gpus))]
+    if name != "cuda" * bool(n_gpus) and str(device) not in there:
+        raise UsageError(f"--device {name}: not there; there are {', '.join(there)}")
     return device
 
 

@@ -16,7 +16,9 @@ import smnm_kernels as smnm
 
 def facts(device: torch.device) -> dict[str, object]:
     return {
-        "device": _device_name(device),
+        "device": device_name(device),
+        "cores": os.cpu_count(),
+        "load": round(os.getloadavg()[0], 2) if hasattr(os, "getloadavg") else None,
         "threads": torch.get_num_threads(),
         "smnm_kernels": _version("smnm_kernels"),
         "commit": _commit(),
@@ -30,15 +32,15 @@ def facts(device: torch.device) -> dict[str, object]:
     }
 
 
-def _device_name(device: torch.device) -> str:
+def device_name(device: torch.device) -> str:
     if device.type == "cuda":
         return torch.cuda.get_device_name(device)
     try:
         lines = Path("/proc/cpuinfo").read_text().splitlines()
         name = next(line for line in lines if line.startswith("model name"))
-        return f"{name.partition(':')[2].strip()}, {os.cpu_count()} cores"
+        return name.partition(":")[2].strip()
     except (OSError, StopIteration):
-        return f"{platform.processor() or platform.machine()}, {os.cpu_count()} cores"
+        return platform.processor() or platform.machine()
 
 
 def _version(package: str) -> str | None:
@@ -49,17 +51,24 @@ def _version(package: str) -> str | None:
 
 
 def _commit() -> str | None:
-    """Of the checkout that runs, with + where files are changed; None where there is no git."""
-    folder = Path(__file__).parent
-    commands = (
-        ("git", "rev-parse", "--short=12", "HEAD"),
-        ("git", "status", "--porcelain", "--untracked-files=no"),
-    )
+    """Of the checkout that runs, with + where files are changed; where there is no git, what the
+    environment variable COMMIT says."""
+    root = Path(smnm.__file__).parent.parent
     try:
-        head, changed = (
-            subprocess.run(c, cwd=folder, capture_output=True, text=True, check=True).stdout.strip()
-            for c in commands
+        if Path(_git(root, "rev-parse", "--show-toplevel")).resolve() != root.resolve():
+            return None  # installed somewhere inside another repository
+        head = _git(root, "rev-parse", "--short=12", "HEAD")
+        # Results are written over earlier ones.
+        changed = _git(
+            root, "status", "--porcelain", "--untracked-files=no", "--", ".", ":!bench/results"
         )
     except (OSError, subprocess.CalledProcessError):
-        return None
+        return os.environ.get("COMMIT")
     return head + "+" * bool(changed)
+
+
+def _git(folder: Path, *arguments: str) -> str:
+    done = subprocess.run(
+        ("git", *arguments), cwd=folder, capture_output=True, text=True, check=True
+    )
+    return done.stdout.strip()

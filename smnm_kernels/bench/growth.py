@@ -15,6 +15,7 @@ from smnm_kernels.arguments import Grid
 from smnm_kernels.bench import peers
 
 from .mask_making import RANDOM
+from .profiling import kernel_names, peak_bytes
 from .timing import Contender, Times, measure, rows
 
 BATCHES = (1, 4, 16, 64, 256, 1024)
@@ -23,7 +24,10 @@ GRIDS: tuple[Grid, ...] = (
     (1, 14, 14), (4, 14, 14), (8, 14, 14), (8, 28, 28), (16, 32, 32), (16, 64, 64), (32, 64, 128),
     (64, 128, 128),
 )  # fmt: skip
-RBN_GRIDS: tuple[Grid, ...] = ((1, 14, 14), (1, 64, 8), (1, 64, 32), (1, 128, 64), (1, 256, 128))
+RBN_GRIDS: tuple[Grid, ...] = (
+    (1, 14, 14), (1, 64, 8), (1, 64, 32), (1, 128, 64), (1, 256, 128), (1, 512, 256),
+    (1, 1000, 1000),
+)  # fmt: skip
 SIGMAS = (0.5, 1.0, 2.0, 4.0, 8.0)
 CANDIDATES = (2, 4, 8, 16, 32, 64)
 WINDOWS = (3, 5, 9, 17, 33)
@@ -34,6 +38,8 @@ class Series(NamedTuple):
 
     name: str
     over: str
+    #: What all its points share.
+    fixed: str
     values: tuple
     call: Callable[[object], Callable[[], object]]
     #: What is on the axis for a value.
@@ -41,38 +47,38 @@ class Series(NamedTuple):
 
 
 def series(device: torch.device) -> list[Series]:
-    def ids(n: int) -> torch.Tensor:
-        return torch.arange(n, device=device)
+    def ours(kind: str, grid: Grid, ratio: float, batch: int, **more: object) -> Callable:
+        sampler = smnm.MaskSampler(kind, grid, ratio, **more).to(device)
+        return partial(sampler.masks, torch.arange(batch, device=device))
 
-    def green(grid: Grid, batch: int = 1, sigma: object = None) -> Callable[[], object]:
-        sampler = smnm.MaskSampler("green3d", grid, 0.9, sigma=sigma).to(device)
-        return partial(sampler.masks, ids(batch))
-
-    def rbn(grid: Grid, batch: int, **more: object) -> Callable[[], object]:
-        sampler = smnm.MaskSampler("rbn", grid, 0.8, **more).to(device)
-        return partial(sampler.masks, ids(batch))
-
-    def random(grid: Grid, batch: int) -> Callable[[], object]:
+    def random(grid: Grid, batch: int) -> Callable:
         return partial(peers.mae_random_masking, batch, math.prod(grid), 0.9, device)
 
+    green, red, rbn = (partial(ours, kind) for kind in ("green3d", "red3d", "rbn"))
     video, audio = (8, 14, 14), (1, 64, 8)
+    of_video, of_audio = "8x14x14, ratio 0.9", "1x64x8, ratio 0.8"
+    one, of_a_bank = "ratio 0.9, B = 1", "ratio 0.8, B = 1 of a bank of 5"
     return [
-        Series("smnm green3d", "B", BATCHES, lambda b: green(video, b)),
-        Series("smnm rbn", "B", BATCHES, lambda b: rbn(audio, b)),
-        Series(RANDOM, "B", BATCHES, lambda b: random(video, b)),
-        Series("smnm green3d", "N", GRIDS, green, math.prod),
-        Series("smnm rbn", "N", RBN_GRIDS, lambda g: rbn(g, 5), math.prod),
-        Series(RANDOM, "N", GRIDS, lambda g: random(g, 1), math.prod),
-        Series("smnm red3d", "sigma", SIGMAS, lambda s: _red(video, s, ids(64))),
+        Series("smnm green3d", "B", of_video, BATCHES, lambda b: green(video, 0.9, b)),
+        Series("smnm rbn", "B", of_audio, BATCHES, lambda b: rbn(audio, 0.8, b)),
+        Series(RANDOM, "B", of_video, BATCHES, lambda b: random(video, b)),
+        Series("smnm green3d", "N", one, GRIDS, lambda g: green(g, 0.9, 1), math.prod),
+        Series("smnm rbn", "N", of_a_bank, RBN_GRIDS, lambda g: rbn(g, 0.8, 1), math.prod),
+        Series(RANDOM, "N", one, GRIDS, lambda g: random(g, 1), math.prod),
+        Series(
+            "smnm red3d", "sigma", f"{of_video}, B = 64", SIGMAS,
+            lambda s: red(video, 0.9, 64, sigma=s),
+        ),
         # Two banks at least, one for each of two threads.
-        Series("smnm rbn", "K", CANDIDATES, lambda k: rbn(audio, 128, n_candidates=k)),
-        Series("smnm rbn", "window", WINDOWS, lambda w: rbn(audio, 64, windows=(w,))),
-    ]
-
-
-def _red(grid: Grid, sigma: float, ids: torch.Tensor) -> Callable[[], object]:
-    sampler = smnm.MaskSampler("red3d", grid, 0.9, sigma=sigma).to(ids.device)
-    return partial(sampler.masks, ids)
+        Series(
+            "smnm rbn", "K", f"{of_audio}, B = 128", CANDIDATES,
+            lambda k: rbn(audio, 0.8, 128, n_candidates=k),
+        ),
+        Series(
+            "smnm rbn", "window", f"{of_audio}, B = 64", WINDOWS,
+            lambda w: rbn(audio, 0.8, 64, windows=(w,)),
+        ),
+    ]  # fmt: skip
 
 
 def growth(seconds: float, device: torch.device, progress: Callable[[str], None]) -> list[dict]:
@@ -84,16 +90,22 @@ def growth(seconds: float, device: torch.device, progress: Callable[[str], None]
         contenders = [Contender(str(value), curve.call(value)) for value in curve.values]
         times: dict[str, Times] = {}
         measure(contenders, times, seconds / len(curves), device)
-        points = rows(contenders, times, section="growth", curve=curve.name, over=curve.over)
+        where = {"section": "growth", "curve": curve.name, "over": curve.over, "fixed": curve.fixed}
+        points = rows(contenders, times, **where)
         x = [curve.x(value) for value in curve.values]
         y = [point["us"] for point in points]
         exponent = fitted_exponent(x, y) if curve.over in ("B", "N") else None
         for point, at, contender in zip(points, x, contenders, strict=True):
-            memory = {
-                "output_bytes": output_bytes(contender.run),
-                "peak_bytes": peak_bytes(contender.run, device),
-            }
-            made.append(point | {"x": at, "exponent": exponent} | memory)
+            made.append(
+                point
+                | {
+                    "x": at,
+                    "exponent": exponent,
+                    "path": path(contender.run, device) if "smnm" in curve.name else None,
+                    "output_bytes": output_bytes(contender.run),
+                    "peak_bytes": peak_bytes(contender.run, device),
+                }
+            )
     return made
 
 
@@ -104,18 +116,18 @@ def fitted_exponent(x: list[float], y: list[float]) -> float:
     return round(float(slope), 3)
 
 
+def path(run: partial, device: torch.device) -> str | None:
+    """Which of several ways the op takes with these arguments, where it has several."""
+    if device.type == "cuda":
+        return kernel_names(run)
+    recipe = run.func.__self__.recipe
+    if recipe.kind != "rbn" or smnm.backends()["cpu"] != "active":
+        return None
+    from smnm_kernels import _cpu
+
+    (_, height, width), _, n_candidates, windows, weights, _ = recipe.arguments
+    return _cpu.rbn_path(height, width, n_candidates, windows, weights)
+
+
 def output_bytes(run: Callable[[], object]) -> int:
     return sum(tensor.numel() * tensor.element_size() for tensor in run())
-
-
-def peak_bytes(run: Callable[[], object], device: torch.device) -> int | None:
-    """What a call allocates at most, outputs included. None on the CPU, whose allocator keeps no
-    account."""
-    if device.type != "cuda":
-        return None
-    torch.cuda.synchronize()
-    torch.cuda.reset_peak_memory_stats()
-    before = torch.cuda.memory_allocated()
-    run()
-    torch.cuda.synchronize()
-    return torch.cuda.max_memory_allocated() - before

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
-from itertools import groupby
+from itertools import groupby, pairwise
 from pathlib import Path
 
 from smnm_kernels.files import replacing
@@ -96,6 +96,7 @@ def _growth(rows: list[dict]) -> object:
                 label=label,
                 color=color,
             )
+            _mark_switches(axes, points)
         if over in ("K", "sigma", "window"):
             ticks = sorted({row["x"] for row in group})
             axes.set_xticks(ticks, [f"{tick:g}" for tick in ticks])
@@ -108,6 +109,18 @@ def _growth(rows: list[dict]) -> object:
         axes.spines[["top", "right"]].set_visible(False)
     figure.tight_layout()
     return figure
+
+
+def _mark_switches(axes: object, points: list[dict]) -> None:
+    """A line between two points that take different paths, and what the second one's is."""
+    for before, after in pairwise(points):
+        if before["path"] != after["path"]:
+            x = (before["x"] * after["x"]) ** 0.5
+            axes.axvline(x, color=THEIRS, lw=0.8, ls=":")
+            axes.text(
+                x, 0.02, f" {points[0]['curve']}: {after['path']}", rotation=90, fontsize=6,
+                transform=axes.get_xaxis_transform(), va="bottom",
+            )  # fmt: skip
 
 
 def _quality(rows: list[dict]) -> object:

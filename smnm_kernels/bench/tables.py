@@ -15,9 +15,11 @@ def markdown(rows: list[dict], about: dict[str, object]) -> str:
         f"{name} {about[name]}" for name in ("torch", "numpy", "python", "smnm_kernels")
     )
     lines = [
-        f"{about['device']}, {about['threads']} threads; {versions}, commit {about['commit']}, "
-        f"backend {about['backend']}; {about['date']}. Times are medians with quartiles; ratios "
-        "are medians of paired times, with those of each repetition."
+        f"{about['device']}, {about['cores']} cores, {about['threads']} threads; {versions}, "
+        f"commit {about['commit']}, backend {about['backend']}; {about['date']}. Times are medians "
+        "with quartiles; ratios are medians of paired times, with those of each repetition. Calls "
+        "are repeated, which keeps caches warm; 'in turn' are single calls, each after one of what "
+        "the others are divided by."
     ]
     for section, of_section in groupby(rows, lambda row: row["section"]):
         lines += ["", f"## {TITLES[section]}"]
@@ -44,17 +46,25 @@ TITLES = {
 def _sections(section: str, group: list[dict]) -> list[str]:
     if section == "masks":
         return _table(
-            group, {"": _what, "time": _time, "ratio": _ratio, "repeats": _repeats, "note": _note}
+            group,
+            {
+                "": _what,
+                "time": _time,
+                "ratio": _ratio,
+                "repeats": _repeats,
+                "in turn": _of("ratio_in_turn"),
+                "note": _note,
+            },
         )
     if section == "quality":
         return _table(group, QUALITY)
     if section == "growth":
         exponent = group[0]["exponent"]
         said = [] if exponent is None else [f"Fitted exponent {exponent:g} (upper half).", ""]
-        return [
-            *said,
-            *_table(group, {group[0]["over"]: _what, "time": _time, "outputs": _memory}),
-        ]
+        columns = {group[0]["over"]: _what, "time": _time, "memory": _memory}
+        if any(row["path"] for row in group):
+            columns["path"] = _of("path")
+        return [f"{group[0]['fixed']}.", "", *said, *_table(group, columns)]
     if section == "bank":
         return _table(group, BANK)
     steps = [row for row in group if "us" in row]
@@ -111,8 +121,8 @@ def _note(row: dict) -> str:
 
 
 def _memory(row: dict) -> str:
+    outputs = f"outputs {row['output_bytes'] / 1e6:.3g} MB"
     peak = row["peak_bytes"]
-    outputs = f"{row['output_bytes'] / 1e6:.3g} MB"
     return outputs if peak is None else f"{outputs}, peak {peak / 1e6:.3g} MB"
 
 
@@ -138,7 +148,9 @@ QUALITY: Columns = {
 BANK: Columns = {
     "": _what,
     "distinct masks": lambda row: f"{row['distinct_masks']} of {row['masks']}",
-    "bytes per process": lambda row: f"{row['bytes_per_process']:,}",
+    "bytes per process, on the host or resident on the device": lambda row: (
+        f"{row['bytes_per_process']:,}"
+    ),
     "to make": lambda row: f"{row['seconds_to_make']:g} s",
     "to load": lambda row: f"{row['seconds_to_load']:g} s",
     "uses of a noise value in an epoch": _of("uses_of_a_noise_value_per_epoch"),

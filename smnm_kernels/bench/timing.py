@@ -1,5 +1,10 @@
 """Paired times: every round takes each contender once, in turn, so that a slow spell of the machine
-falls on all of them. Ratios are medians over rounds of the paired times."""
+falls on all of them. Ratios are medians over rounds of the paired times.
+
+Times are of calls again and again, which have the caches to themselves. ``measure_in_turn`` has the
+other end: single calls, each after one of the first contender, as a training step has them between
+other work.
+"""
 
 from __future__ import annotations
 
@@ -36,6 +41,8 @@ class Times:
     """Microseconds per call of one contender: round -> time, for each repeat of the measurement."""
 
     repeats: list[dict[int, float]] = field(default_factory=list)
+    #: Quotients of single calls in turn with the first contender, for each repeat.
+    in_turn: list[list[float]] = field(default_factory=list)
     how: str = "wall"
 
     @property
@@ -60,9 +67,7 @@ def measure(
     on_cuda = device.type == "cuda"
     ready = {}
     for c in contenders:
-        captured = on_cuda and c.graph
-        run = _waiting(c.run) if on_cuda and not c.graph else c.run
-        ready[c.what] = _captured(run) if captured else _repeated(run)
+        ready[c.what] = _on_cuda(c) if on_cuda else _repeated(c.run)
     cost = {name: one.seconds for name, one in ready.items()}
     share = seconds / len(contenders)
     # In three rounds at least, in 100 at most.
@@ -83,6 +88,28 @@ def measure(
                 one.microseconds()
 
 
+def measure_in_turn(
+    contenders: Sequence[Contender], times: dict[str, Times], seconds: float
+) -> None:
+    """One repeat of single calls on the host, at least three and at most 30 of each contender."""
+    first, *others = contenders
+    for one in others:
+        pair = first.run, one.run
+        spent = [sum(_seconds(run) for run in pair) for _ in range(2)]
+        calls = max(3, min(30, int(seconds / len(others) / min(spent))))
+        quotients = []
+        for _ in range(calls):
+            base, own = (_seconds(run) for run in pair)
+            quotients.append(own / base)
+        times[one.what].in_turn.append(quotients)
+
+
+def _seconds(run: Callable[[], object]) -> float:
+    start = time.perf_counter()
+    run()
+    return time.perf_counter() - start
+
+
 @dataclass
 class _Ready:
     """A contender with what one measurement of it does."""
@@ -95,9 +122,7 @@ class _Ready:
 def _repeated(run: Callable[[], object]) -> _Ready:
     tries = []
     for _ in range(3):
-        start = time.perf_counter()
-        run()
-        tries.append(time.perf_counter() - start)
+        tries.append(_seconds(run))
         if tries[-1] > SLOW_SECONDS:
             break
     once = min(tries)
@@ -114,12 +139,20 @@ def _repeated(run: Callable[[], object]) -> _Ready:
     return _Ready(microseconds, calls * once, "wall")
 
 
-def _waiting(run: Callable[[], object]) -> Callable[[], object]:
-    def call() -> None:
-        run()
+def _on_cuda(contender: Contender) -> _Ready:
+    def call_and_wait() -> None:
+        contender.run()
         torch.cuda.synchronize()
 
-    return call
+    if not contender.graph:
+        return _repeated(call_and_wait)
+    try:
+        return _captured(contender.run)
+    except RuntimeError as error:
+        torch.cuda.synchronize()
+        ready = _repeated(call_and_wait)
+        ready.how = f"wall, no graph: {str(error).splitlines()[0]}"
+        return ready
 
 
 def _captured(run: Callable[[], object]) -> _Ready:
@@ -155,16 +188,19 @@ def rows(contenders: Sequence[Contender], times: dict[str, Times], **where: obje
     for contender in contenders:
         own = times[contender.what]
         ratios = own.ratios(base)
+        in_turn = [q for repeat in own.in_turn for q in repeat]
         made.append(
             {
                 **where,
                 "what": contender.what,
                 "us": _rounded(statistics.median(own.all)),
-                "us_quartiles": _quartiles(own.all),
+                "us_quartiles": quartiles(own.all),
                 "ratio": _rounded(statistics.median(r for repeat in ratios for r in repeat)),
                 "ratio_to": contenders[0].what,
                 # What a repetition of the whole measurement gives: the noise of the ratio.
                 "ratio_repeats": [_rounded(statistics.median(repeat)) for repeat in ratios],
+                "ratio_in_turn": _rounded(statistics.median(in_turn)) if in_turn else None,
+                "ratio_in_turn_quartiles": quartiles(in_turn) if in_turn else None,
                 "measurements": sum(map(len, ratios)),
                 "clock": own.how,
                 "note": contender.note,
@@ -173,7 +209,7 @@ def rows(contenders: Sequence[Contender], times: dict[str, Times], **where: obje
     return made
 
 
-def _quartiles(values: list[float]) -> list[float]:
+def quartiles(values: list[float]) -> list[float]:
     if len(values) < 2:
         return 2 * [_rounded(v) for v in values]
     low, _, high = statistics.quantiles(values, n=4)

@@ -10,7 +10,6 @@ from functools import partial
 
 import torch
 from torch import Tensor, nn
-from torch.profiler import ProfilerActivity, profile
 from torch.utils.data import DataLoader, Dataset
 from torch.utils.flop_counter import FlopCounterMode
 
@@ -19,6 +18,7 @@ from smnm_kernels.bench import peers
 from smnm_kernels.train.model import build_model, build_optimizer
 from smnm_kernels.train.presets import VIDEO, Preset
 
+from .profiling import peak_bytes, waits_and_copies
 from .timing import Contender, Times, measure, rows
 
 #: Pixels of a side on the CPU, where a full step would take minutes.
@@ -153,21 +153,29 @@ class _Trainer:
         for masked in itertools.chain.from_iterable(itertools.repeat(loader)):
             yield masked.to(self.device)
 
+    def memory_of_a_step(self) -> int | None:
+        """Peak bytes, the model's and the optimizer's included."""
+
+        def step() -> None:
+            self.step(lambda: self.fixed)
+
+        step()
+        states = [t for of in self.optimizer.state.values() for t in of.values()]
+        held = [t for t in (*self.model.parameters(), *states) if isinstance(t, Tensor)]
+        beyond = peak_bytes(step, self.device)
+        return beyond and beyond + sum(t.numel() * t.element_size() for t in held)
+
     def costs(self, step_us: float) -> dict[str, object]:
         """What the paper's Table A.6 has of a model."""
         with FlopCounterMode(display=False) as counter:
             self.loss(self.fixed)
-        memory = None  # the CPU's allocator keeps no account
-        if self.device.type == "cuda":
-            torch.cuda.reset_peak_memory_stats(self.device)
-            self.step(lambda: self.fixed)
-            memory = round(torch.cuda.max_memory_allocated(self.device) / 1e9, 2)
+        memory = self.memory_of_a_step()
         return {
             "what": "the model",
             "parameters_millions": _millions(self.model),
             "encoder_parameters_millions": _millions(self.model.encoder),
             "forward_gflops_per_clip": round(counter.get_total_flops() / self.batch / 1e9, 3),
-            "peak_memory_gb": memory,
+            "peak_memory_gb": memory and round(memory / 1e9, 2),
             "clips_per_second": round(1e6 * self.batch / step_us, 2),
             "hours_per_100000_clips": round(1e5 * step_us / 1e6 / self.batch / 3600, 2),
         }
@@ -202,16 +210,8 @@ def _traffic(run: Callable[[], object], device: torch.device) -> dict[str, int]:
     """Times that a step waits for the device, and copies to it, as the profiler counts them."""
     if device.type != "cuda":
         return {}
-    waits, copies = _counted(run)
-    of_the_profiler, _ = _counted(lambda: None)
-    return {"waits": waits - of_the_profiler, "copies_to_device": copies}
-
-
-def _counted(run: Callable[[], object]) -> tuple[int, int]:
-    with profile(activities=[ProfilerActivity.CPU, ProfilerActivity.CUDA]) as seen:
-        run()
-    names = [event.name for event in seen.events()]
-    return sum("Synchronize" in name for name in names), sum("Memcpy HtoD" in n for n in names)
+    waits, copies = waits_and_copies(run)
+    return {"waits": waits, "copies_to_device": copies}
 
 
 def _millions(module: nn.Module) -> float:

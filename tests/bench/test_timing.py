@@ -9,7 +9,7 @@ import torch
 from smnm_kernels.bench.compare import compared, read_rows
 from smnm_kernels.bench.growth import fitted_exponent
 from smnm_kernels.bench.tables import markdown
-from smnm_kernels.bench.timing import Contender, Times, measure, rows
+from smnm_kernels.bench.timing import Contender, Times, measure, measure_in_turn, rows
 from smnm_kernels.errors import UsageError
 
 CPU = torch.device("cpu")
@@ -42,6 +42,23 @@ def test_measured_ratios_are_those_of_the_sleeps():
     assert 1000 < made[0]["us"] < 3000
 
 
+def test_single_calls_follow_one_of_the_first_contender():
+    calls = []
+
+    def called(name, milliseconds):
+        return lambda: (calls.append(name), time.sleep(milliseconds / 1e3))
+
+    contenders = [Contender("a", called("a", 1)), Contender("b", called("b", 3))]
+    times = {}
+    measure(contenders, times, 0.1, CPU)
+    calls.clear()
+    measure_in_turn(contenders, times, 0.1)
+    assert calls == ["a", "b"] * (len(calls) // 2)
+    first, second = rows(contenders, times)
+    assert first["ratio_in_turn"] is None
+    assert 2.0 < second["ratio_in_turn"] < 3.5
+
+
 def test_a_slow_contender_is_measured_but_does_not_take_all_the_time():
     calls = []
     contenders = [
@@ -67,8 +84,8 @@ def test_the_exponent_is_of_the_upper_half():
 
 
 ABOUT = {
-    "device": "a CPU", "threads": 2, "torch": "2", "numpy": "2", "python": "3", "backend": "cpu",
-    "smnm_kernels": "0", "commit": "abc", "date": "now",
+    "device": "a CPU", "cores": 2, "threads": 2, "torch": "2", "numpy": "2", "python": "3",
+    "backend": "cpu", "smnm_kernels": "0", "commit": "abc", "date": "now",
 }  # fmt: skip
 
 
@@ -76,7 +93,8 @@ def row(what, repeats, **more):
     ratio = sorted(repeats)[len(repeats) // 2]
     base = {"section": "masks", "shape": "video", "batch": 64, "what": what, "note": "", "us": 5.0}
     base |= {"us_quartiles": [4.0, 6.0], "ratio": ratio, "ratio_to": "first", "clock": "wall"}
-    return base | {"ratio_repeats": list(repeats)} | ABOUT | more
+    base |= {"ratio_repeats": list(repeats), "ratio_in_turn": 1.25 * ratio}
+    return base | ABOUT | more
 
 
 @pytest.mark.parametrize(
@@ -119,6 +137,8 @@ def test_files_that_are_no_rows_are_named(tmp_path):
 
 def test_tables_say_where_and_what():
     text = markdown([row("smnm green3d", (0.2, 0.21, 0.22), note="a note")], ABOUT)
-    assert "a CPU, 2 threads" in text
+    assert "a CPU, 2 cores, 2 threads" in text
     assert "commit abc" in text
-    assert "| **smnm green3d** | 5 us (4 us to 6 us) | 0.21 | 0.2 0.21 0.22 | a note |" in text
+    assert (
+        "| **smnm green3d** | 5 us (4 us to 6 us) | 0.21 | 0.2 0.21 0.22 | 0.263 | a note |" in text
+    )

@@ -1,0 +1,65 @@
+// Scratch memory that starts as it is, and comes in huge pages where it is large: otherwise a call
+// on a large grid spends as long on page faults and on the way to its pages as on its work.
+#pragma once
+
+#include <cstddef>
+#include <cstdint>
+#include <cstdlib>
+#include <new>
+#include <utility>
+#include <vector>
+
+#if defined(__linux__)
+#include <sys/mman.h>
+#endif
+
+namespace smnm {
+
+constexpr size_t kHugePage = 1 << 21;
+
+template <class T>
+struct ScratchAllocator {
+  typedef T value_type;
+
+  ScratchAllocator() = default;
+  template <class U>
+  ScratchAllocator(const ScratchAllocator<U>&) {}
+
+  T* allocate(size_t n) {
+    const size_t bytes = n * sizeof(T);
+    const bool huge = bytes >= kHugePage;
+    void* memory =
+        huge ? std::aligned_alloc(kHugePage, (bytes + kHugePage - 1) / kHugePage * kHugePage)
+             : std::malloc(bytes);
+    if (memory == nullptr && bytes > 0) throw std::bad_alloc();
+#if defined(__linux__)
+    if (huge) madvise(memory, bytes, MADV_HUGEPAGE);  // advice: what comes of it does not matter
+#endif
+    return static_cast<T*>(memory);
+  }
+  void deallocate(T* memory, size_t) { std::free(memory); }
+
+  // What a vector asks of elements it was given no value for.
+  template <class U>
+  void construct(U* at) {
+    ::new (static_cast<void*>(at)) U;
+  }
+  template <class U, class... Values>
+  void construct(U* at, Values&&... values) {
+    ::new (static_cast<void*>(at)) U(std::forward<Values>(values)...);
+  }
+
+  template <class U>
+  bool operator==(const ScratchAllocator<U>&) const {
+    return true;
+  }
+  template <class U>
+  bool operator!=(const ScratchAllocator<U>&) const {
+    return false;
+  }
+};
+
+template <class T>
+using Buffer = std::vector<T, ScratchAllocator<T>>;
+
+}  // namespace smnm

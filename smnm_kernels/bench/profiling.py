@@ -1,0 +1,79 @@
+"""What a call does besides taking time: its work on the device, its waits, its memory."""
+
+from __future__ import annotations
+
+import ctypes
+import re
+from collections.abc import Callable
+from pathlib import Path
+
+import torch
+from torch.autograd import DeviceType
+from torch.profiler import ProfilerActivity, profile
+
+
+def device_work(run: Callable[[], object]) -> list[str]:
+    """The names of the kernels, copies and fills that one call runs on a CUDA device."""
+    run()
+    torch.cuda.synchronize()
+    # The first profile of a process may miss what starts before the profiler does.
+    for _ in range(2):
+        seen = _profiled(run)
+    return [event.name for event in seen.events() if event.device_type == DeviceType.CUDA]
+
+
+def kernel_names(run: Callable[[], object]) -> str:
+    """The different kernels of one call, without their types."""
+    names = {re.sub(r"^void |\(.*$", "", name).split("::")[-1] for name in device_work(run)}
+    return ", ".join(sorted(names))
+
+
+def waits_and_copies(run: Callable[[], object]) -> tuple[int, int]:
+    """How often the host waits for the device, and copies to it, within one call."""
+    waits, copies = _waits_and_copies(run)
+    of_the_profiler, _ = _waits_and_copies(lambda: None)
+    return waits - of_the_profiler, copies
+
+
+def _waits_and_copies(run: Callable[[], object]) -> tuple[int, int]:
+    names = [event.name for event in _profiled(run).events()]
+    return sum("Synchronize" in name for name in names), sum("Memcpy HtoD" in n for n in names)
+
+
+def _profiled(run: Callable[[], object]) -> profile:
+    with profile(activities=[ProfilerActivity.CPU, ProfilerActivity.CUDA]) as seen:
+        run()
+        torch.cuda.synchronize()
+    return seen
+
+
+def peak_bytes(run: Callable[[], object], device: torch.device) -> int | None:
+    """What a call takes at most, outputs included; on the CPU to about 100 KB, as the kernel counts
+    resident pages, and None where there is no such count."""
+    run()
+    if device.type != "cuda":
+        return _peak_bytes_of_host(run)
+    torch.cuda.synchronize()
+    torch.cuda.reset_peak_memory_stats()
+    before = torch.cuda.memory_allocated()
+    run()
+    torch.cuda.synchronize()
+    return torch.cuda.max_memory_allocated() - before
+
+
+def _peak_bytes_of_host(run: Callable[[], object]) -> int | None:
+    try:
+        # What is free goes back to the system, and the highest count so far is forgotten.
+        ctypes.CDLL(None).malloc_trim(0)
+        Path("/proc/self/clear_refs").write_text("5")
+        before = _resident_bytes("VmRSS")
+        run()
+        return max(0, _resident_bytes("VmHWM") - before)
+    except (OSError, AttributeError, StopIteration):
+        return None
+
+
+def _resident_bytes(name: str) -> int:
+    lines = Path("/proc/self/status").read_text().splitlines()
+    line = next(line for line in lines if line.startswith(f"{name}:"))
+    return 1024 * int(line.split()[1])
