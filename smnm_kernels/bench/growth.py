@@ -96,14 +96,15 @@ def growth(seconds: float, device: torch.device, progress: Callable[[str], None]
         y = [point["us"] for point in points]
         exponent = fitted_exponent(x, y) if curve.over in ("B", "N") else None
         for point, at, contender in zip(points, x, contenders, strict=True):
+            outputs, peak = output_bytes(contender.run), peak_bytes(contender.run, device)
             made.append(
                 point
                 | {
                     "x": at,
                     "exponent": exponent,
                     "path": path(contender.run, device) if "smnm" in curve.name else None,
-                    "output_bytes": output_bytes(contender.run),
-                    "peak_bytes": peak_bytes(contender.run, device),
+                    "output_bytes": outputs,
+                    "peak_bytes": peak and max(peak, outputs),
                 }
             )
     return made

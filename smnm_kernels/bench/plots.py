@@ -105,7 +105,7 @@ def _growth(rows: list[dict]) -> object:
         axes.set_ylabel("us a call", fontsize=8)
         axes.grid(color=GRID)
         axes.legend(fontsize=7, frameon=False)
-        axes.tick_params(labelsize=7)
+        axes.tick_params(which="both", labelsize=7)
         axes.spines[["top", "right"]].set_visible(False)
     figure.tight_layout()
     return figure
