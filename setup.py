@@ -64,6 +64,7 @@ def extension_arguments() -> dict:
                     "module",
                     "ops_cpu",
                     "noise",
+                    "filter_rows",
                     "philox_cpu",
                     "rbn",
                     "rbn_rounds_cpu",

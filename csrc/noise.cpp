@@ -6,6 +6,7 @@
 #include <algorithm>
 #include <vector>
 
+#include "filter_rows.h"
 #include "philox.h"
 #include "simd.h"
 
@@ -13,8 +14,6 @@ namespace smnm {
 namespace {
 
 // As in smnm_kernels/noise_table.py and reference.py.
-constexpr int kTapUnit = 2048, kTapShift = 11;
-constexpr int kMaxSignal = 1500;
 constexpr int kMaxField = (1 << 22) - 1;
 constexpr float kWhiteScale = 1.7320508075688772 / (1 << 22);
 
@@ -72,71 +71,6 @@ void fill_quantiles(const PhiloxStream& stream, int64_t q, const int16_t* quanti
       for (int64_t i = 0; i < count; ++i) {
         low[i] = quantiles[word[i] >> 4 & 0xFFF];
         high[i] = quantiles[word[i] >> 20];
-      }
-    }
-  }
-}
-
-SMNM_INLINE IntLanes clamp(IntLanes v, int most) {
-  v = v > most ? IntLanes{} + most : v;
-  return v < -most ? IntLanes{} - most : v;
-}
-
-// Undo the taps' norm: halves round up, then clamp.
-SMNM_INLINE FloatLanes rescale(FloatLanes sum) {
-  const IntLanes v = (__builtin_convertvector(sum, IntLanes) + kTapUnit / 2) >> kTapShift;
-  return __builtin_convertvector(clamp(v, kMaxSignal), FloatLanes);
-}
-
-// One chain's pass along the contiguous axis.
-struct RowFilter {
-  const float* weight;
-  int64_t count;
-  int64_t before;
-  float* out;
-};
-
-// Rows widened together: enough that the first have left the store queue when they are read, at
-// offsets that no single store covers.
-constexpr int kWideRows = 16;
-
-// The pass along the contiguous axis, for all chains at once: `n_rows` circular rows of `side`
-// values each; the first `n_out` (a multiple of kLanes) outputs of each. `wide` has room for
-// kWideRows rows of `pitch` floats.
-SMNM_CLONES
-void filter_rows(const int16_t* in, int64_t n_rows, int64_t side, int64_t n_out,
-                 const RowFilter* chains, int64_t n_chains, int64_t pitch, float* wide) {
-  constexpr int kRows = 4;  // hide the latency of the multiply-adds
-  typedef int16_t ShortLanes __attribute__((vector_size(kLanes * sizeof(int16_t))));
-  // Room before the first output's inputs, so that whole rows can be copied around the circle.
-  const int64_t origin = 2 * side;
-  for (int64_t batch = 0; batch < n_rows; batch += kWideRows) {
-    const int64_t batch_end = std::min(batch + kWideRows, n_rows);
-    for (int64_t r = batch; r < batch_end; ++r) {
-      float* wide_row = wide + (r - batch) * pitch;
-      for (int64_t at = origin - side; at < pitch - side - kLanes; at += side) {
-        // Each copy may run over by part of a vector, which the next one mends.
-        for (int64_t x = 0; x < side; x += kLanes) {
-          store(wide_row + at + x,
-                __builtin_convertvector(load<ShortLanes>(in + r * side + x), FloatLanes));
-        }
-      }
-    }
-    for (int64_t first = batch; first < batch_end; first += kRows) {
-      for (int64_t c = 0; c < n_chains; ++c) {
-        const RowFilter& chain = chains[c];
-        const float* start = wide + (first - batch) * pitch + origin - chain.before;
-        for (int64_t x = 0; x < n_out; x += kLanes) {
-          FloatLanes sum[kRows] = {};
-          for (int64_t k = 0; k < chain.count; ++k) {
-            for (int r = 0; r < kRows; ++r) {
-              sum[r] += chain.weight[k] * load<FloatLanes>(start + r * pitch + x + k);
-            }
-          }
-          for (int r = 0; r < kRows && first + r < batch_end; ++r) {
-            store(chain.out + (first + r) * n_out + x, rescale(sum[r]));
-          }
-        }
       }
     }
   }
@@ -209,11 +143,8 @@ NoiseMaker::NoiseMaker(const Grid& grid, const NoiseTable& table)
   if (table.white()) return;
   const Grid& p = table.torus;
   n_blocks_ = p.t > 1 ? (p.t + 7) / 8 * p.h * p.w : (p.h + 7) / 8 * p.w;
-  white_.reset(new int16_t[8 * n_blocks_ + kLanes]);
-  // Inputs reach from half a circle before the first output to half a circle and the padding after
-  // the last; two circles of slack for the copies.
-  pitch_ = row_ + 5 * p.w + kLanes;
-  wide_.reset(new float[kWideRows * pitch_]);
+  white_.reset(new int16_t[8 * n_blocks_ + kRowSlack]);
+  scratch_.reset(new float[filter_rows_scratch(p.w, row_)]);
   for (int chain = 0; chain < 2; ++chain) {
     along_w_[chain].reset(new float[p.t * p.h * row_]);
     total_[chain].reset(new float[grid.t * grid.h * row_]);
@@ -237,14 +168,16 @@ float NoiseMaker::make(int64_t seed, int64_t sample_id, int32_t* out) {
   fill_quantiles(words, n_blocks_, table_.quantiles, white_.get());
   const int16_t* along_t[2];
   Taps w[2];
-  RowFilter filters[2];
+  RowFilter filters[2] = {};
   for (int chain = 0; chain < n_chains; ++chain) {
     along_t[chain] = table_.taps + levels[chain] * (p.t + p.h + p.w);
     w[chain] = nonzero_taps(along_t[chain] + p.t + p.h, p.w, kTapUnit);
     filters[chain] = {w[chain].weight.data(), w[chain].count(), w[chain].before,
                       along_w_[chain].get()};
   }
-  filter_rows(white_.get(), p.t * p.h, p.w, row_, filters, n_chains, pitch_, wide_.get());
+  const bool second_is_wider = filters[1].count >= filters[0].count;
+  filter_rows(white_.get(), p.t * p.h, p.w, row_, filters[second_is_wider],
+              filters[!second_is_wider], scratch_.get());
 
   const bool flat = p.t == 1;
   const int64_t plane = grid_.h * row_;

@@ -34,9 +34,9 @@ class NoiseMaker {
   Grid grid_;
   NoiseTable table_;
   int64_t row_;  // floats per filtered row: grid.w rounded up to whole vectors
-  int64_t n_blocks_ = 0, pitch_ = 0;
+  int64_t n_blocks_ = 0;
   std::unique_ptr<int16_t[]> white_;
-  std::unique_ptr<float[]> wide_, along_w_[2], along_h_, total_[2];
+  std::unique_ptr<float[]> scratch_, along_w_[2], along_h_, total_[2];
 };
 
 }  // namespace smnm

@@ -2,9 +2,9 @@
 // written out: a state word in each 64-bit lane, whose upper half may hold anything, because the
 // multiplication reads only the lower half and nothing else looks before the end.
 #include "philox.h"
+#include "simd.h"
 
-#if defined(__x86_64__) && defined(__GNUC__)
-#define SMNM_X86
+#ifdef SMNM_X86
 #include <immintrin.h>
 #endif
 
@@ -116,8 +116,8 @@ using Blocks = void (*)(const PhiloxStream&, uint32_t, int64_t, int64_t, uint32_
 
 Blocks widest() {
 #ifdef SMNM_X86
-  if (__builtin_cpu_supports("avx512f")) return blocks_avx512;
-  if (__builtin_cpu_supports("avx2")) return blocks_avx2;
+  if (SMNM_VECTORS >= 2 && __builtin_cpu_supports("avx512f")) return blocks_avx512;
+  if (SMNM_VECTORS >= 1 && __builtin_cpu_supports("avx2")) return blocks_avx2;
 #endif
   return blocks_scalar;
 }

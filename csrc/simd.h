@@ -6,8 +6,19 @@
 #include <cstdint>
 #include <cstring>
 
+// The widest of what is written out for x86-64 that may run, where the machine has it: 0 none,
+// 1 AVX2, 2 AVX-512, 3 its VNNI. Tests build the narrower ones, which no clones get in the way of.
+#ifndef SMNM_VECTORS
+#define SMNM_VECTORS 3
+#endif
+
+#if defined(__x86_64__) && defined(__GNUC__)
+#define SMNM_X86
+#endif
+
 // GCC 12 is the first to take these names; clang passes wide vectors by another ABI in each clone.
-#if defined(__x86_64__) && defined(__linux__) && !defined(__clang__) && __GNUC__ >= 12
+#if SMNM_VECTORS == 3 && defined(__x86_64__) && defined(__linux__) && !defined(__clang__) && \
+    __GNUC__ >= 12
 #define SMNM_VECTOR_PATHS "x86-64-v4, x86-64-v3, baseline"
 #define SMNM_CLONES __attribute__((target_clones("arch=x86-64-v4", "arch=x86-64-v3", "default")))
 #else
