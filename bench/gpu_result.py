@@ -167,8 +167,6 @@ def failed_steps(result: dict) -> list[str]:
 
 
 def table(result: dict) -> str:
-    from gpu_kernels import line
-
     versions = ("device", "driver", "cuda", "torch", "triton", "python", "commit", "date")
     lines = [", ".join(f"{key} {result.get(key)}" for key in versions), ""]
     for one in result["steps"]:
@@ -187,6 +185,8 @@ def table(result: dict) -> str:
         if same["first_difference"]:
             lines.append(f"  first difference: {same['first_difference']}")
     if result["kernels"]:
+        from gpu_kernels import line
+
         lines += ["", *map(line, result["kernels"]["rows"])]
         for row in result["kernels"]["eager"]:
             lines.append(f"{row['work']:8} {row['batch']:5} smnm, eager {row['us']:30.2f} us")

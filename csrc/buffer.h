@@ -27,14 +27,16 @@ struct ScratchAllocator {
 
   T* allocate(size_t n) {
     const size_t bytes = n * sizeof(T);
-    const bool huge = bytes >= kHugePage;
-    void* memory =
-        huge ? std::aligned_alloc(kHugePage, (bytes + kHugePage - 1) / kHugePage * kHugePage)
-             : std::malloc(bytes);
-    if (memory == nullptr && bytes > 0) throw std::bad_alloc();
+    void* memory = nullptr;
 #if defined(__linux__)
-    if (huge) madvise(memory, bytes, MADV_HUGEPAGE);  // advice: what comes of it does not matter
+    if (bytes >= kHugePage) {
+      memory = std::aligned_alloc(kHugePage, (bytes + kHugePage - 1) / kHugePage * kHugePage);
+      // Advice: what comes of it does not matter.
+      if (memory != nullptr) madvise(memory, bytes, MADV_HUGEPAGE);
+    }
 #endif
+    if (memory == nullptr) memory = std::malloc(bytes);
+    if (memory == nullptr && bytes > 0) throw std::bad_alloc();
     return static_cast<T*>(memory);
   }
   void deallocate(T* memory, size_t) { std::free(memory); }

@@ -20,17 +20,15 @@ constexpr int kRows = 4;  // filtered together: hides the latency of the multipl
 // are read, at offsets that no single store covers.
 constexpr int kWideRows = 16;
 
-// Where the first output's own input lies in a wide row: behind a whole copy of the circle, of
-// which the taps before it reach at most half.
-int64_t first_input(int64_t side) { return 2 * side; }
-
-// Behind the last input of the last output.
+// A wide row holds copies of the circle. Output 0 is the second copy's first value: the taps before
+// it reach at most half a circle.
 int64_t inputs_end(int64_t side, int64_t n_out, const RowFilter& outer) {
-  return first_input(side) + n_out + outer.count - outer.before;
+  return side + n_out + outer.count - outer.before;
 }
 
-// Elements of a wide row: copies run over by parts of a circle and of a vector.
-int64_t wide_pitch(int64_t side, int64_t n_out) { return n_out + 5 * side + kRowSlack; }
+// Elements of a wide row: the last copy begins before 1.5 * side + n_out, and runs over by part of
+// a vector.
+int64_t wide_pitch(int64_t side, int64_t n_out) { return n_out + 3 * side + kRowSlack; }
 
 SMNM_CLONES
 void filter_floats(const int16_t* in, int64_t n_rows, int64_t side, int64_t n_out,
@@ -42,7 +40,7 @@ void filter_floats(const int16_t* in, int64_t n_rows, int64_t side, int64_t n_ou
   for (int64_t batch = 0; batch < n_rows; batch += kWideRows) {
     const int64_t batch_end = std::min(batch + kWideRows, n_rows);
     for (int64_t r = batch; r < batch_end; ++r) {
-      for (int64_t at = first_input(side) - side; at < end; at += side) {
+      for (int64_t at = 0; at < end; at += side) {
         // Each copy may run over by part of a vector, which the next one mends.
         for (int64_t x = 0; x < side; x += kLanes) {
           store(wide + (r - batch) * pitch + at + x,
@@ -51,7 +49,7 @@ void filter_floats(const int16_t* in, int64_t n_rows, int64_t side, int64_t n_ou
       }
     }
     for (int64_t first = batch; first < batch_end; first += kRows) {
-      const float* start = wide + (first - batch) * pitch + first_input(side) - outer.before;
+      const float* start = wide + (first - batch) * pitch + side - outer.before;
       for (int64_t x = 0; x < n_out; x += kLanes) {
         FloatLanes sum[kRows] = {}, inner_sum[kRows] = {};
         for (int64_t k = 0; k < outer.count; ++k) {
@@ -119,7 +117,7 @@ SMNM_VNNI void filter_pairs(const int16_t* in, int64_t n_rows, int64_t side, int
   for (int64_t batch = 0; batch < n_rows; batch += kWideRows) {
     const int64_t batch_end = std::min(batch + kWideRows, n_rows);
     for (int64_t r = batch; r < batch_end; ++r) {
-      for (int64_t at = first_input(side) - side; at < end; at += side) {
+      for (int64_t at = 0; at < end; at += side) {
         for (int64_t x = 0; x < side; x += kShorts) {
           _mm512_storeu_si512(wide + (r - batch) * pitch + at + x,
                               _mm512_loadu_si512(in + r * side + x));
@@ -127,7 +125,7 @@ SMNM_VNNI void filter_pairs(const int16_t* in, int64_t n_rows, int64_t side, int
       }
     }
     for (int64_t first = batch; first < batch_end; first += kRows) {
-      const int16_t* start = wide + (first - batch) * pitch + first_input(side) - outer.before;
+      const int16_t* start = wide + (first - batch) * pitch + side - outer.before;
       for (int64_t x = 0; x < n_out; x += kLanes) {
         __m512i sum[kRows], inner_sum[kRows];
         for (int r = 0; r < kRows; ++r) sum[r] = inner_sum[r] = _mm512_setzero_si512();

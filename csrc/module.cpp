@@ -3,7 +3,6 @@
 #include <pybind11/stl.h>
 #include <torch/headeronly/version.h>
 
-#include <string>
 #include <vector>
 
 #include "rbn.h"
@@ -24,19 +23,17 @@ pybind11::dict build_info() {
   return info;
 }
 
-std::string rbn_path(int64_t height, int64_t width, int64_t n_candidates,
-                     const std::vector<int64_t>& windows, const std::vector<int64_t>& weights) {
-  std::string path;
-  smnm::with_rbn_banks(height, width, n_candidates, 1, {windows, weights, false},
-                       [&](const auto& make_runner) { path = make_runner().path(); });
-  return path;
-}
-
 }  // namespace
 
 PYBIND11_MODULE(_cpu, m) {
   m.doc() = "CPU kernels of smnm_kernels";
   m.def("build_info", &build_info,
         "dict: compiler, C++ standard, torch version and stable-ABI target of this build");
-  m.def("rbn_path", &rbn_path, "how banks of checked arguments are run, for benchmarks");
+  m.def(
+      "rbn_path",
+      [](int64_t height, int64_t width, int64_t n_candidates, const std::vector<int64_t>& windows,
+         const std::vector<int64_t>& weights) {
+        return smnm::rbn_path(height, width, n_candidates, {windows, weights, false});
+      },
+      "how banks of checked arguments are run, for benchmarks");
 }

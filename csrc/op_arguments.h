@@ -20,6 +20,9 @@ namespace {  // torch's types are hidden symbols, so what holds them must be loc
 using torch::headeronly::ScalarType;
 using torch::stable::Tensor;
 
+// MAX_TOKENS in arguments.py: token indices fit 32 bits.
+constexpr int64_t kMaxTokens = 1 << 30;
+
 struct MaskTensors {
   Tensor visible, ids_keep, ids_restore;
 
@@ -50,6 +53,9 @@ inline int64_t seed_value(const std::optional<Tensor>& seed_tensor, int64_t seed
 inline void check_grid(const std::vector<int64_t>& grid) {
   STD_TORCH_CHECK(grid.size() == 3 && grid[0] > 0 && grid[1] > 0 && grid[2] > 0,
                   "grid must be three positive ints");
+  STD_TORCH_CHECK(grid[0] <= kMaxTokens && grid[1] <= kMaxTokens / grid[0] &&
+                      grid[2] <= kMaxTokens / grid[0] / grid[1],
+                  "grid must have at most ", kMaxTokens, " tokens");
 }
 
 inline Tensor parse_sample_ids(const Tensor& sample_ids) {

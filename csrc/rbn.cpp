@@ -13,8 +13,10 @@ namespace {
 
 constexpr int64_t kLineBytes = 64;
 // Scores of more bytes than this are fetched ahead, by so many visits.
-constexpr int64_t kCacheBytes = 1 << 18;
+constexpr size_t kCacheBytes = 1 << 18;
 constexpr int64_t kVisitsAhead = 8;
+
+bool outgrows_caches(size_t score_bytes) { return score_bytes > kCacheBytes; }
 
 // Sorts (random key << 32 | index). Passes over the upper bytes of the keys, as many as leave few
 // keys in doubt, then insertion, which finds next to nothing to do.
@@ -63,7 +65,7 @@ RbnBank<Score>::RbnBank(int64_t height, int64_t width, int64_t n_candidates, int
     neighbours_.push_back({to.offset * n_candidates, to.rise});
   }
   scores_.resize(grid.n_cells * n_candidates);
-  if (static_cast<int64_t>(scores_.size() * sizeof(Score)) > kCacheBytes) {
+  if (outgrows_caches(scores_.size() * sizeof(Score))) {
     constexpr int64_t kLine = kLineBytes / sizeof(Score);
     std::vector<int64_t> touched = {0, n_candidates - 1};
     for (const RbnNeighbour& to : neighbours_) {
@@ -75,7 +77,9 @@ RbnBank<Score>::RbnBank(int64_t height, int64_t width, int64_t n_candidates, int
     // next line.
     for (size_t i = 0; i < touched.size(); ++i) {
       const bool last = i + 1 == touched.size() || touched[i + 1] > touched[i] + kLine;
-      if (last || fetched_.empty() || touched[i] >= fetched_.back() + kLine) {
+      const bool first = fetched_.empty();
+      if (first || touched[i] >= fetched_.back() + kLine ||
+          (last && touched[i] != fetched_.back())) {
         fetched_.push_back(touched[i]);
       }
     }
@@ -85,13 +89,6 @@ RbnBank<Score>::RbnBank(int64_t height, int64_t width, int64_t n_candidates, int
   keyed_.resize(n_tokens_);
   keyed_next_.resize(n_tokens_);
   order_.resize(n_tokens_);
-}
-
-template <class Score>
-const char* RbnBank<Score>::path() const {
-  if (sizeof(Score) == 2)
-    return fetched_.empty() ? "16-bit scores" : "16-bit scores, fetched ahead";
-  return fetched_.empty() ? "32-bit scores" : "32-bit scores, fetched ahead";
 }
 
 template <class Score>
@@ -174,6 +171,15 @@ int64_t RbnBank<Score>::sweep(const Position* order, int64_t unfilled) {
     }
   }
   return unfilled;
+}
+
+std::string rbn_path(int64_t height, int64_t width, int64_t n_candidates, const RbnRule& rule) {
+  const RbnLines grid = rbn_lines(height, width, rule.windows.data(),
+                                  static_cast<int64_t>(rule.windows.size()), rule.weights.data());
+  const bool short_scores = rbn_scores_are_short(rule);
+  const size_t bytes = grid.n_cells * n_candidates * (short_scores ? 2 : 4);
+  return std::string(short_scores ? "16" : "32") + "-bit scores" +
+         (outgrows_caches(bytes) ? ", fetched ahead" : "");
 }
 
 template class RbnBank<int16_t>;

@@ -2,6 +2,7 @@
 #pragma once
 
 #include <cstdint>
+#include <string>
 #include <vector>
 
 #include "buffer.h"
@@ -29,8 +30,6 @@ class RbnBank {
   static constexpr int32_t kTaken = sizeof(Score) == 2 ? 1 << 14 : smnm::kTaken;
 
   RbnBank(int64_t height, int64_t width, int64_t n_candidates, int64_t n_keep, const RbnRule& rule);
-  // What a benchmark says of it.
-  const char* path() const;
   // The bank's own random order, int32 [N].
   const int32_t* draw_order(int64_t seed, int64_t bank);
   // visible[k * N + position] of the K masks that the order leads to.
@@ -40,7 +39,7 @@ class RbnBank {
  private:
   template <class Position>
   int64_t sweep(const Position* order, int64_t unfilled);
-  void fetch(int64_t cell) const;
+  void fetch(int64_t visit) const;
 
   int64_t width_, n_tokens_, n_candidates_, n_keep_;
   int64_t first_cell_, cells_between_rows_;  // of the bordered grid
@@ -60,15 +59,22 @@ class RbnBank {
   Buffer<int32_t> order_;
 };
 
+inline bool rbn_scores_are_short(const RbnRule& rule) {
+  return rbn_max_score(rule.windows, rule.weights) < RbnBank<int16_t>::kTaken;
+}
+
 // Calls body(make), where make() gives an RbnBank with the narrowest scores that hold the rule's.
 template <class Body>
 void with_rbn_banks(int64_t height, int64_t width, int64_t n_candidates, int64_t n_keep,
                     const RbnRule& rule, const Body& body) {
-  if (rbn_max_score(rule.windows, rule.weights) < RbnBank<int16_t>::kTaken) {
+  if (rbn_scores_are_short(rule)) {
     body([&] { return RbnBank<int16_t>(height, width, n_candidates, n_keep, rule); });
   } else {
     body([&] { return RbnBank<int32_t>(height, width, n_candidates, n_keep, rule); });
   }
 }
+
+// What a benchmark says of the way banks are run.
+std::string rbn_path(int64_t height, int64_t width, int64_t n_candidates, const RbnRule& rule);
 
 }  // namespace smnm

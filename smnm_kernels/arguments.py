@@ -145,16 +145,16 @@ def is_int(value: object) -> bool:
 
 
 def remembered(parse: Callable[..., tuple]) -> Callable[..., tuple]:
-    """``parse`` of plain arguments, which remembers what it made of those that came before.
+    """``parse``, which remembers what it made of the same arguments where all of them are plain.
 
     A training loop passes the same every time, and parsing them costs more than a small batch of
-    masks. What is remembered goes by how arguments print, which tells 1 from 1.0 and True.
+    masks. How plain arguments print tells them apart, also 1 from 1.0 and True.
     """
     results: dict[str, tuple] = {}
 
     @wraps(parse)
     def looked_up(*arguments: object) -> tuple:
-        if torch.compiler.is_compiling():
+        if torch.compiler.is_compiling() or not _is_plain(arguments):
             return parse(*arguments)
         key = repr(arguments)
         result = results.get(key)
@@ -165,6 +165,13 @@ def remembered(parse: Callable[..., tuple]) -> Callable[..., tuple]:
         return result
 
     return looked_up
+
+
+def _is_plain(value: object) -> bool:
+    """Whether its text says all there is to say of a value: builtins, not subclasses of them."""
+    if type(value) in (tuple, list):
+        return all(map(_is_plain, value))
+    return value is None or type(value) in (int, float, bool, str)
 
 
 def as_constant(value: object) -> object:

@@ -35,8 +35,9 @@ from .rbn_arguments import (
 #: The kinds of ``baseline_masks``.
 BASELINES = ("grid", "block", "inverse_block", "time_frequency")
 
-NoiseCall = tuple[Tensor, Tensor | None, int, Grid, str, list[float]]
-RbnCall = tuple[Tensor, Tensor | None, int, Grid, int, int, list[int], list[int], bool]
+Floats, Ints = tuple[float, ...], tuple[int, ...]
+NoiseCall = tuple[Tensor, Tensor | None, int, Grid, str, Floats]
+RbnCall = tuple[Tensor, Tensor | None, int, Grid, int, int, Ints, Ints, bool]
 
 
 def noise_call(
@@ -49,9 +50,9 @@ def noise_call(
 
 
 @remembered
-def _parse_field(grid: Sequence[int], color: Color, sigma: Sigma) -> tuple[Grid, str, list[float]]:
+def _parse_field(grid: Sequence[int], color: Color, sigma: Sigma) -> tuple[Grid, str, Floats]:
     color = parse_color(color)
-    return parse_grid(as_constant(grid)), color, parse_sigma(color, as_constant(sigma))
+    return parse_grid(as_constant(grid)), color, tuple(parse_sigma(color, as_constant(sigma)))
 
 
 def noise_masks_call(
@@ -64,7 +65,7 @@ def noise_masks_call(
     tube: bool,
     freq_major: bool,
     seed: int | Tensor,
-) -> tuple[Tensor, Tensor | None, int, Grid, str, list[float], int, bool]:
+) -> tuple[Tensor, Tensor | None, int, Grid, str, Floats, int, bool]:
     """(sample_ids, seed_tensor, seed, grid, color, sigma, n_keep, tube)."""
     call = noise_call(sample_ids, grid, color, sigma, seed)
     return (*call, *_parse_count(call[3], mask_ratio, n_keep, tube, freq_major))
@@ -119,7 +120,7 @@ def _parse_rbn(
     weights: Sequence[float],
     tie_break: str,
     freq_major: bool,
-) -> tuple[Grid, int, int, list[int], list[int], bool]:
+) -> tuple[Grid, int, int, Ints, Ints, bool]:
     parse_flag("freq_major", freq_major)
     sides = parse_grid(as_constant(grid))
     rule = parse_rbn_rule(sides, as_constant(windows), as_constant(weights), tie_break)
@@ -127,7 +128,7 @@ def _parse_rbn(
     if n_candidates is None:
         n_candidates = default_n_candidates(math.prod(sides), n_keep)
     n_candidates = parse_n_candidates(n_candidates)
-    return sides, n_keep, n_candidates, list(rule.windows), list(rule.weights), rule.random_ties
+    return sides, n_keep, n_candidates, rule.windows, rule.weights, rule.random_ties
 
 
 def baseline_masks_call(

@@ -38,8 +38,8 @@ def parse_rbn_rule(
     odd = "windows must be a non-empty sequence of odd positive ints"
     if not is_sequence(windows) or len(windows) == 0 or not all(is_int(w) for w in windows):
         raise TypeError(f"{odd}, got {windows!r}")
-    if any(w < 1 or w % 2 == 0 or w > MAX_SCORE for w in windows):
-        raise ValueError(f"{odd} up to {MAX_SCORE}, got {tuple(windows)!r}")
+    if any(w < 1 or w % 2 == 0 for w in windows) or sum(w - 1 for w in windows) > MAX_SCORE:
+        raise ValueError(f"{odd} of at most {MAX_SCORE} together, got {tuple(windows)!r}")
     if not is_sequence(weights) or len(weights) != 4:
         raise ValueError(
             "weights must be four numbers (horizontal, vertical, main diagonal, second diagonal), "

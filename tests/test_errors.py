@@ -1,9 +1,12 @@
 """A wrong argument raises ValueError or TypeError before any work, and the message names the
 argument, what came and what is allowed; the reference says the same."""
 
+from collections.abc import Sequence
+
 import numpy as np
 import pytest
 import torch
+from torch.fx.experimental.proxy_tensor import make_fx
 
 import smnm_kernels as smnm
 
@@ -139,6 +142,7 @@ WRONG = [
     (["noise_masks", "rbn_masks"], {"freq_major": "no"}, "freq_major", ["'no'", "True or False"]),
     (BANKS, {"windows": None}, "windows", ["None"]),
     (BANKS, {"windows": 3.0}, "windows", ["3.0"]),
+    (BANKS, {"windows": (2**28 - 1,) * 2, "weights": (0,) * 4}, "windows", ["268435456 together"]),
     (BANKS, {"weights": None}, "weights", ["None"]),
     (BANKS, {"weights": (1e308,) * 4}, "weights", ["1e+308"]),
     (["rbn_bank"], {"n_candidates": None}, "n_candidates", ["None", "int"]),
@@ -166,6 +170,52 @@ def test_the_right_arguments_are_right(function):
     """Else every row of the table above could fail for another reason."""
     for module in (smnm, smnm.reference):
         getattr(module, function)(**RIGHT[function])
+
+
+class Sides(Sequence):
+    """Prints as an address, which another one may have later."""
+
+    def __init__(self, *sides):
+        self.sides = sides
+
+    def __len__(self):
+        return len(self.sides)
+
+    def __getitem__(self, i):
+        return self.sides[i]
+
+    __repr__ = object.__repr__
+
+
+def test_arguments_are_only_taken_for_others_that_are_the_same():
+    """The functions remember what they made of arguments."""
+
+    def n_tokens(grid, **more):
+        return smnm.noise_masks(IDS, grid, "white", n_keep=2, **more).visible.shape[1]
+
+    assert [n_tokens(Sides(1, 4, n)) for n in range(5, 12)] == [4 * n for n in range(5, 12)]
+    sides = memoryview(bytearray([1, 4, 4]))
+    assert n_tokens(sides) == 16
+    sides[1] = 8
+    assert n_tokens(sides) == 32
+    assert n_tokens((1, 4, 4)) == n_tokens([1, 4, 4]) == 16
+    for wrong in ((1.0, 4, 4), (True, 4, 4), "144"):
+        with pytest.raises(TypeError, match="grid"):
+            n_tokens(wrong)
+    for yes in (1, 1.0, np.True_, "True"):
+        assert n_tokens((1, 4, 4), tube=True) == 16
+        with pytest.raises(TypeError, match="tube"):
+            n_tokens((1, 4, 4), tube=yes)
+
+
+@pytest.mark.parametrize("sides", [(16, 8), (12, 6)])
+def test_symbols_are_not_remembered(sides):
+    def masked(x):
+        grid = (1, x.shape[0], x.shape[1])
+        return smnm.noise_masks(torch.arange(2), grid, "white", n_keep=2).visible
+
+    graph = make_fx(masked, tracing_mode="symbolic")(torch.zeros(sides))
+    assert graph(torch.zeros(sides)).shape == (2, sides[0] * sides[1])
 
 
 def test_an_empty_batch_is_no_excuse():

@@ -141,7 +141,7 @@ def test_windows_far_wider_than_the_grid(device):
     assert smnm.rbn_masks(ids[:1], (1, 1, 20000), 0.8, windows=(39999,)).n_keep == 4000
 
 
-@pytest.mark.parametrize("n_tokens", [1024, 2**18, 2**18 + 1])
+@pytest.mark.parametrize("n_tokens", [1024, 1025, 2**20, 2**20 + 1])
 def test_orders_of_any_length(device, n_tokens):
     """A single mask takes the first positions of its bank's order: cut where two neighbours are
     hardest to tell apart."""

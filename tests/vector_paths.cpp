@@ -4,6 +4,7 @@
 // makes, `visible` a byte each.
 #include <cstdint>
 #include <cstdio>
+#include <cstdlib>
 #include <vector>
 
 #include "../csrc/filter_rows.cpp"

@@ -26,10 +26,19 @@ def facts(device: torch.device) -> dict[str, object]:
         "numpy": _version("numpy"),
         "triton": _version("triton"),
         "python": platform.python_version(),
-        "backend": next(name for name, state in smnm.backends().items() if state == "active"),
+        "cuda": torch.version.cuda,
+        "backend": _backend(device),
         "built_with": smnm.build_info(),
         "date": datetime.datetime.now(datetime.timezone.utc).isoformat(timespec="seconds"),
     }
+
+
+def _backend(device: torch.device) -> str:
+    """What runs tensors of this device."""
+    states = smnm.backends()
+    if device.type == "cuda":
+        return ", ".join(f"{name} {states[name]}" for name in ("triton", "cuda"))
+    return next(name for name, state in states.items() if state == "active")
 
 
 def device_name(device: torch.device) -> str:

@@ -104,7 +104,8 @@ def growth(seconds: float, device: torch.device, progress: Callable[[str], None]
                     "exponent": exponent,
                     "path": path(contender.run, device) if "smnm" in curve.name else None,
                     "output_bytes": outputs,
-                    "peak_bytes": peak and max(peak, outputs),
+                    # What lies free already is not counted on the CPU.
+                    "peak_bytes": None if peak is None else max(peak, outputs),
                 }
             )
     return made

@@ -20,6 +20,8 @@ import torch
 #: One measurement lasts at least so long, of as many calls as that takes.
 LEAST_SECONDS = 2e-3
 CALLS_PER_GRAPH = 20
+#: About a millisecond: more than it takes to launch a graph of thousands of kernels.
+SLEEP_CYCLES = 2_000_000
 WARM_UP_ROUNDS = 2
 #: What takes longer is measured once a repeat.
 SLOW_SECONDS = 0.5
@@ -89,12 +91,14 @@ def measure(
 
 
 def measure_in_turn(
-    contenders: Sequence[Contender], times: dict[str, Times], seconds: float
+    contenders: Sequence[Contender], times: dict[str, Times], seconds: float, device: torch.device
 ) -> None:
-    """One repeat of single calls on the host, at least three and at most 30 of each contender."""
+    """One repeat of single calls, at least three and at most 30 of each contender. On CUDA each is
+    launched by the host and waited for, whether or not a graph could hold it."""
+    wait = torch.cuda.synchronize if device.type == "cuda" else None
     first, *others = contenders
     for one in others:
-        pair = first.run, one.run
+        pair = [_followed(c.run, wait) for c in (first, one)]
         spent = [sum(_seconds(run) for run in pair) for _ in range(2)]
         calls = max(3, min(30, int(seconds / len(others) / min(spent))))
         quotients = []
@@ -102,6 +106,10 @@ def measure_in_turn(
             base, own = (_seconds(run) for run in pair)
             quotients.append(own / base)
         times[one.what].in_turn.append(quotients)
+
+
+def _followed(run: Callable[[], object], by: Callable[[], object] | None) -> Callable[[], object]:
+    return run if by is None else lambda: (run(), by())
 
 
 def _seconds(run: Callable[[], object]) -> float:
@@ -140,30 +148,29 @@ def _repeated(run: Callable[[], object]) -> _Ready:
 
 
 def _on_cuda(contender: Contender) -> _Ready:
-    def call_and_wait() -> None:
-        contender.run()
+    call_and_wait = _followed(contender.run, torch.cuda.synchronize)
+    reason = "launches and a wait included"
+    if contender.graph:
+        stream = torch.cuda.Stream()
+        stream.wait_stream(torch.cuda.current_stream())
+        with torch.cuda.stream(stream):
+            for _ in range(3):
+                contender.run()
+        torch.cuda.current_stream().wait_stream(stream)
         torch.cuda.synchronize()
-
-    if not contender.graph:
-        return _repeated(call_and_wait)
-    try:
-        return _captured(contender.run)
-    except RuntimeError as error:
-        torch.cuda.synchronize()
-        ready = _repeated(call_and_wait)
-        ready.how = f"wall, no graph: {str(error).splitlines()[0]}"
-        return ready
+        try:
+            return _captured(contender.run)
+        except RuntimeError as error:
+            reason += f", no graph: {str(error).splitlines()[0]}"
+            torch.cuda.synchronize()
+            torch.rand(1, device="cuda")  # raises where the capture left the generator broken
+    ready = _repeated(call_and_wait)
+    ready.how = f"wall, {reason}"
+    return ready
 
 
 def _captured(run: Callable[[], object]) -> _Ready:
     """A CUDA graph of several calls, replayed between two events."""
-    stream = torch.cuda.Stream()
-    stream.wait_stream(torch.cuda.current_stream())
-    with torch.cuda.stream(stream):
-        for _ in range(3):
-            run()
-    torch.cuda.current_stream().wait_stream(stream)
-    torch.cuda.synchronize()
     graph = torch.cuda.CUDAGraph()
     with torch.cuda.graph(graph):
         for _ in range(CALLS_PER_GRAPH):
@@ -172,14 +179,14 @@ def _captured(run: Callable[[], object]) -> _Ready:
     def microseconds() -> float:
         start, end = (torch.cuda.Event(enable_timing=True) for _ in range(2))
         # While the device sleeps the host gets ahead, so that no event waits for a launch.
-        torch.cuda._sleep(200_000)
+        torch.cuda._sleep(SLEEP_CYCLES)
         start.record()
         graph.replay()
         end.record()
         torch.cuda.synchronize()
         return 1e3 * start.elapsed_time(end) / CALLS_PER_GRAPH
 
-    return _Ready(microseconds, 1e-6 * microseconds() * CALLS_PER_GRAPH + 2e-4, "graph")
+    return _Ready(microseconds, 1e-6 * microseconds() * CALLS_PER_GRAPH + 1.5e-3, "graph")
 
 
 def rows(contenders: Sequence[Contender], times: dict[str, Times], **where: object) -> list[dict]:

@@ -98,17 +98,13 @@ class _Trainer:
         n_tokens = self.fixed.visible.shape[1]
         random = partial(peers.mae_random_masking, self.batch, n_tokens, self.ratio, self.device)
         bank = partial(
-            peers.resident_bank_masking if self.device.type == "cuda" else peers.bank_masking,
-            self.bank.volumes,
-            self.batch,
-            self.grid,
-            self.ratio,
+            peers.resident_bank_masking, self.bank.volumes, self.batch, self.grid, self.ratio
         )
         return {
             FIXED: lambda: self.fixed,
             "smnm green3d": lambda: self.sampler(self.batch),
             "MAE random masking": lambda: _as_masks(random()),
-            "noise bank, crop and flips per sample": lambda: _as_masks(bank()),
+            "noise bank, crops and flips by one indexing": lambda: _as_masks(bank()),
         }
 
     def eager_steps(self) -> list[Contender]:

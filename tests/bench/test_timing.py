@@ -8,6 +8,7 @@ import torch
 
 from smnm_kernels.bench.compare import compared, read_rows
 from smnm_kernels.bench.growth import fitted_exponent
+from smnm_kernels.bench.profiling import bare_name
 from smnm_kernels.bench.tables import markdown
 from smnm_kernels.bench.timing import Contender, Times, measure, measure_in_turn, rows
 from smnm_kernels.errors import UsageError
@@ -52,7 +53,7 @@ def test_single_calls_follow_one_of_the_first_contender():
     times = {}
     measure(contenders, times, 0.1, CPU)
     calls.clear()
-    measure_in_turn(contenders, times, 0.1)
+    measure_in_turn(contenders, times, 0.1, CPU)
     assert calls == ["a", "b"] * (len(calls) // 2)
     first, second = rows(contenders, times)
     assert first["ratio_in_turn"] is None
@@ -81,6 +82,13 @@ def test_the_exponent_is_of_the_upper_half():
     x = [1, 2, 4, 8, 16, 32]
     assert fitted_exponent(x, [5, 5, 5, 8, 16, 32]) == 1.0
     assert fitted_exponent(x, [v**2 for v in x]) == 2.0
+
+
+def test_kernels_by_their_bare_names():
+    assert bare_name(
+        "void smnm::(anonymous namespace)::rbn_masks_kernel<true>(smnm::Shape, int*)"
+    ) == ("rbn_masks_kernel<true>")
+    assert bare_name("noise_masks_on_chip") == "noise_masks_on_chip"
 
 
 ABOUT = {
