@@ -6,6 +6,7 @@ import importlib
 import json
 import os
 import sys
+import tempfile
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
@@ -33,6 +34,7 @@ SECONDS = {
 #: Of the masks section: two runs of one program lie apart by chance in 1 of 126 rows.
 REPEATS = 5
 ROWS, TABLES = "bench.json", "bench.md"
+PLOTS = tuple(f"{section}.png" for section in SECONDS)
 
 
 @dataclass(kw_only=True)
@@ -51,9 +53,11 @@ class Bench:
     sections: Positional[tuple[Literal["masks", "quality", "growth", "bank", "training"], ...]] = ()
     """What to measure. Default: all."""
     out: Path = Path("smnm-bench")
-    """Folder for rows, tables and plots; made where it is missing."""
+    """Folder for rows, tables and plots; made where it is missing. Written after each section."""
+    overwrite: bool = False
+    """Replace the results of an earlier run in OUT."""
     quick: bool = False
-    """Two minutes on two cores, instead of seven: one batch size, a small model, no compiler."""
+    """Two minutes on two cores, instead of nine: one batch size, a small model, no compiler."""
     batches: tuple[int, ...] = ()
     """Batch sizes of the masks section. Default: 64, and without --quick also 1, 16, 256, 1024."""
     device: str = "auto"
@@ -70,15 +74,13 @@ class Bench:
             return
         device = _device(self.device)
         if self.threads is not None:
-            if self.threads < 1:
-                raise UsageError(f"--threads must be at least 1, got {self.threads}")
+            cores = os.cpu_count() or 1
+            if not 1 <= self.threads <= cores:
+                raise UsageError(f"--threads must be in [1, {cores}], got {self.threads}")
             torch.set_num_threads(self.threads)
         if any(batch < 1 for batch in self.batches):
             raise UsageError(f"--batches must be at least 1, got {self.batches}")
-        try:
-            self.out.mkdir(parents=True, exist_ok=True)
-        except OSError as error:
-            raise UsageError(f"--out {self.out}: {error.strerror}") from error
+        self._prepare_out()
         from .mask_making import check_ops
         from .plots import draw_plots
 
@@ -87,7 +89,7 @@ class Bench:
         if device.type == "cuda":
             torch.cuda.set_device(device)
         about = facts(device)
-        _say_what_disturbs()
+        _say_what_disturbs(about["busy_cores"])
         with tqdm(desc="bench", bar_format="{desc} [{elapsed}]", disable=None) as bar:
 
             def progress(text: str) -> None:
@@ -106,6 +108,24 @@ class Bench:
             print(path)
         print(markdown(rows, about))
         print(f"{self.out / ROWS}\n{self.out / TABLES}")
+
+    def _prepare_out(self) -> None:
+        """A folder that can be written, without results."""
+        try:
+            self.out.mkdir(parents=True, exist_ok=True)
+            tempfile.TemporaryFile(dir=self.out).close()
+            earlier = [
+                self.out / name for name in (ROWS, TABLES, *PLOTS) if (self.out / name).exists()
+            ]
+            if earlier and not self.overwrite:
+                raise UsageError(
+                    f"--out {self.out} has results of an earlier run: name another folder, or "
+                    "--overwrite them"
+                )
+            for path in earlier:
+                path.unlink()
+        except OSError as error:
+            raise UsageError(f"--out {self.out}: {error.strerror}") from error
 
     def _measure(
         self, section: str, device: torch.device, progress: Callable[[str], None]
@@ -153,10 +173,9 @@ def _device(name: str) -> torch.device:
     return device
 
 
-def _say_what_disturbs() -> None:
-    load = os.getloadavg()[0] if hasattr(os, "getloadavg") else 0.0
-    if load > 0.7:
+def _say_what_disturbs(busy_cores: float | None) -> None:
+    if busy_cores is not None and busy_cores > 0.3:
         print(
-            f"warning: other processes are running (load {load:.1f}); times will be theirs, too",
+            f"warning: other processes keep {busy_cores:.1f} cores busy; times will be theirs, too",
             file=sys.stderr,
         )

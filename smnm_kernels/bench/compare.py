@@ -24,8 +24,9 @@ def read_rows(path: Path) -> list[dict]:
 
 
 def compared(before: list[dict], after: list[dict]) -> str:
-    """Both runs' ratios, line by line. A ratio is said to have changed where all repetitions of one
-    run lie on one side of all of the other's, and the medians differ by more than 5%."""
+    """Both runs, line by line: ratios of what was measured repeatedly, times of what was measured
+    once. A ratio is said to have changed where the repetitions of one run lie apart from those of
+    the other by more than either's spread, and the medians differ by more than 5%."""
     lines = [
         f"{name}: {before[0].get(name)} -> {after[0].get(name)}"
         for name in ("commit", *SAME)
@@ -33,38 +34,42 @@ def compared(before: list[dict], after: list[dict]) -> str:
     ]
     if any(before[0].get(name) != after[0].get(name) for name in SAME):
         lines.append("The runs differ in more than the commit: ratios carry over, times do not.")
-    old = {_key(row): row for row in before if _repeated(row)}
-    missing = set(old)
-    for row in after:
-        if not _repeated(row) or row["what"] == row["ratio_to"]:
-            missing.discard(_key(row))
-            continue
-        was = old.get(_key(row))
-        missing.discard(_key(row))
-        name = ", ".join(str(part) for part in _key(row)[1:] if part is not None)
-        if was is None:
-            lines.append(f"  {name}: {row['ratio']:.3g}, new")
-            continue
-        change = row["ratio"] / was["ratio"] - 1
-        lines.append(
-            f"  {name}: {was['ratio']:.3g} -> {row['ratio']:.3g}  {_verdict(was, row, change)}"
-        )
-    lines += [f"  {', '.join(map(str, key[1:]))}: gone" for key in sorted(missing, key=str)]
+    # What the others are divided by is 1 in both.
+    old, new = (
+        {_key(row): row for row in rows if "us" in row and row["what"] != row.get("ratio_to")}
+        for rows in (before, after)
+    )
+    groups: dict[tuple, list[tuple]] = {}
+    for key in {**new, **old}:
+        groups.setdefault(key[:-1], []).append(key)
+    for group, keys in groups.items():
+        lines.append(", ".join(str(part) for part in group if part is not None))
+        if not any(key in new for key in keys) or not any(key in old for key in keys):
+            lines.append(f"  only in the {'first' if keys[0] in old else 'second'} run")
+        else:
+            lines += [f"  {key[-1]}: {_change(old.get(key), new.get(key))}" for key in keys]
     return "\n".join(lines)
 
 
-def _repeated(row: dict) -> bool:
-    """Whether the row's ratio was measured more than once: what noise there is, is known then."""
-    return len(row.get("ratio_repeats", ())) > 1
-
-
 def _key(row: dict) -> tuple:
-    return tuple(row.get(name) for name in ("section", "shape", "curve", "over", "batch", "what"))
+    place = row.get("shape") or row.get("curve")
+    batch = row.get("batch")
+    return row["section"], place, f"B = {batch}" if batch else row.get("over"), row["what"]
 
 
-def _verdict(was: dict, now: dict, change: float) -> str:
-    before, after = was["ratio_repeats"], now["ratio_repeats"]
-    apart = max(after) < min(before) or min(after) > max(before)
-    if apart and abs(change) > LEAST_CHANGE:
+def _change(was: dict | None, now: dict | None) -> str:
+    if was is None or now is None:
+        return "new" if was is None else "gone"
+    if len(was.get("ratio_repeats", ())) < 2 or len(now.get("ratio_repeats", ())) < 2:
+        return f"{was['us']:.3g} us -> {now['us']:.3g} us, measured once: no verdict"
+    return f"{was['ratio']:.3g} -> {now['ratio']:.3g}  {_verdict(was, now)}"
+
+
+def _verdict(was: dict, now: dict) -> str:
+    change = now["ratio"] / was["ratio"] - 1
+    lower, higher = sorted((was["ratio_repeats"], now["ratio_repeats"]), key=min)
+    gap = min(higher) - max(lower)
+    spread = max(max(ratios) - min(ratios) for ratios in (lower, higher))
+    if gap > spread and abs(change) > LEAST_CHANGE:
         return f"{'FASTER' if change < 0 else 'SLOWER'} by {abs(change):.0%}"
     return "same within the noise"

@@ -6,6 +6,7 @@ import datetime
 import os
 import platform
 import subprocess
+import time
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 
@@ -18,7 +19,7 @@ def facts(device: torch.device) -> dict[str, object]:
     return {
         "device": device_name(device),
         "cores": os.cpu_count(),
-        "load": round(os.getloadavg()[0], 2) if hasattr(os, "getloadavg") else None,
+        "busy_cores": busy_cores(),
         "threads": torch.get_num_threads(),
         "smnm_kernels": _version("smnm_kernels"),
         "commit": _commit(),
@@ -31,6 +32,24 @@ def facts(device: torch.device) -> dict[str, object]:
         "built_with": smnm.build_info(),
         "date": datetime.datetime.now(datetime.timezone.utc).isoformat(timespec="seconds"),
     }
+
+
+def busy_cores(seconds: float = 0.5) -> float | None:
+    """How many cores others keep busy now, while this process sleeps; None where nothing tells."""
+    try:
+        total_before, idle_before = _processor_times()
+        time.sleep(seconds)
+        total, idle = _processor_times()
+        share = 1 - (idle - idle_before) / (total - total_before)
+        return round((os.cpu_count() or 1) * share, 2)
+    except (OSError, ValueError, ZeroDivisionError):
+        return None
+
+
+def _processor_times() -> tuple[int, int]:
+    """Of all cores since the start, in ticks: together, and idle."""
+    _, *ticks = Path("/proc/stat").read_text().splitlines()[0].split()
+    return sum(map(int, ticks)), int(ticks[3]) + int(ticks[4])
 
 
 def _backend(device: torch.device) -> str:

@@ -37,13 +37,18 @@ def _figure(width: float, height: float, columns: int) -> tuple:
     return figure, figure.subplots(1, columns, squeeze=False)[0]
 
 
-def _bars(axes: object, group: list[dict], title: str) -> None:
+def _bars(axes: object, group: list[dict], title: str, log: bool = False) -> None:
     names = [row["what"] for row in group][::-1]
     ratios = [row["ratio"] for row in group][::-1]
     colors = [OURS if "smnm" in name else THEIRS for name in names]
-    axes.barh(names, ratios, color=colors)
+    if log:  # a bar on such an axis has no length: a stalk from 1 has
+        axes.hlines(names, 1, ratios, color=colors, lw=1.5)
+        axes.scatter(ratios, names, color=colors, s=25, zorder=3)
+        axes.set_xscale("log")
+    else:
+        axes.barh(names, ratios, color=colors)
     for i, ratio in enumerate(ratios):
-        axes.text(ratio, i, f" {ratio:.3g}", va="center", fontsize=8)
+        axes.text(ratio, i, f"  {ratio:.3g}", va="center", fontsize=8)
     axes.axvline(1, color="#555", lw=0.8, ls=":")
     axes.set_title(title, fontsize=9, loc="left")
     axes.spines[["top", "right"]].set_visible(False)
@@ -59,8 +64,7 @@ def _masks(rows: list[dict]) -> object:
     ]
     figure, panels = _figure(6.5 * len(groups), 0.32 * max(map(len, groups)) + 1.2, len(groups))
     for axes, group in zip(panels, groups, strict=True):
-        _bars(axes, group, f"{group[0]['shape']}, B = {batch}")
-        axes.set_xscale("log")
+        _bars(axes, group, f"{group[0]['shape']}, B = {batch}", log=True)
         axes.set_xlabel(f"time, as a ratio to {group[0]['ratio_to']}", fontsize=8)
     figure.tight_layout()
     return figure
@@ -81,12 +85,14 @@ def _growth(rows: list[dict]) -> object:
         over: list(g)
         for over, g in groupby(sorted(rows, key=lambda r: r["over"]), lambda r: r["over"])
     }
-    figure, panels = _figure(4.2 * len(groups), 3.4, len(groups))
+    figure, panels = _figure(4.6 * len(groups), 3.6, len(groups))
     for axes, (over, group) in zip(panels, groups.items(), strict=True):
         for name, points in groupby(group, lambda r: r["curve"]):
             points = list(points)
             exponent = points[0]["exponent"]
-            label = name if exponent is None else f"{name}: exponent {exponent:.2f}"
+            label = f"{name}, {points[0]['fixed']}"
+            if exponent is not None:
+                label += f": exponent {exponent:.2f}"
             color = THEIRS if "smnm" not in name else None
             axes.loglog(
                 [p["x"] for p in points],
@@ -118,7 +124,7 @@ def _mark_switches(axes: object, points: list[dict]) -> None:
             x = (before["x"] * after["x"]) ** 0.5
             axes.axvline(x, color=THEIRS, lw=0.8, ls=":")
             axes.text(
-                x, 0.02, f" {points[0]['curve']}: {after['path']}", rotation=90, fontsize=6,
+                x, 0.02, f" {points[0]['curve']}:\n {after['path']}", fontsize=6,
                 transform=axes.get_xaxis_transform(), va="bottom",
             )  # fmt: skip
 

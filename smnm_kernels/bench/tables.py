@@ -162,6 +162,7 @@ TRAINING: Columns = {
     "ratio": _ratio,
     "mask making alone": lambda row: _duration(row["mask_us"]) if "mask_us" in row else "",
     "share": lambda row: f"{row['mask_share']:.2%}" if "mask_share" in row else "",
+    "steps": _of("measurements"),
     "note": _note,
 }
 MODEL: Columns = {

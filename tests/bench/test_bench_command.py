@@ -95,7 +95,8 @@ def test_nothing_is_timed_that_is_not_right(monkeypatch):
 @pytest.mark.parametrize(
     ("words", "named"),
     [
-        (["--threads", "0"], "--threads must be at least 1, got 0"),
+        (["--threads", "0"], "--threads must be in [1, "),
+        (["--threads", "9999"], "--threads must be in [1, "),
         (["--batches", "0"], "--batches must be at least 1"),
         (["--device", "tpu"], "--device tpu"),
         (["--device", "meta"], "--device meta: not there"),
@@ -106,3 +107,15 @@ def test_wrong_options_are_refused_before_any_work(words, named, tmp_path, capsy
     assert main(["bench", *words, "--out", str(tmp_path / "out")]) == 2
     assert named in capsys.readouterr().err
     assert not (tmp_path / "out").exists()
+
+
+def test_earlier_results_are_only_replaced_on_demand(tmp_path, capsys):
+    for name in ("bench.json", "masks.png", "mine.txt"):
+        (tmp_path / name).write_text("earlier")
+    words = ["bench", "bank", "--quick", "--out", str(tmp_path)]
+    assert main(words) == 2
+    assert "has results of an earlier run" in capsys.readouterr().err
+    assert (tmp_path / "bench.json").read_text() == "earlier"
+    assert main([*words, "--overwrite"]) == 0
+    left = {path.name for path in tmp_path.iterdir()}
+    assert left == {"bench.json", "bench.md", "mine.txt"}

@@ -112,6 +112,8 @@ def row(what, repeats, **more):
         ((0.30, 0.31, 0.33), (0.20, 0.21, 0.22), "FASTER by 32%"),
         ((0.20, 0.21, 0.30), (0.29, 0.31, 0.33), "same within the noise"),
         ((0.200, 0.201, 0.202), (0.204, 0.205, 0.206), "same within the noise"),
+        # Apart, but no further than repetitions of one run are.
+        ((2.4, 2.9, 5.2), (5.5, 6.0, 6.4), "same within the noise"),
     ],
 )
 def test_a_verdict_only_outside_the_noise(before, after, verdict):
@@ -121,14 +123,17 @@ def test_a_verdict_only_outside_the_noise(before, after, verdict):
 
 
 def test_other_machines_new_and_missing_rows_are_said():
-    before = [row("first", (1.0, 1.0)), row("old", (0.5, 0.5)), row("once", (0.5,))]
-    after = [row("first", (1.0, 1.0), threads=4), row("new", (0.5, 0.5), threads=4)]
+    before = [row("old", (0.5, 0.5)), row("once", (0.5,)), row("b", (1.0,), batch=1)]
+    after = [row("new", (0.5, 0.5), threads=4), row("once", (0.6,), us=7.0, threads=4)]
+    after.append(row("2", (1.0,), section="growth", shape=None, curve="c", over="N", batch=None))
     said = compared(before, after)
     assert "threads: 2 -> 4" in said
     assert "differ in more than the commit" in said
-    assert "new: 0.5, new" in said
+    assert "new: new" in said
     assert "old: gone" in said
-    assert "once" not in said
+    assert "once: 5 us -> 7 us, measured once: no verdict" in said
+    assert "masks, video, B = 1\n  only in the first run" in said
+    assert "growth, c, N\n  only in the second run" in said
 
 
 def test_files_that_are_no_rows_are_named(tmp_path):
