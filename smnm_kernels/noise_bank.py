@@ -190,27 +190,21 @@ def _crop_words(sample_ids: Tensor, seed: Tensor) -> list[Tensor]:
 
     In torch operations, so that crops are drawn where the bank is without waiting for the host.
     """
-    words: list[Tensor] = []
-    for block in (0, 1):
+    blocks = torch.arange(2, device=sample_ids.device)[:, None].expand(2, len(sample_ids))
+    c = [blocks, torch.full_like(blocks, Stream.CROP), sample_ids & _LOW, sample_ids >> 32 & _LOW]
+    rounds = torch.arange(10, device=sample_ids.device)
+    keys0 = ((seed & _LOW) + rounds * 0x9E3779B9 & _LOW).unbind()
+    keys1 = ((seed >> 32 & _LOW) + rounds * 0xBB67AE85 & _LOW).unbind()
+    for key0, key1 in zip(keys0, keys1, strict=True):
+        # The 64-bit products wrap around, which leaves their bits as they are unsigned.
+        product0, product1 = c[0] * 0xD2511F53, c[2] * 0xCD9E8D57
         c = [
-            torch.full_like(sample_ids, block),
-            torch.full_like(sample_ids, Stream.CROP),
-            sample_ids & _LOW,
-            sample_ids >> 32 & _LOW,
+            (product1 >> 32 & _LOW) ^ c[1] ^ key0,
+            product1 & _LOW,
+            (product0 >> 32 & _LOW) ^ c[3] ^ key1,
+            product0 & _LOW,
         ]
-        key0, key1 = seed & _LOW, seed >> 32 & _LOW
-        for _ in range(10):
-            # The 64-bit products wrap around, which leaves their bits as they are unsigned.
-            product0, product1 = c[0] * 0xD2511F53, c[2] * 0xCD9E8D57
-            c = [
-                (product1 >> 32 & _LOW) ^ c[1] ^ key0,
-                product1 & _LOW,
-                (product0 >> 32 & _LOW) ^ c[3] ^ key1,
-                product0 & _LOW,
-            ]
-            key0, key1 = key0 + 0x9E3779B9 & _LOW, key1 + 0xBB67AE85 & _LOW
-        words += c
-    return words[:5]
+    return [*(word[0] for word in c), c[0][1]]
 
 
 def _npy_path(path: str | os.PathLike) -> Path:

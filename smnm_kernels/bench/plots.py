@@ -48,12 +48,14 @@ def _bars(axes: object, group: list[dict], title: str, log: bool = False) -> Non
     else:
         axes.barh(names, ratios, color=colors)
     for i, ratio in enumerate(ratios):
-        axes.text(ratio, i, f"  {ratio:.3g}", va="center", fontsize=8)
+        before = log and ratio < 1  # else the text lies on the stalk
+        text = f"{ratio:.3g}  " if before else f"  {ratio:.3g}"
+        axes.text(ratio, i, text, va="center", ha="right" if before else "left", fontsize=8)
     axes.axvline(1, color="#555", lw=0.8, ls=":")
     axes.set_title(title, fontsize=9, loc="left")
     axes.spines[["top", "right"]].set_visible(False)
     axes.tick_params(labelsize=8)
-    axes.margins(x=0.12)
+    axes.margins(x=0.18)
 
 
 def _masks(rows: list[dict]) -> object:
@@ -110,7 +112,9 @@ def _growth(rows: list[dict]) -> object:
         axes.set_xlabel(over, fontsize=8)
         axes.set_ylabel("us a call", fontsize=8)
         axes.grid(color=GRID)
-        axes.legend(fontsize=7, frameon=False)
+        low, high = axes.get_ylim()
+        axes.set_ylim(low, high * (high / low) ** 0.2)  # room for the legend
+        axes.legend(fontsize=7, frameon=False, loc="upper left")
         axes.tick_params(which="both", labelsize=7)
         axes.spines[["top", "right"]].set_visible(False)
     figure.tight_layout()
