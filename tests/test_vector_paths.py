@@ -15,8 +15,14 @@ from smnm_kernels.colors import parse_sigma
 from smnm_kernels.noise_table import noise_quantiles, noise_table
 
 SOURCE = Path(__file__).parent / "vector_paths.cpp"
-#: SMNM_VECTORS of csrc/simd.h, what the compiler may use, and the flag that tells it is there.
-PATHS = {"0": ("x86-64", "sse2"), "1": ("x86-64-v3", "avx2"), "2": ("x86-64-v4", "avx512bw")}
+#: SMNM_VECTORS of csrc/simd.h, what the compiler may use, and the flag that tells it is there. The
+#: last is what the extension is, by the compiler of CXX.
+PATHS = {
+    "0": ("x86-64", "sse2"),
+    "1": ("x86-64-v3", "avx2"),
+    "2": ("x86-64-v4", "avx512bw"),
+    "3": ("x86-64", "sse2"),
+}
 
 
 @pytest.fixture(scope="module", params=PATHS)
