@@ -108,7 +108,8 @@ void RbnBank<Score>::run(const Position* order, int64_t seed, int64_t bank, bool
   std::memset(visible, 0, n_candidates_ * n_tokens_);
   full_.assign(n_candidates_, 0);
   room_.assign(n_candidates_, n_keep_);
-  // Exact: positions have 30 bits, and a quotient is at least half a width from an integer.
+  // Exact: positions have 30 bits, a double 53, and no quotient is nearer to an integer than
+  // 0.5 / width.
   const double rows_per_token = 1.0 / static_cast<double>(width_);
   for (int64_t i = 0; i < n_tokens_; ++i) {
     const auto position = static_cast<int32_t>(order[i]);

@@ -5,6 +5,8 @@ from __future__ import annotations
 from collections.abc import Callable, Iterable
 from itertools import groupby
 
+from .quality import FEW_MASKS
+
 #: Column head: what of a row it shows.
 Columns = dict[str, Callable[[dict], str]]
 
@@ -57,10 +59,14 @@ def _sections(section: str, group: list[dict]) -> list[str]:
             },
         )
     if section == "quality":
-        return _table(group, QUALITY)
+        return [QUALITY_LEGEND, "", *_table(group, QUALITY)]
     if section == "growth":
         exponent = group[0]["exponent"]
-        said = [] if exponent is None else [f"Fitted exponent {exponent:g} (upper half).", ""]
+        said = (
+            []
+            if exponent is None
+            else [f"Fitted exponent {exponent:g} (upper half of the points).", ""]
+        )
         columns = {group[0]["over"]: _what, "time": _time, "memory": _memory}
         if any(row["path"] for row in group):
             columns["path"] = _of("path")
@@ -126,6 +132,12 @@ def _memory(row: dict) -> str:
     return outputs if peak is None else f"{outputs}, peak {peak / 1e6:.3g} MB"
 
 
+QUALITY_LEGEND = (
+    "Clustering is R-BN's own score of the visible patches: lower is more even. Holes are in "
+    f"patches, of up to {FEW_MASKS:,} masks. Coverage is the worst token's deviation, in standard "
+    "deviations of independent masks, and chi2/dof is 1 for those, less where masks share out the "
+    "tokens. Changes in time are relative to independent frames."
+)
 QUALITY: Columns = {
     "": _what,
     "time, B = 64": _time,
