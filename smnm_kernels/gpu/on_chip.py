@@ -15,7 +15,7 @@ from .select import kth_largest, write_masks
 from .words import drawn_pair, noise_values, scalar_seed, white_keys
 
 
-@triton.jit(do_not_specialize=["seed", "n_pairs", "n_keep"])
+@triton.jit(do_not_specialize=["sample_ids", "seed_pointer", "seed", "n_pairs", "n_keep"])
 def noise_masks_on_chip(
     sample_ids,
     seed_pointer,
@@ -48,7 +48,7 @@ def noise_masks_on_chip(
     )
 
 
-@triton.jit(do_not_specialize=["seed", "n_pairs"])
+@triton.jit(do_not_specialize=["sample_ids", "seed_pointer", "seed", "n_pairs"])
 def noise_on_chip(
     sample_ids,
     seed_pointer,

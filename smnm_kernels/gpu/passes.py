@@ -22,7 +22,7 @@ def chain_taps(seed, sample_id, taps, pairs, n_pairs, chain, TORUS: tl.constexpr
     return taps + level * (TORUS[0] + TORUS[1] + TORUS[2])
 
 
-@triton.jit(do_not_specialize=["seed", "n_pairs"])
+@triton.jit(do_not_specialize=["sample_ids", "seed_pointer", "seed", "n_pairs"])
 def pass_along_w(
     sample_ids,
     seed_pointer,
@@ -78,7 +78,7 @@ def pass_along_w(
     tl.store(signal + row_out.to(tl.int64) * GRID[2] + x_out, rescaled(total), mask=inside)
 
 
-@triton.jit(do_not_specialize=["seed", "n_pairs"])
+@triton.jit(do_not_specialize=["sample_ids", "seed_pointer", "seed", "n_pairs"])
 def pass_along_h(
     sample_ids,
     seed_pointer,
@@ -113,7 +113,7 @@ def pass_along_h(
     tl.store(out + y * GRID[2] + x, rescaled(total), mask=(y < GRID[1]) & (x < GRID[2]))
 
 
-@triton.jit(do_not_specialize=["seed", "n_pairs"])
+@triton.jit(do_not_specialize=["sample_ids", "seed_pointer", "seed", "n_pairs", "out"])
 def last_pass(
     sample_ids,
     seed_pointer,
@@ -164,7 +164,7 @@ def last_pass(
     keys = tl.minimum(tl.maximum(keys, -MAX_FIELD), MAX_FIELD)
     if out.dtype.element_ty == tl.float32:
         keys = keys.to(tl.float32) * tl.load(scale + pair)
-    out += sample * (n_out * across)
+    out = start_of_sample(out, sample, n_out * across)
     tl.store(
         out + target.to(tl.int64) * across + place, keys, mask=(target < n_out) & (place < across)
     )
@@ -204,7 +204,7 @@ def filtered_tile(
     return total
 
 
-@triton.jit(do_not_specialize=["seed"])
+@triton.jit(do_not_specialize=["sample_ids", "seed_pointer", "seed", "out"])
 def white_pass(
     sample_ids,
     seed_pointer,
@@ -226,4 +226,15 @@ def white_pass(
     inside = (block[None, :] < n_blocks) & (token < n_tokens)
     if out.dtype.element_ty == tl.float32:
         keys = keys.to(tl.float32) * tl.load(scale)
-    tl.store(out + sample.to(tl.int64) * n_tokens + token, keys, mask=inside)
+    out = start_of_sample(out, sample.to(tl.int64), n_tokens)
+    tl.store(out + token, keys, mask=inside)
+
+
+@triton.jit
+def start_of_sample(out, sample, N: tl.constexpr):
+    """``out`` has 32-bit values and starts on 16 bytes where the N of a sample fill whole 16s, also
+    when it is a part of a batch; its other alignments must not make kernels of their own."""
+    out += sample * N
+    if N % 4 == 0:
+        out = tl.multiple_of(out, 16)
+    return out

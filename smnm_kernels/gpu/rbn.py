@@ -18,7 +18,7 @@ TIE = tl.constexpr(int(Stream.TIE))
 TAKEN = tl.constexpr(2 * MAX_SCORE)
 
 
-@triton.jit(do_not_specialize=["seed"])
+@triton.jit(do_not_specialize=["banks", "seed_pointer", "seed"])
 def order_words(banks, seed_pointer, seed: "i64", words, N: tl.constexpr, BLOCKS: tl.constexpr):
     """int64 [B, N]: the words whose stable order is the order of each bank's positions."""
     n_blocks: tl.constexpr = (N + 3) // 4
@@ -38,7 +38,7 @@ def order_words(banks, seed_pointer, seed: "i64", words, N: tl.constexpr, BLOCKS
     )
 
 
-@triton.jit(do_not_specialize=["seed", "n_keep"])
+@triton.jit(do_not_specialize=["banks", "seed_pointer", "seed", "orders", "n_keep"])
 def rbn_in_order(
     banks,
     seed_pointer,

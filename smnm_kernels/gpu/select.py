@@ -134,7 +134,10 @@ def loaded_keys(values, token, valid):
     return tl.where(valid, bits, tl.full([], lowest, bits.dtype))
 
 
-@triton.jit(do_not_specialize=["n_tokens", "n_keep"])
+# Rows start anywhere, so vectors would gain nothing.
+@triton.jit(
+    do_not_specialize=["values", "n_tokens", "n_keep", "visible", "ids_keep", "ids_restore"]
+)
 def threshold_rows(
     values,
     n_tokens: "i32",

@@ -1,0 +1,98 @@
+"""Prints how many kernels Triton would compile for calls that must share theirs: what
+test_specialization.py runs in a process of its own, which does not interpret kernels."""
+
+import itertools
+import json
+from collections import defaultdict
+from unittest import mock
+
+import torch
+from triton.runtime.jit import JITFunction
+from triton_report import compiling_for
+
+from smnm_kernels import gpu
+from smnm_kernels.calls import noise_call, noise_masks_call, rbn_bank_call, rbn_masks_call
+from smnm_kernels.gpu import noise_ops, rbn_ops
+
+#: What Triton compiles anew for, where it may: 1, multiples of 16, 64 bits. And one of none.
+COUNTS = (17, 1, 16)
+SEEDS = {"int": (17, 1, 16, -5, 2**40), "tensor": torch.zeros(3, dtype=torch.int64).unbind()}
+RULE = ((3, 5), (0.4, 0.4, 0.1, 0.1))
+GRIDS = ((8, 14, 14), (1, 64, 8), (1, 14, 14), (3, 5, 7))
+
+
+def one_by_one(*axes):
+    """The first value of every axis, then every other value of each."""
+    first = [axis[0] for axis in axes]
+    yield first
+    for i, axis in enumerate(axes):
+        for value in axis[1:]:
+            yield [*first[:i], value, *first[i + 1 :]]
+
+
+def parts_of(tensor):
+    """Batches that start on 16 bytes and elsewhere, and lie in strides."""
+    assert tensor.data_ptr() % 16 == 0
+    return [view[:n] for n in COUNTS for view in (tensor, tensor[1:], tensor[1::2])]
+
+
+IDS = parts_of(torch.arange(40))
+
+
+def calls():
+    """(what its kernels are compiled for, op, arguments)."""
+    for form, seeds in SEEDS.items():
+        for grid, color in itertools.product(GRIDS, ("white", "red", "green")):
+            for ids, seed in one_by_one(IDS, seeds):
+                name = f"noise, {color} {grid}, seed {form}"
+                yield name, gpu.noise_kernel, noise_call(ids, grid, color, None, seed)
+            for tube, (ids, seed, count) in itertools.product(
+                (False, True), one_by_one(IDS, seeds, COUNTS)
+            ):
+                n_keep = count * grid[0] if tube else count
+                call = noise_masks_call(ids, grid, color, None, n_keep, None, tube, False, seed)
+                name = f"masks, {color} {grid}, tube {tube}, seed {form}"
+                yield name, gpu.noise_masks_kernel, call
+        for ties in ("first", "random"):
+            for ids, seed, n_keep in one_by_one(IDS, seeds, COUNTS):
+                call = rbn_masks_call(ids, (1, 9, 5), None, n_keep, 3, *RULE, ties, False, seed)
+                yield f"R-BN, {ties} of ties, seed {form}", gpu.rbn_masks_kernel, call
+            orders = parts_of(torch.arange(45).repeat(40, 1))
+            for order, seed, n_keep in one_by_one(orders, seeds, COUNTS):
+                call = rbn_bank_call(order, 3, n_keep, (1, 9, 5), *RULE, ties, seed)
+                yield f"banks, {ties} of ties, seed {form}", gpu.rbn_bank_kernel, call
+    for dtype in (torch.float32, torch.float64):
+        for noise, n_keep in one_by_one(parts_of(torch.zeros(40, 45, dtype=dtype)), COUNTS):
+            yield f"threshold, {dtype}", gpu.threshold_kernel, (noise, n_keep)
+
+
+def parts_of_three(batch, *_):
+    return (slice(start, min(start + 3, batch)) for start in range(0, batch, 3))
+
+
+def main():
+    """A line of JSON for each (launched for, kernel) with the number of its cache keys."""
+    keys = defaultdict(set)
+
+    def note(kernel, key, *_):
+        keys[launched_for, kernel.__name__].add(key)
+
+    large_grids = mock.patch.multiple(noise_ops, on_chip=lambda *_: None, parts=parts_of_three)
+    with (
+        compiling_for(90),
+        mock.patch.object(JITFunction, "_do_compile", note),
+        mock.patch.object(rbn_ops, "parts", parts_of_three),
+    ):
+        for name, op, call in calls():
+            launched_for = name
+            op(*call)
+            if "noise" in name or "masks" in name:
+                launched_for = f"{name}, in passes"
+                with large_grids:
+                    op(*call)
+    for (launched_for, kernel), found in keys.items():
+        print(json.dumps({"for": launched_for, "kernel": kernel, "keys": len(found)}))
+
+
+if __name__ == "__main__":
+    main()
