@@ -1,9 +1,10 @@
 """Compiles every Triton kernel ahead of time, without a GPU, and prints what each one takes.
 
 The launches are the ops' own: Triton is given a driver that knows a target but no device, and each
-launch stops once its kernel is compiled. A kernel whose registers spill has a stack.
+launch stops once its kernel is compiled. A kernel whose registers spill has a stack (bytes of a
+thread). Registers are those of a thread, on AMD the vector registers; scalar ones spill into them.
 
-    python bench/triton_report.py [--targets 80 90 100] [--json]
+    python bench/triton_report.py [--targets 80 90 100 120 gfx942 gfx1100] [--json]
 """
 
 from __future__ import annotations
@@ -29,7 +30,8 @@ from triton.runtime.jit import JITFunction
 from smnm_kernels import gpu
 from smnm_kernels.calls import noise_call, noise_masks_call, rbn_masks_call
 
-TARGETS = (80, 90, 100)
+#: Compute capabilities times ten; architectures of AMD.
+TARGETS = ("80", "90", "100", "120", "gfx942", "gfx1100")
 #: These fit on the chip, one program per sample.
 STANDARD_GRIDS = ((8, 14, 14), (16, 14, 14), (1, 64, 8), (1, 14, 14))
 LARGE_GRIDS = ((16, 56, 56), (1, 224, 224))
@@ -38,7 +40,7 @@ LARGE_GRIDS = ((16, 56, 56), (1, 224, 224))
 class Usage(NamedTuple):
     kernel: str
     launched_for: str
-    target: int
+    target: str
     warps: int
     registers: int
     shared_bytes: int
@@ -71,8 +73,7 @@ def launches() -> Iterator[tuple[str, Callable[[], object]]]:
         yield f"R-BN (1, 64, 8), {ties} of ties", partial(gpu.rbn_masks_kernel, *call)
 
 
-def triton_report(targets: tuple[int, ...] = TARGETS) -> Iterator[Usage]:
-    """Targets are compute capabilities times ten."""
+def triton_report(targets: tuple[str, ...] = TARGETS) -> Iterator[Usage]:
     for target in targets:
         with compiling_for(target) as compiled:
             for launched_for, launch in launches():
@@ -83,11 +84,11 @@ def triton_report(targets: tuple[int, ...] = TARGETS) -> Iterator[Usage]:
 
 
 @contextmanager
-def compiling_for(target: int) -> Iterator[list]:
+def compiling_for(target: str | int) -> Iterator[list]:
     """Launches only compile; the kernels of a launch are appended to the list."""
     compiled = []
     driver = mock.Mock()
-    driver.get_current_target.return_value = GPUTarget("cuda", target, 32)
+    driver.get_current_target.return_value = gpu_target(target)
     # Triton keeps what it compiled by device, so every target passes for a device of its own.
     driver.get_current_device.return_value = target
     run = JITFunction.run
@@ -97,19 +98,25 @@ def compiling_for(target: int) -> Iterator[list]:
 
     with (
         mock.patch.object(triton.runtime.driver, "_active", driver),
+        # What a torch for this target says of itself.
+        mock.patch.object(torch.version, "hip", "ahead of time" if is_amd(target) else None),
         mock.patch.object(JITFunction, "run", compile_only),
     ):
         yield compiled
 
 
-def usage(kernel, launched_for: str, target: int) -> Usage:
-    with tempfile.NamedTemporaryFile(suffix=".cubin") as cubin:
-        cubin.write(kernel.asm["cubin"])
-        cubin.flush()
-        listed = subprocess.run(
-            [cuobjdump(), "-res-usage", cubin.name], capture_output=True, text=True, check=True
-        ).stdout
-    registers, stack = map(int, re.search(r"REG:(\d+) STACK:(\d+)", listed).groups())
+def is_amd(target: str | int) -> bool:
+    return str(target).startswith("gfx")
+
+
+def gpu_target(target: str | int) -> GPUTarget:
+    if is_amd(target):
+        return GPUTarget("hip", target, 64 if target.startswith("gfx9") else 32)
+    return GPUTarget("cuda", int(target), 32)
+
+
+def usage(kernel, launched_for: str, target: str) -> Usage:
+    registers, stack = registers_and_stack(kernel, target)
     return Usage(
         kernel.name,
         launched_for,
@@ -121,13 +128,29 @@ def usage(kernel, launched_for: str, target: int) -> Usage:
     )
 
 
+def registers_and_stack(kernel, target: str) -> tuple[int, int]:
+    if is_amd(target):
+        # The metadata at the end of the assembly.
+        return tuple(
+            int(re.search(rf"^\s*\.{name}:\s+(\d+)", kernel.asm["amdgcn"], re.M)[1])
+            for name in ("vgpr_count", "private_segment_fixed_size")
+        )
+    with tempfile.NamedTemporaryFile(suffix=".cubin") as cubin:
+        cubin.write(kernel.asm["cubin"])
+        cubin.flush()
+        listed = subprocess.run(
+            [cuobjdump(), "-res-usage", cubin.name], capture_output=True, text=True, check=True
+        ).stdout
+    return tuple(map(int, re.search(r"REG:(\d+) STACK:(\d+)", listed).groups()))
+
+
 def cuobjdump() -> str:
     return str(Path(triton.__file__).parent / "backends" / "nvidia" / "bin" / "cuobjdump")
 
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.split("\n")[0])
-    parser.add_argument("--targets", type=int, nargs="+", default=TARGETS)
+    parser.add_argument("--targets", nargs="+", default=TARGETS)
     parser.add_argument("--json", action="store_true", help="one line of JSON per kernel")
     options = parser.parse_args()
     if options.json:
@@ -135,7 +158,7 @@ def main() -> None:
             print(json.dumps(made._asdict()))
         return
     print(f"Triton {triton.__version__}")
-    row = "{:20} {:44} {:>6} {:>5} {:>9} {:>12} {:>11}"
+    row = "{:20} {:44} {:>7} {:>5} {:>9} {:>12} {:>11}"
     print(row.format(*Usage._fields))
     for made in triton_report(tuple(options.targets)):
         print(row.format(*made))

@@ -96,6 +96,8 @@ def _register_cpu(kernels: ModuleType) -> None:
 
 def _load_cuda() -> str | None:
     """Loads the CUDA library, which registers the R-BN ops; returns why it could not."""
+    if torch.version.hip is not None:
+        return "the faster one is for NVIDIA alone"
     if torch.version.cuda is None:
         return "torch is built without CUDA"
     libraries = sorted(Path(__file__).parent.glob("_cuda*.so"))
@@ -145,9 +147,12 @@ def _warn_of_detour(device_type: str, problem: str) -> None:
 
 @cache
 def _warn_of_slow_rbn(problem: str | None) -> None:
+    remedy = (
+        "" if torch.version.hip else ". For the fast path, install nvcc and reinstall smnm_kernels"
+    )
     warnings.warn(
-        "R-BN masks run on the Triton kernel, which visits one position at a time: "
-        f"{problem}. For the fast path, install nvcc and reinstall smnm_kernels",
+        f"R-BN masks run on the Triton kernel, which visits one position at a time: {problem}"
+        f"{remedy}",
         stacklevel=2,
     )
 

@@ -3,6 +3,7 @@ test_specialization.py runs in a process of its own, which does not interpret ke
 
 import itertools
 import json
+import sys
 from collections import defaultdict
 from unittest import mock
 
@@ -79,7 +80,7 @@ def main():
 
     large_grids = mock.patch.multiple(noise_ops, on_chip=lambda *_: None, parts=parts_of_three)
     with (
-        compiling_for(90),
+        compiling_for(sys.argv[1]),
         mock.patch.object(JITFunction, "_do_compile", note),
         mock.patch.object(rbn_ops, "parts", parts_of_three),
     ):

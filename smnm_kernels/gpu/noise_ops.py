@@ -107,8 +107,7 @@ def noise_kernel(
             table.torus,
             table.chains,
             tile.pad,
-            num_warps=tile.warps,
-            maxnreg=tile.max_registers,
+            **tile.launch_options,
         )
     return out
 
@@ -155,8 +154,7 @@ def noise_masks_kernel(
             table.chains,
             tile.pad,
             frames,
-            num_warps=tile.warps,
-            maxnreg=tile.max_registers,
+            **tile.launch_options,
         )
     return masks
 

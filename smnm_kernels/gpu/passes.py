@@ -232,8 +232,9 @@ def white_pass(
 
 @triton.jit
 def start_of_sample(out, sample, N: tl.constexpr):
-    """``out`` has 32-bit values and starts on 16 bytes where the N of a sample fill whole 16s, also
-    when it is a part of a batch; its other alignments must not make kernels of their own."""
+    """Where 4 divides N, every sample of 32-bit values starts on 16 bytes, those of a part of a
+    batch too. Triton is told so here: from the argument it would make a kernel for each alignment.
+    """
     out += sample * N
     if N % 4 == 0:
         out = tl.multiple_of(out, 16)

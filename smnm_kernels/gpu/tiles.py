@@ -5,6 +5,8 @@ from __future__ import annotations
 import math
 from typing import NamedTuple
 
+import torch
+
 from ..arguments import Grid
 
 #: Values of one tile (noise, or taps), and tokens, that one program may hold.
@@ -23,6 +25,14 @@ class OnChip(NamedTuple):
     warps: int
     #: 128, so that two programs of eight warps share a multiprocessor, or None.
     max_registers: int | None
+
+    @property
+    def launch_options(self) -> dict[str, int]:
+        """Triton's. ``maxnreg`` is an option of its compiler for NVIDIA, and an error for AMD."""
+        options = {"num_warps": self.warps}
+        if self.max_registers is not None and torch.version.hip is None:
+            options["maxnreg"] = self.max_registers
+        return options
 
 
 def on_chip(grid: Grid, torus: Grid, chains: int) -> OnChip | None:
