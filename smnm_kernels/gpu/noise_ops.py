@@ -9,6 +9,7 @@ from __future__ import annotations
 import math
 from collections.abc import Iterator, Sequence
 from functools import cache
+from statistics import NormalDist
 from typing import NamedTuple
 
 import torch
@@ -23,7 +24,7 @@ from ..reference import WHITE_SCALE
 from .on_chip import noise_masks_on_chip, noise_on_chip
 from .passes import last_pass, pass_along_h, pass_along_w, white_pass
 from .threshold_op import fill_masks, on_device_of
-from .tiles import on_chip, padded
+from .tiles import OnChip, on_chip, padded, places
 
 #: Scratch memory of grids that do not fit on the chip: as many samples at once as this holds.
 MAX_SCRATCH_BYTES = 2**28
@@ -65,6 +66,11 @@ def device_table(
     )
 
 
+@cache
+def device_places(grid: Grid, tile: OnChip, chains: int, device: torch.device) -> Tensor:
+    return places(grid, tile, chains).to(device)
+
+
 def tap_reach(table: NoiseTable) -> int:
     reach = 0
     for taps in table.taps.split(table.torus, dim=1):
@@ -100,13 +106,14 @@ def noise_kernel(
             table.taps,
             table.pairs,
             len(table.pairs),
-            table.quantiles,
             table.scale,
+            table.quantiles,
+            device_places(grid, tile, table.chains, sample_ids.device),
             out,
             grid,
             table.torus,
             table.chains,
-            tile.pad,
+            *tile.constants,
             **tile.launch_options,
         )
     return out
@@ -146,17 +153,31 @@ def noise_masks_kernel(
             table.taps,
             table.pairs,
             len(table.pairs),
+            table.scale,
             table.quantiles,
+            device_places(drawn_grid, tile, table.chains, sample_ids.device),
             n_keep // frames,
+            *likely_bound(table.chains, n_keep // frames, math.prod(drawn_grid)),
             *masks,
             drawn_grid,
             table.torus,
             table.chains,
-            tile.pad,
+            *tile.constants,
             frames,
             **tile.launch_options,
         )
     return masks
+
+
+@cache
+def likely_bound(chains: int, n_keep: int, n_tokens: int) -> tuple[float, float]:
+    """(guess, spacing) of ``bound_near`` for noise of unit variance: the quantile of its
+    distribution, which is uniform for white noise, and how far apart values lie there."""
+    if chains == 0:
+        return 3**0.5 * (1 - 2 * n_keep / n_tokens), 2 * 3**0.5 / n_tokens
+    normal = NormalDist()
+    guess = normal.inv_cdf(1 - min(max(n_keep, 0.5), n_tokens - 0.5) / n_tokens)
+    return guess, 1 / (n_tokens * normal.pdf(guess))
 
 
 def parts(batch: int, grid: Grid, torus: Grid) -> Iterator[slice]:

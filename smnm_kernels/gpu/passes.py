@@ -10,7 +10,7 @@ REACH, beyond which all taps are zero, so that work grows with the tokens.
 import triton
 import triton.language as tl
 
-from .filters import MAX_FIELD, TAP_UNIT, circulant, rescaled, scaled_circulant
+from .filters import MAX_FIELD, TAP_UNIT, circulant, rescaled, scaled
 from .words import drawn_pair, noise_values, scalar_seed, white_keys
 
 
@@ -41,6 +41,7 @@ def pass_along_w(
 
     A segment of the noise is whole rows, so a tile of Philox blocks makes eight tiles of rows.
     """
+    table = tl.load(quantiles + tl.arange(0, 4096))
     n_rows: tl.constexpr = TORUS[0] * TORUS[1]
     if GRID[0] == 1:
         segment: tl.constexpr = (TORUS[1] + 7) // 8
@@ -64,11 +65,11 @@ def pass_along_w(
     for start in range(0, seen, n_in):
         nth = start + tl.arange(0, n_in)
         x = (first_out - reach + TORUS[2] + nth) % TORUS[2]
-        noise = noise_values(seed, sample_id, row * TORUS[2] + x[None, :], quantiles)
+        noise = noise_values(seed, sample_id, row * TORUS[2] + x[None, :], table)
         noise = tl.reshape(tl.permute(noise, (2, 0, 1)), [rows, n_in])
         inside = nth[:, None] < seen
         along_w = circulant(taps, x[:, None], x_out, TORUS[2], GRID[2], inside)
-        total = tl.dot(noise, along_w, total)
+        total = tl.dot(noise, along_w.to(tl.float16), total)
     index = tl.arange(0, rows)[:, None]
     in_segment = tile * TILE[2] + index % TILE[2]
     row_out = index // TILE[2] * segment + in_segment
@@ -197,10 +198,8 @@ def filtered_tile(
         values = tl.load(
             signal + source[:, None].to(tl.int64) * ACROSS + place, mask=inside, other=0.0
         )
-        matrix = scaled_circulant(
-            taps, gain, source[None, :], target, SIDE, N_OUT, nth[None, :] < seen
-        )
-        total = tl.dot(matrix, values, total)
+        matrix = circulant(taps, source[None, :], target, SIDE, N_OUT, nth[None, :] < seen)
+        total = tl.dot(scaled(matrix, gain), values, total)
     return total
 
 

@@ -1,32 +1,94 @@
-"""The threshold: the n_keep largest keys of a sample are visible, ties to the lower token."""
+"""The threshold: the n_keep largest keys of a sample are visible, ties to the lower token.
+
+Keys stand in columns of consecutive tokens, int32 or int64 [rows, columns], rows being 8 at most.
+A column belongs to one thread, so that what is counted along it stays in registers. Padding has
+keys below every bound.
+"""
 
 import triton
 import triton.language as tl
 
+from .filters import MAX_FIELD
+
 
 @triton.jit
-def kth_largest(keys, n_tokens, n_keep, low, high, values=None, CHUNK: tl.constexpr = 0):
-    """The n_keep-th largest of ``keys`` [P], known to lie in [low, high].
+def bound_near(keys, n_tokens, n_keep, guess, spacing):
+    """(bound, how many keys reach it): n_keep, or the n_keep-th largest key and more of its equals.
 
-    Halves the interval until one value is left, or until as many keys as wanted lie above its
-    lower end (then that end separates just as well). Padding has keys below ``low``. Where
-    ``values`` are given, ``keys`` are the first CHUNK of them, and all are read for each step.
+    Keys lie within MAX_FIELD. ``guess`` is where the bound may be and ``spacing`` how far keys lie
+    apart there, both float32. They only decide how many steps it takes, about five: the next bound
+    to try is where a straight line through the counts of the two that are known meets n_keep.
+    """
+    low, n_low = -MAX_FIELD - 1, n_tokens
+    high, n_high = MAX_FIELD + 1, 0
+    middle = guess.to(tl.int32)
+    step = 0
+    while (high - low > 1) & (n_low != n_keep):
+        middle = tl.minimum(tl.maximum(middle, low + 1), high - 1)
+        count = count_reaching(keys, middle)
+        if count >= n_keep:
+            low, n_low = middle, count
+        else:
+            high, n_high = middle, count
+        step += 1
+        if n_low != n_keep:
+            if (low == -MAX_FIELD - 1) | (high == MAX_FIELD + 1):
+                # One side is not known yet: to where the other should be, and one key further.
+                ahead = (count - n_keep) + tl.where(count >= n_keep, 1, -1)
+                ahead = tl.minimum(tl.maximum(ahead * spacing, -2.0 * MAX_FIELD), 2.0 * MAX_FIELD)
+                middle += ahead.to(tl.int32)
+            else:
+                share = (n_low - n_keep).to(tl.float32) / (n_low - n_high).to(tl.float32)
+                middle = low + ((high - low).to(tl.float32) * share).to(tl.int32)
+            # Keys that are spread unevenly, or all alike, still end.
+            if (step > 6) & (step % 2 == 0):
+                middle = (low + high) >> 1
+    return low, n_low
+
+
+@triton.jit
+def count_reaching(keys, bound):
+    """How many keys, at most 2**22 in magnitude, reach the bound: by the sign of the difference."""
+    return keys.numel + tl.sum(tl.sum((keys - bound) >> 31, 0), 0)
+
+
+@triton.jit
+def bound_between(keys, n_tokens, n_keep, low, high, values=None):
+    """As ``bound_near`` for any integers in [low, high], of which nothing else is known.
+
+    Halves the interval. Where ``values`` are given, ``keys`` are the first of them, and all are
+    read for each step.
     """
     low, high = tl.full([], low, keys.dtype), tl.full([], high, keys.dtype)
-    at_least_low = tl.full([], n_tokens, tl.int32)
-    while (low < high) & (at_least_low != n_keep):
+    n_low = tl.full([], n_tokens, tl.int32)
+    while (low < high) & (n_low != n_keep):
         # The middle, rounded up, without overflow.
         middle = (low >> 1) + (high >> 1) + ((low | high) & 1)
         if values is None:
-            count = tl.sum((keys >= middle).to(tl.int32), 0)
+            count = tl.sum(tl.sum((keys >= middle).to(tl.int32), 0), 0)
         else:
-            count = count_at_least(values, n_tokens, middle, CHUNK)
+            count = count_at_least(values, n_tokens, middle, keys.shape[0], keys.shape[1])
         if count >= n_keep:
             low = middle
-            at_least_low = count
+            n_low = count
         else:
             high = middle - 1
-    return low
+    return low, n_low
+
+
+@triton.jit
+def flags_before(flags):
+    """int32 [rows, columns]: how many flags (0 or 1) there are before each, column by column.
+
+    A column's flags are the digits of one number: times all ones, each digit is the sum of those up
+    to it.
+    """
+    rows: tl.constexpr = flags.shape[0]
+    digit = 4 * tl.arange(0, rows)[:, None]
+    sums = tl.sum(flags << digit, 0) * 0x11111111
+    in_column = (sums >> (4 * rows - 4)) & 15
+    before = tl.cumsum(in_column, 0) - in_column
+    return before[None, :] + (((sums << 4)[None, :] >> digit) & 15)
 
 
 @triton.jit
@@ -35,6 +97,7 @@ def write_masks(
     token,
     valid,
     bound,
+    n_reaching,
     row,
     n_tokens,
     n_keep,
@@ -43,35 +106,27 @@ def write_masks(
     ids_restore,
     FRAMES: tl.constexpr,
 ):
-    """Writes sample ``row`` from all of its keys [P], whose tokens ascend where they are valid."""
-    above = tl.sum(((keys > bound) & valid).to(tl.int32), 0)
+    """Writes sample ``row`` from all of its keys, of which ``n_reaching`` reach the bound.
+
+    ``n_tokens`` and ``n_keep`` are those of one frame, which is repeated FRAMES times.
+    """
+    if n_reaching != n_keep:
+        equal = (keys == bound).to(tl.int32)
+        room = n_keep - (n_reaching - tl.sum(tl.sum(equal, 0), 0))
+        keys = tl.where((equal == 1) & (flags_before(equal) >= room), bound - 1, keys)
+    shown = keys >= bound
+    rank = flags_before(shown.to(tl.int32))
     write_part(
-        keys,
-        token,
-        valid,
-        bound,
-        0,
-        0,
-        n_keep - above,
-        row,
-        n_tokens,
-        n_keep,
-        visible,
-        ids_keep,
-        ids_restore,
-        FRAMES,
+        shown, rank, token, valid, row, n_tokens, n_keep, visible, ids_keep, ids_restore, FRAMES
     )
 
 
 @triton.jit
 def write_part(
-    keys,
+    shown,
+    rank,
     token,
     valid,
-    bound,
-    above_before,
-    equal_before,
-    room,
     row,
     n_tokens,
     n_keep,
@@ -80,22 +135,7 @@ def write_part(
     ids_restore,
     FRAMES: tl.constexpr,
 ):
-    """Shows the keys above ``bound`` and the first ``room`` of those equal to it.
-
-    ``n_tokens`` and ``n_keep`` are those of one frame, which is repeated FRAMES times;
-    ``above_before`` and ``equal_before`` count its tokens before this part. Returns both counts
-    after it.
-    """
-    above = ((keys > bound) & valid).to(tl.int32)
-    equal = ((keys == bound) & valid).to(tl.int32)
-    # Both counts in one scan: a part has fewer than 2**15 tokens.
-    both = above + (equal << 16)
-    through = tl.cumsum(both, 0)
-    total = tl.sum(both, 0)
-    equal_rank = equal_before + ((through - both) >> 16)
-    shown = (above == 1) | ((equal == 1) & (equal_rank < room))
-    # Visible tokens of the frame before this one.
-    rank = above_before + ((through - both) & 0xFFFF) + tl.minimum(equal_rank, room)
+    """Writes some tokens of sample ``row``; ``rank`` is how many visible ones precede each."""
     visible += row.to(tl.int64) * n_tokens * FRAMES
     ids_restore += row.to(tl.int64) * n_tokens * FRAMES
     ids_keep += row.to(tl.int64) * n_keep * FRAMES
@@ -105,8 +145,7 @@ def write_part(
         restore = tl.where(shown, slot, n_keep * FRAMES + place - slot)
         tl.store(visible + place, shown, mask=valid)
         tl.store(ids_restore + place, restore.to(tl.int64), mask=valid)
-        tl.store(ids_keep + slot, place.to(tl.int64), mask=valid & shown)
-    return above_before + (total & 0xFFFF), equal_before + (total >> 16)
+        tl.store(ids_keep + slot, place.to(tl.int64), mask=shown)
 
 
 @triton.jit
@@ -148,25 +187,26 @@ def threshold_rows(
     LOW: tl.constexpr,
     HIGH: tl.constexpr,
     FRAMES: tl.constexpr,
-    CHUNK: tl.constexpr,
+    ROWS: tl.constexpr,
+    COLUMNS: tl.constexpr,
     ONE_CHUNK: tl.constexpr,
 ):
     """One sample per program, [B, N] floats or int32 in [LOW, HIGH] (the range of their keys).
 
-    Where a chunk holds a sample, its keys are read once; else once for every step of the search.
+    Where a chunk of ROWS * COLUMNS holds a sample, its keys are read once; else once for every step
+    of the search.
     """
     row = tl.program_id(0)
     values += row.to(tl.int64) * n_tokens
-    in_chunk = tl.arange(0, CHUNK)
+    keys, token, valid = chunk_of_keys(values, 0, n_tokens, ROWS, COLUMNS)
     if ONE_CHUNK:
-        valid = in_chunk < n_tokens
-        keys = loaded_keys(values, in_chunk, valid)
-        bound = kth_largest(keys, n_tokens, n_keep, LOW, HIGH)
+        bound, n_reaching = bound_between(keys, n_tokens, n_keep, LOW, HIGH)
         write_masks(
             keys,
-            in_chunk,
+            token,
             valid,
             bound,
+            n_reaching,
             row,
             n_tokens,
             n_keep,
@@ -176,26 +216,23 @@ def threshold_rows(
             FRAMES,
         )
     else:
-        keys = loaded_keys(values, in_chunk, in_chunk < n_tokens)
-        bound = kth_largest(keys, n_tokens, n_keep, LOW, HIGH, values, CHUNK)
+        bound, n_reaching = bound_between(keys, n_tokens, n_keep, LOW, HIGH, values)
         room = n_keep
         if bound < HIGH:
-            room = n_keep - count_at_least(values, n_tokens, bound + 1, CHUNK)
-        above_before = 0
+            room = n_keep - count_at_least(values, n_tokens, bound + 1, ROWS, COLUMNS)
         equal_before = 0
+        shown_before = 0
         start = 0
         while start < n_tokens:
-            token = start + in_chunk
-            valid = token < n_tokens
-            keys = loaded_keys(values, token, valid)
-            above_before, equal_before = write_part(
-                keys,
+            keys, token, valid = chunk_of_keys(values, start, n_tokens, ROWS, COLUMNS)
+            equal = (keys == bound).to(tl.int32)
+            shown = (keys > bound) | ((equal == 1) & (equal_before + flags_before(equal) < room))
+            rank = shown_before + flags_before(shown.to(tl.int32))
+            write_part(
+                shown,
+                rank,
                 token,
                 valid,
-                bound,
-                above_before,
-                equal_before,
-                room,
                 row,
                 n_tokens,
                 n_keep,
@@ -204,15 +241,28 @@ def threshold_rows(
                 ids_restore,
                 FRAMES,
             )
-            start += CHUNK
+            equal_before += tl.sum(tl.sum(equal, 0), 0)
+            shown_before += tl.sum(tl.sum(shown.to(tl.int32), 0), 0)
+            start += ROWS * COLUMNS
 
 
 @triton.jit
-def count_at_least(values, n_tokens, bound, CHUNK: tl.constexpr):
-    counts = tl.zeros([CHUNK], tl.int32)
+def chunk_of_keys(values, start, n_tokens, ROWS: tl.constexpr, COLUMNS: tl.constexpr):
+    """(keys, token, valid) [ROWS, COLUMNS] of the tokens from ``start`` on."""
+    # Read one after the other, then turned.
+    token = start + tl.arange(0, ROWS * COLUMNS)
+    keys = loaded_keys(values, token, token < n_tokens)
+    keys = tl.trans(tl.reshape(keys, [COLUMNS, ROWS]))
+    token = start + tl.arange(0, COLUMNS)[None, :] * ROWS + tl.arange(0, ROWS)[:, None]
+    return keys, token, token < n_tokens
+
+
+@triton.jit
+def count_at_least(values, n_tokens, bound, ROWS: tl.constexpr, COLUMNS: tl.constexpr):
+    counts = tl.zeros([ROWS * COLUMNS], tl.int32)
     start = 0
     while start < n_tokens:
-        token = start + tl.arange(0, CHUNK)
+        token = start + tl.arange(0, ROWS * COLUMNS)
         counts += (loaded_keys(values, token, token < n_tokens) >= bound).to(tl.int32)
-        start += CHUNK
+        start += ROWS * COLUMNS
     return tl.sum(counts, 0)

@@ -11,7 +11,7 @@ from ..masks import Masks
 from ..ops import empty_masks
 from ..reference import MAX_FIELD
 from .select import threshold_rows
-from .tiles import padded
+from .tiles import in_columns, padded
 
 #: Bytes of keys that a program of the threshold holds at once.
 MAX_CHUNK_BYTES = 2**14
@@ -35,6 +35,7 @@ def fill_masks(masks: Masks, values: Tensor, n_keep: int, frames: int) -> None:
         torch.float64: (-(2**63) + 1, 2**63 - 1),
     }[values.dtype]
     chunk = padded(n_tokens, 32, MAX_CHUNK_BYTES // values.element_size())
+    warps = 8 if chunk > 2**10 else 4
     threshold_rows[(len(values),)](
         values,
         n_tokens,
@@ -43,9 +44,9 @@ def fill_masks(masks: Masks, values: Tensor, n_keep: int, frames: int) -> None:
         low,
         high,
         frames,
-        chunk,
+        *in_columns(chunk, warps),
         n_tokens <= chunk,
-        num_warps=8 if chunk > 2**10 else 4,
+        num_warps=warps,
     )
 
 

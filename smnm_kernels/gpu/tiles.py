@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 import math
+from functools import cache
 from typing import NamedTuple
 
 import torch
+from torch import Tensor
 
 from ..arguments import Grid
 
@@ -13,18 +15,30 @@ from ..arguments import Grid
 MAX_VALUES_ON_CHIP = 2**14
 MAX_TOKENS_ON_CHIP = 2**12
 #: The last product of two dimensions has a row for every patch along W; from 64 on, see
-#: ``on_chip.field_3d``.
+#: ``fields.field_3d``.
 MAX_WIDTH_2D = 32
 
 
 class OnChip(NamedTuple):
-    """The tile of one program per sample."""
+    """The tile of one program per sample. Its sides are powers of two, as Triton's tensors."""
 
-    #: PAD of the kernels in ``on_chip``; for white noise the Philox blocks along W.
-    pad: tuple[int, int, int, int, int]
+    #: (T, H, W) of the field; not of white noise.
+    field: tuple[int, int, int]
+    #: (first row, rows) of the pieces in which the torus is drawn; in two dimensions one, of a
+    #: segment of the noise.
+    pieces: tuple[tuple[int, int], ...]
+    #: Of the torus; for white noise all Philox blocks.
+    columns: int
+    #: (rows, columns): consecutive tokens in each column.
+    tokens: tuple[int, int]
     warps: int
     #: 128, so that two programs of eight warps share a multiprocessor, or None.
     max_registers: int | None
+
+    @property
+    def constants(self) -> tuple:
+        """FIELD, PIECES, COLUMNS and TOKENS of the kernels in ``on_chip``."""
+        return self[:4]
 
     @property
     def launch_options(self) -> dict[str, int]:
@@ -35,27 +49,69 @@ class OnChip(NamedTuple):
         return options
 
 
+@cache
 def on_chip(grid: Grid, torus: Grid, chains: int) -> OnChip | None:
     """None where the grid is too large for one program."""
+    field = padded(grid[0], 8), padded(grid[1], 16), padded(grid[2], 16)
     if chains == 0:
-        pad = (1, 1, padded(-(-math.prod(grid) // 4), 32), 1, 1)
-        n_tokens = n_values = 4 * pad[2]
+        field, pieces = (1, 1, 1), ()
+        columns = padded(-(-math.prod(grid) // 4), 32)
+        n_values = n_tokens = 4 * columns
+    elif grid[0] == 1:
+        field = (1, *field[1:])
+        if field[2] > MAX_WIDTH_2D:
+            return None
+        columns = padded(torus[2], 16)
+        pieces = ((0, padded(-(-torus[1] // 8), 2)),)
+        n_values = 8 * pieces[0][1] * max(columns, field[1])
+        n_tokens = math.prod(field)
     else:
-        height, width, torus_width = padded(grid[1], 16), padded(grid[2], 16), padded(torus[2], 16)
-        if grid[0] == 1:
-            if width > MAX_WIDTH_2D:
-                return None
-            segment = padded(-(-torus[1] // 8), 2)
-            pad = (1, height, width, segment, torus_width)
-            n_values = 8 * segment * max(torus_width, height)
-        else:
-            pad = (padded(grid[0], 8), height, width, padded(torus[1], 16), torus_width)
-            n_values = 16 * pad[3] * pad[4]
-        n_tokens = math.prod(pad[:3])
+        columns, pieces = padded(torus[2], 16), pieces_of_rows(torus[1])
+        n_values = 16 * sum(rows for _, rows in pieces) * columns
+        n_tokens = math.prod(field)
     if n_values > MAX_VALUES_ON_CHIP or n_tokens > MAX_TOKENS_ON_CHIP:
         return None
     warps = 8 if max(n_values, 4 * n_tokens) > 2**12 else 4
-    return OnChip(pad, warps, 128 if warps == 8 and grid[0] > 1 and n_tokens <= 2**11 else None)
+    tokens = in_columns(padded(math.prod(grid), 32), warps)
+    shared = warps == 8 and grid[0] > 1 and n_tokens <= 2**11
+    return OnChip(field, pieces, columns, tokens, warps, 128 if shared else None)
+
+
+def pieces_of_rows(n: int) -> tuple[tuple[int, int], ...]:
+    """(first row, rows): powers of two from 8 on, which together hold n rows and at most 7 more."""
+    eights = -(-n // 8)
+    sizes = [8 << i for i in reversed(range(eights.bit_length())) if eights >> i & 1]
+    return tuple((sum(sizes[:i]), size) for i, size in enumerate(sizes))
+
+
+def in_columns(n: int, warps: int) -> tuple[int, int]:
+    """(rows, columns) of n tokens or more, a column or several for each thread."""
+    rows = min(8, max(1, n // (32 * warps)))
+    return rows, n // rows
+
+
+def places(grid: Grid, tile: OnChip, chains: int) -> Tensor:
+    """int16: where each token is in the order of the tile, as ``fields`` leaves it; for what is no
+    token, 0."""
+    n = math.prod(grid)
+    token = torch.arange(n).view(grid)
+    if chains == 0:
+        segment = -(-n // 4)
+        place = token // segment * tile.columns + token % segment
+    else:
+        frames, height, width = tile.field
+        order = torch.arange(math.prod(tile.field))
+        if frames == 1:
+            order = order.view(width // 8, height // 8, 2, 4, 8).permute(0, 4, 1, 3, 2)
+        else:
+            order = order.view(8, height // 8, 2, frames // 2, width // 8, 8)
+            order = order.permute(4, 0, 1, 5, 3, 2)
+        place = order.reshape(width, height, frames)[: grid[2], : grid[1], : grid[0]].permute(
+            2, 1, 0
+        )
+    made = torch.zeros(math.prod(tile.tokens), dtype=torch.int16)
+    made[:n] = place.flatten()
+    return made
 
 
 def padded(n: int, least: int, most: int | None = None) -> int:

@@ -12,16 +12,33 @@ SIGMA = tl.constexpr(int(Stream.SIGMA))
 @triton.jit
 def philox_words(seed, sample_id, block, stream: tl.constexpr):
     """The four uint32 words of each block (Philox4x32-10, counter (block, stream, id))."""
-    block = block.to(tl.uint32)
-    zero = tl.zeros_like(block)
-    id_low = zero + (sample_id & 0xFFFFFFFF).to(tl.uint32)
-    id_high = zero + ((sample_id >> 32) & 0xFFFFFFFF).to(tl.uint32)
-    return tl.philox(seed, block, zero + stream, id_low, id_high)
+    c0 = block.to(tl.uint32)
+    c1 = tl.full([], stream, tl.uint32)
+    sample_id, seed = sample_id.to(tl.uint64), seed.to(tl.uint64)
+    c2, c3 = sample_id.to(tl.uint32), (sample_id >> 32).to(tl.uint32)
+    key0, key1 = seed.to(tl.uint32), (seed >> 32).to(tl.uint32)
+    for _ in tl.static_range(10):
+        # One product of 64 bits is cheaper than its two halves by themselves.
+        product0 = c0.to(tl.uint64) * 0xD2511F53
+        product1 = c2.to(tl.uint64) * 0xCD9E8D57
+        c0 = (product1 >> 32).to(tl.uint32) ^ c1 ^ key0
+        c2 = (product0 >> 32).to(tl.uint32) ^ c3 ^ key1
+        c1 = product1.to(tl.uint32)
+        c3 = product0.to(tl.uint32)
+        key0 += 0x9E3779B9
+        key1 += 0xBB67AE85
+    return c0, c1, c2, c3
 
 
 @triton.jit
-def noise_values(seed, sample_id, block, quantiles):
-    """float16 [*block.shape, 8]: the quantiles picked by the eight halves of each block.
+def noise_values(seed, sample_id, block, table):
+    """float16 [*block.shape, 8]: the quantiles picked by the eight halves of each block."""
+    return looked_up(noise_picks(seed, sample_id, block), table)
+
+
+@triton.jit
+def noise_picks(seed, sample_id, block):
+    """uint32 [*block.shape, 8]: which quantiles the eight halves of each block pick.
 
     The last axis is the segment: low half of word 0, high half of word 0, low half of word 1, ...
     """
@@ -29,10 +46,14 @@ def noise_values(seed, sample_id, block, quantiles):
     # join makes a new last axis: (word // 2), then (word % 2), then (half).
     words = tl.join(tl.join(word0, word2), tl.join(word1, word3))
     picks = tl.join((words & 0xFFFF) >> 4, words >> 20)
-    picks = tl.reshape(picks, block.shape + [8])
+    return tl.reshape(picks, block.shape + [8])
+
+
+@triton.jit
+def looked_up(picks, table):
+    """float16: the quantiles picked."""
     # A gather from registers goes through shared memory, which takes 32 scattered reads at a time
     # far better than the cache does.
-    table = tl.load(quantiles + tl.arange(0, 4096))
     values = tl.gather(table, tl.reshape(picks, [picks.numel]).to(tl.int32), 0)
     return tl.reshape(values, picks.shape)
 
