@@ -572,5 +572,3 @@ def _cvt_pair(this: Instruction, rounding: str | None) -> Execute:
         write(block, threads, halves)
 
     return execute
-
-

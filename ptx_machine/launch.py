@@ -48,7 +48,7 @@ def launch(
     *,
     n_threads: int | None = None,
     dynamic_shared_bytes: int = 0,
-    schedule: Schedule = Schedule(),  # noqa: B008  (frozen)
+    schedule: Schedule = Schedule(),
     on_block: Callable[[Block], None] | None = None,
 ) -> LaunchReport:
     """``on_block`` is called with each block before it runs."""

@@ -14,6 +14,7 @@ import numpy as np
 
 from .block import Block
 from .instructions import MASKS, Execute, Instruction, Read, instruction
+from .program import Statement
 from .report import Kind
 from .threads import WARP, Threads
 from .types import F32, PRED, U32, U64
@@ -72,17 +73,13 @@ def _of_warps(this: Instruction, threads: Threads, values: np.ndarray) -> np.nda
     return np.broadcast_to(values, (threads.count,)).reshape(-1, WARP)
 
 
-def _halves(
-    this: Instruction, block: Block, threads: Threads, reads: list[Read]
-) -> np.ndarray:
+def _halves(this: Instruction, block: Block, threads: Threads, reads: list[Read]) -> np.ndarray:
     """float16 [warps, 32, 2 * registers]."""
     words = np.stack([_of_warps(this, threads, read(block, threads)) for read in reads], axis=2)
     return np.ascontiguousarray(words).view(np.float16)
 
 
-def _floats(
-    this: Instruction, block: Block, threads: Threads, reads: list[Read]
-) -> np.ndarray:
+def _floats(this: Instruction, block: Block, threads: Threads, reads: list[Read]) -> np.ndarray:
     """float32 [warps, 32, registers]."""
     return np.stack([_of_warps(this, threads, read(block, threads)) for read in reads], axis=2)
 
@@ -219,10 +216,7 @@ class Descriptor(NamedTuple):
 
     def packed(self) -> int:
         return (
-            self.start >> 4
-            | self.leading >> 4 << 16
-            | self.stride >> 4 << 32
-            | self.swizzle << 62
+            self.start >> 4 | self.leading >> 4 << 16 | self.stride >> 4 << 32 | self.swizzle << 62
         )
 
     def addresses(self, n: int, *, n_is_contiguous: bool) -> np.ndarray:
@@ -244,7 +238,7 @@ class Descriptor(NamedTuple):
 
 
 class _Product(NamedTuple):
-    """One instruction of one warpgroup, until it was waited for."""
+    """One instruction of one warp, until it was waited for."""
 
     registers: tuple[str, ...]
     inputs: tuple[str, ...]
@@ -252,53 +246,82 @@ class _Product(NamedTuple):
     cells: np.ndarray
 
 
-class _Warpgroup:
-    def __init__(self) -> None:
-        self.open: list[_Product] = []
-        self.committed: list[list[_Product]] = []
-        #: Accumulators on their way: register to float32 [128], and the product that comes last.
-        self.results: dict[str, tuple[_Product, np.ndarray]] = {}
-
-    def products(self) -> list[_Product]:
-        return [p for group in (*self.committed, self.open) for p in group]
-
-
 class _Products:
-    """Of a block, by warpgroup; and which registers were touched since the last wgmma.fence."""
+    """Those of a block that were issued and not waited for, by warp; and which registers were
+    touched since the last wgmma.fence."""
 
     def __init__(self, block: Block) -> None:
-        self.groups = [_Warpgroup() for _ in range(block.n_warps // 4)]
-        self.touched: list[set[str]] = [set(block.kernel.program.registers) for _ in self.groups]
+        self.open: list[list[_Product]] = [[] for _ in range(block.n_warps)]
+        self.committed: list[list[list[_Product]]] = [[] for _ in range(block.n_warps)]
+        #: What accumulators will hold, float32 of all threads, and by warp whose result it is.
+        self.results: dict[str, np.ndarray] = {}
+        self.last: list[dict[str, _Product]] = [{} for _ in range(block.n_warps)]
+        self.touched = [set(block.kernel.program.registers) for _ in range(block.n_warps)]
         block.watchers.append(self.watch)
 
-    def watch(self, block: Block, statement: object, threads: Threads) -> None:
+    def watch(self, block: Block, statement: Statement, threads: Threads) -> None:
         if statement.opcode.startswith("wgmma"):
             return
         written, read = set(statement.destinations), set(statement.sources)
-        for number in np.unique(threads.warps // 4):
-            self.touched[number] |= written | read
-            group = self.groups[number]
-            if not group.results:
+        for warp in threads.warps:
+            self.touched[warp] |= written | read
+            if not self.last[warp]:
                 continue
-            early = (written | read) & group.results.keys()
-            changed = {r for p in group.products() for r in p.inputs} & written
+            early = (written | read) & self.last[warp].keys()
             if early:
                 block.found(Kind.IN_FLIGHT, detail=f"accumulator {min(early)}")
+            issued = [p for group in (*self.committed[warp], self.open[warp]) for p in group]
+            changed = {r for p in issued for r in p.inputs} & written
             if changed:
                 block.found(Kind.IN_FLIGHT, detail=f"operand {min(changed)} of a product changed")
+
+    def accumulators(self, block: Block, threads: Threads, reads: dict[str, Read]) -> list:
+        """float32 [warps, 32] of each register: what it holds once all that was issued is done."""
+        held = []
+        for text, read in reads.items():
+            value = np.broadcast_to(read(block, threads), (threads.count,)).reshape(-1, WARP)
+            on_its_way = np.array([text in self.last[warp] for warp in threads.warps])
+            if on_its_way.any():
+                coming = self.results[text].reshape(-1, WARP)[threads.warps]
+                value = np.where(on_its_way[:, None], coming, value)
+            held.append(value)
+        return held
+
+    def issue(self, block: Block, threads: Threads, made: _Product, results: np.ndarray) -> None:
+        """``results`` float32 [warps, 32, registers]."""
+        for i, text in enumerate(made.registers):
+            if text not in self.results:
+                self.results[text] = np.zeros(block.n_threads, np.float32)
+            self.results[text].reshape(-1, WARP)[threads.warps] = results[:, :, i]
+        for warp in threads.warps:
+            own = _Product(*made)  # each warp's product ends on its own
+            self.open[warp].append(own)
+            self.last[warp].update(dict.fromkeys(made.registers, own))
+            block.shared.start_reading(made.cells)
+
+    def commit(self, warp: int) -> None:
+        self.committed[warp].append(self.open[warp])
+        self.open[warp] = []
+
+    def finish(self, block: Block, warp: int, left: int) -> None:
+        """All but the last ``left`` groups of products end: their accumulators are there."""
+        lanes = slice(warp * WARP, warp * WARP + WARP)
+        while len(self.committed[warp]) > left:
+            for done in self.committed[warp].pop(0):
+                block.shared.stop_reading(done.cells)
+                for text in done.registers:
+                    if self.last[warp].get(text) is done:
+                        del self.last[warp][text]
+                        slot = block.kernel.program.registers[text].slot
+                        new = block.registers[slot].copy()
+                        new[lanes] = self.results[text][lanes].view(np.uint32)
+                        block.registers[slot] = new
 
 
 def _products(block: Block) -> _Products:
     if "products" not in block.pending:
         block.pending["products"] = _Products(block)
     return block.pending["products"]
-
-
-def _warpgroups(this: Instruction, threads: Threads) -> np.ndarray:
-    numbers = np.unique(threads.warps // 4)
-    if threads.count != 4 * WARP * len(numbers):
-        raise this.unknown("for a part of a warpgroup")
-    return numbers
 
 
 @instruction("wgmma")
@@ -313,37 +336,15 @@ def _wgmma(this: Instruction) -> Execute:
 
     def execute(block: Block, threads: Threads) -> None:
         products = _products(block)
-        for number in np.unique(threads.warps // 4):
+        for warp in threads.warps:
             if kind == "fence":
-                products.touched[number].clear()
+                products.touched[warp].clear()
             elif kind == "commit_group":
-                group = products.groups[number]
-                group.committed.append(group.open)
-                group.open = []
+                products.commit(warp)
             else:
-                _finish(block, products, number, left)
+                products.finish(block, warp, left)
 
     return execute
-
-
-def _finish(block: Block, products: _Products, number: int, left: int) -> None:
-    """All but the last ``left`` groups of products end: their accumulators are there."""
-    group = products.groups[number]
-    while len(group.committed) > left:
-        for done in group.committed.pop(0):
-            block.shared.stop_reading(done.cells)
-            for register in done.registers:
-                last, value = group.results[register]
-                if last is done:
-                    del group.results[register]
-                    _set_register(block, number, register, value)
-
-
-def _set_register(block: Block, number: int, register: str, value: np.ndarray) -> None:
-    slot = block.kernel.program.registers[register].slot
-    new = block.registers[slot].copy()
-    new[number * 128 : number * 128 + 128] = value.view(np.uint32)
-    block.registers[slot] = new
 
 
 def _mma_async(this: Instruction) -> Execute:
@@ -375,7 +376,7 @@ def _mma_async(this: Instruction) -> Execute:
     part_a, part_c = fragment_a(4), fragment_c(len(accumulators))
 
     def in_shared(
-        block: Block, first: Threads, bits: np.ndarray, n: int, contiguous: bool
+        block: Block, threads: Threads, bits: np.ndarray, n: int, contiguous: bool
     ) -> tuple[np.ndarray, np.ndarray]:
         """Matrix float64 [16, n], and the cells of shared memory that it lies in."""
         if (bits != bits[0]).any():
@@ -386,42 +387,35 @@ def _mma_async(this: Instruction) -> Execute:
         if contiguous and descriptor.swizzle == 0:
             raise this.unknown("a transposed matrix without swizzling")
         places = descriptor.addresses(n, n_is_contiguous=contiguous).reshape(1, -1)
-        raw = block.shared.read_by_tensor_cores(block, first, places, 2)
-        matrix = raw.view(np.float16).astype(np.float64).reshape(16, n)
+        leaders = threads.where(threads.lane == 0)
+        of_each_warp = np.repeat(places, leaders.count, axis=0)
+        raw = block.shared.read_by_tensor_cores(block, leaders, of_each_warp, 2)
+        matrix = raw[0].view(np.float16).astype(np.float64).reshape(16, n)
         return matrix, np.unique(block.shared.cells(places[0], 2))
 
     def execute(block: Block, threads: Threads) -> None:
+        if not threads.whole_warps:
+            raise this.unknown("for a part of a warp")
         products = _products(block)
-        for number in _warpgroups(this, threads):
-            group = products.groups[number]
-            four = threads.where(threads.warp // 4 == number)
-            first = four.where(np.arange(128) == 0)
-            _check_registers(block, products, number, accumulators, inputs)
-            right, cells = in_shared(
-                block, first, _all(right_descriptor, block, four), n, transposed_b == 1
-            )
+        for number in np.unique(threads.warps // 4):
+            # The other warps of the warpgroup take their rows when they come here.
+            part = threads.where(threads.warp // 4 == number)
+            _check_registers(block, products, part, accumulators, inputs)
+            bits = _all(right_descriptor, block, part)
+            right, cells = in_shared(block, part, bits, n, transposed_b == 1)
             if from_registers:
-                left = part_a.gather(_halves(this, block, four, reads_a), 16, 16)
+                left = part_a.gather(_halves(this, block, part, reads_a), 16, 16)
             else:
-                bits = _all(left_descriptor, block, four)
-                rows, more = in_shared(block, first, bits, 64, transposed_a == 1)
-                left, cells = rows.T.reshape(4, 16, 16), np.union1d(cells, more)
-            start = np.zeros((4, 16, n))
-            if _same(this, accumulate(block, four)):
-                held = [
-                    group.results[text][1].reshape(4, WARP)
-                    if text in group.results
-                    else _of_warps(this, four, read(block, four))
-                    for text, read in reads_c.items()
-                ]
+                bits = _all(left_descriptor, block, part)
+                rows, more = in_shared(block, part, bits, 64, transposed_a == 1)
+                left = rows.T.reshape(4, 16, 16)[part.warps % 4]
+                cells = np.union1d(cells, more)
+            start = np.zeros((len(part.warps), 16, n))
+            if _same(this, accumulate(block, part)):
+                held = products.accumulators(block, part, reads_c)
                 start = part_c.gather(np.stack(held, axis=2), 16, n)
             result = part_c.scatter(product(block, left * signs, right, start))
-            made = _Product(accumulators, inputs, cells)
-            block.shared.start_reading(cells)
-            group.open.append(made)
-            for i, text in enumerate(accumulators):
-                value = np.ascontiguousarray(result[:, :, i]).reshape(-1)
-                group.results[text] = (made, value)
+            products.issue(block, part, _Product(accumulators, inputs, cells), result)
 
     return execute
 
@@ -439,14 +433,15 @@ def _same(this: Instruction, predicate: np.ndarray) -> bool:
 def _check_registers(
     block: Block,
     products: _Products,
-    number: int,
+    threads: Threads,
     accumulators: tuple[str, ...],
     inputs: tuple[str, ...],
 ) -> None:
     """Registers that threads touched need a fence before a product takes them."""
-    unfenced = products.touched[number].intersection(accumulators + inputs)
-    if unfenced:
-        block.found(Kind.MISSING_FENCE, detail=f"wgmma.fence after {min(unfenced)} was touched")
-    early = products.groups[number].results.keys() & set(inputs)
-    if early:
-        block.found(Kind.IN_FLIGHT, detail=f"accumulator {min(early)} as an operand")
+    for warp in threads.warps:
+        unfenced = products.touched[warp].intersection(accumulators + inputs)
+        if unfenced:
+            block.found(Kind.MISSING_FENCE, detail=f"wgmma.fence after {min(unfenced)} was touched")
+        early = products.last[warp].keys() & set(inputs)
+        if early:
+            block.found(Kind.IN_FLIGHT, detail=f"accumulator {min(early)} as an operand")

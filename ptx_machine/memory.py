@@ -226,7 +226,12 @@ class GlobalMemory:
         self.buffers: list[Buffer] = []
 
     def add(
-        self, content: np.ndarray, name: str, *, misalignment: int = 0, cell_bytes: int | None = None
+        self,
+        content: np.ndarray,
+        name: str,
+        *,
+        misalignment: int = 0,
+        cell_bytes: int | None = None,
     ) -> Buffer:
         """A buffer with a copy of ``content``, at an address that is ``misalignment`` bytes past a
         multiple of 256. Accesses narrower than ``cell_bytes`` (the item's size unless given) count

@@ -13,7 +13,9 @@ from .errors import InvalidProgram
 REMOVED = "removed"
 
 _ENTRY = re.compile(r"\.entry\s+([\w$]+)\s*\(")
-_PARAMETER = re.compile(r"\.param\s+(?:\.align\s+(\d+)\s+)?\.[a-z](\d+)\s.*?([\w$]+)(?:\[(\d+)\])?$")
+_PARAMETER = re.compile(
+    r"\.param\s+(?:\.align\s+(\d+)\s+)?\.[a-z](\d+)\s.*?([\w$]+)(?:\[(\d+)\])?$"
+)
 _SHARED = re.compile(r"\.shared\s+(?:\.align\s+(\d+)\s+)?\.[a-z](\d+)\s+([\w$]+)((?:\[\d*\])?)\s*;")
 _REGISTERS = re.compile(r"\.reg\s+\.(pred|[a-z]\d+)\s+(.*)", re.DOTALL)
 _FAMILY = re.compile(r"([%\w$]+)<(\d+)>")

@@ -51,9 +51,7 @@ class Shadow:
         if recent.any():
             several_warps = recent & (self.warp[cells] != warp)
             several_threads = (
-                recent
-                & (self.warp_epoch[cells] == warp_epoch)
-                & (self.thread[cells] != thread)
+                recent & (self.warp_epoch[cells] == warp_epoch) & (self.thread[cells] != thread)
             )
             warp = np.where(several_warps, MANY, warp)
             thread = np.where(several_threads, MANY, thread)
