@@ -31,14 +31,19 @@ def nvcc() -> str | None:
     return shutil.which("nvcc", path=f"{home}/bin" if home else None)
 
 
-def compile_command(source: Path, output: Path, targets: tuple[int, ...]) -> list[str]:
-    """nvcc against the headers of any torch from 2.10 on, that of a machine without CUDA too."""
+def compile_command(
+    source: Path, output: Path, targets: tuple[int, ...], to: str = "-c"
+) -> list[str]:
+    """nvcc against the headers of any torch from 2.10 on, that of a machine without CUDA too.
+
+    ``to`` is -c for an object, or -ptx, which takes one target.
+    """
     if nvcc() is None:
         raise FileNotFoundError("nvcc was not found: set CUDA_HOME to where CUDA is installed")
     include = Path(torch.__file__).parent / "include"
     return [
         nvcc(),
-        *("-c", str(source), "-o", str(output)),
+        *(to, str(source), "-o", str(output)),
         *("-O3", "-std=c++17", "-Xcompiler", "-fPIC", "-Xptxas", "-v"),
         *("-DUSE_CUDA", "-DTORCH_TARGET_VERSION=0x020a000000000000", f"-I{include}"),
         *(f"-gencode=arch=compute_{arch},code=sm_{arch}" for arch in targets),
