@@ -187,7 +187,7 @@ class Block:
         first = min(group.at for group in groups)
         stop = len(self.steps)
         taken = None
-        for group in groups:
+        for group in list(groups):
             if group.at == first:
                 self.ready.remove(group)
                 threads = group.threads

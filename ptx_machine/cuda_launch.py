@@ -207,5 +207,3 @@ def _seed(memory: GlobalMemory, seed_tensor: torch.Tensor | None, seed: int) -> 
     if seed_tensor is None:
         return struct.pack("=2q", 0, seed)
     return struct.pack("=2q", memory.add(seed_tensor.reshape(1).numpy(), "seed").base, 0)
-
-

@@ -5,7 +5,6 @@ from __future__ import annotations
 import re
 from collections.abc import Iterator
 from dataclasses import dataclass, field, replace
-from functools import cached_property
 
 from .errors import InvalidProgram
 
@@ -21,7 +20,6 @@ _REGISTERS = re.compile(r"\.reg\s+\.(pred|[a-z]\d+)\s+(.*)", re.DOTALL)
 _FAMILY = re.compile(r"([%\w$]+)<(\d+)>")
 _LABEL = re.compile(r"([\w$]+):(?!:)")
 _GUARD = re.compile(r"@(!?)(%?[\w$]+)\s+(.*)", re.DOTALL)
-_REGISTER = re.compile(r"%?[A-Za-z_$][\w$]*\d+(?![\w$.])")
 _WITHOUT_RESULT = (
     "st", "bra", "bar", "barrier", "red", "fence", "membar", "stmatrix", "ret", "exit", "cp",
 )  # fmt: skip
@@ -38,24 +36,12 @@ class Statement:
     operands: tuple[str, ...]
     guard: str | None = None
     guard_negated: bool = False
+    #: Names of the registers that it writes, and that it reads, the guard's among them.
+    destinations: tuple[str, ...] = ()
+    sources: tuple[str, ...] = ()
 
     def __str__(self) -> str:
         return f"line {self.line}: {self.text}"
-
-    @cached_property
-    def destinations(self) -> tuple[str, ...]:
-        """Names of the registers that it writes."""
-        if self.opcode.split(".")[0] in _WITHOUT_RESULT or not self.operands:
-            return ()
-        return tuple(_REGISTER.findall(self.operands[0]))
-
-    @cached_property
-    def sources(self) -> tuple[str, ...]:
-        """Names of the registers that it reads, the guard's among them."""
-        first = 0 if not self.destinations or self.opcode.startswith("wgmma") else 1
-        guard = () if self.guard is None else (self.guard,)
-        read = (name for text in self.operands[first:] for name in _REGISTER.findall(text))
-        return (*read, *guard)
 
     @property
     def is_barrier(self) -> bool:
@@ -111,7 +97,13 @@ class Program:
         statements = list(self.statements)
         gone = statements[index]
         statements[index] = replace(
-            gone, text=f"(removed) {gone.text}", opcode=REMOVED, operands=(), guard=None
+            gone,
+            text=f"(removed) {gone.text}",
+            opcode=REMOVED,
+            operands=(),
+            guard=None,
+            destinations=(),
+            sources=(),
         )
         return replace(self, statements=statements)
 
@@ -264,11 +256,24 @@ class _Body:
         names = tuple(self._resolved(operand) for operand in split_operands(operands))
         if predicate is not None:
             predicate = self._resolved(predicate)
+        first, rest = self._registers(*names[:1]), self._registers(*names[1:])
+        kind = opcode.split(".")[0]
+        without_result = kind in _WITHOUT_RESULT
+        sources = first + rest if without_result or kind == "wgmma" else rest
+        if predicate is not None:
+            sources += self._registers(predicate)
         self.program.statements.append(
-            Statement(line, text, opcode, names, predicate, negated == "!")
+            Statement(
+                line,
+                text,
+                opcode,
+                names,
+                predicate,
+                negated == "!",
+                () if without_result else first,
+                sources,
+            )
         )
-        for name in _NAME.findall(" ".join((*names, predicate or ""))):
-            self._place(name)
 
     def _declare(self, text: str) -> None:
         kind, names = _REGISTERS.match(text).groups()
@@ -293,13 +298,16 @@ class _Body:
 
         return _NAME.sub(unique, operand) if any(self.scopes) else operand
 
-    def _place(self, name: str) -> None:
-        registers = self.program.registers
-        if name in registers:
-            return
-        bits = self.families.get(name.rstrip("0123456789"))
-        if bits is not None and name[-1].isdigit():
-            registers[name] = Register(len(registers), bits)
+    def _registers(self, *operands: str) -> tuple[str, ...]:
+        """Those that the operands name, each with a slot from now on."""
+        registers, named = self.program.registers, []
+        for name in (name for text in operands for name in _NAME.findall(text)):
+            bits = self.families.get(name.rstrip("0123456789"))
+            if name not in registers and bits is not None and name[-1].isdigit():
+                registers[name] = Register(len(registers), bits)
+            if name in registers:
+                named.append(name)
+        return tuple(named)
 
 
 def split_operands(text: str) -> Iterator[str]:

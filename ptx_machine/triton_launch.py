@@ -29,6 +29,8 @@ class TritonMachine:
         self.on_block: Callable[[Block], None] | None = None
         #: What runs in place of a kernel: called with each one that is launched.
         self.replace: Callable[[Kernel], Kernel] = lambda kernel: kernel
+        #: Of launches (num_warps, maxnreg), in place of what the launcher asks for.
+        self.options: dict[str, object] = {}
         #: What Triton compiled last.
         self.compiled: object = None
 
@@ -118,7 +120,7 @@ def running_triton(target: int, schedule: Schedule | None = None) -> Iterator[Tr
     run = JITFunction.run
 
     def run_here(self: JITFunction, *args: object, **kwargs: object) -> object:
-        compiled = run(self, *args, **{**kwargs, "warmup": True})
+        compiled = run(self, *args, **{**kwargs, **machine.options, "warmup": True})
         machine.run(self, compiled, args, kwargs)
         return compiled
 
