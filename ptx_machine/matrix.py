@@ -391,7 +391,8 @@ def _mma_async(this: Instruction) -> Execute:
         of_each_warp = np.repeat(places, leaders.count, axis=0)
         raw = block.shared.read_by_tensor_cores(block, leaders, of_each_warp, 2)
         matrix = raw[0].view(np.float16).astype(np.float64).reshape(16, n)
-        return matrix, np.unique(block.shared.cells(places[0], 2))
+        cells = np.unique(block.shared.cells(places[0], 2))
+        return matrix, cells[cells < len(block.shared.being_read)]
 
     def execute(block: Block, threads: Threads) -> None:
         if not threads.whole_warps:
