@@ -1,6 +1,7 @@
 """Every instruction that the machine executes, against values worked out by hand."""
 
 import re
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -275,7 +276,9 @@ def test_loads_of_every_width():
 
 
 def test_parameters_by_address():
-    body = "mov.b64 %d5, out; add.s64 %d5, %d5, 8; ld.param.u32 %r1, [%d5+4]; st.global.u32 [%d0], %r1;"
+    body = """
+      mov.b64 %d5, out; add.s64 %d5, %d5, 8; ld.param.u32 %r1, [%d5+4];
+      st.global.u32 [%d0], %r1;"""
     one = block(body)
     one.run()
     got = one.global_memory.buffers[0].content(np.uint32)
@@ -590,6 +593,19 @@ def test_wgmma(n, swizzle, n_is_contiguous, seed):
             assert got[thread, register] == product[row, column]
 
 
+@pytest.mark.parametrize(("swizzle", "width"), [(1, 128), (2, 64), (3, 32)])
+def test_swizzles(swizzle, width):
+    """Of every 1024 bytes, pieces of 16 go to the place of their number xor bits of their row."""
+    places = Descriptor(2048, 0, 8 * width, swizzle).addresses(16, n_is_contiguous=False)
+    rows_in_128_bytes = 128 // width
+    for n in range(16):
+        for k in range(16):
+            piece = (k // 8) ^ (n % 8 // rows_in_128_bytes)
+            assert places[k, n] == 2048 + n * width + 16 * piece + 2 * (k % 8)
+    packed = Descriptor(2048, 256, 512, swizzle).packed()
+    assert Descriptor.unpacked(packed) == (2048, 256, 512, swizzle)
+
+
 # What the machine does not know
 
 
@@ -627,7 +643,7 @@ def test_unknown_instructions_fail_by_name(statement):
 
 
 def test_every_instruction_is_tested_here():
-    text = open(__file__).read()
+    text = Path(__file__).read_text()
     missing = [name for name in COMPILERS if not re.search(rf"\b{name}\.", text)]
     assert missing == []
     run("membar.cta; fence.acq_rel.gpu; st.global.u32 [%d0], %r0;")
