@@ -19,6 +19,8 @@ from .types import UNSIGNED, type_named
 DEFAULT_STEP_LIMIT = 5_000_000
 #: A random schedule stays with a warp for 1 to 2**MAX_BURST_BITS steps.
 MAX_BURST_BITS = 7
+#: How often it parts the lanes of that warp.
+PART_A_WARP = 1 / 16
 
 
 class Kernel:
@@ -57,8 +59,8 @@ class Group:
 
 class Block:
     """Runs in order (the earliest statement first, for all threads that wait for it), or with a
-    random number generator: a random warp for a random number of steps at a time, and atomics of
-    one instruction in random order.
+    random number generator: a random warp, or some of its lanes, for a random number of steps at
+    a time, and atomics of one instruction in random order.
     """
 
     def __init__(
@@ -159,15 +161,10 @@ class Block:
         with np.errstate(all="ignore"):
             while self.ready:
                 if self.random is None:
-                    group, stop = self._take_first(self.ready)
+                    group, stop = self._take(min(group.at for group in self.ready), self.ready)
                     self._advance(group, stop, self.step_limit)
                 else:
-                    warp = self.random.choice([group.threads.warp[0] for group in self.ready])
-                    group, stop = self._take_first(
-                        [group for group in self.ready if group.threads.warp[0] == warp]
-                    )
-                    bits = self.random.integers(0, MAX_BURST_BITS, endpoint=True)
-                    self._advance(group, stop, int(self.random.integers(1, 2**bits, endpoint=True)))
+                    self._advance(*self._take_at_random())
         if not self.exited.all():
             raise Deadlock(f"{self.kernel.program.name}: {'; '.join(self._waiting())}")
         return self.report
@@ -181,20 +178,36 @@ class Block:
             lines.append(f"{Threads(np.flatnonzero(self.exited), self.n_threads)} have exited")
         return lines
 
-    def _take_first(self, groups: list[Group]) -> tuple[Group, int]:
-        """The group at the earliest statement, joined by all that are there too, and the next
-        statement at which some other group waits."""
-        first = min(group.at for group in groups)
+    def _take(self, at: int, groups: list[Group]) -> tuple[Group, int]:
+        """Those of ``groups`` that are at a statement, joined, and the next statement at which
+        some other one waits."""
         stop = len(self.steps)
         taken = None
         for group in list(groups):
-            if group.at == first:
+            if group.at == at:
                 self.ready.remove(group)
-                threads = group.threads
-                taken = threads if taken is None else taken.union(threads)
-            else:
+                taken = group.threads if taken is None else taken.union(group.threads)
+            elif group.at > at:
                 stop = min(stop, group.at)
-        return Group(first, taken), stop
+        return Group(at, taken), stop
+
+    def _take_at_random(self) -> tuple[Group, int, int]:
+        """A group of one warp, where it may meet another one of its warp, and for how many steps.
+
+        Now and then it is parted: nothing but barriers and what a warp does together keeps lanes
+        side by side.
+        """
+        chosen = self.ready[self.random.integers(len(self.ready))]
+        warp = chosen.threads.warp[0]
+        of_warp = [group for group in self.ready if group.threads.warp[0] == warp]
+        group, stop = self._take(chosen.at, of_warp)
+        if self.random.random() < PART_A_WARP and group.threads.count > 1:
+            first = self.random.random(group.threads.count) < 0.5
+            if first.any() and not first.all():
+                self.ready.append(Group(group.at, group.threads.where(~first)))
+                group = Group(group.at, group.threads.where(first))
+        bits = self.random.integers(0, MAX_BURST_BITS, endpoint=True)
+        return group, stop, int(self.random.integers(1, 2**bits, endpoint=True))
 
     def _advance(self, group: Group, stop: int, budget: int) -> None:
         """Executes the group's statements until it parts, waits, ends, meets the group that is at
