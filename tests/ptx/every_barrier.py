@@ -45,7 +45,7 @@ def threshold(target: int) -> Iterator[dict]:
     from smnm_kernels import gpu
 
     calls = {call.name: call for call in thresholds()}
-    for name in ("threshold torch.float32 1568", "threshold torch.float64 5000"):
+    for name in ("threshold torch.float32 1568", "threshold torch.float64 2500"):
         with running_triton(target) as machine:
             yield from without_each(name, machine, [(gpu.threshold_kernel, calls[name])])
 
