@@ -69,7 +69,15 @@ class CudaKernels:
             subprocess.run([compiler, *options, str(source), "-o", str(output)], check=True)
             library = ctypes.CDLL(str(output))
         library.shape_bytes.restype = library.rounds_shape.restype = ctypes.c_size_t
+        library.kernel_arguments.restype = None
         return library
+
+    def kernel_for(self, name: str, shape: bytes, in_shared: bool) -> Kernel:
+        """The instance of rbn_masks_kernel or rbn_bank_kernel that is launched for a shape."""
+        masks, bank = ctypes.create_string_buffer(64), ctypes.create_string_buffer(64)
+        self._shape_library.kernel_arguments(shape, ctypes.c_bool(in_shared), masks, bank)
+        arguments = {"rbn_masks_kernel": masks, "rbn_bank_kernel": bank}[name]
+        return self.kernel(name + arguments.value.decode())
 
     def shape(
         self,
@@ -169,8 +177,7 @@ class CudaMachine:
         in_shared = (
             not self.always_workspace and state_bytes <= MAX_SHARED_BYTES[self.kernels.target]
         )
-        # The first parameter of the template.
-        kernel = self.replace(self.kernels.kernel(f"{name}ILb{int(in_shared)}E"))
+        kernel = self.replace(self.kernels.kernel_for(name, shape, in_shared))
         if in_shared:
             n_blocks, workspace = n_items, struct.pack("=2q", 0, 0)
         else:
