@@ -3,8 +3,8 @@
     python bench/ptx_cost.py green [--grid 8 14 14] [--target 90] [--batch 256] [--warps 4]
     python bench/ptx_cost.py rbn [--grid 1 64 8] [--n-keep 102] [--candidates 5] [--ties random]
 
-The model's error is 40%, and no GPU was held against it yet. It leaves out what ptxas makes of the
-PTX, caches and memory bandwidth, and bank conflicts; the launch enters as a constant. Ratios of two
+The model's error is 40%, and no GPU was held against it yet. It leaves out the order in which ptxas
+puts instructions, caches and memory bandwidth; the launch enters as a constant. Ratios of two
 variants of a kernel are much better than that. "In order" and "data flow" bound what the hardware's
 scheduler makes of the instructions.
 """

@@ -3,6 +3,7 @@ read."""
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from typing import TYPE_CHECKING
 
 import numpy as np
@@ -29,6 +30,22 @@ class SharedMemory(Memory):
         self.being_read = np.zeros(n_cells, np.int16)
         #: Written by threads, and not yet made visible to the tensor cores by a proxy fence.
         self.unfenced = np.zeros(n_cells, bool)
+        #: Called with the threads, addresses and bytes a thread of every load and store.
+        self.observer: Callable[[Threads, np.ndarray, int], None] | None = None
+
+    def load(
+        self, block: Block, threads: Threads, addresses: np.ndarray, element: int, count: int = 1
+    ) -> np.ndarray:
+        if self.observer is not None:
+            self.observer(threads, addresses, element * count)
+        return super().load(block, threads, addresses, element, count)
+
+    def store(
+        self, block: Block, threads: Threads, addresses: np.ndarray, values: np.ndarray
+    ) -> None:
+        if self.observer is not None:
+            self.observer(threads, addresses, values[0].nbytes)
+        super().store(block, threads, addresses, values)
 
     # Copies from global memory
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import struct
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from unittest import mock
@@ -44,6 +45,8 @@ class TritonMachine:
                 buffer = _buffer(memory, parameter.name, value)
                 tensors.append((value, buffer))
                 values.append(buffer.base)
+            elif isinstance(value, float):
+                values.append(struct.pack("f", value))
             else:
                 values.append(int(value))
         # Pointers to scratch memory that Triton adds, and that no kernel here asks for.

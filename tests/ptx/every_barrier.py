@@ -1,6 +1,6 @@
 """Takes every barrier out of a kernel in turn and prints a line of JSON for each: what noticed it.
 
-    python tests/ptx/every_barrier.py TARGET green|threshold|rbn
+python tests/ptx/every_barrier.py TARGET green|threshold|rbn
 """
 
 from __future__ import annotations

@@ -38,6 +38,8 @@ SCALAR = [
     ("mul.wide.s32 %d1, %r2, %r3", [-3, 5], -15),
     ("mul.wide.u16 %r1, %h2, %h3", [0xFFFF, 2], 0x1FFFE),
     ("mul.f32 %f1, %f2, %f3", [0.1, 3.0], float(np.float32(0.1) * np.float32(3))),
+    ("div.full.f32 %f1, %f2, %f3", [1.0, 3.0], float(np.float32(1) / np.float32(3))),
+    ("div.rn.f32 %f1, %f2, %f3", [-1.0, 0.0], -INF),
     ("mad.lo.s32 %r1, %r2, %r3, %r4", [7, -3, 1], -20),
     ("mad.lo.s16 %h1, %h2, %h3, %h4", [300, 300, 1], (90001) % 2**16),
     ("mad.wide.u32 %d1, %r2, %r3, %d4", [ONES, 2, 2**40], 2 * ONES + 2**40),
