@@ -45,7 +45,8 @@ class CudaKernels:
         with tempfile.TemporaryDirectory() as folder:
             output = Path(folder) / "rbn_cuda.ptx"
             command = compile_command(SOURCES / "rbn_cuda.cu", output, (self.target,), "-ptx")
-            subprocess.run(command, capture_output=True, check=True)
+            # Findings name lines of the source.
+            subprocess.run([*command, "-lineinfo"], capture_output=True, check=True)
             return output.read_text()
 
     def kernel(self, name: str) -> Kernel:

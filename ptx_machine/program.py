@@ -23,6 +23,8 @@ _GUARD = re.compile(r"@(!?)(%?[\w$]+)\s+(.*)", re.DOTALL)
 _WITHOUT_RESULT = (
     "st", "bra", "bar", "barrier", "red", "fence", "membar", "stmatrix", "ret", "exit", "cp",
 )  # fmt: skip
+_FILE = re.compile(r"\.file\s+(\d+)\s+\"([^\"]*)\"")
+_LOCATION = re.compile(r"\.loc\s+(\d+)\s+(\d+)\s+(\d+)(?:.*?inlined_at\s+(\d+)\s+(\d+)\s+(\d+))?")
 _NAME = re.compile(r"%?[A-Za-z_$][\w$]*")
 
 
@@ -39,9 +41,13 @@ class Statement:
     #: Names of the registers that it writes, and that it reads, the guard's among them.
     destinations: tuple[str, ...] = ()
     sources: tuple[str, ...] = ()
+    #: Where it comes from, if the text says so: "file:line" of the code, then of the call that it
+    #: was inlined at, and so on.
+    origin: tuple[str, ...] = ()
 
     def __str__(self) -> str:
-        return f"line {self.line}: {self.text}"
+        origin = f" ({' in '.join(self.origin)})" if self.origin else ""
+        return f"line {self.line}{origin}: {self.text}"
 
     @property
     def is_barrier(self) -> bool:
@@ -199,6 +205,10 @@ class _Body:
         #: For each pair of braces, names declared in it and the registers that they stand for.
         self.scopes: list[dict[str, str]] = [{}]
         self.n_scopes = 0
+        self.files = {int(n): path.rsplit("/", 1)[-1] for n, path in _FILE.findall(text)}
+        #: Places in the source to those that they are inlined at.
+        self.inlined_at: dict[tuple, tuple] = {}
+        self.origin: tuple[str, ...] = ()
 
     def parse(self) -> None:
         while self.scopes:
@@ -217,8 +227,8 @@ class _Body:
             elif label:
                 self.program.labels[label[1]] = len(self.program.statements)
                 self.at += label.end()
-            elif rest.startswith((".loc", ".file")):
-                self._take_until("\n")
+            elif rest.startswith(".loc"):
+                self._locate(self._take_until("\n"))
             else:
                 line = self.line
                 self._statement(line, self._take_until(";"))
@@ -240,6 +250,18 @@ class _Body:
         taken, self.at = self.text[self.at : end], end + 1
         self.line += taken.count("\n") + (mark == "\n")
         return taken
+
+    def _locate(self, directive: str) -> None:
+        numbers = [n and int(n) for n in _LOCATION.match(directive).groups()]
+        at, caller = tuple(numbers[:3]), tuple(numbers[3:])
+        self.inlined_at[at] = caller if caller[0] is not None else ()
+        chain = []
+        while at and len(chain) < 10:
+            place = f"{self.files.get(at[0], at[0])}:{at[1]}"
+            if place not in chain:
+                chain.append(place)
+            at = self.inlined_at.get(at, ())
+        self.origin = tuple(chain)
 
     def _statement(self, line: int, text: str) -> None:
         text = " ".join(text.split())
@@ -272,6 +294,7 @@ class _Body:
                 negated == "!",
                 () if without_result else first,
                 sources,
+                self.origin,
             )
         )
 

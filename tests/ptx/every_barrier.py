@@ -10,16 +10,22 @@ import sys
 import warnings
 from collections.abc import Callable, Iterator
 from functools import partial
+from typing import NamedTuple
 
 import torch
-from every_kernel import IDS, masks, rbn, thresholds
+from every_kernel import IDS, Call, masks, rbn, thresholds
 
-from ptx_machine import Kernel, MachineError
+from ptx_machine import Block, Kernel, MachineError
 from ptx_machine.cuda_launch import CudaKernels, CudaMachine
 from ptx_machine.launch import Schedule
 
 #: In order, then under random schedules until one notices.
 SEEDS = (None, 1, 2, 3)
+
+
+class Run(NamedTuple):
+    op: Callable
+    call: Call
 
 
 def main() -> None:
@@ -35,8 +41,8 @@ def green(target: int) -> Iterator[dict]:
 
     calls = [masks((8, 14, 14), "green", seed=seed) for seed in (3, 4)]
     with running_triton(target) as machine:
-        run = gpu.noise_masks_kernel
-        yield from without_each("noise_masks_on_chip", machine, [(run, call) for call in calls])
+        runs = [Run(gpu.noise_masks_kernel, call) for call in calls]
+        yield from without_each("noise_masks_on_chip", machine, runs)
 
 
 def threshold(target: int) -> Iterator[dict]:
@@ -47,7 +53,7 @@ def threshold(target: int) -> Iterator[dict]:
     calls = {call.name: call for call in thresholds()}
     for name in ("threshold torch.float32 1568", "threshold torch.float64 2500"):
         with running_triton(target) as machine:
-            yield from without_each(name, machine, [(gpu.threshold_kernel, calls[name])])
+            yield from without_each(name, machine, [Run(gpu.threshold_kernel, calls[name])])
 
 
 def rbn_in_cuda(target: int) -> Iterator[dict]:
@@ -59,67 +65,73 @@ def rbn_in_cuda(target: int) -> Iterator[dict]:
     # Several sweeps; several rows of one bank, two banks.
     calls.append(rbn("R-BN overfull", IDS[:1], (1, 9, 4), 30, 3, "first"))
     calls.append(rbn("R-BN", torch.tensor([7, 0, 8, 1, 7, 2]), (1, 9, 4), 12, 3, "random"))
-    runs = [(machine.rbn_masks, call) for call in calls]
+    runs = [Run(machine.rbn_masks, call) for call in calls]
     yield from without_each("rbn_masks_kernel", machine, runs)
 
 
-def without_each(name: str, machine: object, runs: list[tuple[Callable, object]]) -> Iterator[dict]:
-    kernel, executed, limits = observed(machine, runs)
-    for index in kernel.program.barriers():
-        statement = kernel.program.statements[index]
-        without = kernel.without(index)
-        noticed = None
-        for seed in SEEDS if index in executed else ():
-            for (run, call), limit in zip(runs, limits, strict=True):
-                # One that goes round in circles has been noticed.
-                machine.schedule = Schedule(seed, step_limit=limit * (4 if seed is None else 64))
-                machine.replace = partial(in_place_of, kernel, without)
-                noticed = noticed or wrong(machine, run, call)
-            if noticed:
-                noticed = f"{noticed}, {'in order' if seed is None else 'random'}"
-                break
-        yield {
-            "kernel": name,
-            "barrier": str(statement),
-            "executed": index in executed,
-            "noticed": noticed,
-        }
+def without_each(name: str, machine: object, runs: list[Run]) -> Iterator[dict]:
+    for kernel, own in by_kernel(machine, runs):
+        for index in kernel.program.barriers():
+            noticed = None
+            without = partial(in_place_of, kernel, kernel.without(index))
+            for seed in SEEDS:
+                for run, executed, steps in own:
+                    if index in executed and noticed is None:
+                        # One that goes round in circles has been noticed.
+                        limit = steps * (4 if seed is None else 64)
+                        machine.schedule = Schedule(seed, step_limit=limit)
+                        machine.replace = without
+                        noticed = wrong(machine, run)
+                if noticed:
+                    noticed = f"{noticed}, {'in order' if seed is None else 'random'}"
+                    break
+            statement = kernel.program.statements[index]
+            yield {
+                "kernel": name,
+                "barrier": str(statement),
+                "origin": statement.origin,
+                "executed": any(index in executed for _, executed, _ in own),
+                "noticed": noticed,
+            }
 
 
 def in_place_of(whole: Kernel, without: Kernel, kernel: Kernel) -> Kernel:
     return without if kernel is whole else kernel
 
 
-def observed(machine: object, runs: list) -> tuple[Kernel, set[int], list[int]]:
-    """The kernel that the runs launch, the statements that they execute, and their steps."""
-    executed: set[int] = set()
-    kernels: list[Kernel] = []
+def by_kernel(machine: object, runs: list[Run]) -> list[tuple[Kernel, list[tuple]]]:
+    """The kernels that the runs launch; of each, its runs with what they execute and their steps."""
+    found: dict[int, tuple[Kernel, list[tuple]]] = {}
+    machine.replace, machine.schedule = (lambda kernel: kernel), Schedule()
+    for run in runs:
+        executed: set[int] = set()
+        kernels: list[Kernel] = []
 
-    def watch(block: object) -> None:
-        kernels.append(block.kernel)
-        block.observer = lambda at, threads: executed.add(at)
+        def watch(block: Block, executed: set = executed, kernels: list = kernels) -> None:
+            kernels.append(block.kernel)
+            block.observer = lambda at, threads: executed.add(at)
 
-    machine.on_block, limits = watch, []
-    for run, call in runs:
+        machine.on_block = watch
         machine.launches.clear()
-        run(*call.arguments)
-        limits.append(max(launch.report.steps for launch in machine.launches))
+        run.op(*run.call.arguments)
+        steps = max(launch.report.steps for launch in machine.launches)
+        _, own = found.setdefault(id(kernels[0]), (kernels[0], []))
+        own.append((run, executed, steps))
     machine.on_block = None
-    assert all(kernel is kernels[0] for kernel in kernels)
-    return kernels[0], executed, limits
+    return list(found.values())
 
 
-def wrong(machine: object, run: Callable, call: object) -> str | None:
+def wrong(machine: object, run: Run) -> str | None:
     """What is wrong with a run: a finding, an end that does not come, another result."""
     machine.launches.clear()
     try:
-        ours = run(*call.arguments)
+        ours = run.op(*run.call.arguments)
     except MachineError as error:
         return type(error).__name__
     kinds = {kind.value for launch in machine.launches for kind in launch.report.kinds()}
     if kinds:
         return " and ".join(sorted(kinds))
-    theirs = getattr(torch.ops.smnm, call.op)(*call.arguments)
+    theirs = getattr(torch.ops.smnm, run.call.op)(*run.call.arguments)
     equal = all(torch.equal(a, b) for a, b in zip(ours, theirs, strict=True))
     return None if equal else "another result"
 

@@ -1,0 +1,51 @@
+"""Every barrier of the GPU kernels is needed: without it, the PTX machine notices.
+
+Minutes long: pytest -m slow tests/ptx/test_mutations.py
+"""
+
+import importlib.util
+import json
+import os
+import subprocess
+import sys
+from collections import Counter
+from pathlib import Path
+
+import pytest
+from cuda_report import nvcc
+from testing import require
+
+ROOT = Path(__file__).parent.parent.parent
+
+pytestmark = pytest.mark.slow
+
+
+@pytest.mark.parametrize("target", [80, 90])
+@pytest.mark.parametrize("kernel", ["green", "threshold", "rbn"])
+def test_every_barrier_is_missed(kernel, target, capsys):
+    require(importlib.util.find_spec("triton"), "Triton")
+    require(nvcc(), "nvcc")
+    environment = {k: v for k, v in os.environ.items() if k != "TRITON_INTERPRET"}
+    environment |= {"PYTHONPATH": str(ROOT), "OMP_NUM_THREADS": "1"}
+    script = Path(__file__).with_name("every_barrier.py")
+    done = subprocess.run(
+        [sys.executable, str(script), str(target), kernel],
+        env=environment,
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+    assert done.returncode == 0, done.stderr
+    rows = [json.loads(line) for line in done.stdout.splitlines()]
+    unnoticed = [row for row in rows if not row["noticed"]]
+    with capsys.disabled():
+        print(f"\n{kernel} sm_{target}: {len(rows) - len(unnoticed)} of {len(rows)} noticed, by")
+        for what, count in Counter(row["noticed"] for row in rows).most_common():
+            print(f"  {count} {what}")
+        for row in unnoticed:
+            print(f"  {row['kernel']}, {row['barrier']}, executed: {row['executed']}")
+    assert rows
+    assert [row for row in rows if not row["executed"]] == []
+    # A run without a race ends alike under every schedule: there a barrier orders nothing. That of
+    # R-BN's loops over a block is a part of each loop, needed or not.
+    assert unnoticed == [] or kernel == "rbn"
