@@ -78,6 +78,7 @@ class AudioVideoSampler(MaskStream):
         self._moments = None
         if hidden_time is not None:
             self._moments = _Moments(self.video, self.audio, hidden_time)
+        self._prepare()
 
     def masks(self, sample_ids: Tensor) -> AudioVideoMasks:
         """The masks with these ids (int64 [B]), without advancing the stream."""

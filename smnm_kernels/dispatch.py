@@ -23,7 +23,7 @@ import torch
 from torch import Tensor
 from torch.utils._pytree import tree_map
 
-from . import reference
+from . import devices, reference
 from .colors import Color
 from .noise_table import noise_quantiles, noise_table
 from .ops import MaskTensors, fake_masks_from_table, fake_noise, library
@@ -97,7 +97,7 @@ def _register_cpu(kernels: ModuleType) -> None:
 def _load_cuda() -> str | None:
     """Loads the CUDA library, which registers the R-BN ops; returns why it could not."""
     if torch.version.hip is not None:
-        return "the faster one is for NVIDIA alone"
+        return "torch is built for ROCm, not for CUDA"
     if torch.version.cuda is None:
         return "torch is built without CUDA"
     libraries = sorted(Path(__file__).parent.glob("_cuda*.so"))
@@ -111,17 +111,73 @@ def _load_cuda() -> str | None:
 
 
 def _on_triton(name: str, first: Tensor, *arguments: object) -> object:
+    kernels = _what_is_compiled(name, first, arguments)
+    if kernels not in _called:
+        _before_first_call(name, first.device, arguments)
     problem = _triton_problem()
     if problem:
-        _warn_of_detour(first.device.type, problem)
         on_cpu = [a.cpu() if isinstance(a, Tensor) else a for a in arguments]
         made = getattr(torch.ops.smnm, name)(first.cpu(), *on_cpu)
         return tree_map(lambda tensor: tensor.to(first.device), made)
-    if name in _RBN_OPS:
-        _warn_of_slow_rbn(_missing["cuda"])
-    return getattr(importlib.import_module(".gpu", __package__), f"{name}_kernel")(
+    if name != "threshold":
+        arguments = (*_seed_beside(first, *arguments[:2]), *arguments[2:])
+    made = getattr(importlib.import_module(".gpu", __package__), f"{name}_kernel")(
         first, *arguments
     )
+    _called.add(kernels)
+    return made
+
+
+#: What has kernels and tables on its device: calls that went well.
+_called: set[tuple] = set()
+
+
+def _what_is_compiled(name: str, first: Tensor, arguments: tuple) -> tuple:
+    """Equal for calls that run the same kernels with the same tables: all but the batch, the seed
+    and ``n_keep``."""
+    if name == "threshold":
+        return name, first.device, first.dtype, first.shape[1]
+    if name in _RBN_OPS:
+        seed_tensor, _, grid, _, n_candidates, windows, weights, ties = arguments
+        rule = (n_candidates, ties, *weights, *windows)
+        return name, first.device, seed_tensor is None, *grid, *rule
+    seed_tensor, _, grid, color, sigma, *count_and_tube = arguments
+    return name, first.device, seed_tensor is None, *grid, color, *count_and_tube[1:], *sigma
+
+
+def _before_first_call(name: str, device: torch.device, arguments: tuple) -> None:
+    """Kernels are loaded and tables copied, which a CUDA graph cannot capture (Triton would keep
+    the kernel that did not load); and what will be slow warns."""
+    problem = _triton_problem()
+    capturing = devices.is_capturing(device)
+    if capturing and problem:
+        raise RuntimeError(
+            f"masks that are made on the CPU cannot be captured in a CUDA graph: {problem}"
+        )
+    if capturing:
+        raise RuntimeError(
+            f"the first call of smnm::{name} with this grid and these parameters on {device} "
+            "cannot be captured in a CUDA graph, because it loads kernels and copies tables. Make "
+            "one call before the capture (a sampler makes its own when it is moved to the device)"
+        )
+    if problem:
+        _warn_of_detour(device.type, problem)
+    elif name in _RBN_OPS:
+        _warn_of_slow_rbn(_missing["cuda"])
+    elif name in ("noise", "noise_masks") and arguments[3] != "white":
+        _warn_of_no_tensor_cores(device)
+
+
+def _seed_beside(first: Tensor, seed_tensor: Tensor | None, seed: int) -> tuple[Tensor | None, int]:
+    """(seed_tensor, seed) that kernels on the device of ``first`` can read."""
+    if seed_tensor is None or seed_tensor.device == first.device:
+        return seed_tensor, seed
+    if seed_tensor.device.type != "cpu":
+        raise ValueError(
+            f"seed_tensor must be on the CPU or on the device of the masks, {first.device}, got "
+            f"{seed_tensor.device}"
+        )
+    return None, int(seed_tensor)
 
 
 @cache
@@ -143,6 +199,22 @@ def _warn_of_detour(device_type: str, problem: str) -> None:
         f"wait: {problem}",
         stacklevel=2,
     )
+
+
+@cache
+def _warn_of_no_tensor_cores(device: torch.device) -> None:
+    """Triton's products need compute capability 8.0, else they are sums in registers that spill."""
+    if not devices.is_cuda(device) or torch.version.hip:
+        return
+    capability = torch.cuda.get_device_capability(device)
+    if capability < (8, 0):
+        warnings.warn(
+            f"colored noise on {torch.cuda.get_device_name(device)} (compute capability "
+            f"{capability[0]}.{capability[1]}) is made without tensor cores, several times slower "
+            "than from compute capability 8.0 on; the masks are the same. Masks made in data "
+            "loader workers (smnm_kernels.loading) take no time of the GPU",
+            stacklevel=2,
+        )
 
 
 @cache

@@ -37,6 +37,7 @@ class MaskSampler(MaskStream):
     ) -> None:
         super().__init__(seed)
         self.recipe = Recipe(kind, grid, mask_ratio, n_keep=n_keep, **parameters)
+        self._prepare()
 
     @property
     def kind(self) -> str:

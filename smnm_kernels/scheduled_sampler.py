@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 from contextlib import AbstractContextManager
+from functools import partial
 
 import torch
 from torch import Tensor
@@ -63,8 +64,12 @@ class ScheduledSampler(MaskStream):
         self._step = SharedInt()
         self._made: tuple[dict[str, object], Recipe] | None = None
         # What is wrong at the ends of a schedule fails now, not after a day of training.
-        for step in sorted({0}.union(*(getattr(s, "milestones", ()) for s in settings.values()))):
+        self._milestones = sorted(
+            {0}.union(*(getattr(s, "milestones", ()) for s in settings.values()))
+        )
+        for step in self._milestones:
             self._recipe_at(step)
+        self._prepare()
 
     @property
     def step(self) -> int:
@@ -107,6 +112,10 @@ class ScheduledSampler(MaskStream):
         # A count changes with the ratio, and with a kind that rounds otherwise.
         torch._dynamo.maybe_mark_dynamic(masks.ids_keep, 1)
         return masks
+
+    def _kinds(self) -> dict[str, Callable[[Tensor], object]]:
+        recipes = [self._recipe_at(step) for step in (*self._milestones, self.step)]
+        return {repr(recipe): partial(recipe.masks, seed=self.seed) for recipe in recipes}
 
     def masks(self, sample_ids: Tensor) -> Masks:
         """The masks with these ids (int64 [B]) at the present step or epoch; nothing advances."""

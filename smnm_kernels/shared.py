@@ -10,7 +10,7 @@ class SharedInt:
     """An int in shared memory, also after it was copied or pickled: a copy is shared anew."""
 
     def __init__(self, value: int = 0) -> None:
-        self._memory = torch.tensor(value, dtype=torch.int64).share_memory_()
+        self._memory = torch.tensor(value, dtype=torch.int64, device="cpu").share_memory_()
 
     def get(self) -> int:
         return int(self._memory)

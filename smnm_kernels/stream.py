@@ -2,14 +2,18 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import AbstractContextManager
 
 import torch
 from torch import Tensor, nn
 
+from . import devices
 from .arguments import is_int, is_sequence, parse_seed
 from .recomputation import COMPILED, DrawingAgain, Noting, advance
+
+#: (device, kind) whose kernels were loaded.
+_prepared: set[tuple[torch.device, str]] = set()
 
 
 class MaskStream(nn.Module):
@@ -24,6 +28,9 @@ class MaskStream(nn.Module):
     The state is two int64 buffers, ``seed`` and ``next_id`` (samples drawn so far by all ranks):
     ``.to()``, ``state_dict()`` and CUDA graphs work as for any module, and a stream resumed from a
     state dict goes on where it stopped, on any number of ranks.
+
+    Built on a CUDA device or moved to one, it makes a mask of each kind that it draws and drops it:
+    kernels are compiled and loaded then, and calls can be captured in CUDA graphs from the first.
     """
 
     seed: Tensor
@@ -39,6 +46,36 @@ class MaskStream(nn.Module):
         # Ids of the calls in a checkpointed region: noted here, or drawn again.
         self._notes: tuple[list[Tensor], ...] = ()
         self._again: Iterator[Tensor] | None = None
+
+    def _apply(self, fn: Callable[[Tensor], Tensor], recurse: bool = True) -> MaskStream:
+        moved = super()._apply(fn, recurse)
+        self._prepare()
+        return moved
+
+    def _load_from_state_dict(self, *arguments: object) -> None:
+        super()._load_from_state_dict(*arguments)
+        self._prepare()  # assign=True may have brought buffers of another device
+
+    def __setstate__(self, state: dict[str, object]) -> None:
+        super().__setstate__(state)
+        self._prepare()
+
+    def _prepare(self) -> None:
+        """Once for each device and kind. Subclasses call it when they are built."""
+        device = self.next_id.device
+        # Buffers that are no plain tensors, such as those of FakeTensorMode, have no memory there.
+        if not devices.is_cuda(device) or type(self.next_id) is not Tensor:
+            return
+        if torch.compiler.is_compiling() or devices.is_capturing(device):
+            return
+        for kind, draw in self._kinds().items():
+            if (device, kind) not in _prepared:
+                draw(torch.zeros(1, dtype=torch.int64, device=device))
+                _prepared.add((device, kind))
+
+    def _kinds(self) -> Mapping[str, Callable[[Tensor], object]]:
+        """What calls may draw, each by a text that tells it from others."""
+        return {self.extra_repr(): self.masks}
 
     def masks(self, sample_ids: Tensor) -> tuple:
         """The masks with these ids (int64 [B]), without advancing: for evaluation, or where a

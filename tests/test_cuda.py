@@ -1,6 +1,10 @@
 """What only a GPU can show: one launch a call, no waiting, graphs, streams, and R-BN's CUDA kernels
 equal to the CPU. The tests named small_rbn also run under compute-sanitizer (gpu_check.sh)."""
 
+import copy
+import threading
+from concurrent.futures import ThreadPoolExecutor
+
 import pytest
 import torch
 from test_triton import COLORS, IDS_TENSOR, STANDARD_GRIDS
@@ -8,7 +12,7 @@ from testing import assert_same
 
 import smnm_kernels as smnm
 from smnm_kernels.bench.profiling import device_work
-from smnm_kernels.calls import rbn_masks_call
+from smnm_kernels.calls import noise_masks_call, rbn_masks_call
 
 pytestmark = pytest.mark.skipif(not torch.cuda.is_available(), reason="needs a CUDA device")
 
@@ -100,6 +104,129 @@ def test_another_stream(make):
         copies = [tensor.clone() for tensor in made]
     stream.synchronize()
     assert_same(copies, tuple(expected))
+
+
+def test_two_streams_at_once(make):
+    """Each waits for its own ids, with a seed of its own; nothing is shared between them."""
+    streams = [torch.cuda.Stream() for _ in range(2)]
+    made = [[], []]
+    for first in range(0, 40, 8):
+        for seed, stream in enumerate(streams):
+            with torch.cuda.stream(stream):
+                torch.cuda._sleep(1_000_000)
+                ids = torch.arange(first, first + 8, device="cuda")
+                made[seed].append(make(ids, seed=seeds(seed)))
+    torch.cuda.synchronize()
+    for seed, batches in enumerate(made):
+        expected = make(torch.arange(40), seed=seed)
+        assert_same([torch.cat(forms) for forms in zip(*batches, strict=True)], expected)
+
+
+def test_a_table_made_on_one_stream_is_read_on_others():
+    grid = (5, 9, 7)  # of no other test
+    ids = torch.arange(6)
+    with torch.cuda.stream(torch.cuda.Stream()):
+        first = smnm.noise_masks(ids.cuda(), grid, "green", 0.8)
+    with torch.cuda.stream(torch.cuda.Stream()):
+        second = smnm.noise_masks(ids.cuda(), grid, "green", 0.8)
+    torch.cuda.synchronize()
+    expected = smnm.noise_masks(ids, grid, "green", 0.8)
+    assert_same(first, expected)
+    assert_same(second, expected)
+
+
+def on_threads(work, n):
+    """What ``work(i)`` returned on each of n threads that start at once."""
+    start = threading.Barrier(n)
+
+    def begun(i):
+        start.wait()
+        return work(i)
+
+    with ThreadPoolExecutor(n) as pool:
+        return list(pool.map(begun, range(n)))
+
+
+def test_first_calls_of_many_threads():
+    """As under DataParallel; each thread on a stream of its own."""
+    grid = (5, 7, 9)  # of no other test
+
+    def work(i):
+        with torch.cuda.stream(torch.cuda.Stream()):
+            made = smnm.noise_masks(torch.arange(i, i + 4, device="cuda"), grid, "green", 0.8)
+            torch.cuda.current_stream().synchronize()
+        return made
+
+    for i, made in enumerate(on_threads(work, 8)):
+        assert_same(made, smnm.noise_masks(torch.arange(i, i + 4), grid, "green", 0.8))
+
+
+def test_unaligned_ids_and_seeds_take_the_same_kernel():
+    gpu = pytest.importorskip("smnm_kernels.gpu.on_chip")
+
+    def n_kernels():
+        return len(gpu.noise_masks_on_chip.device_caches[torch.cuda.current_device()][0])
+
+    ids, seed = torch.arange(40, device="cuda"), seeds([3, 4])
+    smnm.noise_masks(ids[:17], VIDEO, "green", n_keep=17, seed=seed[0])
+    before = n_kernels()
+    for count, some in ((1, ids[1:2]), (16, ids[1:17]), (156, ids[3::2]), (160, ids)):
+        ours = smnm.noise_masks(some, VIDEO, "green", n_keep=count, seed=seed[1])
+        assert_same(ours, smnm.noise_masks(some.cpu(), VIDEO, "green", n_keep=count, seed=4))
+    assert n_kernels() == before
+
+
+def test_a_seed_on_the_cpu_is_read_by_the_host():
+    call = noise_masks_call(torch.arange(3), VIDEO, "green", 0.9, None, None, False, False, 7)
+    made = torch.ops.smnm.noise_masks(call[0].cuda(), torch.tensor(7), 0, *call[3:])
+    assert_same(made, torch.ops.smnm.noise_masks(*call))
+
+
+@pytest.fixture
+def second_device():
+    if torch.cuda.device_count() < 2:
+        pytest.skip("needs two CUDA devices")
+    return torch.device("cuda", 1)
+
+
+def test_the_device_of_the_ids_does_the_work(make, second_device):
+    ids = torch.arange(20)
+    for device in (second_device, torch.device("cuda", 0)):
+        with torch.cuda.device(0):
+            made = make(ids.to(device), seed=torch.tensor(3, device=device))
+            torch.cuda.synchronize(device)
+        assert {tensor.device for tensor in made} == {device}
+        assert_same(made, tuple(make(ids, seed=3)))
+
+
+def test_a_seed_on_another_device_is_refused(second_device):
+    for call in (
+        noise_masks_call(torch.arange(3), VIDEO, "green", 0.9, None, None, False, False, 7),
+        rbn_masks_call(
+            torch.arange(3), AUDIO, 0.8, None, None, (3, 5), (0.4,) * 4, "first", False, 7
+        ),
+    ):
+        op = torch.ops.smnm.rbn_masks if len(call) == 9 else torch.ops.smnm.noise_masks
+        with pytest.raises((ValueError, RuntimeError), match="seed_tensor must be on the CPU or"):
+            op(call[0].cuda(), torch.tensor(7, device=second_device), 0, *call[3:])
+
+
+@pytest.mark.parametrize("kind", ["green3d", "rbn"])
+def test_data_parallel_replicas_make_the_masks_of_their_ids(kind, second_device):
+    sampler = smnm.MaskSampler(kind, VIDEO if kind == "green3d" else AUDIO, 0.8, seed=9)
+
+    class ByIds(torch.nn.Module):
+        def __init__(self):
+            super().__init__()
+            self.sampler = copy.deepcopy(sampler)
+
+        def forward(self, ids):
+            return tuple(self.sampler.masks(ids))
+
+    parallel = torch.nn.DataParallel(ByIds().cuda(), [0, 1])
+    ids = torch.arange(33)
+    for _ in range(3):
+        assert_same(parallel(ids.cuda()), tuple(sampler.masks(ids)))
 
 
 def test_nothing_waits_for_the_device(make):

@@ -1,10 +1,17 @@
 """CUDA graphs: a replay draws the next masks of the stream, as an eager call would."""
 
+import json
+import os
+import subprocess
+import sys
+from pathlib import Path
+
 import pytest
 import torch
 from testing import assert_same
 
 import smnm_kernels as smnm
+from smnm_kernels.recipe import KINDS
 from smnm_kernels.train.model import Encoder, MaskedAutoencoder
 
 pytestmark = pytest.mark.skipif(not torch.cuda.is_available(), reason="needs a CUDA device")
@@ -40,8 +47,6 @@ def launches_of_graphs(call):
 
 def test_replays_are_the_steps_of_the_stream(make):
     sampler, eager = make().cuda(), make()
-    sampler(64)
-    sampler.reset()
     graph = torch.cuda.CUDAGraph()
     with torch.cuda.graph(graph):
         masks = sampler(64)
@@ -61,6 +66,39 @@ def test_replays_are_the_steps_of_the_stream(make):
     eager.seed.fill_(-6)
     eager.reset(2**40)
     assert_same(forms(masks), forms(eager(64)))
+
+
+@pytest.mark.parametrize("how", ["capture", "compile"])
+def test_the_first_masks_of_a_process_come_from_a_graph(how):
+    """Nothing is compiled, loaded or copied any more, and nothing stays in the graph's pool."""
+    script = Path(__file__).with_name("first_graphs.py")
+    environment = {k: v for k, v in os.environ.items() if k != "TRITON_INTERPRET"}
+    done = subprocess.run(
+        [sys.executable, str(script), how],
+        env=environment,
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+    assert done.returncode == 0, done.stderr
+    assert json.loads(done.stdout.splitlines()[-1]) == {"equal": len(KINDS) + 2}
+
+
+def test_a_function_whose_first_call_is_captured_says_so():
+    ids, grid = torch.arange(9, device="cuda"), (3, 5, 9)
+    graph = torch.cuda.CUDAGraph()
+    with (
+        pytest.raises(RuntimeError, match=r"cannot be captured.*one call before"),
+        torch.cuda.graph(graph),
+    ):
+        smnm.noise_masks(ids, grid, "green", 0.75)
+    expected = smnm.noise_masks(ids.cpu(), grid, "green", 0.75)
+    assert_same(smnm.noise_masks(ids, grid, "green", 0.75), expected)
+    graph = torch.cuda.CUDAGraph()
+    with torch.cuda.graph(graph):
+        masks = smnm.noise_masks(ids, grid, "green", 0.75)
+    graph.replay()
+    assert_same(masks, expected)
 
 
 def test_reduce_overhead_uses_graphs_and_draws_new_masks(make):

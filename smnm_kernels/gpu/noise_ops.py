@@ -23,6 +23,7 @@ from ..ops import empty_masks
 from ..reference import WHITE_SCALE
 from .on_chip import noise_masks_on_chip, noise_on_chip
 from .passes import last_pass, pass_along_h, pass_along_w, white_pass
+from .tables import kept_on_device
 from .threshold_op import fill_masks, on_device_of
 from .tiles import OnChip, on_chip, padded, places
 
@@ -45,8 +46,7 @@ class DeviceTable(NamedTuple):
     reach: int
 
 
-# Never dropped: a captured CUDA graph goes on reading the tables it was captured with.
-@cache
+@kept_on_device
 def device_table(
     grid: Grid, color: Color, sigma: tuple[float, ...], device: torch.device
 ) -> DeviceTable:
@@ -66,7 +66,7 @@ def device_table(
     )
 
 
-@cache
+@kept_on_device
 def device_places(grid: Grid, tile: OnChip, chains: int, device: torch.device) -> Tensor:
     return places(grid, tile, chains).to(device)
 

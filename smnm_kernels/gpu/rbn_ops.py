@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
-from functools import cache
 
 import torch
 from torch import Tensor
@@ -12,6 +11,7 @@ from ..arguments import Grid
 from ..masks import Masks
 from ..ops import empty_masks
 from .rbn import order_words, rbn_in_order
+from .tables import kept_on_device
 from .threshold_op import fill_masks, on_device_of
 from .tiles import padded
 
@@ -128,8 +128,7 @@ def run_banks(
     return visible
 
 
-# Never dropped, as the noise tables.
-@cache
+@kept_on_device
 def neighbour_table(
     height: int,
     width: int,
