@@ -27,11 +27,12 @@ KERNELS = {
 
 #: Shared memory that a block may have: on every GPU since Ampere's small ones, and on AMD's.
 SHARED_BYTES = {"NVIDIA": 99 * 1024, "AMD": 64 * 1024}
-#: A pass of two-dimensional grids spills one register there, the noise of (16, 14, 14) eight.
-STACK_BYTES = {"120": 8, "gfx1100": 36}
+#: A pass of two-dimensional grids spills one register there, the noise of (16, 14, 14) eight;
+#: before 8.0 there are no tensor cores, which warns.
+STACK_BYTES = {"120": 8, "gfx1100": 36, "75": 2048}
 
 
-@pytest.mark.parametrize("target", ["80", "90", "100", "120", "gfx942", "gfx1100"])
+@pytest.mark.parametrize("target", ["75", "80", "90", "100", "120", "gfx942", "gfx1100"])
 def test_kernels_compile_without_spills(target):
     require(importlib.util.find_spec("triton"), "Triton")
     # This process may interpret its kernels, and then does not compile any.
