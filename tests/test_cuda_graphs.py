@@ -101,6 +101,18 @@ def test_a_function_whose_first_call_is_captured_says_so():
     assert_same(masks, expected)
 
 
+@pytest.mark.skipif(smnm.backends()["cuda"] != "available", reason="needs the CUDA library")
+def test_the_first_call_of_the_cuda_library_can_be_captured():
+    """Its kernels come loaded; a new grid takes other amounts of shared memory or a workspace."""
+    ids = torch.arange(9, device="cuda")
+    for grid in ((1, 40, 9), (1, 96, 96)):
+        graph = torch.cuda.CUDAGraph()
+        with torch.cuda.graph(graph):
+            masks = smnm.rbn_masks(ids, grid, 0.8)
+        graph.replay()
+        assert_same(masks, smnm.rbn_masks(ids.cpu(), grid, 0.8))
+
+
 def test_reduce_overhead_uses_graphs_and_draws_new_masks(make):
     torch._dynamo.reset()
     torch._dynamo.utils.counters.clear()
