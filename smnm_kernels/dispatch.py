@@ -17,6 +17,7 @@ import warnings
 from collections.abc import Sequence
 from functools import cache, partial
 from pathlib import Path
+from threading import Lock
 from types import ModuleType
 
 import torch
@@ -111,25 +112,38 @@ def _load_cuda() -> str | None:
 
 
 def _on_triton(name: str, first: Tensor, *arguments: object) -> object:
-    kernels = _what_is_compiled(name, first, arguments)
-    if kernels not in _called:
-        _before_first_call(name, first.device, arguments)
     problem = _triton_problem()
     if problem:
-        on_cpu = [a.cpu() if isinstance(a, Tensor) else a for a in arguments]
-        made = getattr(torch.ops.smnm, name)(first.cpu(), *on_cpu)
-        return tree_map(lambda tensor: tensor.to(first.device), made)
+        return _copied_from_cpu(problem, name, first, arguments)
+    kernels = _what_is_compiled(name, first, arguments)
     if name != "threshold":
         arguments = (*_seed_beside(first, *arguments[:2]), *arguments[2:])
-    made = getattr(importlib.import_module(".gpu", __package__), f"{name}_kernel")(
-        first, *arguments
-    )
-    _called.add(kernels)
+    launch = getattr(importlib.import_module(".gpu", __package__), f"{name}_kernel")
+    if kernels in _called:
+        return launch(first, *arguments)
+    # Triton's kernels are not ready for a second thread while the first one loads them.
+    with _first_calls:
+        _before_first_call(name, first.device, arguments)
+        made = launch(first, *arguments)
+    if len(first) > 0:
+        _called.add(kernels)
     return made
 
 
-#: What has kernels and tables on its device: calls that went well.
+def _copied_from_cpu(problem: str, name: str, first: Tensor, arguments: tuple) -> object:
+    if devices.is_capturing(first.device):
+        raise RuntimeError(
+            f"masks that are made on the CPU cannot be captured in a CUDA graph: {problem}"
+        )
+    _warn_of_detour(first.device.type, problem)
+    on_cpu = [a.cpu() if isinstance(a, Tensor) else a for a in arguments]
+    made = getattr(torch.ops.smnm, name)(first.cpu(), *on_cpu)
+    return tree_map(lambda tensor: tensor.to(first.device), made)
+
+
+#: What has kernels and tables on its device: calls that went well, and had something to do.
 _called: set[tuple] = set()
+_first_calls = Lock()
 
 
 def _what_is_compiled(name: str, first: Tensor, arguments: tuple) -> tuple:
@@ -148,23 +162,15 @@ def _what_is_compiled(name: str, first: Tensor, arguments: tuple) -> tuple:
 def _before_first_call(name: str, device: torch.device, arguments: tuple) -> None:
     """Kernels are loaded and tables copied, which a CUDA graph cannot capture (Triton would keep
     the kernel that did not load); and what will be slow warns."""
-    problem = _triton_problem()
-    capturing = devices.is_capturing(device)
-    if capturing and problem:
-        raise RuntimeError(
-            f"masks that are made on the CPU cannot be captured in a CUDA graph: {problem}"
-        )
-    if capturing:
+    if devices.is_capturing(device):
         raise RuntimeError(
             f"the first call of smnm::{name} with this grid and these parameters on {device} "
             "cannot be captured in a CUDA graph, because it loads kernels and copies tables. Make "
             "one call before the capture (a sampler makes its own when it is moved to the device)"
         )
-    if problem:
-        _warn_of_detour(device.type, problem)
-    elif name in _RBN_OPS:
+    if name in _RBN_OPS:
         _warn_of_slow_rbn(_missing["cuda"])
-    elif name in ("noise", "noise_masks") and arguments[3] != "white":
+    elif name != "threshold" and arguments[3] != "white":
         _warn_of_no_tensor_cores(device)
 
 

@@ -70,7 +70,7 @@ class MaskStream(nn.Module):
             return
         for kind, draw in self._kinds().items():
             if (device, kind) not in _prepared:
-                draw(torch.zeros(1, dtype=torch.int64, device=device))
+                draw(torch.arange(1, device=device).add_(self.next_id))  # as ``advance`` does
                 _prepared.add((device, kind))
 
     def _kinds(self) -> Mapping[str, Callable[[Tensor], object]]:

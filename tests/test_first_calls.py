@@ -211,6 +211,35 @@ def test_threads_that_call_at_once_share_one_table(played_cuda):
     assert len(set(map(id, found))) == 1
 
 
+def test_first_calls_wait_for_each_other(played_cuda, gpu, monkeypatch):
+    """While one thread loads a kernel, Triton gives the others one that is not there yet."""
+    running, most = [], []
+
+    def launch(ids, *arguments):
+        running.append(ids)
+        most.append(len(running))
+        time.sleep(0.02)
+        running.pop()
+
+    monkeypatch.setattr(gpu, "noise_masks_kernel", launch)
+    calls = [masks_call(IDS), masks_call(IDS, color="red")] * 4
+    for loaded in (False, True):
+        most.clear()
+        start = threading.Barrier(8)
+
+        def call(arguments, start=start):
+            start.wait()
+            dispatch._on_triton("noise_masks", *arguments)
+
+        threads = [threading.Thread(target=call, args=(arguments,)) for arguments in calls]
+        for thread in threads:
+            thread.start()
+        for thread in threads:
+            thread.join()
+        assert len(most) == 8
+        assert (max(most) > 1) == loaded
+
+
 def test_a_device_has_tables_of_its_own_made_on_a_stream_of_its_own(played_cuda, monkeypatch):
     from smnm_kernels.gpu.tables import kept_on_device
 
@@ -250,6 +279,7 @@ def test_a_table_that_could_not_be_made_is_made_later(played_cuda):
 
 def test_a_first_call_inside_a_capture_is_refused(played_cuda, call, monkeypatch):
     op, arguments = call
+    dispatch._on_triton(op, arguments[0][:0], *arguments[1:])  # needs no kernel, and loads none
     played_cuda.capturing = True
     with monkeypatch.context() as patch:
         for module, name in list(kept_tables()):
