@@ -1,5 +1,6 @@
 """What one test body needs to run on every device."""
 
+import importlib
 import os
 
 import pytest
@@ -29,3 +30,14 @@ def require(found: object, what: str) -> None:
         pytest.fail(f"CI needs {what}")
     if not found:
         pytest.skip(f"needs {what}")
+
+
+def need_packages(*names: str) -> None:
+    """At the top of a test module, of a conftest or of a test: skips it where a package is missing,
+    but fails it in CI, which has everything."""
+    __tracebackhide__ = True
+    for name in names:
+        if os.environ.get("CI"):
+            importlib.import_module(name)
+        else:
+            pytest.importorskip(name)

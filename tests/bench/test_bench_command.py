@@ -1,25 +1,24 @@
 """The command `smnm bench`: what it writes, says and refuses."""
 
-import importlib.util
 import json
 import math
 
 import pytest
 import torch
-from testing import require
+from testing import need_packages
 
-import smnm_kernels as smnm
-from smnm_kernels.bench import command, mask_making
-from smnm_kernels.cli import main
-from smnm_kernels.errors import RunError
+need_packages("tyro", "tqdm", "matplotlib", "scipy")
+
+import smnm_kernels as smnm  # noqa: E402
+from smnm_kernels.bench import command, mask_making  # noqa: E402
+from smnm_kernels.cli import main  # noqa: E402
+from smnm_kernels.errors import RunError  # noqa: E402
 
 BASE = {"section", "device", "threads", "torch", "commit", "python", "numpy", "date", "what"}
 
 
 @pytest.fixture(autouse=True)
-def _packages_and_little_time(monkeypatch, n_threads):
-    for package in ("tyro", "tqdm", "matplotlib", "scipy"):
-        require(importlib.util.find_spec(package), package)
+def _little_time(monkeypatch, n_threads):
     monkeypatch.setattr(command, "SECONDS", {name: (0.5, 0.5) for name in command.SECONDS})
 
 

@@ -7,13 +7,17 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
-from PIL import Image
+from testing import need_packages
 
-import smnm_kernels as smnm
-from smnm_kernels import cli
-from smnm_kernels.errors import UsageError
-from smnm_kernels.pictures import page
-from smnm_kernels.pictures.show import Show
+need_packages("tyro", "matplotlib", "PIL")
+
+from PIL import Image  # noqa: E402
+
+import smnm_kernels as smnm  # noqa: E402
+from smnm_kernels import cli  # noqa: E402
+from smnm_kernels.errors import UsageError  # noqa: E402
+from smnm_kernels.pictures import page  # noqa: E402
+from smnm_kernels.pictures.show import Show  # noqa: E402
 
 
 def tiles(picture, color, rows, columns):

@@ -7,10 +7,10 @@ import numpy as np
 import pytest
 import torch
 from PIL import Image
+from testing import need_packages
 
 import smnm_kernels as smnm
 from smnm_kernels.pictures.panels import panels
-from smnm_kernels.pictures.show import Show
 from smnm_kernels.pictures.spectrum import expected_spectrum, radial_spectrum
 from smnm_kernels.pictures.spectrum_plot import spectra
 
@@ -133,6 +133,9 @@ def frequency_of_peak(frequency, power):
 
 
 def test_picture_is_written(tmp_path):
+    need_packages("tyro", "matplotlib")
+    from smnm_kernels.pictures.show import Show
+
     out = tmp_path / "spectra.png"
     Show(kinds=("blue2d", "rbn"), grid=(1, 12, 12), samples=20, spectrum=True, out=out).run()
     assert Image.open(out).size[0] > 500
