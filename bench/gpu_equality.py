@@ -1,10 +1,12 @@
 """Random settings whose masks are made on the GPU and on the CPU, compared by a hash of every byte.
 
-    python bench/gpu_equality.py [--settings 10000] [--seed 0] [--save equality.json]
+    python bench/gpu_equality.py [--settings 10000] [--seed 0] [--rows equality.jsonl]
+    python bench/gpu_equality.py --show 17    where the masks of one of these settings differ
 
 Each kind of kernel is compiled in one of several processes, which then checks all settings that
-need it. ``--device cpu`` compares the Triton kernels in their interpreter (TRITON_INTERPRET=1), or
-else the reference, with the C++ kernels.
+need it: a group, whose row is saved when all of it is compared. With the rows of an earlier run the
+groups are compared that it did not come to. ``--device cpu`` compares the Triton kernels in their
+interpreter (TRITON_INTERPRET=1), or else the reference, with the C++ kernels.
 """
 
 from __future__ import annotations
@@ -13,17 +15,18 @@ import argparse
 import hashlib
 import json
 import math
-import multiprocessing
 import os
 import random
 import sys
 import time
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from functools import cache, partial
 from pathlib import Path
 from typing import NamedTuple
 
 import torch
+from processes import ProcessDied, answers
+from saved_rows import SavedRows
 
 import smnm_kernels as smnm
 from smnm_kernels.arguments import Grid
@@ -159,9 +162,10 @@ def digest(masks: smnm.Masks) -> str:
 
 
 Make = Callable[[Setting], smnm.Masks]
+Group = Sequence[tuple[int, Setting]]
 
 
-def checked(group: list[tuple[int, Setting]], make: Make) -> tuple[int, dict | None]:
+def checked(group: Group, make: Make) -> tuple[int, dict | None]:
     """(how many were compared, the first that differs or fails)."""
     for compared, (index, setting) in enumerate(group):
         try:
@@ -169,43 +173,81 @@ def checked(group: list[tuple[int, Setting]], make: Make) -> tuple[int, dict | N
         except Exception as error:
             ours, expected = f"{type(error).__name__}: {error}", None
         if ours != expected:
-            difference = {"index": index, **setting._asdict(), "came": ours, "expected": expected}
-            return compared + 1, difference
+            return compared + 1, difference(index, setting, ours, expected)
     return len(group), None
 
 
-def compare(settings: Iterable[Setting], make: Make, processes: int = 1) -> dict:
-    groups: dict[tuple, list[tuple[int, Setting]]] = {}
+def difference(index: int, setting: Setting, came: str, expected: str | None) -> dict:
+    return {"index": index, **setting._asdict(), "came": came, "expected": expected}
+
+
+def grouped(settings: Iterable[Setting]) -> dict[str, Group]:
+    """By what a kernel is compiled for. What takes long to compile comes first, so that no process
+    is left alone with it."""
+    groups: dict[str, list[tuple[int, Setting]]] = {}
     for index, setting in enumerate(settings):
-        groups.setdefault(kernel_of(setting), []).append((index, setting))
-    # What takes long to compile comes first, so that no process is left alone with it.
-    in_order = sorted(groups.values(), key=lambda g: -math.prod(g[0][1].arguments["grid"]))
-    wanted = sum(map(len, in_order))
-    start, compared, differences = time.perf_counter(), 0, []
-    for n, difference in _results(partial(checked, make=make), in_order, processes):
-        compared += n
-        if difference:
-            differences.append(difference)
-            print(f"differs: {json.dumps(difference)}", flush=True)
-        if compared == wanted or compared * 10 // wanted > (compared - n) * 10 // wanted:
-            print(f"{compared} of {wanted} in {time.perf_counter() - start:.0f} s", flush=True)
+        groups.setdefault(str(kernel_of(setting)), []).append((index, setting))
+    by_tokens = sorted(groups.items(), key=lambda g: -math.prod(g[1][0][1].arguments["grid"]))
+    return dict(by_tokens)
+
+
+def compare(groups: dict[str, Group], make: Make, saved: SavedRows, processes: int = 1) -> None:
+    """Adds a row for each group that has none yet."""
+    done = {row["group"] for row in saved.rows}
+    waiting = {name: group for name, group in groups.items() if name not in done}
+    names, start = list(waiting), time.perf_counter()
+    if done:
+        print(f"{len(done)} of {len(groups)} groups were compared before", flush=True)
+    for index, answer in _answers(partial(checked, make=make), list(waiting.values()), processes):
+        name = names[index]
+        if isinstance(answer, ProcessDied):
+            # Which setting it was nobody can tell any more.
+            answer = 0, difference(*waiting[name][0], f"{answer}, in this group", None)
+        compared, found = answer
+        saved.add(
+            {
+                "group": name,
+                "settings": len(waiting[name]),
+                "compared": compared,
+                "difference": found,
+                "after_seconds": round(time.perf_counter() - start, 1),
+            }
+        )
+        if found:
+            print(f"differs: {json.dumps(found)}", flush=True)
+        print(f"{len(saved.rows)} of {len(groups)} groups: {name}", flush=True)
+
+
+def _answers(check: Callable, groups: list[Group], processes: int) -> Iterator[tuple[int, object]]:
+    if processes == 1:
+        return ((index, check(group)) for index, group in enumerate(groups))
+    return answers(check, groups, processes)
+
+
+def summary(rows: list[dict]) -> dict:
+    """Of the groups that were compared."""
+    differences = [row["difference"] for row in rows if row["difference"]]
     return {
-        "settings": wanted,
-        "compared": compared,
-        "kernels": len(groups),
+        "groups": len(rows),
+        "compared": sum(row["compared"] for row in rows),
         "groups_that_differ": len(differences),
         "first_difference": min(differences, key=lambda d: d["index"], default=None),
-        "seconds": round(time.perf_counter() - start, 1),
     }
 
 
-def _results(check: Callable, groups: list, processes: int) -> Iterator:
-    if processes == 1:
-        yield from map(check, groups)
-        return
-    context = multiprocessing.get_context("spawn")
-    with context.Pool(processes, torch.set_num_threads, (1,)) as pool:
-        yield from pool.imap_unordered(check, groups)
+def shown(setting: Setting, make: Make) -> str:
+    """What of the masks differs, and where first."""
+    lines = [str(setting)]
+    ours, expected = make(setting), made_on("cpu", setting)
+    for name, a, b in zip(smnm.Masks._fields, ours, expected, strict=True):
+        if a.shape != b.shape or a.dtype != b.dtype:
+            lines.append(f"{name}: {a.dtype} {list(a.shape)} instead of {b.dtype} {list(b.shape)}")
+            continue
+        wrong = (a.cpu() != b).nonzero().tolist()
+        lines.append(f"{name}: {len(wrong)} of {b.numel()} values differ")
+        for at in wrong[:10]:
+            lines.append(f"  {at}: {a[tuple(at)].item()} instead of {b[tuple(at)].item()}")
+    return "\n".join(lines)
 
 
 def main() -> None:
@@ -213,8 +255,10 @@ def main() -> None:
     parser.add_argument("--device", choices=["cuda", "cpu"], default="cuda")
     parser.add_argument("--settings", type=int, default=10_000)
     parser.add_argument("--seed", type=int, default=0)
+    parser.add_argument("--most-tokens", type=int, help="leave out settings of larger grids")
     parser.add_argument("--processes", type=int, help="default: 12, on the CPU 1")
-    parser.add_argument("--save", type=Path, help="write what came out to this JSON file")
+    parser.add_argument("--rows", type=Path, help="save the rows in this file, and go on with it")
+    parser.add_argument("--show", type=int, metavar="INDEX", help="compare this setting alone")
     options = parser.parse_args()
     if options.device == "cuda":
         if not torch.cuda.is_available():
@@ -224,16 +268,21 @@ def main() -> None:
         compared, make = "Triton's interpreter with cpu", made_by_interpreter
     else:
         compared, make = "reference with cpu", made_by_reference
+    settings = list(drawn_settings(options.settings, options.seed))
+    if options.show is not None:
+        print(shown(settings[options.show], make))
+        return
+    if options.most_tokens:
+        fits = [math.prod(s.arguments["grid"]) <= options.most_tokens for s in settings]
+        settings = [s for s, small in zip(settings, fits, strict=True) if small]
     processes = options.processes or (min(12, os.cpu_count()) if options.device == "cuda" else 1)
-    result = {
-        "what": compared,
-        "seed": options.seed,
-        **compare(drawn_settings(options.settings, options.seed), make, processes),
-    }
-    if options.save:
-        options.save.write_text(json.dumps(result, indent=1) + "\n")
-    print(json.dumps(result))
-    sys.exit(result["first_difference"] is not None or result["compared"] == 0)
+    saved = SavedRows(options.rows)
+    try:
+        compare(grouped(settings), make, saved, processes)
+    finally:
+        made = summary(saved.rows)
+        print(json.dumps({"what": compared, "settings": len(settings), **made}))
+    sys.exit(made["first_difference"] is not None or made["compared"] == 0)
 
 
 if __name__ == "__main__":

@@ -1,25 +1,27 @@
 """Making masks on a GPU: smnm, what training code does without it, and the limits of the GPU.
 
-    python bench/gpu_kernels.py [--seconds 2] [--save kernels.json]
+    python bench/gpu_kernels.py [--seconds 2] [--rows kernels.jsonl]
 
 Timed as ``smnm bench`` times: CUDA graphs of several calls, each contender once a round, ratios of
-paired times.
+paired times. Rows are saved after each batch size; with those of an earlier run the others are
+measured. ``--device cpu`` tells nothing of a GPU: it shows that every row can be made.
 """
 
 from __future__ import annotations
 
 import argparse
-import json
 import math
 import statistics
 import sys
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from functools import cache, partial
 from pathlib import Path
 from typing import NamedTuple
 
 import torch
+from gpu_table import kernel_line
+from saved_rows import SavedRows
 
 import smnm_kernels as smnm
 from smnm_kernels.arguments import Grid
@@ -30,7 +32,9 @@ from smnm_kernels.colors import parse_sigma
 from smnm_kernels.noise_table import noise_table
 from smnm_kernels.rbn_arguments import default_n_candidates
 
-BATCHES = (64, 128, 256, 512, 1024)
+#: The most telling ones first, should the time run out. 132 is a program for each multiprocessor of
+#: an H100 or H200.
+BATCHES = (256, 64, 1024, 132, 512, 1, 128)
 COPY_BYTES = 2**30
 OURS, RANDOM, BANK = "smnm", "MAE random masking", "noise bank on the GPU, argsorts"
 
@@ -92,15 +96,16 @@ def contenders(work: Work, batch: int, bank: smnm.NoiseBank) -> list[Contender]:
 LAUNCH, WORDS, BYTES = "an empty kernel", "torch.rand of as many words", "writing as many bytes"
 
 
-def limits(work: Work, batch: int) -> list[Contender]:
+def limits(work: Work, batch: int, device: torch.device) -> list[Contender]:
     """What the kernels are held against, besides ``BYTES``. The words are also stored here, which a
     kernel that uses them at once is spared."""
-    empty = empty_kernel()
-    words = torch.empty(work.words_drawn(batch), device="cuda")
-    return [
-        Contender(LAUNCH, lambda: empty[(batch,)](num_warps=8)),
-        Contender(WORDS, words.uniform_),
-    ]
+    words = torch.empty(work.words_drawn(batch), device=device)
+    if device.type == "cuda":
+        empty = empty_kernel()
+        launch = partial(empty[(batch,)], num_warps=8)
+    else:
+        launch = tuple
+    return [Contender(LAUNCH, launch), Contender(WORDS, words.uniform_)]
 
 
 @cache
@@ -137,84 +142,103 @@ def rows_of(
     return made
 
 
-def copy_bandwidth() -> float:
+def copy_bandwidth(device: torch.device) -> float:
     """Bytes read and written a second by a large copy on the device."""
-    source = torch.ones(COPY_BYTES // 4, device="cuda")
+    n_bytes = COPY_BYTES if device.type == "cuda" else COPY_BYTES // 2**10
+    source = torch.ones(n_bytes // 4, device=device)
     target = torch.empty_like(source)
     times: dict[str, Times] = {}
-    measure([Contender("copy", lambda: target.copy_(source))], times, 0.2, torch.device("cuda"))
-    return 2 * COPY_BYTES / (1e-6 * statistics.median(times["copy"].all))
+    measure([Contender("copy", lambda: target.copy_(source))], times, 0.2, device)
+    return 2 * n_bytes / (1e-6 * statistics.median(times["copy"].all))
 
 
-def eager_microseconds(call: Callable, calls: int = 200) -> list[float]:
-    """Wall time per call of calls one after another: lower quartile, median, upper quartile."""
+def eager_row(work: Work, batch: int, call: Callable, device: torch.device) -> dict:
+    """Wall time per call of calls one after another: median and quartiles."""
+    wait, calls = (torch.cuda.synchronize, 200) if device.type == "cuda" else (tuple, 1)
     times = []
     for _ in range(11):
-        torch.cuda.synchronize()
+        wait()
         start = time.perf_counter()
         for _ in range(calls):
             call()
-        torch.cuda.synchronize()
+        wait()
         times.append(1e6 * (time.perf_counter() - start) / calls)
-    return [round(q, 3) for q in statistics.quantiles(times[1:], n=4)]
-
-
-def measured(seconds: float, batches: tuple[int, ...]) -> dict:
-    bytes_per_second = copy_bandwidth()
-    print(f"a copy moves {bytes_per_second / 1e12:.2f} TB/s", flush=True)
-    made, eager, launches = [], [], {}
-    for work in WORKS:
-        n_volumes, shape, color = work.bank
-        bank = smnm.NoiseBank.precompute(n_volumes, shape, color).to("cuda")
-        for batch in batches:
-            group = [*contenders(work, batch, bank), *limits(work, batch)]
-            times: dict[str, Times] = {}
-            measure(group, times, seconds, torch.device("cuda"))
-            made += rows_of(work, batch, group, times, bytes_per_second)
-            low, median, high = eager_microseconds(group[1].run)
-            eager.append(
-                {"work": work.name, "batch": batch, "us": median, "us_quartiles": [low, high]}
-            )
-            for row in made[-len(group) :]:
-                print(line(row), flush=True)
-        launches[work.name] = device_work(partial(work.masks, torch.arange(256, device="cuda")))
+    low, median, high = (round(q, 3) for q in statistics.quantiles(times[1:], n=4))
     return {
-        "calls_per_graph": CALLS_PER_GRAPH,
-        "copy_bytes_per_second": bytes_per_second,
-        "rows": made,
-        "eager": eager,
-        "launches_of_a_call": launches,
-    }
+        "kind": "eager", "work": work.name, "batch": batch, "us": median,
+        "us_quartiles": [low, high],
+    }  # fmt: skip
 
 
-def line(row: dict) -> str:
-    text = f"{row['work']:8} {row['batch']:5} {row['what']:32} {row['us']:9.2f} us"
-    text += f" {row['ratio']:7.3f}x random {row['of_bank']:7.3f}x bank"
-    if "limit_share" in row:
-        text += f"  {row['limit_share']:.0%} of it: {row['highest_limit']}"
-    return text if row["clock"] == "graph" else f"{text}  ({row['clock']})"
+def measure_all(
+    seconds: float, batches: Iterable[int], device: torch.device, saved: SavedRows
+) -> None:
+    """Adds the rows that are missing. What fails leaves a row that says so, the rest follows."""
+    saved.keep([row for row in saved.rows if row["kind"] not in ("failed", "launches")])
+    bytes_per_second = copy_bandwidth(device)
+    if not saved.rows:
+        copy = {"bytes_per_second": bytes_per_second, "calls_per_graph": CALLS_PER_GRAPH}
+        add(saved, {"kind": "copy", **copy})
+    for batch in batches:
+        for work in WORKS:
+            where = {"work": work.name, "batch": batch}
+            if saved.have(lambda row, where=where: row | where == row):
+                continue
+            try:
+                add(saved, *measured(work, batch, seconds, device, bytes_per_second))
+            except Exception as error:
+                add(saved, {"kind": "failed", **where, "error": f"{type(error).__name__}: {error}"})
+    if device.type == "cuda":
+        # Last, because a profiler may stay in the way of what is timed after it.
+        for work in WORKS:
+            names = device_work(partial(work.masks, torch.arange(256, device=device)))
+            add(saved, {"kind": "launches", "work": work.name, "kernels": names})
+
+
+def measured(
+    work: Work, batch: int, seconds: float, device: torch.device, bytes_per_second: float
+) -> list[dict]:
+    group = [*contenders(work, batch, bank_of(work, device)), *limits(work, batch, device)]
+    times: dict[str, Times] = {}
+    measure(group, times, seconds, device)
+    timed = rows_of(work, batch, group, times, bytes_per_second)
+    eager = eager_row(work, batch, group[1].run, device)
+    return [*({"kind": "timed", **row} for row in timed), eager]
+
+
+@cache
+def bank_of(work: Work, device: torch.device) -> smnm.NoiseBank:
+    return smnm.NoiseBank.precompute(*work.bank).to(device)
+
+
+def add(saved: SavedRows, *rows: dict) -> None:
+    saved.add(*rows)
+    print("\n".join(map(kernel_line, rows)), flush=True)
+
+
+def is_wrong(row: dict) -> bool:
+    return row["kind"] == "failed" or (row["kind"] == "launches" and len(row["kernels"]) != 1)
 
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.split("\n")[0])
     parser.add_argument("--seconds", type=float, default=2, help="for each batch size")
     parser.add_argument("--batches", type=int, nargs="+", default=BATCHES)
-    parser.add_argument("--once", action="store_true", help="one call of each op, for a profiler")
-    parser.add_argument("--save", type=Path, help="write the rows to this JSON file")
+    parser.add_argument("--device", choices=["cuda", "cpu"], default="cuda")
+    parser.add_argument("--once", type=int, metavar="B", help="one call of each op, for a profiler")
+    parser.add_argument("--rows", type=Path, help="save the rows in this file, and go on with it")
     options = parser.parse_args()
-    if not torch.cuda.is_available():
+    if options.device == "cuda" and not torch.cuda.is_available():
         sys.exit("no CUDA device")
+    device = torch.device(options.device)
     if options.once:
         for work in WORKS:
-            work.masks(torch.arange(256, device="cuda"))
+            work.masks(torch.arange(options.once, device=device))
         torch.cuda.synchronize()
         return
-    result = measured(options.seconds, tuple(options.batches))
-    if options.save:
-        options.save.write_text(json.dumps(result, indent=1) + "\n")
-    counts = {name: len(names) for name, names in result["launches_of_a_call"].items()}
-    print(f"launches of a call: {counts}")
-    sys.exit(any(count != 1 for count in counts.values()))
+    saved = SavedRows(options.rows)
+    measure_all(options.seconds, options.batches, device, saved)
+    sys.exit(saved.have(is_wrong))
 
 
 if __name__ == "__main__":

@@ -1,13 +1,9 @@
 """What of the GPU's benchmarks and checks can be shown without one."""
 
 import importlib.util
-import json
 import math
-import shutil
-import subprocess
-from pathlib import Path
 
-import gpu_result
+import gpu_kernels
 import pytest
 import torch
 from gpu_equality import (
@@ -15,11 +11,28 @@ from gpu_equality import (
     Setting,
     compare,
     drawn_settings,
+    grouped,
     made_by_interpreter,
     made_by_reference,
     made_on,
+    shown,
+    summary,
 )
-from gpu_kernels import BANK, BYTES, LAUNCH, OURS, RANDOM, WORDS, WORKS, contenders, rows_of
+from gpu_kernels import (
+    BANK,
+    BYTES,
+    LAUNCH,
+    OURS,
+    RANDOM,
+    WORDS,
+    WORKS,
+    contenders,
+    is_wrong,
+    measure_all,
+    rows_of,
+)
+from gpu_table import kernel_line
+from saved_rows import SavedRows
 from testing import require
 
 import smnm_kernels as smnm
@@ -32,8 +45,6 @@ from smnm_kernels.bench.peers import (
 )
 from smnm_kernels.bench.timing import Contender, Times
 from smnm_kernels.reference import fields, random_words
-
-BENCH = Path(__file__).parent.parent / "bench"
 
 
 def assert_mae_masks(made, batch, n_tokens, n_keep):
@@ -92,20 +103,25 @@ def small_settings(n, n_tokens):
     return [s for s in drawn if math.prod(s.arguments["grid"]) <= n_tokens]
 
 
-def test_equality_finds_none_between_reference_and_cpu(capsys):
+def compared(settings, make, path=None):
+    saved = SavedRows(path)
+    compare(grouped(settings), make, saved)
+    return summary(saved.rows)
+
+
+def test_equality_finds_none_between_reference_and_cpu():
     settings = small_settings(200, 600)
-    result = compare(settings, made_by_reference)
-    assert result["settings"] == result["compared"] == len(settings) > 100
-    assert result["first_difference"] is None
-    assert f"{len(settings)} of {len(settings)} in " in capsys.readouterr().out
+    made = compared(settings, made_by_reference)
+    assert made["compared"] == len(settings) > 100
+    assert made["first_difference"] is None
 
 
 @pytest.mark.skipif(torch.cuda.is_available(), reason="the kernels are not interpreted")
 def test_equality_finds_none_between_interpreter_and_cpu():
     require(importlib.util.find_spec("triton"), "Triton")
-    result = compare(small_settings(60, 40), made_by_interpreter)
-    assert result["compared"] > 5
-    assert result["first_difference"] is None
+    made = compared(small_settings(60, 40), made_by_interpreter)
+    assert made["compared"] > 5
+    assert made["first_difference"] is None
 
 
 def test_equality_finds_a_planted_difference():
@@ -118,17 +134,46 @@ def test_equality_finds_a_planted_difference():
             masks.ids_restore[-1, -1] += 1
         return masks
 
-    result = compare(settings, make)
-    first = result["first_difference"]
-    assert result["groups_that_differ"] in (1, 2)
+    made = compared(settings, make)
+    first = made["first_difference"]
+    assert made["groups_that_differ"] in (1, 2)
     assert first["index"] == 17
     assert Setting(**{key: first[key] for key in Setting._fields}) == settings[17]
     assert first["came"] != first["expected"]
+    said = shown(settings[17], make).splitlines()
+    assert said[1].startswith("visible: 0 of ")
+    assert said[3].startswith("ids_restore: 1 of ")
+    last = len(settings[17].sample_ids) - 1
+    assert said[4].startswith(f"  [{last}, {math.prod(settings[17].arguments['grid']) - 1}]: ")
 
     def fail(setting):
         raise RuntimeError("no masks")
 
-    assert compare(settings[:1], fail)["first_difference"]["came"] == "RuntimeError: no masks"
+    assert compared(settings[:1], fail)["first_difference"]["came"] == "RuntimeError: no masks"
+
+
+def test_equality_goes_on_with_the_groups_that_were_not_compared(tmp_path):
+    settings, path, made = small_settings(120, 600), tmp_path / "rows.jsonl", []
+
+    def stop_at_the_third_group(setting):
+        made.append(setting)
+        if len({group_of[id(s)] for s in made}) == 3:
+            raise KeyboardInterrupt
+        return made_on("cpu", setting)
+
+    groups = grouped(settings)
+    group_of = {id(setting): name for name, group in groups.items() for _, setting in group}
+    with pytest.raises(KeyboardInterrupt):
+        compared(settings, stop_at_the_third_group, path)
+    assert [row["group"] for row in SavedRows(path).rows] == list(groups)[:2]
+    made.clear()
+
+    def make(setting):
+        made.append(setting)
+        return made_on("cpu", setting)
+
+    assert compared(settings, make, path)["compared"] == len(settings)
+    assert {group_of[id(setting)] for setting in made} == set(list(groups)[2:])
 
 
 @pytest.mark.parametrize("work", WORKS, ids=lambda work: work.name)
@@ -174,74 +219,24 @@ def test_rows_pair_the_rounds_and_name_the_highest_limit():
     assert "limits_us" not in made[RANDOM]
 
 
-@pytest.fixture
-def made_up(tmp_path):
-    """What steps leave, some of them failed, skipped or never reached."""
-    for name, code in (("build", 0), ("facts", 0), ("tests", 1), ("memcheck", 0), ("equality", 0)):
-        (tmp_path / f"{name}.step").write_text(f"3 {code}\n")
-        (tmp_path / f"{name}.log").write_text(f"the log of {name}\n")
-    (tmp_path / "ncu.skipped").write_text("ncu is not there\n")
-    (tmp_path / "facts.json").write_text('{"device": "NVIDIA H200", "commit": "abc+"}')
-    (tmp_path / "left_out.json").write_text('{"tests/train": "needs av"}')
-    (tmp_path / "memcheck.log").write_text("4 passed in 2 s\n=== ERROR SUMMARY: 0 errors\n")
-    equality = {"settings": 9, "compared": 9, "first_difference": None, "what": "cuda with cpu"}
-    (tmp_path / "equality.json").write_text(json.dumps(equality))
-    (tmp_path / "triton_report.log").write_text('a warning\n{"kernel": "k", "registers": 9}\n')
-    (tmp_path / "tests.xml").write_text(
-        '<testsuites><testsuite tests="4" failures="1" errors="0" skipped="1">'
-        '<testcase classname="tests.a" name="good" time="1.5"/>'
-        '<testcase classname="tests.a" name="bad"><failure message="x"/></testcase>'
-        '<testcase classname="tests.a" name="fine"/>'
-        '<testcase classname="tests.b" name="not"><skipped message="needs av"/></testcase>'
-        "</testsuite></testsuites>"
-    )
-    return tmp_path
+def test_kernel_rows_are_saved_batch_by_batch(tmp_path, monkeypatch):
+    """What fails is a row, too; a later run makes it again and nothing else."""
+    path, cpu, rounds = tmp_path / "rows.jsonl", torch.device("cpu"), []
 
+    def measured(work, batch, *_):
+        rounds.append((work.name, batch))
+        if (work.name, batch) == ("green3d", 3) and len(rounds) < 5:
+            raise RuntimeError("no time")
+        return [{"kind": "eager", "work": work.name, "batch": batch, "us": 1.0}]
 
-def test_steps_are_merged_into_one_result(made_up, tmp_path):
-    gpu_result.main("merge", str(made_up), str(tmp_path / "result.json"))
-    result = json.loads((tmp_path / "result.json").read_text())
-    assert (result["device"], result["commit"]) == ("NVIDIA H200", "abc+")
-    steps = {one["step"]: one for one in result["steps"]}
-    assert steps["build"] == {"step": "build", "seconds": 3, "exit": 0}
-    assert steps["tests"]["log_tail"] == "the log of tests\n"
-    assert steps["ncu"]["skipped"] == "ncu is not there"
-    assert steps["kernels"]["skipped"] == "not reached"
-    tests = result["tests"]
-    assert (tests["passed"], tests["failed"], tests["skipped"]) == (2, 1, 1)
-    assert tests["failed_names"] == ["tests.a::bad"]
-    assert tests["skip_reasons"] == {"needs av": 1}
-    assert result["tests_left_out"] == {"tests/train": "needs av"}
-    assert result["sanitizer"]["memcheck"] == ["4 passed in 2 s", "ERROR SUMMARY: 0 errors"]
-    assert result["triton_report"] == [{"kernel": "k", "registers": 9}]
-    assert result["equality"]["compared"] == 9
-    assert result["kernels"] is None
-    shown = gpu_result.table(result)
-    for part in (
-        "NVIDIA H200",
-        "2 passed, 1 failed",
-        "tests.a::bad",
-        "9 of 9 settings",
-        "needs av",
-    ):
-        assert part in shown
-    assert shown.splitlines()[-1].startswith("failed: tests, racecheck, ")
-
-
-def test_nothing_left_behind_still_makes_a_result(tmp_path):
-    result = gpu_result.merged(tmp_path)
-    assert all(one["skipped"] == "not reached" for one in result["steps"])
-    assert gpu_result.failed_steps(result) == list(gpu_result.STEPS)
-    assert gpu_result.table(result)
-
-
-def test_what_imports_a_missing_package_is_left_out(tmp_path):
-    file = tmp_path / "test_it.py"
-    file.write_text("import json, torch\nfrom no_such_package.part import x\nimport strategies\n")
-    assert gpu_result.missing_packages([file]) == ["no_such_package"]
-
-
-def test_the_script_is_bash():
-    require(shutil.which("bash"), "bash")
-    done = subprocess.run(["bash", "-n", str(BENCH / "gpu_check.sh")], check=False)
-    assert done.returncode == 0
+    monkeypatch.setattr(gpu_kernels, "measured", measured)
+    measure_all(0.1, (2, 3), cpu, SavedRows(path))
+    assert rounds == [("green3d", 2), ("rbn", 2), ("green3d", 3), ("rbn", 3)]
+    [failed] = filter(is_wrong, SavedRows(path).rows)
+    assert kernel_line(failed) == "green3d      3 failed: RuntimeError: no time"
+    measure_all(0.1, (2, 3), cpu, SavedRows(path))
+    assert rounds[4:] == [("green3d", 3)]
+    rows = SavedRows(path).rows
+    assert [row["kind"] for row in rows] == ["copy"] + 4 * ["eager"]
+    assert not any(map(is_wrong, rows))
+    assert is_wrong({"kind": "launches", "work": "rbn", "kernels": ["a", "b"]})

@@ -7,6 +7,7 @@ import math
 from collections.abc import Callable, Iterator
 from dataclasses import replace
 from functools import partial
+from typing import NamedTuple
 
 import torch
 from torch import Tensor, nn
@@ -31,41 +32,58 @@ def training(
     quick: bool, seconds: float, device: torch.device, progress: Callable[[str], None]
 ) -> list[dict]:
     """For each model a row of each way of having masks, and one of the model itself."""
-    if device.type == "cuda":
-        sizes = {"ViT-S": (VIDEO["small"], 64), "ViT-B": (VIDEO["base"], 32)}
-    elif quick:
-        sizes = {"tiny ViT": (VIDEO["tiny"], 4)}
-    else:
-        small = {name: replace(VIDEO[name], size=CPU_SIZE) for name in ("small", "base")}
-        sizes = {"ViT-S": (small["small"], 4), "ViT-B": (small["base"], 2)}
-    made = []
-    for name, (preset, batch) in sizes.items():
-        progress(f"training: {name}")
-        made += _rows_of(name, preset, batch, not quick, seconds / len(sizes), device)
+    models, made = models_for(quick, device), []
+    for model in models:
+        progress(f"training: {model.name}")
+        made += rows_of_model(model, not quick, seconds / len(models), device)
     return made
 
 
-def _rows_of(
-    name: str, preset: Preset, batch: int, compiled: bool, seconds: float, device: torch.device
-) -> list[dict]:
-    trainer = _Trainer(preset, batch, device)
-    shape = f"{name}, 16 frames of {preset.size}x{preset.size}"
-    where = {"section": "training", "shape": shape, "batch": batch}
-    groups = [trainer.eager_steps()]
-    if compiled:
-        groups.append(trainer.compiled_steps())
-    made = []
-    for group in groups:
-        times: dict[str, Times] = {}
-        measure(group, times, seconds / len(groups), device)
-        for row, contender in zip(rows(group, times, **where), group, strict=True):
-            made.append(row | _traffic(contender.run, device))
+class Model(NamedTuple):
+    name: str
+    preset: Preset
+    batch: int
+
+    @property
+    def shape(self) -> str:
+        return f"{self.name}, 16 frames of {self.preset.size}x{self.preset.size}"
+
+
+def models_for(quick: bool, device: torch.device) -> list[Model]:
+    if device.type == "cuda":
+        return [Model("ViT-S", VIDEO["small"], 64), Model("ViT-B", VIDEO["base"], 32)]
+    if quick:
+        return [Model("tiny ViT", VIDEO["tiny"], 4)]
+    small, base = (replace(VIDEO[name], size=CPU_SIZE) for name in ("small", "base"))
+    return [Model("ViT-S", small, 4), Model("ViT-B", base, 2)]
+
+
+def rows_of_model(
+    model: Model, compiled: bool, seconds: float, device: torch.device
+) -> Iterator[dict]:
+    """Each as soon as it is measured, the model's own last."""
+    trainer = _Trainer(model.preset, model.batch, device)
+    where = {"section": "training", "shape": model.shape, "batch": model.batch}
+    share = seconds / (1 + compiled)
     alone = _mask_time(trainer, device)
-    for row in made:
+    steps = _timed(trainer.eager_steps(), share, device, where)
+    for row in steps:
         if row["what"] in alone:
             row["mask_us"] = alone[row["what"]]
             row["mask_share"] = float(f"{alone[row['what']] / row['us']:.3g}")
-    return [*made, where | trainer.costs(made[0]["us"])]
+    yield from steps
+    if compiled:
+        yield from _timed(trainer.compiled_steps(), share, device, where)
+    yield where | trainer.costs(steps[0]["us"])
+
+
+def _timed(
+    group: list[Contender], seconds: float, device: torch.device, where: dict[str, object]
+) -> list[dict]:
+    times: dict[str, Times] = {}
+    measure(group, times, seconds, device)
+    made = rows(group, times, **where)
+    return [row | _traffic(c.run, device) for row, c in zip(made, group, strict=True)]
 
 
 class _Trainer:

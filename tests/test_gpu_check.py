@@ -1,0 +1,382 @@
+"""The check of a GPU keeps what it has, whatever ends it, and goes on from there."""
+
+import json
+import os
+import signal
+import sys
+import tarfile
+import threading
+import time
+
+import gpu_check
+import gpu_result
+import gpu_table
+import processes
+import pytest
+from gpu_check import Check
+from gpu_steps import Step
+from processes import ProcessDied, answers
+from saved_rows import SavedRows, read_rows
+
+ABOUT = {"gpu": "a GPU", "torch": "2.11", "triton": "3.6", "dry_run": False}
+
+
+def test_rows_survive_half_a_row(tmp_path):
+    path = tmp_path / "rows.jsonl"
+    SavedRows(path).add({"a": 1}, {"a": 2})
+    with path.open("a") as file:
+        file.write('{"a": 3')
+    assert read_rows(path) == [{"a": 1}, {"a": 2}]
+    saved = SavedRows(path)
+    saved.add({"a": 4})
+    assert read_rows(path) == saved.rows == [{"a": 1}, {"a": 2}, {"a": 4}]
+    saved.keep(saved.rows[1:])
+    assert read_rows(path) == [{"a": 2}, {"a": 4}]
+
+
+def squared_unless_told_otherwise(task):
+    if task == "die":
+        os.kill(os.getpid(), signal.SIGKILL)
+    if task == "lose the device":
+        processes.device_is_lost = lambda: True
+        return os.getpid()
+    return os.getpid(), task**2
+
+
+def test_processes_that_die_cost_their_task_alone():
+    tasks = ["lose the device", 2, "die", 3, 4]
+    made = dict(answers(squared_unless_told_otherwise, tasks, 2))
+    assert made.keys() == set(range(5))
+    died = made.pop(2)
+    assert isinstance(died, ProcessDied)
+    assert "exit code -9" in str(died)
+    lost = made.pop(0)
+    assert sorted(square for _, square in made.values()) == [4, 9, 16]
+    assert lost not in {process for process, _ in made.values()}
+
+
+def shell(name, script, *, stage=1, limit=30, least=1, **more):
+    return Step(name, stage, limit, least, ("bash", "-c", script), **more)
+
+
+@pytest.fixture
+def run(tmp_path, monkeypatch):
+    """Runs a check of these steps; $FOLDER is where rows go. Gives the result that it wrote."""
+    monkeypatch.setattr(gpu_check, "GRACE", 0.5)
+    monkeypatch.setattr(gpu_check, "MARGIN", 0)
+
+    def run(*steps, seconds=60, stages=(1,), again=(), earlier=None):
+        monkeypatch.setattr(gpu_check, "steps", lambda *_: steps)
+        check = Check(tmp_path, ABOUT, seconds)
+        check.environment["FOLDER"] = str(check.folder)
+        if earlier:
+            check.go_on_from(earlier)
+        run.check = check
+        check.run(list(stages), list(again))
+        return gpu_result.read(tmp_path / gpu_result.RESULT)
+
+    return run
+
+
+def states(result):
+    return {name: one["state"] for name, one in result["steps"].items()}
+
+
+def test_steps_end_each_in_its_way(run, tmp_path):
+    result = run(
+        shell("good", "echo fine"),
+        shell("bad", "echo not so; exit 3"),
+        shell("wrong", "echo warning: without nvcc", wrong="without nvcc"),
+        shell("missing", "exit 1", missing="ncu is not there"),
+        shell("refused", "echo 'Device not supported'; exit 2", refused="Device.*"),
+        shell("slow", "trap 'echo report; exit 0' INT; sleep 30 & wait", limit=1),
+        shell("deaf", "trap '' INT; echo started; sleep 30 & wait; sleep 30", limit=1),
+        shell("long", "exit 1", least=20),
+        shell("later", "exit 1", stage=2),
+        seconds=15,
+    )
+    assert states(result) == {
+        "good": "ended", "bad": "ended", "wrong": "ended", "missing": "skipped",
+        "refused": "skipped", "slow": "stopped", "deaf": "stopped", "long": "left out",
+    }  # fmt: skip
+    steps = result["steps"]
+    assert (steps["good"]["exit"], steps["bad"]["exit"], steps["wrong"]["exit"]) == (0, 3, 1)
+    assert steps["missing"]["why"] == "ncu is not there"
+    assert steps["refused"]["why"] == "Device not supported"
+    assert steps["slow"]["log_tail"] == "report\n"
+    assert steps["deaf"]["exit"] == -signal.SIGKILL
+    assert "takes 20 at the least" in steps["long"]["why"]
+    assert gpu_table.failed_steps(result) == ["bad", "wrong"]
+    assert gpu_table.unfinished_steps(result) == ["slow", "deaf", "long"]
+    assert gpu_table.show(tmp_path / gpu_result.RESULT) == 1
+    with tarfile.open(tmp_path / gpu_result.LOGS) as tar:
+        assert tar.extractfile("logs/bad.log").read() == b"not so\n"
+
+
+def test_no_process_is_left(run, tmp_path):
+    child = f"(trap '' INT; sleep 2 && touch {tmp_path}/alive) &"
+    run(shell("parent", f"{child} echo gone", limit=9))
+    run(shell("slow", f"{child} sleep 9", limit=1))
+    time.sleep(2.2)
+    assert not (tmp_path / "alive").exists()
+
+
+def test_what_runs_beside_others_is_waited_for(run):
+    result = run(
+        shell("beside", "sleep 1; cat $FOLDER/note", beside=True),
+        shell("meanwhile", "echo made meanwhile > $FOLDER/note"),
+    )
+    assert result["steps"]["beside"]["log_tail"] == "made meanwhile\n"
+
+
+def test_rows_are_in_the_result_before_their_step_ends(run, tmp_path):
+    seen = []
+
+    def watch():
+        while not seen:
+            result = gpu_result.read(tmp_path / gpu_result.RESULT)
+            if result and result["rows"]:
+                seen.append((states(result), result["rows"]))
+            time.sleep(0.05)
+
+    watching = threading.Thread(target=watch)
+    watching.start()
+    step = (
+        """echo '{"row": 1}' >> $FOLDER/it.jsonl; sleep 1; echo '{"row": 2}' >> $FOLDER/it.jsonl"""
+    )
+    result = run(shell("it", step))
+    watching.join()
+    assert seen == [({"it": "running"}, {"it": [{"row": 1}]})]
+    assert result["rows"]["it"] == [{"row": 1}, {"row": 2}]
+
+
+def test_printed_rows_and_facts(run):
+    result = run(
+        shell("report", """echo a warning; echo '{"kernel": "k"}'""", prints_rows=True),
+        shell("facts", """echo '{"driver": "5"}' > $FOLDER/facts.jsonl"""),
+    )
+    assert result["rows"] == {"report": [{"kernel": "k"}]}
+    assert result["facts"] == {"driver": "5"}
+
+
+COUNT = (
+    """n=$(wc -l < $FOLDER/count.jsonl); echo "{\\"n\\": $n}" >> $FOLDER/count.jsonl; echo $n;"""
+)
+
+
+def test_a_call_goes_on_from_an_earlier_one(run):
+    def steps(tail, sources_of="good"):
+        return (
+            shell("build", "echo built again", always=True),
+            shell("good", "date +%N", environment=(("OF", sources_of),)),
+            shell("count", COUNT + tail, goes_on=True, limit=2),
+        )
+
+    first = run(*steps("sleep 9"))
+    assert states(first)["count"] == "stopped"
+    # As it is found where the whole call was killed.
+    first["steps"]["count"]["state"] = "running"
+    first["calls"][-1]["ended"] = "killed"
+    second = run(*steps(""), earlier=json.loads(json.dumps(first)))
+    assert second["rows"]["count"] == [{"n": 0}, {"n": 1}]
+    assert second["steps"]["good"] == first["steps"]["good"]
+    assert second["steps"]["build"]["log_tail"] == "built again\n"
+    assert [call["ended"] for call in second["calls"]] == ["killed", "in order"]
+    third = run(*steps(""), earlier=json.loads(json.dumps(second)), again=["good"])
+    assert third["steps"]["good"]["log_tail"] != first["steps"]["good"]["log_tail"]
+    assert third["rows"] == second["rows"]
+
+
+def test_other_sources_are_checked_anew(run, capsys):
+    step = shell("count", COUNT, goes_on=True)
+    first = run(step)
+    first["steps"]["count"]["sources"] = "another state"
+    again = run(step, earlier=first)
+    assert again["rows"]["count"] == [{"n": 0}]
+    assert "count: an earlier call had other sources, so it is run anew" in capsys.readouterr().out
+
+
+def test_sources_are_what_a_step_reads():
+    step = shell("it", "")._replace(command=("python", "bench/gpu_kernels.py", "--rows", "x"))
+    assert "bench/gpu_kernels.py" in step.sources
+    assert "tests" not in step.sources
+    of = gpu_result.hash_of_sources
+    assert of(("setup.py",)) == of(("setup.py",)) != of(("setup.py", "csrc"))
+
+
+def test_a_signal_stops_what_runs_and_keeps_the_rest(run, tmp_path):
+    def interrupt():
+        while not run.check.running:
+            time.sleep(0.05)
+        time.sleep(0.3)
+        run.check.signal = signal.SIGTERM
+
+    step = (
+        """echo '{"row": 1}' > $FOLDER/it.jsonl; trap 'echo report; exit 0' INT; sleep 30 & wait"""
+    )
+    stopping = threading.Timer(0.5, interrupt)
+    stopping.start()
+    with pytest.raises(SystemExit) as stopped:
+        run(shell("it", step), shell("next", ""))
+    stopping.join()
+    assert stopped.value.code == 128 + signal.SIGTERM
+    result = gpu_result.read(tmp_path / gpu_result.RESULT)
+    assert states(result) == {"it": "stopped"}
+    assert result["steps"]["it"]["log_tail"] == "report\n"
+    assert result["rows"] == {"it": [{"row": 1}]}
+    assert result["calls"][-1]["ended"] == "stopped by signal 15"
+
+
+def test_earlier_results_are_of_the_same_machine(tmp_path, monkeypatch, capsys):
+    class Options:
+        resume, out = None, tmp_path / "out"
+
+    committed = tmp_path / "results"
+    for folder in (Options.out, committed):
+        folder.mkdir()
+    monkeypatch.setattr(gpu_result, "RESULTS", committed)
+    assert gpu_check.earlier_result(Options, ABOUT) is None
+    gpu_result.write(Options.out / gpu_result.RESULT, {"about": ABOUT | {"gpu": "another"}})
+    gpu_result.write(committed / "gpu_a.json", {"about": ABOUT, "here": True})
+    assert gpu_check.earlier_result(Options, ABOUT)["here"]
+    assert "gpu was another" in capsys.readouterr().out
+    assert [path.name for path in Options.out.iterdir()] == ["gpu_check_earlier.json"]
+    Options.resume = committed / "none.json"
+    with pytest.raises(SystemExit, match="no result of a GPU check"):
+        gpu_check.earlier_result(Options, ABOUT)
+
+
+def test_the_archive_is_small_and_goes_on(tmp_path):
+    folder, other = tmp_path / "a", tmp_path / "b"
+    for path in (folder, other):
+        path.mkdir()
+    (folder / "long.log").write_bytes(b"a" * 10**6 + b"z" * 10**6)
+    (folder / "short.log").write_text("short")
+    (folder / "ncu.ncu-rep").write_bytes(bytes(gpu_result.MOST_OF_A_FILE + 1))
+    gpu_result.archive(folder, tmp_path / "logs.tar.gz")
+    gpu_result.unpack(tmp_path / "logs.tar.gz", other)
+    assert sorted(path.name for path in other.iterdir()) == ["long.log", "short.log"]
+    long = (other / "long.log").read_bytes()
+    assert len(long) < 600_000
+    assert (long[:1], long[-1:]) == (b"a", b"z")
+
+
+def test_the_table_shows_all_that_came():
+    difference = {"index": 3, "op": "noise_masks", "came": "a", "expected": "b"}
+    timed = {"work": "rbn", "batch": 64, "what": "smnm", "us": 9.5, "ratio": 0.5, "of_bank": 0.2}
+    timed |= {"kind": "timed", "clock": "graph", "limit_share": 0.5, "highest_limit": "words"}
+    tests = [
+        {"test": "t::good", "outcome": "passed", "seconds": 1.0},
+        {
+            "test": "t::bad",
+            "outcome": "failed",
+            "seconds": 2.0,
+            "why": "x\nnot equal",
+            "process": "",
+        },
+        {"test": "t::bad", "outcome": "passed", "seconds": 0.1},
+        {"test": "t::not", "outcome": "skipped", "seconds": 0.1, "why": "needs av"},
+        {"file": "t_2.py", "outcome": "failed", "why": "no module\nImportError: x"},
+    ]
+    details = "  rbn_masks_kernel(long) (52, 1, 1)x(256, 1, 1), Context 1, Stream 7\n"
+    details += "    Duration                 us        12.5\n    Other    us    77.7\n"
+    result = {
+        "about": ABOUT,
+        "facts": {"driver": "580"},
+        "calls": [{"stages": [1], "began": "today", "ended": "killed"}],
+        "steps": {
+            "build": {"stage": 1, "state": "ended", "exit": 0, "seconds": 70},
+            "bench": {"stage": 1, "state": "ended", "exit": 2, "seconds": 7, "log_tail": "oh\nno"},
+            "memcheck": {
+                "stage": 2, "state": "ended", "exit": 0, "seconds": 9,
+                "log_tail": "4 passed in 2 s\n==== ERROR SUMMARY: 0 errors\n",
+            },
+            "ncu_details": {
+                "stage": 1, "state": "ended", "exit": 0, "seconds": 9, "log_tail": details
+            },
+            "masks": {"stage": 3, "state": "running", "limit": 200},
+        },
+        "rows": {
+            "equality": [
+                {"group": "g", "compared": 4, "difference": None},
+                {"group": "h", "compared": 1, "difference": difference},
+            ],
+            "kernels": [timed, {"kind": "launches", "work": "rbn", "kernels": ["k"]}],
+            "tests": tests,
+            "training": [{"part": "ViT-S", "error": "OutOfMemoryError: x"}],
+            "triton_report": [{"kernel": "k", "registers": 99}],
+        },
+    }  # fmt: skip
+    text = gpu_table.table(result)
+    for part in (
+        "gpu a GPU", "driver: 580", "stages [1]: killed", "oh", "no", "ERROR SUMMARY: 0 errors",
+        "4 passed", "5 settings in 2 groups, 1 differ", '"index": 3', "9.50 us", "50% of it: words",
+        "Duration                 us        12.5", "Context 1", "tests: 1 failed, 1 passed, 1 skip",
+        "t::bad: not equal", "file failed: t_2.py: ImportError: x", "1 skipped: needs av",
+        "ViT-S failed: OutOfMemoryError: x", "registers 99",
+    ):  # fmt: skip
+        assert part in text, part
+    assert "77.7" not in text
+    assert text.splitlines()[-2:] == ["failed: bench", "not ended: masks"]
+
+
+TESTS = """
+import os, signal, time, pytest
+def test_good(): pass
+def test_bad(): assert [1] == [2]
+def test_not(): pytest.skip("needs a GPU")
+@pytest.fixture
+def broken(): raise RuntimeError("no fixture")
+def test_without_fixture(broken): pass
+def test_last(): {last}
+"""
+
+
+@pytest.fixture
+def pytest_step(tmp_path):
+    """A step that runs these tests, saving rows."""
+    folder = tmp_path / "made-up-tests"
+    folder.mkdir()
+    (folder / "test_broken.py").write_text("import no_such_module")
+
+    def step(last, limit=60):
+        (folder / "test_it.py").write_text(TESTS.format(last=last))
+        words = f"-c /dev/null --rootdir {folder} -p no:cacheprovider -p pytest_rows"
+        words += " --continue-on-collection-errors --junitxml $FOLDER/tests.xml"
+        words += " --rows $FOLDER/tests.jsonl --without-tests $FOLDER/tests.done"
+        command = f"{sys.executable} -m pytest {words} {folder}"
+        return shell("tests", command, goes_on=True, limit=limit)
+
+    return step
+
+
+def outcomes(result):
+    names = {row.get("test", row.get("file")).rpartition("::")[2]: row["outcome"]
+             for row in result["rows"]["tests"]}  # fmt: skip
+    return dict(sorted(names.items()))
+
+
+FOUR = {
+    "test_bad": "failed", "test_broken.py": "failed", "test_good": "passed", "test_not": "skipped",
+    "test_without_fixture": "failed",
+}  # fmt: skip
+
+
+def test_each_test_is_a_row_and_is_not_run_again(run, pytest_step, tmp_path, monkeypatch):
+    monkeypatch.setattr(gpu_check, "GRACE", 10)
+    killed = run(pytest_step("os.kill(os.getpid(), signal.SIGKILL)"))
+    assert outcomes(killed) == FOUR
+    killed["steps"]["tests"]["state"] = "running"
+    interrupted = run(pytest_step("time.sleep(60)", limit=9), earlier=killed)
+    assert states(interrupted) == {"tests": "stopped"}
+    with tarfile.open(tmp_path / gpu_result.LOGS) as tar:
+        assert b"<testsuite" in tar.extractfile("logs/tests.xml").read()
+    result = run(pytest_step("pass"), earlier=interrupted)
+    assert outcomes(result) == FOUR | {"test_last": "passed"}
+    why = {
+        row.get("test", "").rpartition("::")[2]: row.get("why") for row in result["rows"]["tests"]
+    }
+    assert "assert [1] == [2]" in why["test_bad"]
+    assert why["test_not"] == "Skipped: needs a GPU"
+    ran = [row["test"] for row in result["rows"]["tests"] if row.get("test", "").endswith("good")]
+    assert len(ran) == 1
