@@ -30,7 +30,7 @@ from saved_rows import line, read_rows
 
 SECONDS_OF_A_STAGE = 540
 #: Interrupted, pytest still writes its report; what does not listen is then killed.
-GRACE = 10
+GRACE = 15
 #: Kept for the end of a call.
 MARGIN = 5
 TICK = 0.2
@@ -59,22 +59,23 @@ class Running:
     def ended(self) -> bool:
         now = time.monotonic()
         if self.process.poll() is not None:
-            self.signal(signal.SIGKILL)  # what it started and left
+            self.kill()  # what it started and left
             return True
         if self.kill_at is None and now > self.limit:
             self.interrupt()
         elif self.kill_at is not None and now > self.kill_at:
-            self.signal(signal.SIGKILL)
+            self.kill()
         return False
 
     def interrupt(self) -> None:
         if self.kill_at is None:
             self.kill_at = time.monotonic() + GRACE
-            self.signal(signal.SIGINT)
+            # To it alone: what it started it ends in order.
+            self.process.send_signal(signal.SIGINT)
 
-    def signal(self, number: int) -> None:
+    def kill(self) -> None:
         with contextlib.suppress(ProcessLookupError):
-            os.killpg(self.process.pid, number)
+            os.killpg(self.process.pid, signal.SIGKILL)
 
 
 def _in_own_group_until_parent_dies() -> None:
@@ -300,7 +301,16 @@ def earlier_result(options: argparse.Namespace, now: dict) -> dict | None:
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.split("\n")[0], prog="gpu_check.sh")
-    parser.add_argument("stage", choices=[*map(str, STAGES), "all", "show"])
+    parser.add_argument(
+        "stage",
+        choices=[*map(str, STAGES), "all", "show"],
+        help="; ".join(
+            [
+                *(f"{stage}: {what}" for stage, what in STAGES.items()),
+                "show: the table, without a run",
+            ]
+        ),
+    )
     parser.add_argument("--out", type=Path, default=Path("gpu-check"), help="default: gpu-check")
     parser.add_argument("--seconds", type=float, help="of the call; default: 540 for each stage")
     parser.add_argument("--resume", type=Path, metavar="FILE", help="go on from this result")

@@ -68,8 +68,8 @@ def step_lines(name: str, one: dict) -> list[str]:
     said = one.get("log_tail", "")
     if one["state"] == ENDED and one["exit"]:
         lines += [f"    {text}" for text in said.splitlines()[-LINES_OF_A_FAILURE:]]
-    # What compute-sanitizer found, and how the tests went under it.
-    found = re.findall(r"(?:ERROR|RACECHECK) SUMMARY: .*|^\d+ (?:passed|failed).*", said, re.M)
+    # What compute-sanitizer found.
+    found = re.findall(r"(?:ERROR|RACECHECK) SUMMARY: .*", said)
     return [*lines, *(f"    {text}" for text in found)]
 
 
@@ -112,12 +112,10 @@ def test_lines(name: str, rows: list[dict]) -> list[str]:
     of_tests, of_files = outcomes(rows), [row for row in rows if "file" in row]
     counts = Counter(row["outcome"] for row in of_tests.values())
     lines = [f"{name}: " + ", ".join(f"{n} {outcome}" for outcome, n in sorted(counts.items()))]
-    lines += [
-        f"  file {row['outcome']}: {row['file']}: {last_line(row['why'])}" for row in of_files
-    ]
+    lines += [f"  file {row['outcome']}: {row['file']}: {gist(row['why'])}" for row in of_files]
     for row in of_tests.values():
         if row["outcome"] == "failed":
-            lines.append(f"  failed {row['process']}: {row['test']}: {last_line(row['why'])}")
+            lines.append(f"  failed {row['process']}: {row['test']}: {gist(row['why'])}")
     reasons = Counter(row["why"] for row in of_tests.values() if row["outcome"] == "skipped")
     lines += [f"  {n} skipped: {reason}" for reason, n in reasons.most_common()]
     slowest = sorted(of_tests.values(), key=lambda row: -row["seconds"])[:5]
@@ -133,8 +131,10 @@ def outcomes(rows: list[dict]) -> dict[str, dict]:
     return of_tests
 
 
-def last_line(text: str) -> str:
-    return text.strip().rpartition("\n")[2]
+def gist(text: str) -> str:
+    """The error that pytest marks, or else the last line."""
+    error = re.search(r"^E +(.*)", text, re.M)
+    return error[1] if error else text.strip().rpartition("\n")[2]
 
 
 def kernel_line(row: dict) -> str:

@@ -271,7 +271,7 @@ def test_the_table_shows_all_that_came():
             "test": "t::bad",
             "outcome": "failed",
             "seconds": 2.0,
-            "why": "x\nnot equal",
+            "why": "x\nE   not equal\nt.py:7: Error",
             "process": "",
         },
         {"test": "t::bad", "outcome": "passed", "seconds": 0.1},
@@ -310,7 +310,7 @@ def test_the_table_shows_all_that_came():
     text = gpu_table.table(result)
     for part in (
         "gpu a GPU", "driver: 580", "stages [1]: killed", "oh", "no", "ERROR SUMMARY: 0 errors",
-        "4 passed", "5 settings in 2 groups, 1 differ", '"index": 3', "9.50 us", "50% of it: words",
+        "5 settings in 2 groups, 1 differ", '"index": 3', "9.50 us", "50% of it: words",
         "Duration                 us        12.5", "Context 1", "tests: 1 failed, 1 passed, 1 skip",
         "t::bad: not equal", "file failed: t_2.py: ImportError: x", "1 skipped: needs av",
         "ViT-S failed: OutOfMemoryError: x", "registers 99",
@@ -342,8 +342,8 @@ def pytest_step(tmp_path):
     def step(last, limit=60):
         (folder / "test_it.py").write_text(TESTS.format(last=last))
         words = f"-c /dev/null --rootdir {folder} -p no:cacheprovider -p pytest_rows"
-        words += " --continue-on-collection-errors --junitxml $FOLDER/tests.xml"
-        words += " --rows $FOLDER/tests.jsonl --without-tests $FOLDER/tests.done"
+        words += " --continue-on-collection-errors --junitxml=$FOLDER/tests.xml"
+        words += " --rows=$FOLDER/tests.jsonl --without-tests=$FOLDER/tests.done"
         command = f"{sys.executable} -m pytest {words} {folder}"
         return shell("tests", command, goes_on=True, limit=limit)
 
