@@ -145,7 +145,12 @@ class Check:
         if earlier.get("sources", sources) != sources:
             print(f"{step.name}: an earlier call had other sources, so it is run anew", flush=True)
             self.forget(step.name)
-        elif earlier.get("state") == ENDED and not step.always:
+        # What failed and goes on may have failed before it had all its rows.
+        elif (
+            earlier.get("state") == ENDED
+            and not step.always
+            and not (step.goes_on and earlier["exit"])
+        ):
             print(f"{step.name}: ended in an earlier call", flush=True)
             return
         seconds = min(step.limit, deadline - time.monotonic() - GRACE)

@@ -60,6 +60,8 @@ def is_of_devices(path: Path) -> bool:
 class _Saver:
     def __init__(self, saved: SavedRows) -> None:
         self.saved = saved
+        # All files are collected again.
+        saved.keep([row for row in saved.rows if "test" in row])
 
     def pytest_collectreport(self, report: pytest.CollectReport) -> None:
         if report.outcome != "passed":
@@ -76,6 +78,12 @@ class _Saver:
             # After a broken CUDA context the first failure of a process is the one that counts.
             row["process"] = getattr(report, "worker_id", "")
         self.saved.add(row)
+
+    def pytest_sessionfinish(self, session: pytest.Session, exitstatus: int) -> None:
+        """Failures of an earlier run count, and nothing left to run is no failure."""
+        if exitstatus in (pytest.ExitCode.OK, pytest.ExitCode.NO_TESTS_COLLECTED):
+            failed = self.saved.have(lambda row: row["outcome"] == "failed")
+            session.exitstatus = pytest.ExitCode.TESTS_FAILED if failed else pytest.ExitCode.OK
 
 
 class _Worker:

@@ -2,6 +2,7 @@
 
 import json
 import os
+import re
 import signal
 import sys
 import tarfile
@@ -187,6 +188,15 @@ def test_a_call_goes_on_from_an_earlier_one(run):
     assert third["rows"] == second["rows"]
 
 
+def test_what_failed_and_goes_on_is_tried_again(run):
+    first = run(shell("count", COUNT + "exit 1", goes_on=True), shell("other", "exit 1"))
+    second = run(shell("count", COUNT, goes_on=True), shell("other", ""), earlier=first)
+    assert second["rows"]["count"] == [{"n": 0}, {"n": 1}]
+    assert gpu_table.failed_steps(second) == ["other"]
+    third = run(shell("count", "exit 1", goes_on=True), shell("other", ""), earlier=second)
+    assert third["steps"]["count"]["exit"] == 0
+
+
 def test_other_sources_are_checked_anew(run, capsys):
     step = shell("count", COUNT, goes_on=True)
     first = run(step)
@@ -194,6 +204,16 @@ def test_other_sources_are_checked_anew(run, capsys):
     again = run(step, earlier=first)
     assert again["rows"]["count"] == [{"n": 0}]
     assert "count: an earlier call had other sources, so it is run anew" in capsys.readouterr().out
+
+
+def test_what_is_profiled_has_the_names_that_are_asked_for():
+    """Sanitizers and the profiler pick kernels by these parts of names."""
+    cuda = "".join(path.read_text() for path in (gpu_result.ROOT / "csrc").glob("*.cu"))
+    kernels = re.findall(r"__global__ void (?:__launch_bounds__\([^)]*\))?\s*(\w+)\(", cuda)
+    assert kernels
+    assert all("rbn" in name for name in kernels)
+    on_chip = (gpu_result.ROOT / "smnm_kernels/gpu/on_chip.py").read_text()
+    assert re.search(r"@triton\.jit[^:]*\ndef \w*noise\w*\(", on_chip)
 
 
 def test_sources_are_what_a_step_reads():
@@ -378,5 +398,12 @@ def test_each_test_is_a_row_and_is_not_run_again(run, pytest_step, tmp_path, mon
     }
     assert "assert [1] == [2]" in why["test_bad"]
     assert why["test_not"] == "Skipped: needs a GPU"
-    ran = [row["test"] for row in result["rows"]["tests"] if row.get("test", "").endswith("good")]
-    assert len(ran) == 1
+    names = [row.get("test") for row in result["rows"]["tests"]]
+    assert len(names) == len(set(names)) == len(outcomes(result))
+    assert result["steps"]["tests"]["exit"] == 1
+    # All have rows: nothing is run, and what failed has still failed.
+    (tmp_path / "made-up-tests/test_broken.py").unlink()
+    result = run(pytest_step("os.abort()"), earlier=result)
+    assert result["steps"]["tests"]["exit"] == 1
+    assert "deselected" in result["steps"]["tests"]["log_tail"]
+    assert list(outcomes(result)) == ["test_bad", "test_good", "test_last", *list(FOUR)[3:]]
