@@ -103,7 +103,7 @@ def steps(folder: Path, dry_run: bool, capability: str | None) -> list[Step]:
     return [
         Step(
             "build", 1, limit=200, least=20, always=True,
-            command=(python, "setup.py", "build_ext", "--inplace"),
+            command=(python, "bench/build_in_place.py"),
             environment=(("TORCH_CUDA_ARCH_LIST", capability),) if capability else (),
             wrong="warning: building smnm_kernels without",
         ),
