@@ -178,6 +178,13 @@ def test_a_call_goes_on_from_an_earlier_one(run):
     # As it is found where the whole call was killed.
     first["steps"]["count"]["state"] = "running"
     first["calls"][-1]["ended"] = "killed"
+    other_stage = run(
+        shell("later", "", stage=2), stages=[2], earlier=json.loads(json.dumps(first))
+    )
+    assert states(other_stage) == {
+        "build": "ended", "good": "ended", "count": "stopped", "later": "ended"
+    }  # fmt: skip
+    assert other_stage["steps"]["count"]["why"] == "killed with the whole call"
     second = run(*steps(""), earlier=json.loads(json.dumps(first)))
     assert second["rows"]["count"] == [{"n": 0}, {"n": 1}]
     assert second["steps"]["good"] == first["steps"]["good"]
