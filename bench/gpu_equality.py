@@ -5,8 +5,9 @@
 
 Each kind of kernel is compiled in one of several processes, which then checks all settings that
 need it: a group, whose row is saved when all of it is compared. With the rows of an earlier run the
-groups are compared that it did not come to. ``--device cpu`` compares the Triton kernels in their
-interpreter (TRITON_INTERPRET=1), or else the reference, with the C++ kernels.
+groups are compared that it did not come to. Without a GPU, ``--device ptx`` compares what Triton
+compiles for compute capability 9.0, run on the PTX machine, with the C++ kernels; ``--device cpu``
+the Triton kernels in their interpreter (TRITON_INTERPRET=1), or else the reference.
 """
 
 from __future__ import annotations
@@ -135,7 +136,15 @@ def made_by_reference(setting: Setting) -> smnm.Masks:
     return getattr(smnm.reference, setting.op)(sample_ids, **setting.arguments, seed=seed)
 
 
-def made_by_interpreter(setting: Setting) -> smnm.Masks:
+def made_on_ptx_machine(setting: Setting) -> smnm.Masks:
+    from ptx_machine.triton_launch import running_triton
+
+    with running_triton(90):
+        return made_in_triton(setting)
+
+
+def made_in_triton(setting: Setting) -> smnm.Masks:
+    """Of CPU tensors, for Triton's interpreter and the like."""
     from smnm_kernels import gpu
 
     sample_ids, seed = _tensors(setting, "cpu")
@@ -252,20 +261,22 @@ def shown(setting: Setting, make: Make) -> str:
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.split("\n")[0])
-    parser.add_argument("--device", choices=["cuda", "cpu"], default="cuda")
+    parser.add_argument("--device", choices=["cuda", "cpu", "ptx"], default="cuda")
     parser.add_argument("--settings", type=int, default=10_000)
     parser.add_argument("--seed", type=int, default=0)
     parser.add_argument("--most-tokens", type=int, help="leave out settings of larger grids")
-    parser.add_argument("--processes", type=int, help="default: 12, on the CPU 1")
+    parser.add_argument("--processes", type=int, help="default: on CUDA 12, else 1")
     parser.add_argument("--rows", type=Path, help="save the rows in this file, and go on with it")
     parser.add_argument("--show", type=int, metavar="INDEX", help="compare this setting alone")
     options = parser.parse_args()
     if options.device == "cuda":
         if not torch.cuda.is_available():
-            sys.exit("no CUDA device: --device cpu compares other kernels")
+            sys.exit("no CUDA device: --device cpu and ptx need none")
         compared, make = "cuda with cpu", partial(made_on, "cuda")
+    elif options.device == "ptx":
+        compared, make = "Triton's compiled code on the PTX machine with cpu", made_on_ptx_machine
     elif os.environ.get("TRITON_INTERPRET") == "1":
-        compared, make = "Triton's interpreter with cpu", made_by_interpreter
+        compared, make = "Triton's interpreter with cpu", made_in_triton
     else:
         compared, make = "reference with cpu", made_by_reference
     settings = list(drawn_settings(options.settings, options.seed))

@@ -62,8 +62,8 @@ def steps(folder: Path, dry_run: bool, capability: str | None) -> list[Step]:
     python, target = sys.executable, (capability or "9.0").replace(".", "")
     without_gpu = "a dry run has no GPU" if dry_run else ""
 
-    def measuring(name: str, script: str, *arguments: str) -> tuple[str, ...]:
-        device = ("--device", "cpu") if dry_run else ()
+    def measuring(name: str, script: str, *arguments: str, instead: str = "cpu") -> tuple[str, ...]:
+        device = ("--device", instead) if dry_run else ()
         rows = ("--rows", str(folder / f"{name}.jsonl"))
         return (python, f"bench/{script}.py", *arguments, *rows, *device)
 
@@ -96,7 +96,7 @@ def steps(folder: Path, dry_run: bool, capability: str | None) -> list[Step]:
     a_few = ("--first-of-each-file", "-k", " and ".join(f"not {name}" for name in slow))
     small_rbn = ("-m", "pytest", "tests/test_cuda.py", "-k", "small_rbn", "-p", "no:cacheprovider")
     once = ("bench/gpu_kernels.py", "--once")
-    settings = ("--settings", "100", "--most-tokens", "40") if dry_run else ()
+    settings = ("--settings", "60", "--most-tokens", "40") if dry_run else ()
     batches = ("--batches", "2", "--seconds", "0.1") if dry_run else ()
     quick = ("--quick", "--seconds", "0.5") if dry_run else ()
     reports = ("--json", "--targets", target)
@@ -113,8 +113,7 @@ def steps(folder: Path, dry_run: bool, capability: str | None) -> list[Step]:
         ),
         Step(
             "equality", 1, limit=240, least=30, goes_on=True,
-            command=measuring("equality", "gpu_equality", *settings),
-            environment=(("TRITON_INTERPRET", "1"),) if dry_run else (),
+            command=measuring("equality", "gpu_equality", *settings, instead="ptx"),
         ),
         Step(
             "kernels", 1, limit=150, least=30, goes_on=True,

@@ -12,8 +12,8 @@ from gpu_equality import (
     compare,
     drawn_settings,
     grouped,
-    made_by_interpreter,
     made_by_reference,
+    made_in_triton,
     made_on,
     shown,
     summary,
@@ -119,7 +119,7 @@ def test_equality_finds_none_between_reference_and_cpu():
 @pytest.mark.skipif(torch.cuda.is_available(), reason="the kernels are not interpreted")
 def test_equality_finds_none_between_interpreter_and_cpu():
     require(importlib.util.find_spec("triton"), "Triton")
-    made = compared(small_settings(60, 40), made_by_interpreter)
+    made = compared(small_settings(60, 40), made_in_triton)
     assert made["compared"] > 5
     assert made["first_difference"] is None
 
