@@ -58,6 +58,7 @@ def parse_options() -> argparse.Namespace:
     parser.add_argument("--batch", type=int, default=256)
     parser.add_argument("--blocks", type=int, help="on a multiprocessor at once; else what fits")
     parser.add_argument("--color", default="green")
+    parser.add_argument("--sample-id", type=int, default=7, help="of noise: the search differs")
     parser.add_argument("--n-keep", type=int, help="a tenth, or a fifth of R-BN, unless given")
     parser.add_argument("--warps", type=int, help="of a block of noise; else what the op takes")
     parser.add_argument("--max-registers", type=int, help="of noise, with --warps")
@@ -97,7 +98,7 @@ def time_green(options: argparse.Namespace, dataflow: bool) -> dict:
 
     timings: list[Timing] = []
     call = noise_masks_call(
-        torch.tensor([7]),
+        torch.tensor([options.sample_id]),
         tuple(options.grid),
         options.color,
         None,
