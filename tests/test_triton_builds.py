@@ -1,5 +1,4 @@
-"""Every Triton kernel compiles for every target, and no register spills to speak of; no GPU is
-needed."""
+"""Every Triton kernel compiles for every target, and no register spills; no GPU is needed."""
 
 import importlib.util
 import json
@@ -23,13 +22,10 @@ KERNELS = {
     "order_words",
     "rbn_in_order",
 }
-
-
-#: Shared memory that a block may have: on every GPU since Ampere's small ones, and on AMD's.
-SHARED_BYTES = {"NVIDIA": 99 * 1024, "AMD": 64 * 1024}
-#: A pass of two-dimensional grids spills one register there, the noise of (16, 14, 14) eight;
-#: before 8.0 there are no tensor cores, which warns.
-STACK_BYTES = {"120": 8, "gfx1100": 36, "75": 2048}
+#: Shared memory that a block may have, elsewhere 99 KiB as on Ampere's small GPUs.
+SHARED_BYTES = {"75": 2**16, "gfx942": 2**16, "gfx1100": 2**16}
+#: Before 8.0 there are no tensor cores, and a call warns.
+STACK_BYTES = {"75": 2048}
 
 
 @pytest.mark.parametrize("target", ["75", "80", "90", "100", "120", "gfx942", "gfx1100"])
@@ -48,5 +44,5 @@ def test_kernels_compile_without_spills(target):
     rows = [json.loads(line) for line in done.stdout.splitlines()]
     assert {row["kernel"] for row in rows} == KERNELS
     assert [row for row in rows if row["stack_bytes"] > STACK_BYTES.get(target, 0)] == []
-    shared_bytes = SHARED_BYTES["AMD" if target.startswith("gfx") else "NVIDIA"]
+    shared_bytes = SHARED_BYTES.get(target, 99 * 1024)
     assert [row for row in rows if row["shared_bytes"] > shared_bytes] == []
