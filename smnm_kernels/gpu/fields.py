@@ -51,7 +51,7 @@ def field_3d(
     t_out = tl.arange(0, pad_t)[None, :]
     x_in, x_out = tl.arange(0, COLUMNS)[:, None], tl.arange(0, pad_w)[None, :]
     for first in range(0, segment, 2):
-        picks = plane_picks(seed, sample_id, first, TORUS, COLUMNS, PIECES[0])
+        picks = plane_picks(seed, sample_id, first, TORUS, COLUMNS, *PIECES[0])
         taps1 = taps + level1 * (TORUS[0] + TORUS[1] + TORUS[2])
         # Red noise has no chain 2 (level -1).
         taps2 = taps + tl.maximum(level2, 0) * (TORUS[0] + TORUS[1] + TORUS[2])
@@ -62,25 +62,25 @@ def field_3d(
         t_in = sixteen // 2 * segment + first + sixteen % 2
         inside = (first + sixteen % 2 < segment) & (t_in < TORUS[0])
         along_w1 = circulant(taps1_w, x_in, x_out, TORUS[2], GRID[2], x_in < TORUS[2])
-        along_h1 = along_h(taps1_h, GRID, TORUS, FIELD, PIECES[0])
+        along_h1 = along_h(taps1_h, GRID, TORUS, FIELD, *PIECES[0])
         along_t1 = circulant(taps1, t_in, t_out, TORUS[0], GRID[0], inside)
         signal1 = tl.zeros([16 * pad_w, pad_h], tl.float32)
         if CHAINS == 2:
             along_w2 = circulant(taps2_w, x_in, x_out, TORUS[2], GRID[2], x_in < TORUS[2])
-            along_h2 = along_h(taps2_h, GRID, TORUS, FIELD, PIECES[0])
+            along_h2 = along_h(taps2_h, GRID, TORUS, FIELD, *PIECES[0])
             along_t2 = circulant(taps2, t_in, t_out, TORUS[0], GRID[0], inside)
             signal2 = tl.zeros([16 * pad_w, pad_h], tl.float32)
         for i in tl.static_range(len(PIECES)):
             noise = tl.permute(looked_up(picks, table), (3, 0, 1, 2))
             noise = tl.reshape(noise, [16 * PIECES[i][1], COLUMNS])
-            signal1 = filtered_rows(noise, along_w1, along_h1, signal1, FIELD, PIECES[i])
+            signal1 = filtered_rows(noise, along_w1, along_h1, signal1, FIELD, PIECES[i][1])
             if CHAINS == 2:
-                signal2 = filtered_rows(noise, along_w2, along_h2, signal2, FIELD, PIECES[i])
+                signal2 = filtered_rows(noise, along_w2, along_h2, signal2, FIELD, PIECES[i][1])
             if i + 1 < len(PIECES):
-                picks = plane_picks(seed, sample_id, first, TORUS, COLUMNS, PIECES[i + 1])
-                along_h1 = along_h(taps1_h, GRID, TORUS, FIELD, PIECES[i + 1])
+                picks = plane_picks(seed, sample_id, first, TORUS, COLUMNS, *PIECES[i + 1])
+                along_h1 = along_h(taps1_h, GRID, TORUS, FIELD, *PIECES[i + 1])
                 if CHAINS == 2:
-                    along_h2 = along_h(taps2_h, GRID, TORUS, FIELD, PIECES[i + 1])
+                    along_h2 = along_h(taps2_h, GRID, TORUS, FIELD, *PIECES[i + 1])
         total1 = filtered_along_t(signal1, along_t1.to(tl.float16), total1)
         if CHAINS == 2:
             total2 = filtered_along_t(signal2, scaled(along_t2, gain), total2)
@@ -90,11 +90,17 @@ def field_3d(
 
 @triton.jit
 def plane_picks(
-    seed, sample_id, first, TORUS: tl.constexpr, COLUMNS: tl.constexpr, PIECE: tl.constexpr
+    seed,
+    sample_id,
+    first,
+    TORUS: tl.constexpr,
+    COLUMNS: tl.constexpr,
+    START: tl.constexpr,
+    ROWS: tl.constexpr,
 ):
     """[2, rows, COLUMNS, 8]: one piece of planes ``first`` and ``first`` + 1 of each segment."""
     plane = first + tl.arange(0, 2)[:, None, None]
-    y = PIECE[0] + tl.arange(0, PIECE[1])[None, :, None]
+    y = START + tl.arange(0, ROWS)[None, :, None]
     # Beyond the torus the last column again: equal picks are read from the table at once.
     x = tl.minimum(tl.arange(0, COLUMNS)[None, None, :], TORUS[2] - 1)
     return noise_picks(seed, sample_id, (plane * TORUS[1] + y) * TORUS[2] + x)
@@ -102,25 +108,30 @@ def plane_picks(
 
 @triton.jit
 def along_h(
-    taps, GRID: tl.constexpr, TORUS: tl.constexpr, FIELD: tl.constexpr, PIECE: tl.constexpr
+    taps,
+    GRID: tl.constexpr,
+    TORUS: tl.constexpr,
+    FIELD: tl.constexpr,
+    START: tl.constexpr,
+    ROWS: tl.constexpr,
 ):
     """int16 [max(rows, 16), H]: the taps along H that the rows of a piece meet."""
-    row = tl.arange(0, max(PIECE[1], 16))[:, None]
-    y_in, y_out = PIECE[0] + row, tl.arange(0, FIELD[1])[None, :]
-    inside = (row < PIECE[1]) & (y_in < TORUS[1])
+    row = tl.arange(0, max(ROWS, 16))[:, None]
+    y_in, y_out = START + row, tl.arange(0, FIELD[1])[None, :]
+    inside = (row < ROWS) & (y_in < TORUS[1])
     return circulant(taps, y_in, y_out, TORUS[1], GRID[1], inside)
 
 
 @triton.jit
-def filtered_rows(noise, along_w, along_h, signal, FIELD: tl.constexpr, PIECE: tl.constexpr):
+def filtered_rows(noise, along_w, along_h, signal, FIELD: tl.constexpr, ROWS: tl.constexpr):
     """float32 [16 * W, H]: ``signal`` and what the passes along W and H make of a piece."""
     pad_w: tl.constexpr = FIELD[2]
     rows = rescaled(tl.dot(noise, along_w.to(tl.float16)))
-    rows = tl.permute(tl.reshape(rows, [16, PIECE[1], pad_w]), (0, 2, 1))
-    if PIECE[1] == 8:
+    rows = tl.permute(tl.reshape(rows, [16, ROWS, pad_w]), (0, 2, 1))
+    if ROWS == 8:
         # A product takes sixteen at least.
         rows = tl.permute(tl.join(rows, tl.zeros_like(rows)), (0, 1, 3, 2))
-    rows = tl.reshape(rows, [16 * pad_w, max(PIECE[1], 16)])
+    rows = tl.reshape(rows, [16 * pad_w, max(ROWS, 16)])
     return tl.dot(rows, along_h.to(tl.float16), signal)
 
 
