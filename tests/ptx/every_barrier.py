@@ -100,7 +100,7 @@ def in_place_of(whole: Kernel, without: Kernel, kernel: Kernel) -> Kernel:
 
 
 def by_kernel(machine: object, runs: list[Run]) -> list[tuple[Kernel, list[tuple]]]:
-    """The kernels that the runs launch; of each, its runs with what they execute and their steps."""
+    """The kernels that are launched; of each, its runs, what they execute, and their steps."""
     found: dict[int, tuple[Kernel, list[tuple]]] = {}
     machine.replace, machine.schedule = (lambda kernel: kernel), Schedule()
     for run in runs:
