@@ -94,7 +94,7 @@ def test_predicated_off_instructions_wait_for_what_they_keep():
         ("fma.rn.f32", (1, 5, 0, 1, 0, 0)),
         ("cvt.rn.f16.s32", (1, 14, 0, 0, 8, 0)),
         ("cvt.u32.u64", (0.5, 4, 1, 0, 0, 0)),
-        ("ld.shared.b32", (1, 29, 0, 0, 0, 1)),
+        ("ld.shared.b32", (1, 29, 0, 0, 0, 0)),
         ("ld.global.b32", (1, 550, 0, 0, 0, 1)),
         ("ld.param.b64", (0.3, 4, 0, 0, 0, 0)),
         ("bar.warp.sync", (1, 12, 0, 0, 0, 0)),
