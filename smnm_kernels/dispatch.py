@@ -115,9 +115,9 @@ def _on_triton(name: str, first: Tensor, *arguments: object) -> object:
     problem = _triton_problem()
     if problem:
         return _copied_from_cpu(problem, name, first, arguments)
-    kernels = _what_is_compiled(name, first, arguments)
     if name != "threshold":
         arguments = (*_seed_beside(first, *arguments[:2]), *arguments[2:])
+    kernels = _what_is_compiled(name, first, arguments)
     launch = getattr(importlib.import_module(".gpu", __package__), f"{name}_kernel")
     if kernels in _called:
         return launch(first, *arguments)

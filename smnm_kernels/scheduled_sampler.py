@@ -35,6 +35,10 @@ class ScheduledSampler(MaskStream):
     not know. The number of visible tokens is marked as dynamic, so what takes the masks is compiled
     once.
 
+    On a GPU the kernels of the present step and of all milestones of ``stages`` are compiled when
+    the sampler comes there. A sigma that changes from step to step may need another kernel now and
+    then, which takes seconds and cannot be captured in a CUDA graph.
+
     Args:
         kind, grid, mask_ratio, n_keep, seed, parameters: as for ``MaskSampler``; all but grid and
             seed may be callables that take the step, such as those of ``smnm.schedules``. They
@@ -113,7 +117,7 @@ class ScheduledSampler(MaskStream):
         torch._dynamo.maybe_mark_dynamic(masks.ids_keep, 1)
         return masks
 
-    def _kinds(self) -> dict[str, Callable[[Tensor], object]]:
+    def _recipes(self) -> dict[str, Callable[[Tensor], object]]:
         recipes = [self._recipe_at(step) for step in (*self._milestones, self.step)]
         return {repr(recipe): partial(recipe.masks, seed=self.seed) for recipe in recipes}
 

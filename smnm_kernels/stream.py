@@ -12,7 +12,7 @@ from . import devices
 from .arguments import is_int, is_sequence, parse_seed
 from .recomputation import COMPILED, DrawingAgain, Noting, advance
 
-#: (device, kind) whose kernels were loaded.
+#: (device, recipe as text) of which masks were made, so that copies of a sampler make none again.
 _prepared: set[tuple[torch.device, str]] = set()
 
 
@@ -29,8 +29,9 @@ class MaskStream(nn.Module):
     ``.to()``, ``state_dict()`` and CUDA graphs work as for any module, and a stream resumed from a
     state dict goes on where it stopped, on any number of ranks.
 
-    Built on a CUDA device or moved to one, it makes a mask of each kind that it draws and drops it:
-    kernels are compiled and loaded then, and calls can be captured in CUDA graphs from the first.
+    Built on a CUDA device or moved to one, it makes a mask of each recipe that it draws from and
+    drops it: kernels are compiled and loaded then, and calls can be captured in CUDA graphs from
+    the first.
     """
 
     seed: Tensor
@@ -61,19 +62,19 @@ class MaskStream(nn.Module):
         self._prepare()
 
     def _prepare(self) -> None:
-        """Once for each device and kind. Subclasses call it when they are built."""
+        """Once for each device and recipe. Subclasses call it when they are built."""
         device = self.next_id.device
         # Buffers that are no plain tensors, such as those of FakeTensorMode, have no memory there.
         if not devices.is_cuda(device) or type(self.next_id) is not Tensor:
             return
         if torch.compiler.is_compiling() or devices.is_capturing(device):
             return
-        for kind, draw in self._kinds().items():
-            if (device, kind) not in _prepared:
+        for recipe, draw in self._recipes().items():
+            if (device, recipe) not in _prepared:
                 draw(torch.arange(1, device=device).add_(self.next_id))  # as ``advance`` does
-                _prepared.add((device, kind))
+                _prepared.add((device, recipe))
 
-    def _kinds(self) -> Mapping[str, Callable[[Tensor], object]]:
+    def _recipes(self) -> Mapping[str, Callable[[Tensor], object]]:
         """What calls may draw, each by a text that tells it from others."""
         return {self.extra_repr(): self.masks}
 

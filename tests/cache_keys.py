@@ -78,7 +78,7 @@ def main():
     def note(kernel, key, *_):
         keys[launched_for, kernel.__name__].add(key)
 
-    large_grids = mock.patch.multiple(noise_ops, on_chip=lambda *_: None, parts=parts_of_three)
+    large_grids = mock.patch.multiple(noise_ops, tile_of=lambda *_: None, parts=parts_of_three)
     with (
         compiling_for(sys.argv[1]),
         mock.patch.object(JITFunction, "_do_compile", note),

@@ -56,16 +56,16 @@ def test_any_keys_and_guess(found, keys, guess, spacing, data):
 @pytest.mark.parametrize("grid", [(8, 14, 14), (16, 14, 14), (3, 5, 7), (1, 64, 8), (1, 9, 30)])
 @pytest.mark.parametrize("color", ["white", "green"])
 def test_every_token_has_a_place_of_its_own(grid, color):
-    from smnm_kernels.gpu.tiles import on_chip, places
+    from smnm_kernels.gpu.tiles import places, tile_of
 
     torus = (grid[0] + 8 if grid[0] > 1 else 1, grid[1] + 8, grid[2] + 8)
     chains = 0 if color == "white" else 2
-    tile = on_chip(grid, torus, chains)
+    tile = tile_of(grid, torus, chains)
     n = math.prod(grid)
     made = places(grid, tile, chains)
     assert len(made) == math.prod(tile.tokens) >= n
     assert made[:n].unique().numel() == n
-    size = 4 * tile.columns if chains == 0 else math.prod(tile.field)
+    size = 4 * tile.columns if chains == 0 else math.prod(tile.sides)
     assert 0 <= made.min() <= made.max() < size
 
 

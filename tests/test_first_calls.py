@@ -340,13 +340,13 @@ def draws(monkeypatch):
     monkeypatch.setattr(devices, "is_capturing", lambda device: False)
     monkeypatch.setattr(stream, "_prepared", set())
     for kind in (smnm.MaskSampler, smnm.AudioVideoSampler, smnm.ScheduledSampler):
-        kinds = kind._kinds
+        recipes_of = kind._recipes
         monkeypatch.setattr(
             kind,
-            "_kinds",
-            lambda self, kinds=kinds: {
+            "_recipes",
+            lambda self, recipes_of=recipes_of: {
                 name: lambda ids, draw=draw: (seen.append(ids.device), draw(ids))
-                for name, draw in kinds(self).items()
+                for name, draw in recipes_of(self).items()
             },
         )
     return seen
@@ -354,15 +354,15 @@ def draws(monkeypatch):
 
 def test_a_sampler_is_prepared_once(draws, make):
     sampler = make()
-    n_kinds = 3 if isinstance(sampler, smnm.ScheduledSampler) else 1
-    assert len(draws) == n_kinds
+    n_recipes = 3 if isinstance(sampler, smnm.ScheduledSampler) else 1
+    assert len(draws) == n_recipes
     place = int(sampler.next_id)
     sampler.to("cpu").half().to(torch.device("cpu"))
     copies = [copy.deepcopy(sampler), pickle.loads(pickle.dumps(sampler)), make()]
     for other in copies:
         other.load_state_dict(sampler.state_dict())
         other(2)
-    assert len(draws) == n_kinds
+    assert len(draws) == n_recipes
     assert place == int(sampler.next_id) == 0
 
 
@@ -380,11 +380,11 @@ def test_a_sampler_is_prepared_once(draws, make):
 )
 def test_a_sampler_that_comes_to_a_device_is_prepared(draws, make, arrive):
     sampler = make()
-    n_kinds = len(draws)
+    n_recipes = len(draws)
     draws.clear()
     stream._prepared.clear()
     arrive(sampler)
-    assert draws == [torch.device("cpu")] * n_kinds
+    assert draws == [torch.device("cpu")] * n_recipes
 
 
 def test_where_there_is_nothing_to_prepare(draws, make, monkeypatch):
@@ -423,7 +423,7 @@ def test_kernels_are_launched_on_the_device_of_their_tensors(gpu, monkeypatch, c
 
     op, arguments = call
     if path == "in passes":
-        monkeypatch.setattr(noise_ops, "on_chip", lambda *_: None)
+        monkeypatch.setattr(noise_ops, "tile_of", lambda *_: None)
     guarded, launches = [], []
 
     @contextmanager

@@ -42,7 +42,7 @@ def in_passes(gpu, monkeypatch):
     """Every grid takes the path of those that do not fit on the chip, in small parts."""
     from smnm_kernels.gpu import noise_ops, threshold_op
 
-    monkeypatch.setattr(noise_ops, "on_chip", lambda *_: None)
+    monkeypatch.setattr(noise_ops, "tile_of", lambda *_: None)
     monkeypatch.setattr(noise_ops, "MAX_SCRATCH_BYTES", 2**16)
     monkeypatch.setattr(threshold_op, "MAX_CHUNK_BYTES", 2**9)
 
@@ -113,11 +113,11 @@ def test_rbn_in_parts(gpu, monkeypatch):
 
 def test_a_grid_too_large_for_the_chip(gpu):
     from smnm_kernels.gpu.noise_ops import device_table
-    from smnm_kernels.gpu.tiles import on_chip
+    from smnm_kernels.gpu.tiles import tile_of
 
     def fits(grid, color):
         table = device_table(grid, color, (), torch.device("cpu"))
-        return on_chip(grid, table.torus, table.chains) is not None
+        return tile_of(grid, table.torus, table.chains) is not None
 
     assert fits((8, 14, 14), "white")
     assert not fits((5, 50, 50), "white")

@@ -30,7 +30,7 @@ def field_3d(
     GRID: tl.constexpr,
     TORUS: tl.constexpr,
     CHAINS: tl.constexpr,
-    FIELD: tl.constexpr,
+    SIDES: tl.constexpr,
     PIECES: tl.constexpr,
     COLUMNS: tl.constexpr,
 ):
@@ -43,9 +43,9 @@ def field_3d(
     memory, and Triton 3.6 then fails to compile the sums over its result.
     """
     segment: tl.constexpr = (TORUS[0] + 7) // 8
-    pad_t: tl.constexpr = FIELD[0]
-    pad_h: tl.constexpr = FIELD[1]
-    pad_w: tl.constexpr = FIELD[2]
+    pad_t: tl.constexpr = SIDES[0]
+    pad_h: tl.constexpr = SIDES[1]
+    pad_w: tl.constexpr = SIDES[2]
     total1 = tl.zeros([pad_w, pad_h, pad_t], tl.float32)
     total2 = tl.zeros([pad_w, pad_h, pad_t], tl.float32)
     t_out = tl.arange(0, pad_t)[None, :]
@@ -62,25 +62,25 @@ def field_3d(
         t_in = sixteen // 2 * segment + first + sixteen % 2
         inside = (first + sixteen % 2 < segment) & (t_in < TORUS[0])
         along_w1 = circulant(taps1_w, x_in, x_out, TORUS[2], GRID[2], x_in < TORUS[2])
-        along_h1 = along_h(taps1_h, GRID, TORUS, FIELD, *PIECES[0])
+        along_h1 = along_h(taps1_h, GRID, TORUS, SIDES, *PIECES[0])
         along_t1 = circulant(taps1, t_in, t_out, TORUS[0], GRID[0], inside)
         signal1 = tl.zeros([16 * pad_w, pad_h], tl.float32)
         if CHAINS == 2:
             along_w2 = circulant(taps2_w, x_in, x_out, TORUS[2], GRID[2], x_in < TORUS[2])
-            along_h2 = along_h(taps2_h, GRID, TORUS, FIELD, *PIECES[0])
+            along_h2 = along_h(taps2_h, GRID, TORUS, SIDES, *PIECES[0])
             along_t2 = circulant(taps2, t_in, t_out, TORUS[0], GRID[0], inside)
             signal2 = tl.zeros([16 * pad_w, pad_h], tl.float32)
         for i in tl.static_range(len(PIECES)):
             noise = tl.permute(looked_up(picks, table), (3, 0, 1, 2))
             noise = tl.reshape(noise, [16 * PIECES[i][1], COLUMNS])
-            signal1 = filtered_rows(noise, along_w1, along_h1, signal1, FIELD, PIECES[i][1])
+            signal1 = filtered_rows(noise, along_w1, along_h1, signal1, SIDES, PIECES[i][1])
             if CHAINS == 2:
-                signal2 = filtered_rows(noise, along_w2, along_h2, signal2, FIELD, PIECES[i][1])
+                signal2 = filtered_rows(noise, along_w2, along_h2, signal2, SIDES, PIECES[i][1])
             if i + 1 < len(PIECES):
                 picks = plane_picks(seed, sample_id, first, TORUS, COLUMNS, *PIECES[i + 1])
-                along_h1 = along_h(taps1_h, GRID, TORUS, FIELD, *PIECES[i + 1])
+                along_h1 = along_h(taps1_h, GRID, TORUS, SIDES, *PIECES[i + 1])
                 if CHAINS == 2:
-                    along_h2 = along_h(taps2_h, GRID, TORUS, FIELD, *PIECES[i + 1])
+                    along_h2 = along_h(taps2_h, GRID, TORUS, SIDES, *PIECES[i + 1])
         total1 = filtered_along_t(signal1, along_t1.to(tl.float16), total1)
         if CHAINS == 2:
             total2 = filtered_along_t(signal2, scaled(along_t2, gain), total2)
@@ -111,21 +111,21 @@ def along_h(
     taps,
     GRID: tl.constexpr,
     TORUS: tl.constexpr,
-    FIELD: tl.constexpr,
+    SIDES: tl.constexpr,
     START: tl.constexpr,
     ROWS: tl.constexpr,
 ):
     """int16 [max(rows, 16), H]: the taps along H that the rows of a piece meet."""
     row = tl.arange(0, max(ROWS, 16))[:, None]
-    y_in, y_out = START + row, tl.arange(0, FIELD[1])[None, :]
+    y_in, y_out = START + row, tl.arange(0, SIDES[1])[None, :]
     inside = (row < ROWS) & (y_in < TORUS[1])
     return circulant(taps, y_in, y_out, TORUS[1], GRID[1], inside)
 
 
 @triton.jit
-def filtered_rows(noise, along_w, along_h, signal, FIELD: tl.constexpr, ROWS: tl.constexpr):
+def filtered_rows(noise, along_w, along_h, signal, SIDES: tl.constexpr, ROWS: tl.constexpr):
     """float32 [16 * W, H]: ``signal`` and what the passes along W and H make of a piece."""
-    pad_w: tl.constexpr = FIELD[2]
+    pad_w: tl.constexpr = SIDES[2]
     rows = rescaled(tl.dot(noise, along_w.to(tl.float16)))
     rows = tl.permute(tl.reshape(rows, [16, ROWS, pad_w]), (0, 2, 1))
     if ROWS == 8:
@@ -156,7 +156,7 @@ def field_2d(
     GRID: tl.constexpr,
     TORUS: tl.constexpr,
     CHAINS: tl.constexpr,
-    FIELD: tl.constexpr,
+    SIDES: tl.constexpr,
     PIECES: tl.constexpr,
     COLUMNS: tl.constexpr,
 ):
@@ -166,8 +166,8 @@ def field_2d(
     """
     segment: tl.constexpr = (TORUS[1] + 7) // 8
     pad_segment: tl.constexpr = PIECES[0][1]
-    pad_h: tl.constexpr = FIELD[1]
-    pad_w: tl.constexpr = FIELD[2]
+    pad_h: tl.constexpr = SIDES[1]
+    pad_w: tl.constexpr = SIDES[2]
     y = tl.arange(0, pad_segment)[:, None]
     x = tl.minimum(tl.arange(0, COLUMNS)[None, :], TORUS[2] - 1)
     picks = noise_picks(seed, sample_id, y * TORUS[2] + x)

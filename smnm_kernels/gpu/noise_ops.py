@@ -25,7 +25,7 @@ from .on_chip import noise_masks_on_chip, noise_on_chip
 from .passes import last_pass, pass_along_h, pass_along_w, white_pass
 from .tables import kept_on_device
 from .threshold_op import fill_masks, on_device_of
-from .tiles import OnChip, on_chip, padded, places
+from .tiles import Tile, padded, places, tile_of
 
 #: Scratch memory of grids that do not fit on the chip: as many samples at once as this holds.
 MAX_SCRATCH_BYTES = 2**28
@@ -67,7 +67,7 @@ def device_table(
 
 
 @kept_on_device
-def device_places(grid: Grid, tile: OnChip, chains: int, device: torch.device) -> Tensor:
+def device_places(grid: Grid, tile: Tile, chains: int, device: torch.device) -> Tensor:
     return places(grid, tile, chains).to(device)
 
 
@@ -93,7 +93,7 @@ def noise_kernel(
     if len(out) == 0:
         return out
     table = device_table(grid, color, tuple(sigma), sample_ids.device)
-    tile = on_chip(grid, table.torus, table.chains)
+    tile = tile_of(grid, table.torus, table.chains)
     with on_device_of(sample_ids):
         if tile is None:
             for part in parts(len(out), grid, table.torus):
@@ -136,7 +136,7 @@ def noise_masks_kernel(
         return masks
     frames, drawn_grid = (grid[0], (1, *grid[1:])) if tube else (1, tuple(grid))
     table = device_table(drawn_grid, color, tuple(sigma), sample_ids.device)
-    tile = on_chip(drawn_grid, table.torus, table.chains)
+    tile = tile_of(drawn_grid, table.torus, table.chains)
     with on_device_of(sample_ids):
         if tile is None:
             for part in parts(len(sample_ids), drawn_grid, table.torus):

@@ -1,8 +1,8 @@
 """Noise and masks of one sample per program, from random words to indices in one launch.
 
 For grids whose torus fits into the registers and shared memory of one multiprocessor. CHAINS is 2
-for green and blue noise, 1 for red, 0 for white; FIELD, PIECES, COLUMNS and TOKENS are those of
-``tiles.OnChip``.
+for green and blue noise, 1 for red, 0 for white; SIDES, PIECES, COLUMNS and TOKENS are those of
+``tiles.Tile``.
 """
 
 import triton
@@ -34,7 +34,7 @@ def noise_masks_on_chip(
     GRID: tl.constexpr,
     TORUS: tl.constexpr,
     CHAINS: tl.constexpr,
-    FIELD: tl.constexpr,
+    SIDES: tl.constexpr,
     PIECES: tl.constexpr,
     COLUMNS: tl.constexpr,
     TOKENS: tl.constexpr,
@@ -56,7 +56,7 @@ def noise_masks_on_chip(
         GRID,
         TORUS,
         CHAINS,
-        FIELD,
+        SIDES,
         PIECES,
         COLUMNS,
         TOKENS,
@@ -95,7 +95,7 @@ def noise_on_chip(
     GRID: tl.constexpr,
     TORUS: tl.constexpr,
     CHAINS: tl.constexpr,
-    FIELD: tl.constexpr,
+    SIDES: tl.constexpr,
     PIECES: tl.constexpr,
     COLUMNS: tl.constexpr,
     TOKENS: tl.constexpr,
@@ -114,7 +114,7 @@ def noise_on_chip(
         GRID,
         TORUS,
         CHAINS,
-        FIELD,
+        SIDES,
         PIECES,
         COLUMNS,
         TOKENS,
@@ -136,14 +136,14 @@ def field(
     GRID: tl.constexpr,
     TORUS: tl.constexpr,
     CHAINS: tl.constexpr,
-    FIELD: tl.constexpr,
+    SIDES: tl.constexpr,
     PIECES: tl.constexpr,
     COLUMNS: tl.constexpr,
     TOKENS: tl.constexpr,
 ):
     """(keys, token, valid, unit): the integers that are compared, int32 [TOKENS], their tokens,
     which of them are tokens at all, and what makes unit variance of them."""
-    # A column is one thread's.
+    # On NVIDIA a column is one thread's.
     rows: tl.constexpr = TOKENS[0]
     columns: tl.constexpr = TOKENS[1]
     token = tl.arange(0, columns)[None, :] * rows + tl.arange(0, rows)[:, None]
@@ -168,7 +168,7 @@ def field(
                 GRID,
                 TORUS,
                 CHAINS,
-                FIELD,
+                SIDES,
                 PIECES,
                 COLUMNS,
             )
@@ -184,7 +184,7 @@ def field(
                 GRID,
                 TORUS,
                 CHAINS,
-                FIELD,
+                SIDES,
                 PIECES,
                 COLUMNS,
             )

@@ -25,7 +25,7 @@ def bound_near(keys, n_tokens, n_keep, guess, spacing):
     step = 0
     while (high - low > 1) & (n_low != n_keep):
         middle = tl.minimum(tl.maximum(middle, low + 1), high - 1)
-        count = count_reaching(keys, middle)
+        count = count_reaching_small(keys, middle)
         if count >= n_keep:
             low, n_low = middle, count
         else:
@@ -47,17 +47,23 @@ def bound_near(keys, n_tokens, n_keep, guess, spacing):
 
 
 @triton.jit
-def count_reaching(keys, bound):
-    """How many keys, at most 2**22 in magnitude, reach the bound: by the sign of the difference."""
+def count_reaching_small(keys, bound):
+    """How many keys, at most 2**22 in magnitude, reach the bound: by the sign of the difference,
+    which the compiler makes less of than of comparisons."""
     return keys.numel + tl.sum(tl.sum((keys - bound) >> 31, 0), 0)
+
+
+@triton.jit
+def count_reaching(keys, bound):
+    return tl.sum(tl.sum((keys >= bound).to(tl.int32), 0), 0)
 
 
 @triton.jit
 def bound_between(keys, n_tokens, n_keep, low, high, values=None):
     """As ``bound_near`` for any integers in [low, high], of which nothing else is known.
 
-    Halves the interval. Where ``values`` are given, ``keys`` are the first of them, and all are
-    read for each step.
+    Halves the interval. Where ``values`` are given, they are read anew for each step, in chunks of
+    which ``keys`` is the first: its shape and type are those of all.
     """
     low, high = tl.full([], low, keys.dtype), tl.full([], high, keys.dtype)
     n_low = tl.full([], n_tokens, tl.int32)
@@ -65,9 +71,9 @@ def bound_between(keys, n_tokens, n_keep, low, high, values=None):
         # The middle, rounded up, without overflow.
         middle = (low >> 1) + (high >> 1) + ((low | high) & 1)
         if values is None:
-            count = tl.sum(tl.sum((keys >= middle).to(tl.int32), 0), 0)
+            count = count_reaching(keys, middle)
         else:
-            count = count_at_least(values, n_tokens, middle, keys.shape[0], keys.shape[1])
+            count = count_reaching_in_chunks(values, n_tokens, middle, keys.shape[0], keys.shape[1])
         if count >= n_keep:
             low = middle
             n_low = count
@@ -219,7 +225,7 @@ def threshold_rows(
         bound, n_reaching = bound_between(keys, n_tokens, n_keep, LOW, HIGH, values)
         room = n_keep
         if bound < HIGH:
-            room = n_keep - count_at_least(values, n_tokens, bound + 1, ROWS, COLUMNS)
+            room = n_keep - count_reaching_in_chunks(values, n_tokens, bound + 1, ROWS, COLUMNS)
         equal_before = 0
         shown_before = 0
         start = 0
@@ -258,7 +264,7 @@ def chunk_of_keys(values, start, n_tokens, ROWS: tl.constexpr, COLUMNS: tl.const
 
 
 @triton.jit
-def count_at_least(values, n_tokens, bound, ROWS: tl.constexpr, COLUMNS: tl.constexpr):
+def count_reaching_in_chunks(values, n_tokens, bound, ROWS: tl.constexpr, COLUMNS: tl.constexpr):
     counts = tl.zeros([ROWS * COLUMNS], tl.int32)
     start = 0
     while start < n_tokens:

@@ -19,11 +19,11 @@ MAX_TOKENS_ON_CHIP = 2**12
 MAX_WIDTH_2D = 32
 
 
-class OnChip(NamedTuple):
+class Tile(NamedTuple):
     """The tile of one program per sample. Its sides are powers of two, as Triton's tensors."""
 
     #: (T, H, W) of the field; not of white noise.
-    field: tuple[int, int, int]
+    sides: tuple[int, int, int]
     #: (first row, rows) of the pieces in which the torus is drawn; in two dimensions one, of a
     #: segment of the noise.
     pieces: tuple[tuple[int, int], ...]
@@ -37,8 +37,8 @@ class OnChip(NamedTuple):
 
     @property
     def constants(self) -> tuple:
-        """FIELD, PIECES, COLUMNS and TOKENS of the kernels in ``on_chip``."""
-        return self[:4]
+        """SIDES, PIECES, COLUMNS and TOKENS of the kernels in ``on_chip``."""
+        return self.sides, self.pieces, self.columns, self.tokens
 
     @property
     def launch_options(self) -> dict[str, int]:
@@ -50,31 +50,31 @@ class OnChip(NamedTuple):
 
 
 @cache
-def on_chip(grid: Grid, torus: Grid, chains: int) -> OnChip | None:
+def tile_of(grid: Grid, torus: Grid, chains: int) -> Tile | None:
     """None where the grid is too large for one program."""
-    field = padded(grid[0], 8), padded(grid[1], 16), padded(grid[2], 16)
+    sides = padded(grid[0], 8), padded(grid[1], 16), padded(grid[2], 16)
     if chains == 0:
-        field, pieces = (1, 1, 1), ()
+        sides, pieces = (1, 1, 1), ()
         columns = padded(-(-math.prod(grid) // 4), 32)
         n_values = n_tokens = 4 * columns
     elif grid[0] == 1:
-        field = (1, *field[1:])
-        if field[2] > MAX_WIDTH_2D:
+        sides = (1, *sides[1:])
+        if sides[2] > MAX_WIDTH_2D:
             return None
         columns = padded(torus[2], 16)
         pieces = ((0, padded(-(-torus[1] // 8), 2)),)
-        n_values = 8 * pieces[0][1] * max(columns, field[1])
-        n_tokens = math.prod(field)
+        n_values = 8 * pieces[0][1] * max(columns, sides[1])
+        n_tokens = math.prod(sides)
     else:
         columns, pieces = padded(torus[2], 16), pieces_of_rows(torus[1])
         n_values = 16 * sum(rows for _, rows in pieces) * columns
-        n_tokens = math.prod(field)
+        n_tokens = math.prod(sides)
     if n_values > MAX_VALUES_ON_CHIP or n_tokens > MAX_TOKENS_ON_CHIP:
         return None
     warps = 8 if max(n_values, 4 * n_tokens) > 2**12 else 4
     tokens = in_columns(padded(math.prod(grid), 32), warps)
-    shared = warps == 8 and grid[0] > 1 and n_tokens <= 2**11
-    return OnChip(field, pieces, columns, tokens, warps, 128 if shared else None)
+    two_fit = warps == 8 and grid[0] > 1 and n_tokens <= 2**11
+    return Tile(sides, pieces, columns, tokens, warps, 128 if two_fit else None)
 
 
 def pieces_of_rows(n: int) -> tuple[tuple[int, int], ...]:
@@ -90,7 +90,7 @@ def in_columns(n: int, warps: int) -> tuple[int, int]:
     return rows, n // rows
 
 
-def places(grid: Grid, tile: OnChip, chains: int) -> Tensor:
+def places(grid: Grid, tile: Tile, chains: int) -> Tensor:
     """int16: where each token is in the order of the tile, as ``fields`` leaves it; for what is no
     token, 0."""
     n = math.prod(grid)
@@ -99,8 +99,8 @@ def places(grid: Grid, tile: OnChip, chains: int) -> Tensor:
         segment = -(-n // 4)
         place = token // segment * tile.columns + token % segment
     else:
-        frames, height, width = tile.field
-        order = torch.arange(math.prod(tile.field))
+        frames, height, width = tile.sides
+        order = torch.arange(math.prod(tile.sides))
         if frames == 1:
             order = order.view(width // 8, height // 8, 2, 4, 8).permute(0, 4, 1, 3, 2)
         else:

@@ -187,7 +187,7 @@ def triton_rows(target: int) -> Iterator[dict]:
     ]
     for path, calls in paths:
         if path == "in passes":
-            noise_ops.on_chip = lambda *_: None
+            noise_ops.tile_of = lambda *_: None
             noise_ops.MAX_SCRATCH_BYTES = 2**16
             threshold_op.MAX_CHUNK_BYTES = 2**9
         for call in calls():
