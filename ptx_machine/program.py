@@ -256,7 +256,10 @@ class _Body:
         at, caller = tuple(numbers[:3]), tuple(numbers[3:])
         self.inlined_at[at] = caller if caller[0] is not None else ()
         chain = []
-        while at and len(chain) < 10:
+        # Calls of a function at several depths may seem to be inlined at each other.
+        seen: set[tuple] = set()
+        while at and at not in seen:
+            seen.add(at)
             place = f"{self.files.get(at[0], at[0])}:{at[1]}"
             if place not in chain:
                 chain.append(place)

@@ -660,6 +660,27 @@ def test_texts_that_do_not_parse():
         parse(".entry a() { ret;")
 
 
+def test_statements_know_where_they_come_from():
+    program = parse("""
+      .entry a() .reqntid 32 {
+        .reg .b32 %r<3>;
+        .loc 1 9 3
+        mov.u32 %r1, 1;
+        .loc 2 5 1, function_name $L__info_string0, inlined_at 1 9 3
+        mov.u32 %r2, 1;
+        .loc 1 9 3, function_name $L__info_string0, inlined_at 2 5 1
+        ret;
+      }
+      .file 1 "/somewhere/outer.cu"
+      .file 2 "/somewhere/inner.h"
+    """)
+    first, second, last = program.statements
+    assert first.origin == ("outer.cu:9",)
+    assert second.origin == ("inner.h:5", "outer.cu:9")
+    assert last.origin == ("outer.cu:9", "inner.h:5")  # a circle ends
+    assert str(second) == "line 7 (inner.h:5 in outer.cu:9): mov.u32 %r2, 1"
+
+
 def test_registers_of_inner_braces_are_their_own():
     body = """
       { .reg .pred q; setp.lt.u32 q, %r0, 3; selp.b32 %r1, 1, 0, q; }
