@@ -19,8 +19,8 @@ from ptx_machine import Block, Kernel, MachineError
 from ptx_machine.cuda_launch import CudaKernels, CudaMachine
 from ptx_machine.launch import Schedule
 
-#: In order, then under random schedules until one notices.
-SEEDS = (None, 1, 2, 3)
+#: In order, then under a random schedule if that did not notice.
+SEEDS = (None, 1)
 
 
 class Run(NamedTuple):
@@ -67,6 +67,10 @@ def rbn_in_cuda(target: int) -> Iterator[dict]:
     calls.append(rbn("R-BN", torch.tensor([7, 0, 8, 1, 7, 2]), (1, 9, 4), 12, 3, "random"))
     runs = [Run(machine.rbn_masks, call) for call in calls]
     yield from without_each("rbn_masks_kernel", machine, runs)
+    # Blocks that take several rows, one after the other.
+    shared = CudaMachine(machine.kernels)
+    shared.always_workspace = True
+    yield from without_each("rbn_masks_kernel", shared, [Run(shared.rbn_masks, calls[-1])])
 
 
 def without_each(name: str, machine: object, runs: list[Run]) -> Iterator[dict]:

@@ -46,6 +46,9 @@ def test_every_barrier_is_missed(kernel, target, capsys):
             print(f"  {row['kernel']}, {row['barrier']}, executed: {row['executed']}")
     assert rows
     assert [row for row in rows if not row["executed"]] == []
-    # A run without a race ends alike under every schedule: there a barrier orders nothing. That of
-    # R-BN's loops over a block is a part of each loop, needed or not.
-    assert unnoticed == [] or kernel == "rbn"
+    if kernel == "rbn":
+        # Instances of one template have the same barriers; one that a small grid can do without is
+        # noticed on a larger one.
+        noticed = {tuple(row["origin"]) for row in rows if row["noticed"]}
+        unnoticed = [row for row in unnoticed if tuple(row["origin"]) not in noticed]
+    assert unnoticed == []
