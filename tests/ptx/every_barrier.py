@@ -13,7 +13,7 @@ from functools import partial
 from typing import NamedTuple
 
 import torch
-from every_kernel import IDS, Call, masks, rbn, thresholds
+from every_kernel import IDS, Call, masks, noise, rbn, thresholds
 
 from ptx_machine import Block, Kernel, MachineError
 from ptx_machine.cuda_launch import CudaKernels, CudaMachine
@@ -39,10 +39,22 @@ def green(target: int) -> Iterator[dict]:
     from ptx_machine.triton_launch import running_triton
     from smnm_kernels import gpu
 
-    calls = [masks((8, 14, 14), "green", seed=seed) for seed in (3, 4)]
+    calls = [masks((8, 14, 14), "green"), with_ties((8, 14, 14), "green")]
     with running_triton(target) as machine:
         runs = [Run(gpu.noise_masks_kernel, call) for call in calls]
         yield from without_each("noise_masks_on_chip", machine, runs)
+
+
+def with_ties(grid: tuple[int, int, int], color: str) -> Call:
+    """Of a sample whose first token that is not visible has the value of the last one that is."""
+    for sample_id in range(1000):
+        ids = torch.tensor([sample_id])
+        values = torch.ops.smnm.noise(*noise(grid, color, ids=ids).arguments).flatten()
+        values = values.sort(descending=True).values
+        tied = (values[1:] == values[:-1]).nonzero()
+        if len(tied):
+            return masks(grid, color, ids=ids, n_keep=int(tied[0]) + 1)
+    raise AssertionError("no two values are equal")
 
 
 def threshold(target: int) -> Iterator[dict]:
@@ -50,10 +62,11 @@ def threshold(target: int) -> Iterator[dict]:
     from ptx_machine.triton_launch import running_triton
     from smnm_kernels import gpu
 
-    calls = {call.name: call for call in thresholds()}
-    for name in ("threshold torch.float32 1568", "threshold torch.float64 2500"):
+    calls = {call.name: Run(gpu.threshold_kernel, call) for call in thresholds()}
+    one_chunk = [calls["threshold torch.float32 1568"], calls["threshold ties torch.float32"]]
+    for runs in (one_chunk, [calls["threshold torch.float64 2500"]]):
         with running_triton(target) as machine:
-            yield from without_each(name, machine, [Run(gpu.threshold_kernel, calls[name])])
+            yield from without_each("threshold_rows", machine, runs)
 
 
 def rbn_in_cuda(target: int) -> Iterator[dict]:

@@ -17,6 +17,14 @@ from testing import require
 
 ROOT = Path(__file__).parent.parent.parent
 
+#: Barriers that order nothing: the source line that they come from, by kernel and target.
+REDUNDANT = {
+    # Triton puts one before the rows of a product go to shared memory. What they overwrite was
+    # last read before the barrier before it: the product between the two reads another buffer.
+    # Addresses here depend on threads alone, so what one run shows holds for every input.
+    ("green", 90): {"planes = tl.reshape(rescaled(signal), [16, pad_w, total.shape[1]])"},
+}
+
 pytestmark = pytest.mark.slow
 
 
@@ -51,4 +59,13 @@ def test_every_barrier_is_missed(kernel, target, capsys):
         # noticed on a larger one.
         noticed = {tuple(row["origin"]) for row in rows if row["noticed"]}
         unnoticed = [row for row in unnoticed if tuple(row["origin"]) not in noticed]
-    assert unnoticed == []
+    redundant = REDUNDANT.get((kernel, target), set())
+    assert {source_line(row["origin"][0]) for row in unnoticed} == redundant
+    assert len(unnoticed) == len(redundant)
+
+
+def source_line(place):
+    """Of "file:line", a file of the package."""
+    name, number = place.split(":")
+    (path,) = (ROOT / "smnm_kernels").rglob(name)
+    return path.read_text().splitlines()[int(number) - 1].strip()
