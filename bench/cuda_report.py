@@ -22,7 +22,8 @@ _ENTRY = re.compile(r"Compiling entry function '(\S+)' for '(sm_\d+)'")
 _STACK = re.compile(r"(\d+) bytes stack frame, (\d+) bytes spill stores, (\d+) bytes spill loads")
 _USED = re.compile(r"Used (\d+) registers")
 _SHARED = re.compile(r"(\d+) bytes smem")
-_KERNEL = re.compile(r".*\d([a-z]\w*_kernel)(?:ILb([01])E)?")
+_KERNEL = re.compile(r".*\d([a-z]\w*_kernel)(?:I(\w+?)EEv)?")
+_ARGUMENT = re.compile(r"Lb([01])E?|Li(\d+)E?|([il])")
 
 
 def nvcc() -> str | None:
@@ -70,12 +71,12 @@ def _rows(log: str) -> list[dict]:
     rows = []
     for part in re.split(r"(?=Compiling entry function)", log)[1:]:
         mangled, architecture = _ENTRY.search(part).groups()
-        name, shared_state = _KERNEL.search(mangled).groups()
+        name, arguments = _KERNEL.search(mangled).groups()
         stack, stores, loads = map(int, _STACK.search(part).groups())
         shared = _SHARED.search(part)
         rows.append(
             {
-                "kernel": name + {None: "", "0": "<false>", "1": "<true>"}[shared_state],
+                "kernel": name + _template_arguments(arguments),
                 "arch": architecture,
                 "registers": int(_USED.search(part)[1]),
                 "shared": int(shared[1]) if shared else 0,
@@ -85,6 +86,19 @@ def _rows(log: str) -> list[dict]:
             }
         )
     return rows
+
+
+def _template_arguments(mangled: str | None) -> str:
+    """Of a kernel's bools, ints and int types, as C++ writes them."""
+    if mangled is None:
+        return ""
+    types = {"i": "int", "l": "long"}
+    return "<{}>".format(
+        ", ".join(
+            ("false", "true")[int(flag)] if flag else number or types[kind]
+            for flag, number, kind in _ARGUMENT.findall(mangled)
+        )
+    )
 
 
 def main() -> None:

@@ -151,8 +151,9 @@ def time_rbn(options: argparse.Namespace, dataflow: bool) -> dict:
 
 @cache
 def kernel_usage(name: str, target: int) -> tuple[int, int]:
-    """Registers and bytes of stack of the variants in shared memory, the largest of each."""
-    rows = [row for row in cuda_report((target,)) if row["kernel"].startswith(f"{name}<true")]
+    """Registers and bytes of stack of the usual variants, the largest of each."""
+    usual = f"{name}<true, int"  # in shared memory, with pairs of 32 bits
+    rows = [row for row in cuda_report((target,)) if row["kernel"].startswith(usual)]
     return max(row["registers"] for row in rows), max(row["stack"] for row in rows)
 
 

@@ -4,11 +4,7 @@
 
 #include <cstdint>
 
-#ifdef __CUDACC__
-#define SMNM_HOST_DEVICE __host__ __device__ __forceinline__
-#else
-#define SMNM_HOST_DEVICE inline __attribute__((always_inline))
-#endif
+#include "integers.h"
 
 namespace smnm {
 
@@ -33,12 +29,12 @@ SMNM_HOST_DEVICE void philox_block(const PhiloxStream& s, uint32_t block, uint32
   uint32_t c0 = block, c1 = s.stream, c2 = s.id_low, c3 = s.id_high;
   uint32_t key0 = s.key0, key1 = s.key1;
   for (int round = 0; round < 10; ++round) {
-    const uint64_t product0 = uint64_t{kPhiloxMultiplier0} * c0;
-    const uint64_t product1 = uint64_t{kPhiloxMultiplier1} * c2;
-    c0 = static_cast<uint32_t>(product1 >> 32) ^ c1 ^ key0;
-    c1 = static_cast<uint32_t>(product1);
-    c2 = static_cast<uint32_t>(product0 >> 32) ^ c3 ^ key1;
-    c3 = static_cast<uint32_t>(product0);
+    const uint32_t high0 = multiply_high(kPhiloxMultiplier0, c0), low0 = kPhiloxMultiplier0 * c0;
+    const uint32_t high1 = multiply_high(kPhiloxMultiplier1, c2), low1 = kPhiloxMultiplier1 * c2;
+    c0 = high1 ^ c1 ^ key0;
+    c1 = low1;
+    c2 = high0 ^ c3 ^ key1;
+    c3 = low0;
     key0 += kPhiloxWeyl0;
     key1 += kPhiloxWeyl1;
   }

@@ -11,63 +11,16 @@
 #include <tuple>
 #include <vector>
 
+#include "cuda_block.h"
 #include "op_arguments.h"
-#include "rbn_rounds_ops.h"
+#include "rbn_outputs.h"
 
 namespace smnm {
 namespace {
 
 // A round at 64 by 8 holds 20 positions of 16 neighbours: one pass of the block, mostly.
-constexpr int kThreads = 512;
-constexpr int kWarpThreads = 32;
+constexpr int kThreadBits = 9, kThreads = 1 << kThreadBits;
 static_assert(kThreads <= kMaxThreads);
-
-// What rbn_rounds.h asks of threads that number `kCount`, of which this is number `index`.
-template <int kCount>
-struct Threads {
-  int32_t index;
-
-  __device__ static constexpr int32_t size() { return kCount; }
-
-  __device__ __forceinline__ void barrier() const {
-    if constexpr (kCount == kWarpThreads) {
-      __syncwarp();
-    } else {
-      __syncthreads();
-    }
-  }
-
-  template <class Body>
-  __device__ __forceinline__ void for_each(int32_t n, const Body& body) const {
-    for (int32_t i = index; i < n; i += kCount) body(i);
-    barrier();
-  }
-
-  template <class Body>
-  __device__ __forceinline__ void for_each_lane(int32_t n, int32_t lane_bits,
-                                                const Body& body) const {
-    const int32_t lane = index & ((1 << lane_bits) - 1);
-    for (int32_t i = index >> lane_bits; i < n; i += kCount >> lane_bits) body(i, lane);
-    barrier();
-  }
-
-  template <class Body>
-  __device__ __forceinline__ void few(const Body& body) const {
-    if (index < kWarpThreads) {
-      Threads<kWarpThreads> warp{index};
-      body(warp);
-    }
-    barrier();
-  }
-
-  __device__ __forceinline__ int32_t add(int32_t* to, int32_t value) const {
-    return atomicAdd(to, value);
-  }
-  __device__ __forceinline__ void lower(int32_t* to, int32_t value) const { atomicMin(to, value); }
-  __device__ __forceinline__ void set_bits(uint32_t* to, uint32_t bits) const {
-    atomicOr(to, bits);
-  }
-};
 
 // Where banks keep their state: shared memory, or `slice` bytes per block of a workspace.
 struct Workspace {
@@ -75,14 +28,14 @@ struct Workspace {
   size_t slice;
 };
 
-template <bool kShared>
-__device__ __forceinline__ RoundsState block_state(const RoundsShape& shape,
-                                                   const Workspace& workspace) {
+template <bool kShared, class Pair>
+__device__ __forceinline__ RoundsState<Pair> block_state(const RoundsShape& shape,
+                                                         const Workspace& workspace) {
   extern __shared__ int4 shared[];
   if constexpr (kShared) {
-    return rounds_state(shape, reinterpret_cast<char*>(shared));
+    return rounds_state<Pair>(shape, reinterpret_cast<char*>(shared));
   } else {
-    return rounds_state(shape, workspace.memory + blockIdx.x * workspace.slice);
+    return rounds_state<Pair>(shape, workspace.memory + blockIdx.x * workspace.slice);
   }
 }
 
@@ -93,30 +46,35 @@ struct Seed {
   __device__ __forceinline__ int64_t read() const { return tensor == nullptr ? value : *tensor; }
 };
 
-template <bool kShared>
-__global__ void __launch_bounds__(kThreads, kShared ? 2 : 1)
+template <bool kShared, class Pair, int kFew, bool kRandomTies>
+__global__ void __launch_bounds__(kThreads, kShared && sizeof(Pair) == 4 ? 2 : 1)
     rbn_masks_kernel(const __grid_constant__ RoundsShape shape, Workspace workspace, MaskRows rows,
                      Seed seed) {
-  Threads<kThreads> block{static_cast<int32_t>(threadIdx.x)};
-  const RoundsState state = block_state<kShared>(shape, workspace);
+  CudaBlock<kThreadBits> block;
+  const auto state = block_state<kShared, Pair>(shape, workspace);
   for (int64_t row = blockIdx.x; row < rows.batch; row += gridDim.x) {
-    run_masks_row(block, shape, state, rows, row, seed.read());
+    run_masks_row<RoundsVariant<kFew, kRandomTies>>(block, shape, state, rows, row, seed.read());
     block.barrier();
   }
 }
 
-template <bool kShared>
-__global__ void __launch_bounds__(kThreads, kShared ? 2 : 1)
+template <bool kShared, class Pair>
+__global__ void __launch_bounds__(kThreads, kShared && sizeof(Pair) == 4 ? 2 : 1)
     rbn_bank_kernel(const __grid_constant__ RoundsShape shape, Workspace workspace,
                     const int64_t* orders, int64_t n_orders, Seed seed, bool* visible) {
-  Threads<kThreads> block{static_cast<int32_t>(threadIdx.x)};
-  const RoundsState state = block_state<kShared>(shape, workspace);
+  CudaBlock<kThreadBits> block;
+  const auto state = block_state<kShared, Pair>(shape, workspace);
   const int64_t n = shape.n_tokens;
   for (int64_t bank = blockIdx.x; bank < n_orders; bank += gridDim.x) {
-    run_order(block, shape, state, orders + bank * n, seed.read(), bank,
-              visible + bank * shape.n_candidates * n);
+    run_order<AnyVariant>(block, shape, state, orders + bank * n, seed.read(), bank,
+                          visible + bank * shape.n_candidates * n);
     block.barrier();
   }
+}
+
+template <int kFew, bool kRandomTies>
+auto masks_kernel(RoundsVariant<kFew, kRandomTies>) {
+  return rbn_masks_kernel<true, int32_t, kFew, kRandomTies>;
 }
 
 int device_attribute(cudaDeviceAttr attribute, int32_t device) {
@@ -146,7 +104,7 @@ void launch(void (*in_shared)(RoundsShape, Workspace, Parameters...),
   void* stream = nullptr;
   STABLE_TORCH_ERROR_CODE_CHECK(aoti_torch_get_current_cuda_stream(device, &stream));
   const auto cuda_stream = static_cast<cudaStream_t>(stream);
-  const size_t bytes = rounds_bytes(shape);
+  const auto bytes = static_cast<size_t>(shape.bytes);
   const auto limit =
       static_cast<size_t>(device_attribute(cudaDevAttrMaxSharedMemoryPerBlockOptin, device));
   if (bytes <= limit) {
@@ -184,8 +142,21 @@ std::tuple<Tensor, Tensor, Tensor> rbn_masks(
   const Tensor ids = parse_sample_ids(sample_ids);
   const RoundsShape shape = parse_rounds(grid, n_keep, n_candidates, windows, weights, random_ties);
   const MaskTensors out(ids, ids.numel(), shape.n_tokens, n_keep);
-  launch(rbn_masks_kernel<true>, rbn_masks_kernel<false>, ids, shape, ids.numel(),
-         mask_rows(ids, out), parse_seed(seed_tensor, seed, ids));
+  const MaskRows rows = mask_rows(ids, out);
+  const Seed from = parse_seed(seed_tensor, seed, ids);
+  with_pairs(shape, [&](auto pair) {
+    using Pair = decltype(pair);
+    // What does not fit in shared memory is slow for other reasons.
+    constexpr auto in_workspace = rbn_masks_kernel<false, Pair, 0, false>;
+    if constexpr (sizeof(Pair) == 8) {
+      launch(rbn_masks_kernel<true, Pair, 0, false>, in_workspace, ids, shape, ids.numel(), rows,
+             from);
+    } else {
+      with_variant(shape, [&](auto variant) {
+        launch(masks_kernel(variant), in_workspace, ids, shape, ids.numel(), rows, from);
+      });
+    }
+  });
   return out.tuple();
 }
 
@@ -197,9 +168,12 @@ Tensor rbn_bank(const Tensor& order, const std::optional<Tensor>& seed_tensor, i
   const Tensor orders = parse_orders(order, shape.n_tokens);
   Tensor out = torch::stable::new_empty(orders, {orders.size(0), n_candidates, shape.n_tokens},
                                         ScalarType::Bool);
-  launch(rbn_bank_kernel<true>, rbn_bank_kernel<false>, orders, shape, orders.size(0),
-         int64_data(orders), orders.size(0), parse_seed(seed_tensor, seed, orders),
-         static_cast<bool*>(out.data_ptr()));
+  const Seed from = parse_seed(seed_tensor, seed, orders);
+  with_pairs(shape, [&](auto pair) {
+    using Pair = decltype(pair);
+    launch(rbn_bank_kernel<true, Pair>, rbn_bank_kernel<false, Pair>, orders, shape, orders.size(0),
+           int64_data(orders), orders.size(0), from, static_cast<bool*>(out.data_ptr()));
+  });
   return out;
 }
 

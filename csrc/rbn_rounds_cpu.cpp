@@ -1,77 +1,40 @@
-// torch.ops.smnm_by_rounds: the CUDA ops' algorithm on the CPU, for tests. Every loop that a thread
-// block would share out runs in an order drawn from `shuffle`, so that a result that depends on the
-// order of threads shows.
+// torch.ops.smnm_by_rounds: the CUDA ops' algorithm on the CPU, for tests, the threads in an order
+// drawn from `shuffle`.
 #include <torch/csrc/stable/library.h>
 
 #include <algorithm>
 #include <cstddef>
-#include <numeric>
 #include <optional>
-#include <random>
 #include <tuple>
-#include <utility>
 #include <vector>
 
 #include "op_arguments.h"
-#include "rbn_rounds_ops.h"
+#include "rbn_outputs.h"
+#include "shuffled_block.h"
 
 namespace smnm {
 namespace {
-
-class ShuffledBlock {
- public:
-  explicit ShuffledBlock(uint64_t shuffle) : random_(shuffle), size_(1 << shuffle % 7) {}
-
-  int32_t size() const { return size_; }
-  void barrier() {}
-
-  template <class Body>
-  void for_each(int32_t n, const Body& body) {
-    for (const int32_t i : shuffled(n)) body(i);
-  }
-
-  template <class Body>
-  void for_each_lane(int32_t n, int32_t lane_bits, const Body& body) {
-    for (const int32_t i : shuffled(n << lane_bits)) {
-      body(i >> lane_bits, i & ((1 << lane_bits) - 1));
-    }
-  }
-
-  template <class Body>
-  void few(const Body& body) {
-    body(*this);
-  }
-
-  int32_t add(int32_t* to, int32_t value) { return std::exchange(*to, *to + value); }
-  void lower(int32_t* to, int32_t value) { *to = std::min(*to, value); }
-  void set_bits(uint32_t* to, uint32_t bits) { *to |= bits; }
-
- private:
-  std::vector<int32_t> shuffled(int32_t n) {
-    std::vector<int32_t> items(n);
-    std::iota(items.begin(), items.end(), 0);
-    std::shuffle(items.begin(), items.end(), random_);
-    return items;
-  }
-
-  std::minstd_rand random_;
-  int32_t size_;
-};
 
 // Memory that holds nothing, as a GPU's: what is read before it is written is 0xA5A5A5A5.
 struct Run {
   RoundsShape shape;
   std::vector<std::max_align_t> memory;
-  RoundsState state;
   ShuffledBlock block;
 
   Run(const RoundsShape& of, int64_t shuffle)
       : shape(of),
-        memory(rounds_bytes(of) / sizeof(std::max_align_t) + 1),
-        state(rounds_state(of, reinterpret_cast<char*>(memory.data()))),
+        memory(of.bytes / sizeof(std::max_align_t) + 1),
         block(static_cast<uint64_t>(shuffle)) {
     auto* bytes = reinterpret_cast<unsigned char*>(memory.data());
     std::fill(bytes, bytes + memory.size() * sizeof(std::max_align_t), 0xA5);
+  }
+
+  // Calls body(the block's state).
+  template <class Body>
+  void with_state(const Body& body) {
+    with_pairs(shape, [&](auto pair) {
+      body(rounds_state<decltype(pair)>(shape, reinterpret_cast<char*>(memory.data())));
+    });
   }
 };
 
@@ -86,9 +49,13 @@ std::tuple<Tensor, Tensor, Tensor, int64_t> rbn_masks(
   const MaskRows rows = mask_rows(ids, out);
   seed = seed_value(seed_tensor, seed);
   int64_t n_runs = 0;
-  for (int64_t row = 0; row < rows.batch; ++row) {
-    n_runs += run_masks_row(run.block, run.shape, run.state, rows, row, seed);
-  }
+  run.with_state([&](const auto& state) {
+    with_variant(run.shape, [&](auto variant) {
+      for (int64_t row = 0; row < rows.batch; ++row) {
+        n_runs += run_masks_row<decltype(variant)>(run.block, run.shape, state, rows, row, seed);
+      }
+    });
+  });
   return {out.visible, out.ids_keep, out.ids_restore, n_runs};
 }
 
@@ -103,10 +70,12 @@ Tensor rbn_bank(const Tensor& order, const std::optional<Tensor>& seed_tensor, i
       torch::stable::new_empty(orders, {orders.size(0), n_candidates, n}, ScalarType::Bool);
   auto* visible = static_cast<bool*>(out.data_ptr());
   seed = seed_value(seed_tensor, seed);
-  for (int64_t bank = 0; bank < orders.size(0); ++bank) {
-    run_order(run.block, run.shape, run.state, int64_data(orders) + bank * n, seed, bank,
-              visible + bank * n_candidates * n);
-  }
+  run.with_state([&](const auto& state) {
+    for (int64_t bank = 0; bank < orders.size(0); ++bank) {
+      run_order<AnyVariant>(run.block, run.shape, state, int64_data(orders) + bank * n, seed, bank,
+                            visible + bank * n_candidates * n);
+    }
+  });
   return out;
 }
 

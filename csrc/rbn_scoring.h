@@ -80,13 +80,14 @@ SMNM_HOST_DEVICE int64_t rbn_cell(const RbnLines& grid, int64_t y, int64_t x) {
 }
 
 // Neighbour `index` of n_neighbours: no two have the same offset, and each has its opposite.
-SMNM_HOST_DEVICE RbnNeighbour rbn_neighbour(const RbnLines& grid, const int64_t* windows,
-                                            int64_t n_windows, int64_t index) {
+template <class Grid, class Integer>
+SMNM_HOST_DEVICE RbnNeighbour rbn_neighbour(const Grid& grid, const Integer* windows,
+                                            Integer n_windows, Integer index) {
   int line = 0;
   while (index >= 2 * grid.lines[line].steps) index -= 2 * grid.lines[line++].steps;
-  const int64_t step = index / 2 + 1, offset = step * grid.lines[line].stride;
-  int64_t reaching = 0;
-  for (int64_t w = 0; w < n_windows; ++w) reaching += windows[w] / 2 >= step;
+  const Integer step = index / 2 + 1, offset = step * grid.lines[line].stride;
+  Integer reaching = 0;
+  for (Integer w = 0; w < n_windows; ++w) reaching += windows[w] / 2 >= step;
   return {index % 2 == 0 ? offset : -offset,
           static_cast<int32_t>(reaching * grid.lines[line].weight)};
 }

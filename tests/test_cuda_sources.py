@@ -3,19 +3,24 @@
 from cuda_report import cuda_report, nvcc
 from testing import require
 
+#: Candidates and ties that rbn_masks is compiled for, and for any others.
+VARIANTS = [(k, ties) for k in (2, 3, 4, 5, 6, 10) for ties in ("false", "true")] + [(0, "false")]
+
 
 def test_the_kernels_compile_without_spills():
     require(nvcc(), "nvcc")
     rows = cuda_report()
-    for kernel in ("rbn_masks_kernel", "rbn_bank_kernel"):
-        compiled = {
-            (row["kernel"], row["arch"]) for row in rows if row["kernel"].startswith(kernel)
-        }
-        state = ("true", "false")  # in shared memory, in a workspace
-        expected = {(f"{kernel}<{s}>", f"sm_{arch}") for s in state for arch in (80, 90, 100)}
-        assert compiled == expected
+    # In shared memory or in a workspace; pairs of 32 bits or of 64.
+    expected = {f"rbn_bank_kernel<{s}, {p}>" for s in ("true", "false") for p in ("int", "long")}
+    expected |= {f"rbn_masks_kernel<true, int, {k}, {ties}>" for k, ties in VARIANTS}
+    expected |= {
+        f"rbn_masks_kernel<{memory}, 0, false>"
+        for memory in ("false, int", "true, long", "false, long")
+    }
+    compiled = {(row["kernel"], row["arch"]) for row in rows}
+    assert compiled == {(name, f"sm_{arch}") for name in expected for arch in (80, 90, 100)}
     for row in rows:
         assert row["stack"] == row["spill_stores"] == row["spill_loads"] == 0, row
         # A block is 512 threads, and two of them fit in a multiprocessor's 65,536 registers where
-        # banks are in shared memory.
-        assert row["registers"] <= (64 if "<true>" in row["kernel"] else 128), row
+        # banks are in shared memory, their pairs of 32 bits.
+        assert row["registers"] <= (64 if "<true, int" in row["kernel"] else 128), row

@@ -124,6 +124,25 @@ def test_the_sizes_people_train_with(sides, n_keep, n_candidates, random_ties):
         assert_masks_equal(torch.arange(3 * n_candidates)[:40], rule, shuffle)
 
 
+@pytest.mark.parametrize("random_ties", [False, True])
+@pytest.mark.parametrize("n_candidates", [1, 2, 6, 7, 10, 31, 32, 33, 64, 1024])
+@pytest.mark.parametrize(
+    ("windows", "weights"),
+    [
+        DEFAULT,
+        ([3, 5, 7, 11], [400, 400, 100, 100]),  # 40 neighbours
+        ([1, 3], [0, 0, 0, 0]),  # none
+        ([3], [10**8, 1, 0, 7]),  # pairs of 64 bits
+    ],
+)
+def test_every_way_to_choose(n_candidates, windows, weights, random_ties):
+    for n_keep in (1, 9, 42):
+        rule = (None, 7, [1, 7, 6], n_keep, n_candidates, windows, weights, random_ties)
+        # Few lanes to a warp, and many.
+        for shuffle in (6, 11):
+            assert_masks_equal(torch.tensor([0, n_candidates - 1, -1]), rule, shuffle)
+
+
 @settings(max_examples=60)
 @given(
     n_candidates=st.integers(1, 9),

@@ -11,7 +11,7 @@ import torch
 import smnm_kernels as smnm
 
 SOURCE = Path(__file__).parent / "rbn_rounds_threads.cpp"
-RULE = ([3, 5], [400, 400, 100, 100])
+WEIGHTS = (400, 400, 100, 100)
 
 
 @pytest.fixture(scope="module")
@@ -33,22 +33,23 @@ def threads(tmp_path_factory):
 
 @pytest.mark.parametrize("random_ties", [False, True])
 @pytest.mark.parametrize(
-    ("sides", "n_keep", "n_candidates", "batch"),
+    ("sides", "n_keep", "n_candidates", "batch", "weights"),
     [
-        ((64, 8), 102, 5, 10),
-        ((9, 7), 40, 6, 12),  # several sweeps
-        ((1, 3), 1, 2, 300),  # more rows than share a run
-        ((6, 5), 2, 40, 41),
-        ((1, 1), 1, 1, 2),
+        ((64, 8), 102, 5, 10, WEIGHTS),
+        ((9, 7), 40, 6, 12, WEIGHTS),  # several sweeps
+        ((1, 3), 1, 2, 300, WEIGHTS),  # more rows than share a run
+        ((6, 5), 2, 40, 41, WEIGHTS),
+        ((9, 7), 40, 6, 12, (10**7, 10**7, 5 * 10**6, 5 * 10**6)),  # pairs of 64 bits
+        ((1, 1), 1, 1, 2, WEIGHTS),
     ],
 )
-def test_no_races(threads, sides, n_keep, n_candidates, batch, random_ties):
-    numbers = (*sides, n_keep, n_candidates, int(random_ties), 3, batch)
+def test_no_races(threads, sides, n_keep, n_candidates, batch, weights, random_ties):
+    numbers = (*sides, n_keep, n_candidates, int(random_ties), 3, batch, *weights)
     done = subprocess.run([*threads, *map(str, numbers)], capture_output=True, text=True)
     assert done.returncode == 0, done.stderr[:4000]
     assert done.stderr == ""
     n_tokens = sides[0] * sides[1]
-    rule = (None, 3, [1, *sides], n_keep, n_candidates, *RULE, random_ties)
+    rule = (None, 3, [1, *sides], n_keep, n_candidates, [3, 5], list(weights), random_ties)
     if smnm.build_info() is None:
         pytest.skip("without the C++ extension there is nothing fast to compare with")
     rows = torch.cat([m.long() for m in torch.ops.smnm.rbn_masks(torch.arange(batch), *rule)], 1)
