@@ -5,7 +5,7 @@ for what is found, ``triton_launch`` and ``cuda_launch`` for this package's kern
 for a model of how long they take. Nothing here needs a GPU, or knows of the kernels' insides.
 """
 
-from . import arithmetic, matrix, memory_access, warp  # noqa: F401  (they register instructions)
+from . import arithmetic, bits, conversions, matrix, memory_access, warp  # noqa: F401  (they register instructions)
 from .block import Block, Kernel
 from .errors import Deadlock, InvalidProgram, MachineError, StepLimit, UnknownInstruction
 from .memory import Buffer, GlobalMemory
