@@ -93,6 +93,8 @@ SMNM_ON_BLOCK void visit_in_order(Group& warp, Block& block, const RoundsShape& 
     warp.barrier();
     first += stand;
   }
+  // Without a visit, other lanes may still read it.
+  warp.barrier();
   warp.each([&](int32_t lane) {
     if (lane == 0) *state.unfilled = unfilled;
   });
