@@ -5,8 +5,8 @@
 
 The model's error is 40%, and no GPU was held against it yet. It leaves out the order in which ptxas
 puts instructions, caches and memory bandwidth; the launch enters as a constant. Ratios of two
-variants of a kernel are much better than that. "In order" and "data flow" bound what the hardware's
-scheduler makes of the instructions.
+variants of a kernel are much better than that. "In order" and "data flow" bound what becomes of the
+instructions; "scheduled" is in the order that an assembler might put them in.
 """
 
 from __future__ import annotations
@@ -15,6 +15,7 @@ import argparse
 import json
 import math
 import sys
+from collections.abc import Callable
 from functools import cache
 from pathlib import Path
 from typing import NamedTuple
@@ -24,7 +25,7 @@ sys.path.insert(0, str(Path(__file__).parent.parent))
 import torch
 from cuda_report import cuda_report
 
-from ptx_machine.block import Block
+from ptx_machine.block import Block, Kernel
 from ptx_machine.cost import RELATIVE_ERROR, Timing
 from ptx_machine.cuda_launch import CudaKernels, CudaMachine
 from ptx_machine.launch import Schedule
@@ -34,13 +35,16 @@ from ptx_machine.occupancy import (
     launch_microseconds,
     resident_blocks,
 )
+from ptx_machine.scheduling import scheduled
 from smnm_kernels.calls import noise_masks_call, rbn_masks_call
+
+VARIANTS = ("in order", "scheduled", "data flow")
 
 
 def main() -> None:
     options = parse_options()
     run = time_green if options.kernel == "green" else time_rbn
-    rows = [run(options, dataflow) for dataflow in (False, True)]
+    rows = [run(options, variant) for variant in VARIANTS]
     if options.json:
         print("\n".join(json.dumps(row) for row in rows))
         return
@@ -89,7 +93,7 @@ class Usage(NamedTuple):
         )
 
 
-def time_green(options: argparse.Namespace, dataflow: bool) -> dict:
+def time_green(options: argparse.Namespace, variant: str) -> dict:
     """One block of the op's launch, and as many alike as the batch has samples."""
     from triton_report import usage
 
@@ -106,6 +110,7 @@ def time_green(options: argparse.Namespace, dataflow: bool) -> dict:
         *(None, False, False, 3),
     )
     with running_triton(options.target, Schedule(checking=False)) as machine:
+        machine.replace = in_order_of(variant)
         if options.warps is not None:
             machine.options = {"num_warps": options.warps, "maxnreg": options.max_registers}
         # Once to learn what was compiled, and so how many blocks share a multiprocessor.
@@ -119,14 +124,14 @@ def time_green(options: argparse.Namespace, dataflow: bool) -> dict:
         shared = min(used.resident(options), -(-options.batch // N_MULTIPROCESSORS))
 
         def watch(block: Block) -> None:
-            timings.append(Timing.of(block, dataflow=dataflow, blocks=shared))
+            timings.append(Timing.of(block, dataflow=variant == "data flow", blocks=shared))
 
         machine.on_block = watch
         gpu.noise_masks_kernel(*call)
-    return row(options, timings[0].finish(), options.batch, used)
+    return row(options, variant, timings[0].finish(), options.batch, used)
 
 
-def time_rbn(options: argparse.Namespace, dataflow: bool) -> dict:
+def time_rbn(options: argparse.Namespace, variant: str) -> dict:
     """The first bank's block, and as many alike as the batch has banks: blocks without one end at
     once, and are not counted."""
     call = rbn_masks_call(
@@ -141,12 +146,22 @@ def time_rbn(options: argparse.Namespace, dataflow: bool) -> dict:
     )
     machine = CudaMachine(CudaKernels(options.target), Schedule(checking=False))
     timings: list[Timing] = []
-    machine.on_block = lambda block: timings.append(Timing.of(block, dataflow=dataflow))
+    machine.replace = in_order_of(variant)
+    machine.on_block = lambda block: timings.append(
+        Timing.of(block, dataflow=variant == "data flow")
+    )
     machine.rbn_masks(*call)
     launched = machine.launches[0]
     registers, stack = kernel_usage("rbn_masks_kernel", options.target)
     used = Usage(launched.threads, registers, launched.shared_bytes, stack)
-    return row(options, timings[0].finish(), -(-options.batch // options.candidates), used)
+    n_banks = -(-options.batch // options.candidates)
+    return row(options, variant, timings[0].finish(), n_banks, used)
+
+
+def in_order_of(variant: str) -> Callable[[Kernel], Kernel]:
+    if variant != "scheduled":
+        return lambda kernel: kernel
+    return lambda kernel: Kernel(scheduled(kernel.program))
 
 
 @cache
@@ -157,14 +172,16 @@ def kernel_usage(name: str, target: int) -> tuple[int, int]:
     return max(row["registers"] for row in rows), max(row["stack"] for row in rows)
 
 
-def row(options: argparse.Namespace, timing: Timing, n_blocks: int, used: Usage) -> dict:
+def row(
+    options: argparse.Namespace, variant: str, timing: Timing, n_blocks: int, used: Usage
+) -> dict:
     resident = used.resident(options)
     shared = min(resident, -(-n_blocks // N_MULTIPROCESSORS))
     return {
         "kernel": options.kernel,
         "grid": options.grid,
         "target": options.target,
-        "variant": "data flow" if timing.dataflow else "in order",
+        "variant": variant,
         **used._asdict(),
         "blocks": n_blocks,
         "resident": resident,

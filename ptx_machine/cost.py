@@ -5,9 +5,10 @@ its result is there after a latency. Phases lie between barriers of the block. A
 longer of two: the latest warp's chain of results ("latency"), and the busiest pipe
 ("throughput"), which all blocks of a multiprocessor share.
 
-Two variants bound what the hardware's scheduler makes of a warp's instructions: in order as PTX has
-them (an instruction waits for its operands, and the next ones wait for it), or by data flow (only
-operands, branches and barriers of warps make an instruction wait).
+Two variants bound what becomes of a warp's instructions: in order as PTX has them (an instruction
+waits for its operands, and the next ones wait for it), or by data flow (only operands, branches and
+barriers of warps make an instruction wait). In order, but as an assembler might put them
+(``scheduling``), lies between.
 
 Accesses of shared memory cost a cycle of the multiprocessor for each word that a bank must give.
 Of what ptxas makes of the PTX (SASS) the model knows some of what costs nothing (``folded``): with
@@ -183,6 +184,14 @@ def folded(statements: list[Statement]) -> set[int]:
 _LOGIC_REACH = 64
 
 
+def costs_of(statements: list[Statement], constants: Constants) -> list[Cost]:
+    free = folded(statements)
+    return [
+        FREE if number in free else cost(statement, constants)
+        for number, statement in enumerate(statements)
+    ]
+
+
 def wavefronts(threads: Threads, addresses: np.ndarray, size: int) -> int:
     """Cycles that the banks of shared memory need: 32 of four bytes, each one word at a time.
 
@@ -246,11 +255,7 @@ class Timing:
         self._block, self._epoch = block, block.epoch
         statements = block.kernel.program.statements
         self._statements = statements
-        free = folded(statements)
-        self._costs = [
-            FREE if number in free else cost(statement, self.constants)
-            for number, statement in enumerate(statements)
-        ]
+        self._costs = costs_of(statements, self.constants)
         #: By register: when each warp has it. Phases start at 0.
         self._ready: dict[str, np.ndarray] = {}
         #: By warp: when it issues next, and what branches and barriers of warps hold back.
