@@ -36,9 +36,10 @@ def test_loads_come_first_and_results_stay():
     before = kernel(INDEPENDENT)
     after = Kernel(scheduled(before.program))
     assert sorted(opcodes(after)) == sorted(opcodes(before))
-    # Both loads are on the longest path, and are issued before what only needs the thread.
-    loads = [i for i, opcode in enumerate(opcodes(after)) if opcode == "ld.global.u32"]
-    assert max(loads) < opcodes(after).index("mul.lo.s32")
+    # Both loads are issued before the first sum waits for one of them.
+    for made, both_first in ((before, False), (after, True)):
+        loads = [i for i, opcode in enumerate(opcodes(made)) if opcode == "ld.global.u32"]
+        assert (max(loads) < opcodes(made).index("add.s32")) == both_first
     lanes = np.arange(32)
     assert (output(after) == lanes**3 + 2 * lanes + 1).all()
     assert (output(before) == output(after)).all()
