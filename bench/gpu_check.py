@@ -101,8 +101,8 @@ class Check:
         self.steps = steps(self.folder, self.dry_run, gpu)
         self.environment = _environment(self.dry_run)
 
-    def go_on_from(self, earlier: dict) -> None:
-        gpu_result.unpack(self.out / gpu_result.LOGS, self.folder)
+    def go_on_from(self, earlier: dict, logs: Path) -> None:
+        gpu_result.unpack(logs, self.folder)
         self.result |= {key: earlier[key] for key in ("calls", "facts", "steps", "rows")}
         for one in self.result["steps"].values():
             if one["state"] == RUNNING:
@@ -282,26 +282,24 @@ def _version(package: str) -> str | None:
 
 
 def earlier_result(options: argparse.Namespace, now: dict) -> dict | None:
-    """The one of ``--resume``, of OUT, or among the committed ones that is of the same thing."""
-    if options.resume:
-        paths = [options.resume]
-    else:
-        paths = [options.out / gpu_result.RESULT, *sorted(gpu_result.RESULTS.glob("gpu_*.json"))]
-    for path in paths:
-        earlier = gpu_result.read(path)
-        if earlier is None:
-            if options.resume:
-                sys.exit(f"--resume {path}: no result of a GPU check")
-            continue
+    """The one of ``--resume``, or else of OUT, if it is of the same thing. One of OUT that is not
+    gone on from is kept under another name."""
+    own = options.out / gpu_result.RESULT
+    path = options.resume or own
+    earlier = None if options.anew else gpu_result.read(path)
+    if options.resume and earlier is None:
+        sys.exit(f"--resume {path}: no result of a GPU check")
+    if earlier is not None:
         theirs = earlier["about"]
         differs = [f"{key} was {theirs.get(key)}" for key in now if theirs.get(key) != now[key]]
-        if not differs:
+        if differs:
+            print(f"{path} is not gone on from: {', '.join(differs)}")
+            earlier = None
+        else:
             print(f"goes on from {path}")
-            return earlier
-        print(f"{path} is not gone on from: {', '.join(differs)}")
-        if path == options.out / gpu_result.RESULT:
-            path.replace(path.with_name("gpu_check_earlier.json"))
-    return None
+    if own.exists() and not (earlier and own.samefile(path)):
+        own.replace(own.with_name("gpu_check_earlier.json"))
+    return earlier
 
 
 def main() -> None:
@@ -318,8 +316,13 @@ def main() -> None:
     )
     parser.add_argument("--out", type=Path, default=Path("gpu-check"), help="default: gpu-check")
     parser.add_argument("--seconds", type=float, help="of the call; default: 540 for each stage")
-    parser.add_argument("--resume", type=Path, metavar="FILE", help="go on from this result")
-    parser.add_argument("--anew", action="store_true", help="do not go on from an earlier result")
+    earlier_call = parser.add_mutually_exclusive_group()
+    earlier_call.add_argument(
+        "--resume", type=Path, metavar="FILE", help="go on from this result, not from that of OUT"
+    )
+    earlier_call.add_argument(
+        "--anew", action="store_true", help="do not go on from an earlier result"
+    )
     parser.add_argument(
         "--again", nargs="+", default=[], metavar="STEP", help="run these once more"
     )
@@ -339,9 +342,10 @@ def main() -> None:
     if unknown:
         names = ", ".join(step.name for step in check.steps)
         sys.exit(f"--again {' '.join(sorted(unknown))}: the steps are {names}")
-    earlier = None if options.anew else earlier_result(options, now)
+    earlier = earlier_result(options, now)
     if earlier:
-        check.go_on_from(earlier)
+        path = options.resume or options.out / gpu_result.RESULT
+        check.go_on_from(earlier, path.with_name(gpu_result.LOGS))
     for number in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP):
         signal.signal(number, lambda number, _: setattr(check, "signal", number))
     try:

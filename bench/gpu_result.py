@@ -19,7 +19,6 @@ from pathlib import Path
 from saved_rows import SavedRows
 
 ROOT = Path(__file__).parent.parent
-RESULTS = ROOT / "bench/results"
 RESULT, LOGS = "gpu_check.json", "logs.tar.gz"
 #: States of a step: it ended by itself; it was cut short; it cannot run here; there was no time.
 RUNNING, ENDED, STOPPED = "running", "ended", "stopped"

@@ -71,7 +71,7 @@ def run(tmp_path, monkeypatch):
         check = Check(tmp_path, ABOUT, seconds)
         check.environment["FOLDER"] = str(check.folder)
         if earlier:
-            check.go_on_from(earlier)
+            check.go_on_from(earlier, tmp_path / gpu_result.LOGS)
         run.check = check
         check.run(list(stages), list(again))
         return gpu_result.read(tmp_path / gpu_result.RESULT)
@@ -254,23 +254,38 @@ def test_a_signal_stops_what_runs_and_keeps_the_rest(run, tmp_path):
     assert result["calls"][-1]["ended"] == "stopped by signal 15"
 
 
-def test_earlier_results_are_of_the_same_machine(tmp_path, monkeypatch, capsys):
+def test_earlier_results_are_those_of_out_and_of_resume(tmp_path, capsys):
     class Options:
-        resume, out = None, tmp_path / "out"
+        resume, anew, out = None, False, tmp_path / "out"
 
-    committed = tmp_path / "results"
-    for folder in (Options.out, committed):
-        folder.mkdir()
-    monkeypatch.setattr(gpu_result, "RESULTS", committed)
+    Options.out.mkdir()
+    own, carried = Options.out / gpu_result.RESULT, tmp_path / "carried.json"
     assert gpu_check.earlier_result(Options, ABOUT) is None
-    gpu_result.write(Options.out / gpu_result.RESULT, {"about": ABOUT | {"gpu": "another"}})
-    gpu_result.write(committed / "gpu_a.json", {"about": ABOUT, "here": True})
-    assert gpu_check.earlier_result(Options, ABOUT)["here"]
-    assert "gpu was another" in capsys.readouterr().out
-    assert [path.name for path in Options.out.iterdir()] == ["gpu_check_earlier.json"]
-    Options.resume = committed / "none.json"
+    gpu_result.write(own, {"about": ABOUT, "of": "out"})
+    gpu_result.write(carried, {"about": ABOUT, "of": "elsewhere"})
+    assert gpu_check.earlier_result(Options, ABOUT)["of"] == "out"
+    assert own.exists()
+    Options.resume = carried
+    assert gpu_check.earlier_result(Options, ABOUT)["of"] == "elsewhere"
+    kept = own.with_name("gpu_check_earlier.json")
+    assert gpu_result.read(kept)["of"] == "out"
+    assert not own.exists()
+    assert carried.exists()
+    Options.resume = tmp_path / "none.json"
     with pytest.raises(SystemExit, match="no result of a GPU check"):
         gpu_check.earlier_result(Options, ABOUT)
+
+
+@pytest.mark.parametrize("anew", [False, True])
+def test_a_result_that_is_not_gone_on_from_is_kept(anew, tmp_path, capsys):
+    class Options:
+        resume, out = None, tmp_path
+
+    Options.anew = anew
+    gpu_result.write(tmp_path / gpu_result.RESULT, {"about": ABOUT | {"gpu": "another"}})
+    assert gpu_check.earlier_result(Options, ABOUT) is None
+    assert ("gpu was another" in capsys.readouterr().out) != anew
+    assert [path.name for path in tmp_path.iterdir()] == ["gpu_check_earlier.json"]
 
 
 def test_the_archive_is_small_and_goes_on(tmp_path):
