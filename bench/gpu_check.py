@@ -190,10 +190,10 @@ class Check:
             if one.ended():
                 self.running.remove(one)
                 self.end(one)
-        if any([self.read(one.step) for one in self.running]):
-            self.save()
-        elif time.monotonic() > self.archived + ARCHIVE_EVERY:
-            self.save(archive=True)
+        rows_came = any([self.read(one.step) for one in self.running])
+        late = time.monotonic() > self.archived + ARCHIVE_EVERY
+        if rows_came or late:
+            self.save(archive=late)
 
     def read(self, step: Step) -> bool:
         """Whether rows of the step came since they were last read."""

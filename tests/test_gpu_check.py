@@ -151,6 +151,14 @@ def test_rows_are_in_the_result_before_their_step_ends(run, tmp_path):
     assert result["rows"]["it"] == [{"row": 1}, {"row": 2}]
 
 
+def test_logs_are_archived_while_rows_come_all_the_time(run, tmp_path, monkeypatch):
+    monkeypatch.setattr(gpu_check, "ARCHIVE_EVERY", 0.5)
+    rows = "for _ in {1..20}; do echo '{}' >> $FOLDER/it.jsonl; sleep 0.1; done"
+    look = f"tar --extract --to-stdout --file {tmp_path}/{gpu_result.LOGS} logs/it.log"
+    result = run(shell("it", f"echo begun; {rows}; {look}"))
+    assert result["steps"]["it"]["log_tail"] == "begun\nbegun\n"
+
+
 def test_printed_rows_and_facts(run):
     result = run(
         shell("report", """echo a warning; echo '{"kernel": "k"}'""", prints_rows=True),
