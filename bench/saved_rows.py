@@ -39,7 +39,7 @@ def line(row: dict) -> str:
 
 
 def read_rows(path: Path) -> list[dict]:
-    """None where the file is missing. Half a row at the end is left out, and so is a line that is
+    """Of a file that is missing, none. Half a row at the end is left out, and so is a line that is
     no row, such as a warning among printed rows."""
     if not path.exists():
         return []
