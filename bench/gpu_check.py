@@ -24,7 +24,7 @@ from pathlib import Path
 
 import gpu_result
 import gpu_table
-from gpu_result import ENDED, LEFT_OUT, RUNNING, SKIPPED, STOPPED
+from gpu_result import ENDED, LEFT_OUT, RUNNING, SKIPPED, STOPPED, Gpu
 from gpu_steps import HIDDEN_IN_DRY_RUN, ROOT, STAGES, Step, steps
 from saved_rows import line, read_rows
 
@@ -88,7 +88,7 @@ def _in_own_group_until_parent_dies() -> None:
 class Check:
     """The result and the steps that run."""
 
-    def __init__(self, out: Path, about: dict, seconds: float) -> None:
+    def __init__(self, out: Path, about: dict, seconds: float, capability: str | None) -> None:
         self.out, self.seconds = out, seconds
         self.dry_run = about["dry_run"]
         self.folder = Path(tempfile.mkdtemp(prefix="gpu_check_"))
@@ -97,8 +97,7 @@ class Check:
         self.seen: dict[str, tuple] = {}
         self.archived = 0.0
         self.signal: int | None = None
-        gpu = gpu_result.nvidia_smi("compute_cap")
-        self.steps = steps(self.folder, self.dry_run, gpu)
+        self.steps = steps(self.folder, self.dry_run, capability)
         self.environment = _environment(self.dry_run)
 
     def go_on_from(self, earlier: dict, logs: Path) -> None:
@@ -264,10 +263,10 @@ def _environment(dry_run: bool) -> dict[str, str]:
     return made | {"OMP_NUM_THREADS": "1", "PYTHONUNBUFFERED": "1"}
 
 
-def about(dry_run: bool) -> dict:
+def about(gpu: Gpu | None, dry_run: bool) -> dict:
     """What must be the same for one call to go on from another; for a step, also its sources."""
     return {
-        "gpu": gpu_result.nvidia_smi("name"),
+        "gpu": gpu.name if gpu else None,
         "torch": _version("torch"),
         "triton": _version("triton"),
         "dry_run": dry_run,
@@ -332,12 +331,17 @@ def main() -> None:
         sys.exit(gpu_table.show(options.resume or options.out / gpu_result.RESULT))
     options.out.mkdir(parents=True, exist_ok=True)
     options.out = options.out.resolve()
-    now = about(options.dry_run)
+    gpu = gpu_result.gpu()
+    now = about(gpu, options.dry_run)
     print(f"GPU: {now['gpu'] or 'none found'}", flush=True)
-    if now["gpu"] is None and not options.dry_run:
-        sys.exit("nvidia-smi finds no GPU; --dry-run needs none")
+    if gpu is None and not options.dry_run:
+        sys.exit(
+            "torch finds no GPU: python -c 'import torch; torch.cuda.init()' says why; "
+            "--dry-run needs none"
+        )
     stages = [*STAGES] if options.stage == "all" else [int(options.stage)]
-    check = Check(options.out, now, options.seconds or SECONDS_OF_A_STAGE * len(stages))
+    seconds = options.seconds or SECONDS_OF_A_STAGE * len(stages)
+    check = Check(options.out, now, seconds, gpu.capability if gpu else None)
     unknown = set(options.again) - {step.name for step in check.steps}
     if unknown:
         names = ", ".join(step.name for step in check.steps)

@@ -1,7 +1,6 @@
-"""The result of ``gpu_check.py``: its file, its logs and its table.
+"""The result of ``gpu_check.py``: its file, its logs and what it tells of the machine.
 
-python bench/gpu_result.py facts FILE    saves a row of the machine and the versions
-python bench/gpu_result.py show RESULT   prints the table; fails if a step did
+python bench/gpu_result.py FILE    saves a row of the machine and the versions
 """
 
 from __future__ import annotations
@@ -15,6 +14,7 @@ import sys
 import tarfile
 from functools import cache
 from pathlib import Path
+from typing import NamedTuple
 
 from saved_rows import SavedRows
 
@@ -34,17 +34,33 @@ def facts() -> dict:
     import smnm_kernels as smnm
     from smnm_kernels.bench import facts
 
-    gpu = torch.cuda.is_available()
-    return facts.facts(torch.device("cuda" if gpu else "cpu")) | {
-        "driver": nvidia_smi("driver_version"),
+    device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
+    return facts.facts(device) | {
+        "driver": driver(),
         "nvcc": (re.findall(r"release ([\d.]+)", output("nvcc", "--version") or "") or [None])[0],
         "backends": smnm.backends(),
     }
 
 
-def nvidia_smi(query: str) -> str | None:
-    """What the first GPU answers, or None where there is none."""
-    return output("nvidia-smi", "-i", "0", f"--query-gpu={query}", "--format=csv,noheader")
+def driver() -> str | None:
+    """Its version, which all GPUs of a machine share."""
+    query = ("--query-gpu=driver_version", "--format=csv,noheader")
+    return output("nvidia-smi", "-i", "0", *query)
+
+
+class Gpu(NamedTuple):
+    name: str
+    #: As in "9.0".
+    capability: str
+
+
+def gpu() -> Gpu | None:
+    """The GPU that torch takes, or None where it finds none. nvidia-smi numbers GPUs otherwise. The
+    check itself keeps no CUDA context, so torch is asked in another process."""
+    asked = "name, capability = cuda.get_device_name(0), cuda.get_device_capability(0)"
+    told = 'print(name, "{}.{}".format(*capability), sep="\\n")'
+    answer = output(sys.executable, "-c", f"from torch import cuda; {asked}; {told}")
+    return Gpu(*answer.splitlines()) if answer else None
 
 
 def output(*command: str) -> str | None:

@@ -15,7 +15,7 @@ import gpu_table
 import processes
 import pytest
 from gpu_check import Check
-from gpu_steps import Step
+from gpu_steps import Step, steps
 from processes import ProcessDied, answers
 from saved_rows import SavedRows, read_rows
 
@@ -68,7 +68,7 @@ def run(tmp_path, monkeypatch):
 
     def run(*steps, seconds=60, stages=(1,), again=(), earlier=None):
         monkeypatch.setattr(gpu_check, "steps", lambda *_: steps)
-        check = Check(tmp_path, ABOUT, seconds)
+        check = Check(tmp_path, ABOUT, seconds, capability=None)
         check.environment["FOLDER"] = str(check.folder)
         if earlier:
             check.go_on_from(earlier, tmp_path / gpu_result.LOGS)
@@ -237,6 +237,32 @@ def test_sources_are_what_a_step_reads():
     assert "tests" not in step.sources
     of = gpu_result.hash_of_sources
     assert of(("setup.py",)) == of(("setup.py",)) != of(("setup.py", "csrc"))
+
+
+TORCH_WITH_A_GPU = """
+class cuda:
+    def get_device_name(index): return f"GPU {index} of torch"
+    def get_device_capability(index): return (9, index)
+"""
+
+
+def test_the_gpu_is_the_one_that_torch_takes(tmp_path, monkeypatch):
+    (tmp_path / "torch.py").write_text(TORCH_WITH_A_GPU)
+    monkeypatch.setenv("PYTHONPATH", str(tmp_path))
+    gpu = gpu_result.gpu()
+    assert gpu == ("GPU 0 of torch", "9.0")
+    assert gpu_check.about(gpu, dry_run=False)["gpu"] == "GPU 0 of torch"
+    (tmp_path / "torch.py").write_text("raise ImportError")
+    assert gpu_result.gpu() is None
+
+
+def test_the_build_is_for_this_gpu_unless_told_otherwise(tmp_path, monkeypatch):
+    monkeypatch.delenv("TORCH_CUDA_ARCH_LIST", raising=False)
+    for capability, environment in ((None, {}), ("8.6", {"TORCH_CUDA_ARCH_LIST": "8.6"})):
+        build = steps(tmp_path, False, capability)[0]
+        assert (build.name, dict(build.environment)) == ("build", environment)
+    monkeypatch.setenv("TORCH_CUDA_ARCH_LIST", "8.0;9.0")
+    assert steps(tmp_path, False, "8.6")[0].environment == ()
 
 
 def test_a_signal_stops_what_runs_and_keeps_the_rest(run, tmp_path):
