@@ -19,13 +19,13 @@ import math
 import os
 import random
 import sys
-import time
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from functools import cache, partial
 from pathlib import Path
 from typing import NamedTuple
 
 import torch
+from gpu_table import differences, equality_lines
 from processes import ProcessDied, answers
 from saved_rows import SavedRows
 
@@ -204,7 +204,7 @@ def compare(groups: dict[str, Group], make: Make, saved: SavedRows, processes: i
     """Adds a row for each group that has none yet."""
     done = {row["group"] for row in saved.rows}
     waiting = {name: group for name, group in groups.items() if name not in done}
-    names, start = list(waiting), time.perf_counter()
+    names = list(waiting)
     if done:
         print(f"{len(done)} of {len(groups)} groups were compared before", flush=True)
     for index, answer in _answers(partial(checked, make=make), list(waiting.values()), processes):
@@ -219,7 +219,6 @@ def compare(groups: dict[str, Group], make: Make, saved: SavedRows, processes: i
                 "settings": len(waiting[name]),
                 "compared": compared,
                 "difference": found,
-                "after_seconds": round(time.perf_counter() - start, 1),
             }
         )
         if found:
@@ -231,17 +230,6 @@ def _answers(check: Callable, groups: list[Group], processes: int) -> Iterator[t
     if processes == 1:
         return ((index, check(group)) for index, group in enumerate(groups))
     return answers(check, groups, processes)
-
-
-def summary(rows: list[dict]) -> dict:
-    """Of the groups that were compared."""
-    differences = [row["difference"] for row in rows if row["difference"]]
-    return {
-        "groups": len(rows),
-        "compared": sum(row["compared"] for row in rows),
-        "groups_that_differ": len(differences),
-        "first_difference": min(differences, key=lambda d: d["index"], default=None),
-    }
 
 
 def shown(setting: Setting, make: Make) -> str:
@@ -291,9 +279,8 @@ def main() -> None:
     try:
         compare(grouped(settings), make, saved, processes)
     finally:
-        made = summary(saved.rows)
-        print(json.dumps({"what": compared, "settings": len(settings), **made}))
-    sys.exit(made["first_difference"] is not None or made["compared"] == 0)
+        print(f"{compared}, {len(settings)} settings", *equality_lines(saved.rows), sep="\n")
+    sys.exit(bool(differences(saved.rows)) or not saved.rows)
 
 
 if __name__ == "__main__":

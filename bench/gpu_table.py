@@ -42,7 +42,7 @@ def table(result: dict) -> str:
          for call in result["calls"]],
         of_steps,
         equality_lines(rows.get("equality", [])),
-        kernel_lines(rows.get("kernels", [])),
+        [kernel_line(row) for row in rows.get("kernels", [])],
         profile_lines(result["steps"].get("ncu_details", {})),
         *(test_lines(name, rows.get(name, [])) for name in ("device_tests", "tests")),
         *(section_lines(rows.get(name, [])) for name in ("training", "masks")),
@@ -76,15 +76,15 @@ def step_lines(name: str, one: dict) -> list[str]:
 def equality_lines(rows: list[dict]) -> list[str]:
     if not rows:
         return []
-    differences = [row["difference"] for row in rows if row["difference"]]
-    compared = sum(row["compared"] for row in rows)
-    lines = [f"equality: {compared} settings in {len(rows)} groups, {len(differences)} differ"]
-    by_index = sorted(differences, key=lambda d: d["index"])
-    return lines + [f"  {json.dumps(one)}" for one in by_index[:10]]
+    found, compared = differences(rows), sum(row["compared"] for row in rows)
+    lines = [f"equality: {compared} settings in {len(rows)} groups, {len(found)} differ"]
+    return lines + [f"  {json.dumps(one)}" for one in found[:10]]
 
 
-def kernel_lines(rows: list[dict]) -> list[str]:
-    return [kernel_line(row) for row in rows]
+def differences(rows: list[dict]) -> list[dict]:
+    """The first of each group that has one, in the order of the settings."""
+    found = [row["difference"] for row in rows if row["difference"]]
+    return sorted(found, key=lambda difference: difference["index"])
 
 
 def section_lines(rows: list[dict]) -> list[str]:
