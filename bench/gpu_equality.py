@@ -24,6 +24,8 @@ from functools import cache, partial
 from pathlib import Path
 from typing import NamedTuple
 
+sys.path.insert(0, str(Path(__file__).parent.parent))
+
 import torch
 from gpu_table import differences, equality_lines
 from processes import ProcessDied, answers
