@@ -2,6 +2,10 @@
 
 import importlib.util
 import math
+import os
+import subprocess
+import sys
+from pathlib import Path
 
 import gpu_kernels
 import pytest
@@ -44,6 +48,8 @@ from smnm_kernels.bench.peers import (
 )
 from smnm_kernels.bench.timing import Contender, Times
 from smnm_kernels.reference import fields, random_words
+
+BENCH = Path(gpu_kernels.__file__).parent
 
 
 def assert_mae_masks(made, batch, n_tokens, n_keep):
@@ -222,21 +228,46 @@ def test_rows_pair_the_rounds_and_name_the_highest_limit():
 def test_kernel_rows_are_saved_batch_by_batch(tmp_path, monkeypatch):
     """What fails is a row, too; a later run makes it again and nothing else."""
     path, cpu, rounds = tmp_path / "rows.jsonl", torch.device("cpu"), []
+    bandwidths, used = iter([4e12, 5e12]), set()
 
-    def measured(work, batch, *_):
+    def measured(work, batch, seconds, device, bytes_per_second):
         rounds.append((work.name, batch))
+        used.add(bytes_per_second)
         if (work.name, batch) == ("green3d", 3) and len(rounds) < 5:
             raise RuntimeError("no time")
         return [{"kind": "eager", "work": work.name, "batch": batch, "us": 1.0}]
 
     monkeypatch.setattr(gpu_kernels, "measured", measured)
+    monkeypatch.setattr(gpu_kernels, "copy_bandwidth", lambda device: next(bandwidths))
     measure_all(0.1, (2, 3), cpu, SavedRows(path))
     assert rounds == [("green3d", 2), ("rbn", 2), ("green3d", 3), ("rbn", 3)]
     [failed] = filter(is_wrong, SavedRows(path).rows)
     assert kernel_line(failed) == "green3d      3 failed: RuntimeError: no time"
     measure_all(0.1, (2, 3), cpu, SavedRows(path))
     assert rounds[4:] == [("green3d", 3)]
+    assert used == {4e12}
     rows = SavedRows(path).rows
     assert [row["kind"] for row in rows] == ["copy"] + 4 * ["eager"]
     assert not any(map(is_wrong, rows))
     assert is_wrong({"kind": "launches", "work": "rbn", "kernels": ["a", "b"]})
+
+
+def test_one_call_for_a_profiler_needs_a_gpu(monkeypatch, capsys):
+    monkeypatch.setattr(sys, "argv", ["gpu_kernels.py", "--once", "4", "--device", "cpu"])
+    with pytest.raises(SystemExit):
+        gpu_kernels.main()
+    assert "--once is for profilers of a GPU" in capsys.readouterr().err
+
+
+def test_scripts_find_the_ptx_machine_by_themselves():
+    require(importlib.util.find_spec("triton"), "Triton")
+    unwanted = ("PYTHONPATH", "TRITON_INTERPRET")
+    environment = {key: value for key, value in os.environ.items() if key not in unwanted}
+    environment["CUDA_VISIBLE_DEVICES"] = ""
+    small = ("--device", "ptx", "--settings", "30", "--most-tokens", "12")
+    for command in (("gpu_equality.py", *small), ("ptx_cost.py", "--help")):
+        script = (sys.executable, BENCH / command[0], *command[1:])
+        done = subprocess.run(
+            script, env=environment, cwd=BENCH, capture_output=True, text=True, check=False
+        )
+        assert done.returncode == 0, done.stdout + done.stderr
