@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import importlib.util
 import os
+import re
 import shutil
 import sys
 from collections.abc import Iterable
@@ -48,13 +49,36 @@ class Step(NamedTuple):
     goes_on: bool = False
     #: Prints its rows instead of saving them.
     prints_rows: bool = False
+    #: Scripts whose output it reads.
+    reads: tuple[str, ...] = ()
 
     @property
     def sources(self) -> tuple[str, ...]:
         """The files and folders whose change makes an earlier result void."""
-        own = [word for word in self.command if (ROOT / word).is_file() and ".py" in word]
-        tests = ["tests"] if "pytest" in self.command else []
-        return ("setup.py", "csrc", "smnm_kernels", *own, *tests)
+        if "pytest" in self.command:
+            return ("setup.py", "csrc", "smnm_kernels", "bench", "ptx_machine", "tests")
+        scripts = [word for word in (*self.command, *self.reads) if word.startswith("bench/")]
+        return ("setup.py", "csrc", *_with_imports(["smnm_kernels", *scripts]))
+
+
+def _with_imports(paths: Iterable[str]) -> Iterable[str]:
+    """With the modules of bench/ and the packages that scripts import, and what these modules
+    import."""
+    found: set[str] = set()
+    waiting = list(paths)
+    while waiting:
+        path = waiting.pop()
+        if path in found:
+            continue
+        found.add(path)
+        if (ROOT / path).is_file():
+            text = (ROOT / path).read_text()
+            names = re.findall(r"^ *(?:from|import) (\w+)", text, re.M)
+            waiting += (
+                f"bench/{name}.py" for name in names if (ROOT / f"bench/{name}.py").exists()
+            )
+            waiting += (name for name in names if (ROOT / name / "__init__.py").exists())
+    return sorted(found)
 
 
 def steps(folder: Path, dry_run: bool, capability: str | None) -> list[Step]:
@@ -134,6 +158,7 @@ def steps(folder: Path, dry_run: bool, capability: str | None) -> list[Step]:
         Step(
             "ncu_details", 1, limit=30, least=5,
             command=("ncu", "--import", str(folder / "ncu.ncu-rep"), "--page", "details"),
+            reads=once[:1],
             missing=without_gpu or _missing_program("ncu"), refused="==ERROR==.*",
         ),
         sanitizer("memcheck", "memcheck", "rbn", *small_rbn),

@@ -231,12 +231,32 @@ def test_what_is_profiled_has_the_names_that_are_asked_for():
     assert re.search(r"@triton\.jit[^:]*\ndef \w*noise\w*\(", on_chip)
 
 
-def test_sources_are_what_a_step_reads():
-    step = shell("it", "")._replace(command=("python", "bench/gpu_kernels.py", "--rows", "x"))
-    assert "bench/gpu_kernels.py" in step.sources
-    assert "tests" not in step.sources
-    of = gpu_result.hash_of_sources
-    assert of(("setup.py",)) == of(("setup.py",)) != of(("setup.py", "csrc"))
+def test_sources_are_what_a_step_depends_on(tmp_path):
+    sources = {step.name: set(step.sources) for step in steps(tmp_path, False, "9.0")}
+    package = {"setup.py", "csrc", "smnm_kernels"}
+    assert all(of >= package for of in sources.values())
+    scripts = {f"bench/{name}.py" for name in ("gpu_kernels", "gpu_table", "gpu_result")}
+    assert sources["kernels"] == sources["ncu"] == package | scripts | {"bench/saved_rows.py"}
+    # The details are those of the profile.
+    assert sources["ncu_details"] == sources["ncu"]
+    assert sources["equality"] >= {"bench/gpu_equality.py", "bench/processes.py", "ptx_machine"}
+    for name in ("tests", "device_tests", "memcheck"):
+        assert sources[name] == package | {"bench", "ptx_machine", "tests"}
+    # What decides which steps are run makes none of their results.
+    measured = set().union(*(sources[name] for name in ("equality", "kernels", "training")))
+    assert measured.isdisjoint({"bench/gpu_check.py", "bench/gpu_steps.py"})
+
+
+def test_the_hash_of_sources_is_that_of_their_contents(tmp_path, monkeypatch):
+    monkeypatch.setattr(gpu_result, "ROOT", tmp_path)
+    of = gpu_result.hash_of_sources.__wrapped__
+    (tmp_path / "bench").mkdir()
+    script = tmp_path / "bench/it.py"
+    script.write_text("1")
+    first = of(("bench/it.py",))
+    assert of(("bench/it.py",)) == of(("bench",)) == first
+    script.write_text("2")
+    assert of(("bench/it.py",)) != first
 
 
 TORCH_WITH_A_GPU = """
