@@ -54,6 +54,7 @@ def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item
 
 @cache
 def is_of_devices(path: Path) -> bool:
+    """By a look at the text, which may err: what one step leaves out the other one runs."""
     return re.search(r"\bcuda\b|\bdevices\(\)", path.read_text()) is not None
 
 
