@@ -224,8 +224,8 @@ def fill_field(
     n_out, across = (height, width) if frames == 1 else (frames, height * width)
     tile = (padded(n_out, 16, 64), 32, padded(across, 16, 64))
     n_tiles = -(-n_out // tile[0]) * -(-across // tile[2])
-    # One stage: pipelined, Triton 3.6 hands copies to the tensor cores without the fence that PTX asks
-    # for, and writes over what a product may still read.
+    # One stage: pipelined, Triton 3.6 hands copies to the tensor cores without the fence that PTX
+    # asks for, and writes over what a product may still read.
     last_pass[(batch * n_tiles,)](
         *draw,
         table.scale,
