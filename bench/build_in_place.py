@@ -14,4 +14,7 @@ for name in ("setup.py", "csrc"):
     (folder / name).unlink(missing_ok=True)
     (folder / name).symlink_to(f"../../{name}")
 build = ("build_ext", "--build-lib", ROOT, "--build-temp", folder / "objects")
-sys.exit(subprocess.run((sys.executable, "setup.py", *build), cwd=folder).returncode)
+try:
+    sys.exit(subprocess.run((sys.executable, "setup.py", *build), cwd=folder).returncode)
+except KeyboardInterrupt:
+    sys.exit("stopped while it was compiling")

@@ -329,7 +329,10 @@ def main() -> None:
     options = parser.parse_args()
     if options.stage == "show":
         sys.exit(gpu_table.show(options.resume or options.out / gpu_result.RESULT))
-    options.out.mkdir(parents=True, exist_ok=True)
+    try:
+        options.out.mkdir(parents=True, exist_ok=True)
+    except OSError as error:
+        parser.error(f"--out {options.out}: {error.strerror}")
     options.out = options.out.resolve()
     gpu = gpu_result.gpu()
     now = about(gpu, options.dry_run)

@@ -37,6 +37,7 @@ from ptx_machine.occupancy import (
 )
 from ptx_machine.scheduling import scheduled
 from smnm_kernels.calls import noise_masks_call, rbn_masks_call
+from smnm_kernels.colors import COLORS
 
 VARIANTS = ("in order", "scheduled", "data flow")
 
@@ -44,7 +45,10 @@ VARIANTS = ("in order", "scheduled", "data flow")
 def main() -> None:
     options = parse_options()
     run = time_green if options.kernel == "green" else time_rbn
-    rows = [run(options, variant) for variant in VARIANTS]
+    try:
+        rows = [run(options, variant) for variant in VARIANTS]
+    except ValueError as error:  # of the arguments
+        sys.exit(f"ptx_cost.py: {error}")
     if options.json:
         print("\n".join(json.dumps(row) for row in rows))
         return
@@ -61,7 +65,7 @@ def parse_options() -> argparse.Namespace:
     parser.add_argument("--target", type=int, choices=(80, 90), default=90)
     parser.add_argument("--batch", type=int, default=256)
     parser.add_argument("--blocks", type=int, help="on a multiprocessor at once; else what fits")
-    parser.add_argument("--color", default="green")
+    parser.add_argument("--color", choices=COLORS, default="green")
     parser.add_argument("--sample-id", type=int, default=7, help="of noise: the search differs")
     parser.add_argument("--n-keep", type=int, help="a tenth, or a fifth of R-BN, unless given")
     parser.add_argument("--warps", type=int, help="of a block of noise; else what the op takes")

@@ -105,6 +105,12 @@ def compiling_for(target: str | int) -> Iterator[list]:
         yield compiled
 
 
+def parse_target(target: str) -> str:
+    if not re.fullmatch(r"\d{2,3}|gfx\w+", target):
+        raise argparse.ArgumentTypeError(f"{target!r} is neither like 90 nor like gfx942")
+    return target
+
+
 def is_amd(target: str | int) -> bool:
     return str(target).startswith("gfx")
 
@@ -150,7 +156,15 @@ def cuobjdump() -> str:
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.split("\n")[0])
-    parser.add_argument("--targets", nargs="+", default=TARGETS)
+    parser.add_argument(
+        "--targets",
+        nargs="+",
+        type=parse_target,
+        default=TARGETS,
+        metavar="TARGET",
+        help="compute capabilities times ten (80, 90) and AMD's names (gfx942); "
+        f"default: {' '.join(TARGETS)}",
+    )
     parser.add_argument("--json", action="store_true", help="one line of JSON per kernel")
     options = parser.parse_args()
     if options.json:
