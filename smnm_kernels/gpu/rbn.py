@@ -97,7 +97,10 @@ def rbn_in_order(
             inside = (y >= 0) & (y < H) & (x >= 0) & (x < W)
             there = scores + (y * W + x) * PAD_K + winner
             raise_by = tl.where(tl.sum(won.to(tl.int32), 0) == 1, rise, 0)
-            tl.store(there, tl.load(there, mask=inside, other=0) + raise_by, mask=inside)
+            raised = tl.load(there, mask=inside, other=0) + raise_by
+            # A tile of fewer than 32 lies in the warp several times, and one of them stores.
+            tl.debug_barrier()
+            tl.store(there, raised, mask=inside)
             room -= won.to(tl.int32)
             tl.debug_barrier()
         sweep += 1

@@ -75,7 +75,8 @@ def rbn_in_cuda(target: int) -> Iterator[dict]:
         rbn("R-BN", torch.arange(5) + 5 * 2**40, (1, 64, 8), 102, 5, ties)
         for ties in ("first", "random")
     ]
-    # Several sweeps; several rows of one bank, two banks.
+    # No visit in order; several sweeps; several rows of one bank, two banks.
+    calls.append(rbn("R-BN of one mask", IDS[:1], (1, 9, 4), 30, 1, "first"))
     calls.append(rbn("R-BN overfull", IDS[:1], (1, 9, 4), 30, 3, "first"))
     calls.append(rbn("R-BN", torch.tensor([7, 0, 8, 1, 7, 2]), (1, 9, 4), 12, 3, "random"))
     runs = [Run(machine.rbn_masks, call) for call in calls]

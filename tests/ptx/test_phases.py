@@ -136,7 +136,7 @@ def test_the_command():
     )
     assert done.returncode == 0, done.stderr
     rows = [json.loads(line) for line in done.stdout.splitlines()]
-    assert [row["variant"] for row in rows] == ["in order", "data flow"]
+    assert [row["variant"] for row in rows] == ["in order", "scheduled", "data flow"]
     for row in rows:
         assert row["stack_bytes"] == 0
         assert row["cycles"] == pytest.approx(sum(p["cycles"] for p in row["phases"]), rel=0.01)
