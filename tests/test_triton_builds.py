@@ -5,6 +5,7 @@ import json
 import os
 import subprocess
 import sys
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import pytest
@@ -29,18 +30,32 @@ SHARED_BYTES = {"75": 2**16, "gfx942": 2**16, "gfx1100": 2**16}
 STACK_BYTES = {"75": 2304, "gfx1100": 168}
 
 
-@pytest.mark.parametrize("target", ["75", "80", "90", "100", "120", "gfx942", "gfx1100"])
-def test_kernels_compile_without_spills(target):
+TARGETS = ("75", "80", "90", "100", "120", "gfx942", "gfx1100")
+
+
+@pytest.fixture(scope="module")
+def reports():
+    """Of each target: the report's process, some day."""
     require(importlib.util.find_spec("triton"), "Triton")
     # This process may interpret its kernels, and then does not compile any.
     environment = {k: v for k, v in os.environ.items() if k != "TRITON_INTERPRET"}
-    done = subprocess.run(
-        [sys.executable, str(REPORT), "--json", "--targets", target],
-        env=environment,
-        capture_output=True,
-        text=True,
-        check=False,
-    )
+
+    def report(target):
+        return subprocess.run(
+            [sys.executable, str(REPORT), "--json", "--targets", target],
+            env=environment,
+            capture_output=True,
+            text=True,
+            check=False,
+        )
+
+    with ThreadPoolExecutor(max_workers=min(2, os.cpu_count() or 1)) as pool:
+        yield {target: pool.submit(report, target) for target in TARGETS}
+
+
+@pytest.mark.parametrize("target", TARGETS)
+def test_kernels_compile_without_spills(reports, target):
+    done = reports[target].result()
     assert done.returncode == 0, done.stderr
     rows = [json.loads(line) for line in done.stdout.splitlines()]
     assert {row["kernel"] for row in rows} == KERNELS
