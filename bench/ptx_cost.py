@@ -4,7 +4,8 @@
     python bench/ptx_cost.py rbn [--grid 1 64 8] [--n-keep 102] [--candidates 5] [--ties random]
 
 The model's error is 40%, and no GPU was held against it yet. It leaves out the order in which ptxas
-puts instructions, caches and memory bandwidth; the launch enters as a constant. Ratios of two
+puts instructions, caches and memory bandwidth; the launch enters as a constant. Microseconds are
+those of an H100 (132 multiprocessors at 1.755 GHz), for sm_80 too. Ratios of two
 variants of a kernel are much better than that. "In order" and "data flow" bound what becomes of the
 instructions; "scheduled" is in the order that an assembler might put them in.
 """

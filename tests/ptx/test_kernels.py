@@ -11,22 +11,12 @@ from pathlib import Path
 
 import pytest
 from cuda_report import nvcc
+from test_triton_builds import KERNELS as TRITON_KERNELS
 from testing import require
 
 ROOT = Path(__file__).parent.parent.parent
 TARGETS = (80, 90)
 LANGUAGES = ("triton", "cuda")
-TRITON_KERNELS = {
-    "noise_masks_on_chip",
-    "noise_on_chip",
-    "pass_along_w",
-    "pass_along_h",
-    "last_pass",
-    "white_pass",
-    "threshold_rows",
-    "order_words",
-    "rbn_in_order",
-}
 CUDA_KERNELS = {
     f"{kernel} {memory}"
     for kernel in ("rbn_masks_kernel", "rbn_bank_kernel")
