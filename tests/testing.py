@@ -1,10 +1,16 @@
 """What one test body needs to run on every device."""
 
 import importlib
+import json
 import os
+import subprocess
+import sys
+from pathlib import Path
 
 import pytest
 import torch
+
+ROOT = Path(__file__).parent.parent
 
 
 def devices() -> list[str]:
@@ -41,3 +47,19 @@ def need_packages(*names: str) -> None:
             importlib.import_module(name)
         else:
             pytest.importorskip(name)
+
+
+def rows_printed_by(script: Path, *arguments: object) -> list[dict]:
+    """The lines of JSON that a script prints, in a process whose Triton compiles for real: this one
+    may interpret kernels, and then does not compile any."""
+    environment = {k: v for k, v in os.environ.items() if k != "TRITON_INTERPRET"}
+    environment |= {"PYTHONPATH": str(ROOT), "OMP_NUM_THREADS": "1"}
+    done = subprocess.run(
+        [sys.executable, str(script), *map(str, arguments)],
+        env=environment,
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+    assert done.returncode == 0, done.stderr
+    return [json.loads(line) for line in done.stdout.splitlines()]

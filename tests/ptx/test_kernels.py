@@ -1,18 +1,15 @@
 """The PTX of every GPU kernel, executed: equal to the CPU bit by bit, and nothing found wrong."""
 
 import importlib.util
-import json
 import os
 import re
-import subprocess
-import sys
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import pytest
 from cuda_report import nvcc
 from test_triton_builds import KERNELS as TRITON_KERNELS
-from testing import require
+from testing import require, rows_printed_by
 
 ROOT = Path(__file__).parent.parent.parent
 TARGETS = (80, 90)
@@ -47,24 +44,10 @@ def runs():
     """Of each target and language: the rows that ``every_kernel.py`` prints, some day."""
     require(importlib.util.find_spec("triton"), "Triton")
     require(nvcc(), "nvcc")
-    environment = {k: v for k, v in os.environ.items() if k != "TRITON_INTERPRET"}
-    environment |= {"PYTHONPATH": str(ROOT), "OMP_NUM_THREADS": "1"}
-
-    def run(target, language):
-        script = Path(__file__).with_name("every_kernel.py")
-        done = subprocess.run(
-            [sys.executable, str(script), str(target), language],
-            env=environment,
-            capture_output=True,
-            text=True,
-            check=False,
-        )
-        assert done.returncode == 0, done.stderr
-        return [json.loads(line) for line in done.stdout.splitlines()]
-
+    script = Path(__file__).with_name("every_kernel.py")
     with ThreadPoolExecutor(max_workers=min(2, os.cpu_count() or 1)) as pool:
         yield {
-            (target, language): pool.submit(run, target, language)
+            (target, language): pool.submit(rows_printed_by, script, target, language)
             for language in LANGUAGES
             for target in TARGETS
         }

@@ -4,18 +4,12 @@ Minutes long: pytest -m slow tests/ptx/test_mutations.py
 """
 
 import importlib.util
-import json
-import os
-import subprocess
-import sys
 from collections import Counter
 from pathlib import Path
 
 import pytest
 from cuda_report import nvcc
-from testing import require
-
-ROOT = Path(__file__).parent.parent.parent
+from testing import ROOT, require, rows_printed_by
 
 #: Barriers that order nothing: the source line that they come from, by kernel and target.
 REDUNDANT = {
@@ -33,18 +27,7 @@ pytestmark = pytest.mark.slow
 def test_every_barrier_is_missed(kernel, target, capsys):
     require(importlib.util.find_spec("triton"), "Triton")
     require(nvcc(), "nvcc")
-    environment = {k: v for k, v in os.environ.items() if k != "TRITON_INTERPRET"}
-    environment |= {"PYTHONPATH": str(ROOT), "OMP_NUM_THREADS": "1"}
-    script = Path(__file__).with_name("every_barrier.py")
-    done = subprocess.run(
-        [sys.executable, str(script), str(target), kernel],
-        env=environment,
-        capture_output=True,
-        text=True,
-        check=False,
-    )
-    assert done.returncode == 0, done.stderr
-    rows = [json.loads(line) for line in done.stdout.splitlines()]
+    rows = rows_printed_by(Path(__file__).with_name("every_barrier.py"), target, kernel)
     unnoticed = [row for row in rows if not row["noticed"]]
     with capsys.disabled():
         print(f"\n{kernel} sm_{target}: {len(rows) - len(unnoticed)} of {len(rows)} noticed, by")
