@@ -28,14 +28,14 @@ sys.path.insert(0, str(Path(__file__).parent.parent))
 
 import torch
 from gpu_table import differences, equality_lines
+from op_calls import noise_masks_call, rbn_masks_call
 from processes import ProcessDied, answers
 from saved_rows import SavedRows
 
 import smnm_kernels as smnm
 from smnm_kernels.arguments import Grid
-from smnm_kernels.calls import noise_masks_call, rbn_masks_call
-from smnm_kernels.colors import Sigma, parse_sigma
-from smnm_kernels.noise_table import noise_table
+from smnm_kernels.tables.colors import Sigma, parse_sigma
+from smnm_kernels.tables.noise import noise_table
 
 #: Every grid, and every torus that sigma makes of it, costs seconds of compiling. The last of these
 #: does not fit on the chip.
@@ -147,7 +147,7 @@ def made_on_ptx_machine(setting: Setting) -> smnm.Masks:
 
 def made_in_triton(setting: Setting) -> smnm.Masks:
     """Of CPU tensors, for Triton's interpreter and the like."""
-    from smnm_kernels import gpu
+    from smnm_kernels import triton_kernels as gpu
 
     sample_ids, seed = _tensors(setting, "cpu")
     a = {"mask_ratio": None, "n_keep": None, **setting.arguments}

@@ -25,12 +25,12 @@ from saved_rows import SavedRows
 
 import smnm_kernels as smnm
 from smnm_kernels.arguments import Grid
-from smnm_kernels.bench.peers import mae_random_masking, rand_topk, resident_bank_masking
-from smnm_kernels.bench.profiling import device_work
-from smnm_kernels.bench.timing import CALLS_PER_GRAPH, Contender, Times, measure, rows
-from smnm_kernels.colors import parse_sigma
-from smnm_kernels.noise_table import noise_table
-from smnm_kernels.rbn_arguments import default_n_candidates
+from smnm_kernels.kinds.rbn import default_n_candidates
+from smnm_kernels.tables.colors import parse_sigma
+from smnm_kernels.tables.noise import noise_table
+from smnm_kernels.timing.peers import mae_random_masking, rand_topk, resident_bank_masking
+from smnm_kernels.timing.profiling import device_work
+from smnm_kernels.timing.timing import CALLS_PER_GRAPH, Contender, Times, measure, rows
 
 #: The most telling ones first, should the time run out. 132 is a program for each multiprocessor of
 #: an H100 or H200.

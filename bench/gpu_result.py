@@ -32,7 +32,7 @@ def facts() -> dict:
     import torch
 
     import smnm_kernels as smnm
-    from smnm_kernels.bench import facts
+    from smnm_kernels.timing import facts
 
     device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
     return facts.facts(device) | {

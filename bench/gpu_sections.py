@@ -16,8 +16,8 @@ import torch
 from gpu_table import section_line
 from saved_rows import SavedRows
 
-from smnm_kernels.bench.mask_making import mask_making
-from smnm_kernels.bench.training import models_for, rows_of_model
+from smnm_kernels.timing.mask_making import mask_making
+from smnm_kernels.timing.training import models_for, rows_of_model
 
 BATCHES = (64, 256, 1, 1024)
 REPEATS = 3

@@ -25,6 +25,7 @@ sys.path.insert(0, str(Path(__file__).parent.parent))
 
 import torch
 from cuda_report import cuda_report
+from op_calls import noise_masks_call, rbn_masks_call
 
 from ptx_machine.block import Block, Kernel
 from ptx_machine.cost import RELATIVE_ERROR, Timing
@@ -37,8 +38,7 @@ from ptx_machine.occupancy import (
     resident_blocks,
 )
 from ptx_machine.scheduling import scheduled
-from smnm_kernels.calls import noise_masks_call, rbn_masks_call
-from smnm_kernels.colors import COLORS
+from smnm_kernels.tables.colors import COLORS
 
 VARIANTS = ("in order", "scheduled", "data flow")
 
@@ -103,7 +103,7 @@ def time_green(options: argparse.Namespace, variant: str) -> dict:
     from triton_report import usage
 
     from ptx_machine.triton_launch import running_triton
-    from smnm_kernels import gpu
+    from smnm_kernels import triton_kernels as gpu
 
     timings: list[Timing] = []
     call = noise_masks_call(

@@ -6,7 +6,7 @@ Absolute times of this machine; ratios of paired times are what ``smnm bench`` p
 import pytest
 import torch
 
-from smnm_kernels.bench.mask_making import SHAPES, check_ops, contenders
+from smnm_kernels.timing.mask_making import SHAPES, check_ops, contenders
 
 DEVICE = torch.device("cuda" if torch.cuda.is_available() else "cpu")
 BATCH = 64

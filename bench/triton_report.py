@@ -24,11 +24,11 @@ from unittest import mock
 
 import torch
 import triton
+from op_calls import noise_call, noise_masks_call, rbn_masks_call
 from triton.backends.compiler import GPUTarget
 from triton.runtime.jit import JITFunction
 
-from smnm_kernels import gpu
-from smnm_kernels.calls import noise_call, noise_masks_call, rbn_masks_call
+from smnm_kernels import triton_kernels as gpu
 
 #: Compute capabilities times ten; architectures of AMD.
 TARGETS = ("80", "90", "100", "120", "gfx942", "gfx1100")

@@ -12,14 +12,11 @@ if tuple(int(part) for part in torch.__version__.split(".")[:2]) < (2, 10):
     raise ImportError(f"smnm_kernels needs torch >= 2.10, and {torch.__version__} is installed")
 
 from . import reference, schedules
-from .audio_video import AudioVideoMasks, AudioVideoSampler
-from .baselines import baseline_masks
 from .dispatch import backends, build_info
-from .functional import noise, noise_masks, rbn_bank, rbn_masks, threshold
+from .functional import baseline_masks, noise, noise_masks, rbn_bank, rbn_masks, threshold
 from .masks import Masks
 from .noise_bank import NoiseBank
-from .sampler import MaskSampler
-from .scheduled_sampler import ScheduledSampler
+from .samplers import AudioVideoMasks, AudioVideoSampler, MaskSampler, ScheduledSampler
 
 __all__ = [
     "AudioVideoMasks",

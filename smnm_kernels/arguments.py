@@ -8,17 +8,41 @@ from collections.abc import Callable, Sequence
 from decimal import Decimal
 from fractions import Fraction
 from functools import lru_cache, wraps
+from typing import NamedTuple, ParamSpec, TypeVar
 
 import torch
 from torch import Tensor
 from torch.fx.experimental.symbolic_shapes import guard_scalar
 
 Grid = tuple[int, int, int]
+P, Parsed = ParamSpec("P"), TypeVar("Parsed")
 
 #: Token indices fit 32 bits in the kernels, and a grid this large is a mistake anyway.
 MAX_TOKENS = 2**30
-#: Calls whose arguments are not parsed again.
-MAX_REMEMBERED = 256
+#: Calls of one function whose arguments are not parsed again.
+MAX_CACHED = 256
+
+
+class Seed(NamedTuple):
+    """A seed as the ops take it."""
+
+    #: One-element int64, read on the device of the work; or None.
+    tensor: Tensor | None
+    #: What counts where there is no tensor.
+    value: int
+
+    @classmethod
+    def beside(cls, sample_ids: Tensor, seed: Tensor) -> Seed:
+        """The tensor where it lies on the device of the ids, else its value."""
+        if seed.device == sample_ids.device:
+            return cls(seed, 0)
+        return cls(None, int(seed))
+
+    def __xor__(self, other: int) -> Seed:
+        """Names other random words."""
+        if self.tensor is None:
+            return Seed(None, self.value ^ other)
+        return Seed(self.tensor ^ other, 0)
 
 
 def parse_grid(grid: Sequence[int]) -> Grid:
@@ -99,8 +123,8 @@ def check_sample_ids(sample_ids: Tensor) -> None:
         raise ValueError(f"sample_ids must have shape [B], got {list(sample_ids.shape)}")
 
 
-def parse_seed(seed: int | Tensor, device: torch.device) -> tuple[Tensor | None, int]:
-    """(None, value) for an int, (tensor, 0) for a one-element int64 tensor read on its device."""
+def parse_seed(seed: int | Tensor, device: torch.device) -> Seed:
+    """Of an int, or of a one-element int64 tensor on the device of the work."""
     if isinstance(seed, Tensor):
         if seed.dtype != torch.int64 or seed.numel() != 1:
             raise TypeError(
@@ -109,22 +133,25 @@ def parse_seed(seed: int | Tensor, device: torch.device) -> tuple[Tensor | None,
             )
         if seed.device != device:
             raise ValueError(f"seed must be on the device of the work, {device}, got {seed.device}")
-        return seed, 0
+        return Seed(seed, 0)
     if not is_int(seed):
         raise TypeError(f"seed must be an int or a one-element int64 tensor, got {seed!r}")
     if not -(2**63) <= seed < 2**63:
         raise ValueError(f"seed must fit in 64 bits, [-2**63, 2**63), got {seed}")
-    return None, int(seed)
+    return Seed(None, int(seed))
 
 
-def check_noise(noise: Tensor) -> None:
-    """Floating point [B, ...] with at least one token."""
+def parse_noise(noise: Tensor, mask_ratio: float | None, n_keep: int | None) -> tuple[Tensor, int]:
+    """(noise as float32 or float64 [B, N], n_keep) of the arguments of ``threshold``."""
     if not isinstance(noise, Tensor):
         raise TypeError(f"noise must be a floating-point tensor, got {type(noise).__name__}")
     if not noise.dtype.is_floating_point:
         raise TypeError(f"noise must be floating point, got {noise.dtype}")
     if noise.dim() < 2 or 0 in noise.shape[1:]:
         raise ValueError(f"noise must have shape [B, T, H, W] or [B, N], got {list(noise.shape)}")
+    # 16-bit floats embed exactly in float32.
+    flat = (noise if noise.dtype == torch.float64 else noise.float()).flatten(1)
+    return flat, parse_n_keep(flat.shape[1], mask_ratio, n_keep)
 
 
 def parse_flag(name: str, value: bool) -> bool:
@@ -144,27 +171,33 @@ def is_int(value: object) -> bool:
     return isinstance(value, (numbers.Integral, torch.SymInt)) and not isinstance(value, bool)
 
 
-def remembered(parse: Callable[..., tuple]) -> Callable[..., tuple]:
-    """``parse``, which remembers what it made of the same arguments where all of them are plain.
+def parsed_once(parse: Callable[P, Parsed]) -> Callable[P, Parsed]:
+    """``parse``, which keeps what it made of the same arguments where all of them are plain.
 
     A training loop passes the same every time, and parsing them costs more than a small batch of
-    masks. How plain arguments print tells them apart, also 1 from 1.0 and True.
+    masks. How plain arguments print tells them apart, also 1 from 1.0 and True. In compiled code
+    the result is a constant.
     """
-    results: dict[str, tuple] = {}
+    results: dict[str, Parsed] = {}
+    parse_to_constant = torch.compiler.assume_constant_result(parse)
 
     @wraps(parse)
-    def looked_up(*arguments: object) -> tuple:
-        if torch.compiler.is_compiling() or not _is_plain(arguments):
-            return parse(*arguments)
-        key = repr(arguments)
+    def cached(*arguments: P.args, **named: P.kwargs) -> Parsed:
+        if torch.compiler.is_compiling():
+            return parse_to_constant(
+                *as_constant(arguments), **{name: as_constant(named[name]) for name in named}
+            )
+        if not (_is_plain(arguments) and all(map(_is_plain, named.values()))):
+            return parse(*arguments, **named)
+        key = repr((arguments, named))
         result = results.get(key)
         if result is None:
-            if len(results) >= MAX_REMEMBERED:
+            if len(results) >= MAX_CACHED:
                 results.clear()
-            result = results[key] = parse(*arguments)
+            result = results[key] = parse(*arguments, **named)
         return result
 
-    return looked_up
+    return cached
 
 
 def _is_plain(value: object) -> bool:

@@ -24,7 +24,7 @@ COMMANDS = {
         "make a few video or audio files and pretrain on them",
     ),
     "bench": (
-        "smnm_kernels.bench.command:Bench",
+        "smnm_kernels.timing.command:Bench",
         None,
         "measure mask making against what training code does without it",
     ),

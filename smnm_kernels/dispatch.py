@@ -4,8 +4,8 @@ What runs CPU tensors is chosen once, at import. ``SMNM_BACKEND`` forces it: ``r
 NumPy definition), ``cpu`` (the C++ extension) or ``triton`` (the GPU's kernels in Triton's
 interpreter). Unset, it is the extension where it was built, else the reference with a warning.
 
-CUDA tensors run on the Triton kernels (``gpu``), R-BN on the CUDA library where it was built.
-What then has no kernel is made on the CPU and copied. Every slower path warns, once.
+CUDA tensors run on the Triton kernels (``triton_kernels``), R-BN on the CUDA library where it was
+built. What then has no kernel is made on the CPU and copied. Every slower path warns, once.
 """
 
 from __future__ import annotations
@@ -14,20 +14,18 @@ import importlib
 import importlib.util
 import os
 import warnings
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from functools import cache, partial
-from pathlib import Path
-from threading import Lock
-from types import ModuleType
+from typing import NamedTuple
 
 import torch
 from torch import Tensor
 from torch.utils._pytree import tree_map
 
-from . import devices, reference
-from .colors import Color
-from .noise_table import noise_quantiles, noise_table
+from . import cuda_library, devices, reference
 from .ops import MaskTensors, fake_masks_from_table, fake_noise, library
+from .tables.colors import Color
+from .tables.noise import noise_quantiles, noise_table
 
 _RBN_OPS = ("rbn_masks", "rbn_bank")
 _OPS = ("noise", "noise_masks", "threshold", *_RBN_OPS)
@@ -35,15 +33,23 @@ _OPS = ("noise", "noise_masks", "threshold", *_RBN_OPS)
 _FORCEABLE = ("reference", "cpu", "triton")
 
 
-def _table_arguments(
-    grid: Sequence[int], color: Color, sigma: Sequence[float]
-) -> tuple[Sequence[int], Tensor, Tensor, Tensor, Tensor]:
-    """(torus, taps, pairs, scale, quantiles) for the C++ kernels; white noise has no table."""
+class _TableTensors(NamedTuple):
+    """A noise table as the C++ ops take it."""
+
+    torus: Sequence[int]
+    taps: Tensor
+    pairs: Tensor
+    scale: Tensor
+    quantiles: Tensor
+
+
+def _table_tensors(grid: Sequence[int], color: Color, sigma: Sequence[float]) -> _TableTensors:
+    """White noise has no table."""
     if color == "white":
         integers = torch.empty(0, 3, dtype=torch.int16)
-        return grid, integers, integers, torch.empty(0), integers
+        return _TableTensors(grid, integers, integers, torch.empty(0), integers)
     table = noise_table(tuple(grid), color, tuple(sigma))
-    return table.torus, table.taps, table.pairs, table.scale, noise_quantiles()
+    return _TableTensors(table.torus, table.taps, table.pairs, table.scale, noise_quantiles())
 
 
 def _cpu_noise(
@@ -54,7 +60,7 @@ def _cpu_noise(
     color: Color,
     sigma: Sequence[float],
 ) -> Tensor:
-    table = _table_arguments(grid, color, sigma)
+    table = _table_tensors(grid, color, sigma)
     return torch.ops.smnm.noise_from_table(sample_ids, seed_tensor, seed, grid, *table)
 
 
@@ -69,7 +75,7 @@ def _cpu_noise_masks(
     tube: bool,
 ) -> MaskTensors:
     frames, drawn_grid = (grid[0], (1, *grid[1:])) if tube else (1, grid)
-    table = _table_arguments(drawn_grid, color, sigma)
+    table = _table_tensors(drawn_grid, color, sigma)
     return torch.ops.smnm.noise_masks_from_table(
         sample_ids, seed_tensor, seed, drawn_grid, *table, n_keep, frames
     )
@@ -90,47 +96,46 @@ def _load_cpu() -> str | None:
     return None
 
 
-def _register_cpu(kernels: ModuleType) -> None:
-    for name in _OPS:
-        library.impl(name, getattr(kernels, f"{name}_kernel"), "CPU")
+def _register_reference() -> None:
+    library.impl("noise", reference.noise_kernel, "CPU")
+    library.impl("noise_masks", reference.noise_masks_kernel, "CPU")
+    library.impl("threshold", reference.threshold_kernel, "CPU")
+    library.impl("rbn_masks", reference.rbn_masks_kernel, "CPU")
+    library.impl("rbn_bank", reference.rbn_bank_kernel, "CPU")
 
 
-def _load_cuda() -> str | None:
-    """Loads the CUDA library, which registers the R-BN ops; returns why it could not."""
-    if torch.version.hip is not None:
-        return "torch is built for ROCm, not for CUDA"
-    if torch.version.cuda is None:
-        return "torch is built without CUDA"
-    libraries = sorted(Path(__file__).parent.glob("_cuda*.so"))
-    if not libraries:
-        return "the CUDA library was not built"
-    try:
-        torch.ops.load_library(libraries[0])
-    except OSError as error:
-        return f"the CUDA library does not load ({error})"
-    return None
+def _register_triton_interpreter() -> None:
+    from . import triton_kernels
+
+    library.impl("noise", triton_kernels.noise_kernel, "CPU")
+    library.impl("noise_masks", triton_kernels.noise_masks_kernel, "CPU")
+    library.impl("threshold", triton_kernels.threshold_kernel, "CPU")
+    library.impl("rbn_masks", triton_kernels.rbn_masks_kernel, "CPU")
+    library.impl("rbn_bank", triton_kernels.rbn_bank_kernel, "CPU")
 
 
-def _on_triton(name: str, first: Tensor, *arguments: object) -> object:
+def _on_cuda(name: str, first: Tensor, *arguments: object) -> object:
+    return _cuda_ops()[name](first, *arguments)
+
+
+@cache
+def _cuda_ops() -> dict[str, Callable]:
+    """What runs CUDA tensors, by op. Found at the first call: importing Triton takes its time."""
     problem = _triton_problem()
     if problem:
-        return _copied_from_cpu(problem, name, first, arguments)
-    if name != "threshold":
-        arguments = (*_seed_beside(first, *arguments[:2]), *arguments[2:])
-    kernels = _what_is_compiled(name, first, arguments)
-    launch = getattr(importlib.import_module(".gpu", __package__), f"{name}_kernel")
-    if kernels in _called:
-        return launch(first, *arguments)
-    # Triton's kernels are not ready for a second thread while the first one loads them.
-    with _first_calls:
-        _before_first_call(name, first.device, arguments)
-        made = launch(first, *arguments)
-    if len(first) > 0:
-        _called.add(kernels)
-    return made
+        return {name: partial(_copied_from_cpu, problem, name) for name in _OPS}
+    from .triton_kernels import cuda_ops
+
+    return {
+        "noise": cuda_ops.noise,
+        "noise_masks": cuda_ops.noise_masks,
+        "threshold": cuda_ops.threshold,
+        "rbn_masks": cuda_ops.rbn_masks,
+        "rbn_bank": cuda_ops.rbn_bank,
+    }
 
 
-def _copied_from_cpu(problem: str, name: str, first: Tensor, arguments: tuple) -> object:
+def _copied_from_cpu(problem: str, name: str, first: Tensor, *arguments: object) -> object:
     if devices.is_capturing(first.device):
         raise RuntimeError(
             f"masks that are made on the CPU cannot be captured in a CUDA graph: {problem}"
@@ -139,51 +144,6 @@ def _copied_from_cpu(problem: str, name: str, first: Tensor, arguments: tuple) -
     on_cpu = [a.cpu() if isinstance(a, Tensor) else a for a in arguments]
     made = getattr(torch.ops.smnm, name)(first.cpu(), *on_cpu)
     return tree_map(lambda tensor: tensor.to(first.device), made)
-
-
-#: What has kernels and tables on its device: calls that went well, and had something to do.
-_called: set[tuple] = set()
-_first_calls = Lock()
-
-
-def _what_is_compiled(name: str, first: Tensor, arguments: tuple) -> tuple:
-    """Equal for calls that run the same kernels with the same tables: all but the batch, the seed
-    and ``n_keep``."""
-    if name == "threshold":
-        return name, first.device, first.dtype, first.shape[1]
-    if name in _RBN_OPS:
-        seed_tensor, _, grid, _, n_candidates, windows, weights, ties = arguments
-        rule = (n_candidates, ties, *weights, *windows)
-        return name, first.device, seed_tensor is None, *grid, *rule
-    seed_tensor, _, grid, color, sigma, *count_and_tube = arguments
-    return name, first.device, seed_tensor is None, *grid, color, *count_and_tube[1:], *sigma
-
-
-def _before_first_call(name: str, device: torch.device, arguments: tuple) -> None:
-    """Kernels are loaded and tables copied, which a CUDA graph cannot capture (Triton would keep
-    the kernel that did not load); and what will be slow warns."""
-    if devices.is_capturing(device):
-        raise RuntimeError(
-            f"the first call of smnm::{name} with this grid and these parameters on {device} "
-            "cannot be captured in a CUDA graph, because it loads kernels and copies tables. Make "
-            "one call before the capture (a sampler makes its own when it is moved to the device)"
-        )
-    if name in _RBN_OPS:
-        _warn_of_slow_rbn(_missing["cuda"])
-    elif name != "threshold" and arguments[3] != "white":
-        _warn_of_no_tensor_cores(device)
-
-
-def _seed_beside(first: Tensor, seed_tensor: Tensor | None, seed: int) -> tuple[Tensor | None, int]:
-    """(seed_tensor, seed) that kernels on the device of ``first`` can read."""
-    if seed_tensor is None or seed_tensor.device == first.device:
-        return seed_tensor, seed
-    if seed_tensor.device.type != "cpu":
-        raise ValueError(
-            f"seed_tensor must be on the CPU or on the device of the masks, {first.device}, got "
-            f"{seed_tensor.device}"
-        )
-    return None, int(seed_tensor)
 
 
 @cache
@@ -207,40 +167,12 @@ def _warn_of_detour(device_type: str, problem: str) -> None:
     )
 
 
-@cache
-def _warn_of_no_tensor_cores(device: torch.device) -> None:
-    """Triton's products need compute capability 8.0, else they are sums in registers that spill."""
-    if not devices.is_cuda(device) or torch.version.hip:
-        return
-    capability = torch.cuda.get_device_capability(device)
-    if capability < (8, 0):
-        warnings.warn(
-            f"colored noise on {torch.cuda.get_device_name(device)} (compute capability "
-            f"{capability[0]}.{capability[1]}) is made without tensor cores, several times slower "
-            "than from compute capability 8.0 on; the masks are the same. Masks made in data "
-            "loader workers (smnm_kernels.loading) take no time of the GPU",
-            stacklevel=2,
-        )
-
-
-@cache
-def _warn_of_slow_rbn(problem: str | None) -> None:
-    remedy = (
-        "" if torch.version.hip else ". For the fast path, install nvcc and reinstall smnm_kernels"
-    )
-    warnings.warn(
-        f"R-BN masks run on the Triton kernel, which visits one position at a time: {problem}"
-        f"{remedy}",
-        stacklevel=2,
-    )
-
-
 #: Why each backend cannot be used, or None where it can.
 _missing: dict[str, str | None] = {
     "reference": None,
     "cpu": "not loaded: SMNM_BACKEND forces another backend",
     "triton": None if importlib.util.find_spec("triton") else "Triton is not installed",
-    "cuda": _load_cuda(),
+    "cuda": cuda_library.problem(),
 }
 
 
@@ -261,10 +193,10 @@ def _choose_backend() -> str:
     if problem is not None:
         raise ImportError(f"SMNM_BACKEND={forced} cannot be used: {problem}")
     if forced == "triton":
-        _register_cpu(importlib.import_module(".gpu", __package__))
+        _register_triton_interpreter()
         return "triton"
     if forced == "reference" or _missing["cpu"] is not None:
-        _register_cpu(reference)
+        _register_reference()
         if not forced:
             warnings.warn(
                 "masks are made by the NumPy reference, hundreds of times slower: "
@@ -279,7 +211,7 @@ def _choose_backend() -> str:
 _active = _choose_backend()
 for _name in _OPS:
     if _name not in _RBN_OPS or _missing["cuda"] is not None:
-        library.impl(_name, partial(_on_triton, _name), "CUDA")
+        library.impl(_name, partial(_on_cuda, _name), "CUDA")
 
 
 def backends() -> dict[str, str]:

@@ -2,14 +2,18 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Sequence
 
-import torch
 from torch import Tensor
 
-from .calls import noise_call, noise_masks_call, rbn_bank_call, rbn_masks_call, threshold_call
-from .colors import Color, Sigma
+from . import ops
+from .arguments import check_sample_ids, parse_noise, parse_seed
+from .kinds.noise import NoiseField, NoiseKind
+from .kinds.rbn import WEIGHTS, WINDOWS, RbnKind, check_order, parse_n_candidates
+from .kinds.structures import BLOCK_SIZE, parse_baseline
 from .masks import Masks
+from .tables.colors import Color, Sigma
 
 
 def noise(
@@ -46,7 +50,9 @@ def noise(
 
     Source: Bhowmik et al., "Structured-Noise Masked Modeling for Video, Audio and Beyond", 2025.
     """
-    return torch.ops.smnm.noise(*noise_call(sample_ids, grid, color, sigma, seed))
+    check_sample_ids(sample_ids)
+    field = NoiseField.parse(grid, color, sigma)
+    return field.draw(sample_ids, parse_seed(seed, sample_ids.device))
 
 
 def threshold(
@@ -61,7 +67,7 @@ def threshold(
             as written are visible.
         n_keep: visible tokens, in [1, N], instead of ``mask_ratio``.
     """
-    return Masks(*torch.ops.smnm.threshold(*threshold_call(noise, mask_ratio, n_keep)))
+    return Masks(*ops.threshold(*parse_noise(noise, mask_ratio, n_keep)))
 
 
 def noise_masks(
@@ -86,11 +92,17 @@ def noise_masks(
         freq_major: count tokens along W first, (t*W + x)*H + y, for audio models that flatten
             their spectrogram frequency-major.
     """
-    call = noise_masks_call(
-        sample_ids, grid, color, mask_ratio, n_keep, sigma, tube, freq_major, seed
+    check_sample_ids(sample_ids)
+    kind = NoiseKind.parse(
+        grid,
+        mask_ratio,
+        color=color,
+        n_keep=n_keep,
+        sigma=sigma,
+        tube=tube,
+        freq_major=freq_major,
     )
-    masks = Masks(*torch.ops.smnm.noise_masks(*call))
-    return masks.freq_major(call[3]) if freq_major else masks
+    return kind.draw(sample_ids, parse_seed(seed, sample_ids.device))
 
 
 def rbn_masks(
@@ -100,8 +112,8 @@ def rbn_masks(
     *,
     n_keep: int | None = None,
     n_candidates: int | None = None,
-    windows: Sequence[int] = (3, 5),
-    weights: Sequence[float] = (0.4, 0.4, 0.1, 0.1),
+    windows: Sequence[int] = WINDOWS,
+    weights: Sequence[float] = WEIGHTS,
     tie_break: str = "first",
     freq_major: bool = False,
     seed: int | Tensor = 0,
@@ -124,20 +136,18 @@ def rbn_masks(
             the last mask of a bank the most clustered; "random" to any of the tied, which makes
             all masks of a bank alike.
     """
-    call = rbn_masks_call(
-        sample_ids,
+    check_sample_ids(sample_ids)
+    kind = RbnKind.parse(
         grid,
         mask_ratio,
-        n_keep,
-        n_candidates,
-        windows,
-        weights,
-        tie_break,
-        freq_major,
-        seed,
+        n_keep=n_keep,
+        n_candidates=n_candidates,
+        windows=windows,
+        weights=weights,
+        tie_break=tie_break,
+        freq_major=freq_major,
     )
-    masks = Masks(*torch.ops.smnm.rbn_masks(*call))
-    return masks.freq_major(call[3]) if freq_major else masks
+    return kind.draw(sample_ids, parse_seed(seed, sample_ids.device))
 
 
 def rbn_bank(
@@ -146,8 +156,8 @@ def rbn_bank(
     n_keep: int,
     grid: Sequence[int],
     *,
-    windows: Sequence[int] = (3, 5),
-    weights: Sequence[float] = (0.4, 0.4, 0.1, 0.1),
+    windows: Sequence[int] = WINDOWS,
+    weights: Sequence[float] = WEIGHTS,
     tie_break: str = "first",
     seed: int | Tensor = 0,
 ) -> Tensor:
@@ -163,5 +173,45 @@ def rbn_bank(
     Returns:
         bool [G, K, N], True = visible.
     """
-    call = rbn_bank_call(order, n_candidates, n_keep, grid, windows, weights, tie_break, seed)
-    return torch.ops.smnm.rbn_bank(*call)
+    kind = RbnKind.parse(
+        grid,
+        n_keep=n_keep,
+        n_candidates=parse_n_candidates(n_candidates),  # not None: the orders' owner knows
+        windows=windows,
+        weights=weights,
+        tie_break=tie_break,
+    )
+    check_order(order, math.prod(kind.grid))
+    return ops.rbn_bank(order.long(), *parse_seed(seed, order.device), *kind.op_arguments)
+
+
+def baseline_masks(
+    sample_ids: Tensor,
+    grid: Sequence[int],
+    kind: str,
+    mask_ratio: float | None = None,
+    *,
+    n_keep: int | None = None,
+    block_size: int = BLOCK_SIZE,
+    freq_major: bool = False,
+    seed: int | Tensor = 0,
+) -> Masks:
+    """Masks of the usual structures; one (1, H, W) mask repeated over T, as for a tube.
+
+    Args:
+        sample_ids, mask_ratio, n_keep, freq_major, seed: as for ``noise_masks``.
+        grid: (T, H, W); "time_frequency" needs T = 1.
+        kind: "grid": every s-th patch of every s-th row, s = floor(sqrt(H * W / visible in a
+            frame)), at a random offset (MAE's grid-wise sampling). "block": 32 rectangles of a
+            quarter to a half of each side, masked one after the other until enough is masked
+            (BEiT's and MAE's block-wise masking, in integers). "inverse_block": square blocks
+            round random centres are visible (data2vec 2.0, with its 0.07 more than needed).
+            "time_frequency": whole columns of time and bands of mel are masked (AudioMAE's
+            fine-tuning), the same share of each.
+        block_size: side of an inverse block, in patches.
+
+    Source: Structured-Noise Masked Modeling, Table A.5, compares with the first two.
+    """
+    check_sample_ids(sample_ids)
+    structure = parse_baseline(kind, grid, mask_ratio, n_keep, block_size, freq_major)
+    return structure.draw(sample_ids, parse_seed(seed, sample_ids.device))

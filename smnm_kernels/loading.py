@@ -11,9 +11,8 @@ from torch import Tensor
 from torch.utils.data import Dataset, default_collate
 
 from .arguments import is_int, parse_flag
-from .scheduled_sampler import ScheduledSampler
-from .shared import SharedInt
-from .stream import MaskStream, check_sampler
+from .samplers import MaskStream, ScheduledSampler, check_sampler
+from .samplers.shared_int import SharedInt
 
 
 class Numbered(NamedTuple):
@@ -111,6 +110,8 @@ class MaskCollator:
         key: where they go in the batch; the name of the model's argument.
         collate: makes the batch of the examples without their ids.
         id_key: the key that ``WithSampleIds`` uses.
+        data: for kinds of masks that look at the input, where in the batch that is: a key, or a
+            function of the collated examples.
     """
 
     def __init__(
@@ -121,6 +122,7 @@ class MaskCollator:
         key: str = "bool_masked_pos",
         collate: Callable[[Sequence], object] = default_collate,
         id_key: str = "sample_id",
+        data: str | Callable[[object], object] | None = None,
     ) -> None:
         check_sampler(sampler, MaskStream)
         if isinstance(sampler, ScheduledSampler) and sampler.every == "step":
@@ -128,28 +130,32 @@ class MaskCollator:
                 "sampler must not change by step: loaders make batches ahead of the step that uses "
                 'them. Schedule it with every="epoch"'
             )
+        if not callable(view) and not hasattr(sampler.result, view):
+            fields = sorted(name for name in dir(sampler.result) if not name.startswith("_"))
+            raise ValueError(f"view must be a function or one of {', '.join(fields)}, got {view!r}")
+        if sampler.needs_data != (data is not None):
+            wanted = "be given" if sampler.needs_data else "not be given"
+            raise ValueError(
+                f"data must {wanted} for {type(sampler).__name__}({sampler.extra_repr()}), got "
+                f"{data!r}"
+            )
         self.sampler, self.view, self.key = sampler, view, key
-        self.collate, self.id_key = collate, id_key
-        self._viewed(torch.zeros(0, dtype=torch.int64))  # a wrong view fails here
+        self.collate, self.id_key, self.data = collate, id_key, data
 
     def __call__(self, examples: Sequence) -> object:
-        sample_ids, rest = parted(examples, self.id_key)
-        batch, masks = self.collate(rest), self._viewed(sample_ids)
+        sample_ids, rest = split_ids(examples, self.id_key)
+        batch = self.collate(rest)
+        made = self.sampler.masks(sample_ids, self._data_in(batch))
+        masks = self.view(made) if callable(self.view) else getattr(made, self.view)
         return {**batch, self.key: masks} if isinstance(batch, Mapping) else (batch, masks)
 
-    def _viewed(self, sample_ids: Tensor) -> object:
-        masks = self.sampler.masks(sample_ids)
-        if callable(self.view):
-            return self.view(masks)
-        if not hasattr(masks, self.view):
-            fields = sorted(name for name in dir(masks) if not name.startswith("_"))
-            raise ValueError(
-                f"view must be a function or one of {', '.join(fields)}, got {self.view!r}"
-            )
-        return getattr(masks, self.view)
+    def _data_in(self, batch: object) -> object:
+        if self.data is None:
+            return None
+        return self.data(batch) if callable(self.data) else batch[self.data]
 
 
-def parted(examples: Sequence, id_key: str) -> tuple[Tensor, list]:
+def split_ids(examples: Sequence, id_key: str) -> tuple[Tensor, list]:
     """(sample ids int64 [B], the examples without them) of a ``WithSampleIds`` dataset."""
     ids, rest = [], []
     for i, example in enumerate(examples):

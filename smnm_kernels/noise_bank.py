@@ -18,11 +18,11 @@ import torch
 from torch import Tensor
 
 from .arguments import check_sample_ids, is_int, parse_grid, parse_seed
-from .colors import Color, Sigma, parse_color, parse_sigma
 from .files import replacing
 from .functional import noise, threshold
 from .masks import Masks
-from .reference.random_words import Stream
+from .tables.colors import Color, Sigma, parse_color, parse_sigma
+from .tables.constants import Purpose
 
 _LOW = 0xFFFFFFFF
 
@@ -186,12 +186,12 @@ class NoiseBank:
 
 
 def _crop_words(sample_ids: Tensor, seed: Tensor) -> list[Tensor]:
-    """Five words for each sample, int64 [B] in [0, 2**32): Philox blocks 0 and 1 of Stream.CROP.
+    """Five words for each sample, int64 [B] in [0, 2**32): Philox blocks 0 and 1 of Purpose.CROP.
 
     In torch operations, so that crops are drawn where the bank is without waiting for the host.
     """
     blocks = torch.arange(2, device=sample_ids.device)[:, None].expand(2, len(sample_ids))
-    c = [blocks, torch.full_like(blocks, Stream.CROP), sample_ids & _LOW, sample_ids >> 32 & _LOW]
+    c = [blocks, torch.full_like(blocks, Purpose.CROP), sample_ids & _LOW, sample_ids >> 32 & _LOW]
     rounds = torch.arange(10, device=sample_ids.device)
     keys0 = ((seed & _LOW) + rounds * 0x9E3779B9 & _LOW).unbind()
     keys1 = ((seed >> 32 & _LOW) + rounds * 0xBB67AE85 & _LOW).unbind()

@@ -1,12 +1,13 @@
-"""torch.ops.smnm.*: the schema of each op and its fake implementation.
+"""torch.ops.smnm.*: the schema of each op, its fake implementation, and a function that calls it.
 
-The ops take arguments that are already checked and canonical (``calls``); users call the functions
-of ``smnm_kernels``. What runs them is registered in ``dispatch``.
+The ops take arguments that are already checked and canonical (``kinds``); users call the functions
+of ``smnm_kernels``. ``dispatch`` names the kernels of each op for each device.
 """
 
 from __future__ import annotations
 
 import math
+from collections.abc import Sequence
 
 import torch
 from torch import Tensor
@@ -26,6 +27,73 @@ library.define(f"threshold(Tensor noise, SymInt n_keep) -> {_MASKS}")
 library.define(f"rbn_masks(Tensor sample_ids, {_RBN}) -> {_MASKS}")
 library.define(f"rbn_bank(Tensor order, {_RBN}) -> Tensor")
 library.define("advance(Tensor(a!) next_id, SymInt n, SymInt before, SymInt by_all) -> Tensor")
+
+
+def noise(
+    sample_ids: Tensor,
+    seed_tensor: Tensor | None,
+    seed: int,
+    grid: Sequence[int],
+    color: str,
+    sigma: Sequence[float],
+) -> Tensor:
+    """float32 [B, T, H, W] of unit variance."""
+    return torch.ops.smnm.noise(sample_ids, seed_tensor, seed, grid, color, sigma)
+
+
+def noise_masks(
+    sample_ids: Tensor,
+    seed_tensor: Tensor | None,
+    seed: int,
+    grid: Sequence[int],
+    color: str,
+    sigma: Sequence[float],
+    n_keep: int,
+    tube: bool,
+) -> MaskTensors:
+    """The threshold of the noise; with ``tube`` of one (1, H, W) noise, repeated over T."""
+    return torch.ops.smnm.noise_masks(
+        sample_ids, seed_tensor, seed, grid, color, sigma, n_keep, tube
+    )
+
+
+def threshold(noise: Tensor, n_keep: int) -> MaskTensors:
+    """``noise`` float32 or float64 [B, N]: the n_keep largest, ties to the lower token."""
+    return torch.ops.smnm.threshold(noise, n_keep)
+
+
+def rbn_masks(
+    sample_ids: Tensor,
+    seed_tensor: Tensor | None,
+    seed: int,
+    grid: Sequence[int],
+    n_keep: int,
+    n_candidates: int,
+    windows: Sequence[int],
+    weights: Sequence[int],
+    random_ties: bool,
+) -> MaskTensors:
+    """Sample s is mask s mod K of bank s div K."""
+    return torch.ops.smnm.rbn_masks(
+        sample_ids, seed_tensor, seed, grid, n_keep, n_candidates, windows, weights, random_ties
+    )
+
+
+def rbn_bank(
+    order: Tensor,
+    seed_tensor: Tensor | None,
+    seed: int,
+    grid: Sequence[int],
+    n_keep: int,
+    n_candidates: int,
+    windows: Sequence[int],
+    weights: Sequence[int],
+    random_ties: bool,
+) -> Tensor:
+    """bool [G, K, N] from orders int64 [G, N]; row g is bank g."""
+    return torch.ops.smnm.rbn_bank(
+        order, seed_tensor, seed, grid, n_keep, n_candidates, windows, weights, random_ties
+    )
 
 
 def empty_masks(like: Tensor, n_tokens: int, n_keep: int) -> MaskTensors:

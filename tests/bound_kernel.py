@@ -3,7 +3,7 @@
 import triton
 import triton.language as tl
 
-from smnm_kernels.gpu.select import bound_near
+from smnm_kernels.triton_kernels.threshold import bound_near
 
 
 @triton.jit

@@ -8,12 +8,12 @@ from collections import defaultdict
 from unittest import mock
 
 import torch
+from op_calls import noise_call, noise_masks_call, rbn_bank_call, rbn_masks_call
 from triton.runtime.jit import JITFunction
 from triton_report import compiling_for
 
-from smnm_kernels import gpu
-from smnm_kernels.calls import noise_call, noise_masks_call, rbn_bank_call, rbn_masks_call
-from smnm_kernels.gpu import noise_ops, rbn_ops
+from smnm_kernels import triton_kernels as gpu
+from smnm_kernels.triton_kernels import noise_ops, rbn_ops
 
 #: What Triton compiles anew for, where it may: 1, multiples of 16, 64 bits. And one of none.
 COUNTS = (17, 1, 16)

@@ -9,7 +9,7 @@ from testing import assert_same
 from torch.utils._pytree import tree_leaves
 
 import smnm_kernels as smnm
-from smnm_kernels.recipe import KINDS
+from smnm_kernels.kinds import KINDS
 
 VIDEO = {"kind": "green3d", "grid": (8, 14, 14), "mask_ratio": 0.9}
 AUDIO = {"kind": "rbn", "grid": (1, 64, 8), "mask_ratio": 0.8}

@@ -9,7 +9,8 @@ from statistics import NormalDist
 import numpy as np
 from philox_4x32 import block_words
 
-from smnm_kernels.noise_table import NOISE_UNIT, TAP_UNIT, NoiseTable
+from smnm_kernels.tables.constants import NOISE_UNIT, TAP_UNIT
+from smnm_kernels.tables.noise import NoiseTable
 
 REACH = 8  # standard deviations, where a Gaussian is below 1e-14
 

@@ -11,7 +11,7 @@ from testing import assert_same, devices
 from torch._dynamo.testing import CompileCounterWithBackend
 
 import smnm_kernels as smnm
-from smnm_kernels.audio_video import _AUDIO_SEED, _MOMENTS_SEED
+from smnm_kernels.samplers.audio_video import _AUDIO_SEED, _MOMENTS_SEED
 
 VIDEO = {"kind": "green3d", "grid": (8, 6, 5), "mask_ratio": 0.8}
 AUDIO = {"kind": "rbn", "grid": (1, 32, 4), "mask_ratio": 0.75}

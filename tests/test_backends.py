@@ -103,9 +103,11 @@ def test_without_the_extension_one_warning_and_the_same_masks():
 
 def test_what_runs_cuda_tensors_warns_once_where_it_is_slow(monkeypatch):
     """Played through on CPU tensors."""
-    from smnm_kernels import dispatch
-    from smnm_kernels.calls import noise_masks_call, rbn_masks_call
+    from op_calls import noise_masks_call, rbn_masks_call
 
+    from smnm_kernels import cuda_library, dispatch
+
+    monkeypatch.setattr(dispatch, "_cuda_ops", dispatch._cuda_ops.__wrapped__)
     ids = torch.arange(3)
     noise = noise_masks_call(ids, (2, 3, 4), "red", 0.5, None, None, False, False, 1)
     rule = (None, (3, 5), (0.4, 0.4, 0.1, 0.1), "first", False, torch.tensor(1))
@@ -114,9 +116,9 @@ def test_what_runs_cuda_tensors_warns_once_where_it_is_slow(monkeypatch):
 
     def twice():
         for _ in range(2):
-            made = dispatch._on_triton("rbn_masks", *rbn)
+            made = dispatch._on_cuda("rbn_masks", *rbn)
             assert_same(tuple(made), torch.ops.smnm.rbn_masks(*rbn))
-            made = dispatch._on_triton("noise_masks", *noise)
+            made = dispatch._on_cuda("noise_masks", *noise)
             assert_same(tuple(made), torch.ops.smnm.noise_masks(*noise))
 
     with pytest.warns(UserWarning, match="made on the CPU and copied.*Triton is tired") as caught:
@@ -127,7 +129,7 @@ def test_what_runs_cuda_tensors_warns_once_where_it_is_slow(monkeypatch):
     if torch.cuda.is_available():
         return  # then Triton does not interpret
     monkeypatch.setattr(dispatch, "_triton_problem", lambda: None)
-    monkeypatch.setitem(dispatch._missing, "cuda", "no library")
+    monkeypatch.setattr(cuda_library, "problem", lambda: "no library")
     with pytest.warns(UserWarning, match="one position at a time: no library.*nvcc") as caught:
         twice()
     assert len(caught) == 1

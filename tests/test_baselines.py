@@ -9,14 +9,14 @@ from torch._dynamo.testing import CompileCounterWithBackend
 
 import smnm_kernels as smnm
 from smnm_kernels import baseline_masks
-from smnm_kernels.calls import BASELINES
+from smnm_kernels.kinds.structures import BASELINES
 
 IDS = torch.tensor([0, 1, -5, 2**40, 2**62])
 
 
 @pytest.mark.parametrize("device", devices())
 @given(
-    kind=st.sampled_from(BASELINES),
+    kind=st.sampled_from(list(BASELINES)),
     grid=st.tuples(st.integers(1, 3), st.integers(1, 17), st.integers(1, 17)),
     share=st.floats(0, 1),
     block_size=st.integers(1, 6),

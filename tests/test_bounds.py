@@ -10,7 +10,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from testing import require
 
-from smnm_kernels.reference import MAX_FIELD
+from smnm_kernels.tables.constants import MAX_FIELD
 
 DEVICE = "cuda" if torch.cuda.is_available() else "cpu"
 ROWS, COLUMNS = 8, 32
@@ -56,7 +56,7 @@ def test_any_keys_and_guess(found, keys, guess, spacing, data):
 @pytest.mark.parametrize("grid", [(8, 14, 14), (16, 14, 14), (3, 5, 7), (1, 64, 8), (1, 9, 30)])
 @pytest.mark.parametrize("color", ["white", "green"])
 def test_every_token_has_a_place_of_its_own(grid, color):
-    from smnm_kernels.gpu.tiles import places, tile_of
+    from smnm_kernels.triton_kernels.tiles import places, tile_of
 
     torus = (grid[0] + 8 if grid[0] > 1 else 1, grid[1] + 8, grid[2] + 8)
     chains = 0 if color == "white" else 2
@@ -70,7 +70,7 @@ def test_every_token_has_a_place_of_its_own(grid, color):
 
 
 def test_pieces_hold_all_rows_and_few_more():
-    from smnm_kernels.gpu.tiles import pieces_of_rows
+    from smnm_kernels.triton_kernels.tiles import pieces_of_rows
 
     assert pieces_of_rows(22) == ((0, 16), (16, 8))
     for n in range(1, 200):

@@ -7,12 +7,12 @@ from concurrent.futures import ThreadPoolExecutor
 
 import pytest
 import torch
+from op_calls import noise_masks_call, rbn_masks_call
 from test_triton import COLORS, IDS_TENSOR, STANDARD_GRIDS
 from testing import assert_same
 
 import smnm_kernels as smnm
-from smnm_kernels.bench.profiling import device_work
-from smnm_kernels.calls import noise_masks_call, rbn_masks_call
+from smnm_kernels.timing.profiling import device_work
 
 pytestmark = pytest.mark.skipif(not torch.cuda.is_available(), reason="needs a CUDA device")
 
@@ -162,7 +162,7 @@ def test_first_calls_of_many_threads():
 
 
 def test_unaligned_ids_and_seeds_take_the_same_kernel():
-    gpu = pytest.importorskip("smnm_kernels.gpu.on_chip")
+    gpu = pytest.importorskip("smnm_kernels.triton_kernels.on_chip")
 
     def n_kernels():
         return len(gpu.noise_masks_on_chip.device_caches[torch.cuda.current_device()][0])
@@ -287,7 +287,7 @@ def test_rbn_banks_too_large_for_shared_memory():
 
 @pytest.mark.parametrize("ties", ["first", "random"])
 def test_rbn_in_triton_equals_rbn_in_cuda(ties):
-    gpu = pytest.importorskip("smnm_kernels.gpu")
+    gpu = pytest.importorskip("smnm_kernels.triton_kernels")
     rule = ((3, 5), (0.4, 0.4, 0.1, 0.1), ties, False, seeds(11))
     for grid, n_keep, n_candidates in ((AUDIO, 102, None), ((1, 7, 5), 20, 3)):
         call = rbn_masks_call(IDS_TENSOR.cuda(), grid, None, n_keep, n_candidates, *rule)

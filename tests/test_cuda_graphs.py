@@ -11,7 +11,7 @@ import torch
 from testing import assert_same
 
 import smnm_kernels as smnm
-from smnm_kernels.recipe import KINDS
+from smnm_kernels.kinds import KINDS
 from smnm_kernels.train.model import Encoder, MaskedAutoencoder
 
 pytestmark = pytest.mark.skipif(not torch.cuda.is_available(), reason="needs a CUDA device")

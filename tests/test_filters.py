@@ -13,8 +13,8 @@ from hypothesis import assume, given, settings
 from hypothesis import strategies as st
 
 import smnm_kernels as smnm
-from smnm_kernels.colors import drawn_pairs, parse_sigma
-from smnm_kernels.noise_table import noise_table
+from smnm_kernels.tables.colors import drawn_pairs, parse_sigma
+from smnm_kernels.tables.noise import noise_table
 
 GRIDS = [(1, 14, 14), (1, 64, 8), (8, 14, 14), (16, 14, 14), (4, 7, 7), (1, 8, 8)]
 SINGLE = [0.5, 0.7, 1.0, 1.3, 1.7, 2.0]
@@ -151,9 +151,9 @@ def test_every_drawn_sigma_within_one_percent(grid, color, sigma):
 )
 def test_the_field_is_the_float64_filter_of_the_same_torus(grid, color, sigma):
     torus = table_of(grid, color, sigma).torus
-    stream = smnm.reference.Stream.NOISE
+    purpose = smnm.reference.Purpose.NOISE
     for sample_id, seed in ((3, 4), (-(2**61), 2**63 - 1)):
-        white = white_torus(torus, sample_id, seed, stream)
+        white = white_torus(torus, sample_id, seed, purpose)
         exact = filtered_torus(white, grid, color, sigma).ravel()
         drawn = smnm.noise(torch.tensor([sample_id]), grid, color, sigma=sigma, seed=seed)
         drawn = drawn.double().numpy().ravel()

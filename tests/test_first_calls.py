@@ -14,14 +14,15 @@ from types import FunctionType
 
 import pytest
 import torch
+from op_calls import noise_call, noise_masks_call, rbn_bank_call, rbn_masks_call
 from testing import assert_same, require
 from torch.multiprocessing.reductions import StorageWeakRef
 from torch.utils._python_dispatch import TorchDispatchMode
 from torch.utils._pytree import tree_leaves
 
 import smnm_kernels as smnm
-from smnm_kernels import devices, dispatch, schedules, stream
-from smnm_kernels.calls import noise_call, noise_masks_call, rbn_bank_call, rbn_masks_call
+from smnm_kernels import devices, dispatch, schedules
+from smnm_kernels.samplers import stream
 
 pytestmark = pytest.mark.skipif(torch.cuda.is_available(), reason="plays a CUDA device")
 
@@ -80,7 +81,7 @@ def gpu():
     except ModuleNotFoundError:
         triton = None
     require(triton, "Triton")
-    import smnm_kernels.gpu as gpu
+    import smnm_kernels.triton_kernels as gpu
 
     return gpu
 
@@ -97,7 +98,7 @@ def make(request):
 
 def kept_tables():
     """(module, name) of what makes tables that stay on the device."""
-    from smnm_kernels.gpu import noise_ops, rbn_ops
+    from smnm_kernels.triton_kernels import noise_ops, rbn_ops
 
     for module in (noise_ops, rbn_ops):
         for name, value in vars(module).items():
@@ -107,8 +108,8 @@ def kept_tables():
 
 @pytest.fixture
 def fresh_tables(gpu, monkeypatch):
-    from smnm_kernels.gpu import noise_ops, rbn_ops
-    from smnm_kernels.gpu.tables import kept_on_device
+    from smnm_kernels.triton_kernels import noise_ops, rbn_ops
+    from smnm_kernels.triton_kernels.device_tables import kept_on_device
 
     for module, name in list(kept_tables()):
         table = kept_on_device(getattr(module, name).__wrapped__)
@@ -118,8 +119,25 @@ def fresh_tables(gpu, monkeypatch):
             function.cache_clear()
 
 
+#: Finds what runs CUDA tensors anew in every call.
+FIND_CUDA_OPS = dispatch._cuda_ops.__wrapped__
+
+
+def play_triton(monkeypatch, problem):
+    """As if Triton had this problem, or None."""
+    monkeypatch.setattr(dispatch, "_triton_problem", lambda: problem)
+    monkeypatch.setattr(dispatch, "_cuda_ops", FIND_CUDA_OPS)
+
+
 @pytest.fixture
-def played_cuda(gpu, fresh_tables, monkeypatch):
+def cuda_ops(gpu):
+    from smnm_kernels.triton_kernels import cuda_ops
+
+    return cuda_ops
+
+
+@pytest.fixture
+def played_cuda(gpu, cuda_ops, fresh_tables, monkeypatch):
     """CPU tensors take the path of CUDA tensors; ``capturing`` is what a test says it is."""
     played = Played()
     monkeypatch.setattr(torch.cuda, "device", lambda device: nullcontext())
@@ -129,12 +147,13 @@ def played_cuda(gpu, fresh_tables, monkeypatch):
     monkeypatch.setattr(torch.cuda, "is_current_stream_capturing", lambda: played.capturing)
     monkeypatch.setattr(devices, "is_cuda", lambda device: device.type in ("cuda", "cpu"))
     monkeypatch.setattr(stream, "_prepared", set())
-    monkeypatch.setattr(dispatch, "_called", set())
-    monkeypatch.setattr(dispatch, "_triton_problem", lambda: None)
-    for warn in ("_warn_of_slow_rbn", "_warn_of_no_tensor_cores", "_warn_of_detour"):
-        monkeypatch.setattr(dispatch, warn, lambda *_: None)
+    monkeypatch.setattr(cuda_ops, "_loaded", set())
+    for warn in ("_warn_of_slow_rbn", "_warn_of_no_tensor_cores"):
+        monkeypatch.setattr(cuda_ops, warn, lambda *_: None)
+    monkeypatch.setattr(dispatch, "_warn_of_detour", lambda *_: None)
+    play_triton(monkeypatch, None)
     for name in dispatch._OPS:
-        op = partial(dispatch._on_triton, name)
+        op = partial(dispatch._on_cuda, name)
         monkeypatch.setattr(torch.ops.smnm, name, op, raising=False)
     return played
 
@@ -179,12 +198,12 @@ def test_nothing_but_the_outputs_outlives_a_first_call(played_cuda, call):
     """torch.compile's CUDA graphs refuse to go on where a tensor in their pool does."""
     op, arguments = call
     with Allocations() as allocations:
-        made = dispatch._on_triton(op, *arguments)
+        made = dispatch._on_cuda(op, *arguments)
     assert allocations.alive() == storages_of(made)
 
 
 def test_threads_that_call_at_once_share_one_table(played_cuda):
-    from smnm_kernels.gpu.tables import kept_on_device
+    from smnm_kernels.triton_kernels.device_tables import kept_on_device
 
     makers = []
 
@@ -211,7 +230,7 @@ def test_threads_that_call_at_once_share_one_table(played_cuda):
     assert len(set(map(id, found))) == 1
 
 
-def test_first_calls_wait_for_each_other(played_cuda, gpu, monkeypatch):
+def test_first_calls_wait_for_each_other(played_cuda, cuda_ops, monkeypatch):
     """While one thread loads a kernel, Triton gives the others one that is not there yet."""
     running, most = [], []
 
@@ -221,7 +240,7 @@ def test_first_calls_wait_for_each_other(played_cuda, gpu, monkeypatch):
         time.sleep(0.02)
         running.pop()
 
-    monkeypatch.setattr(gpu, "noise_masks_kernel", launch)
+    monkeypatch.setattr(cuda_ops, "noise_masks_kernel", launch)
     calls = [masks_call(IDS), masks_call(IDS, color="red")] * 4
     for loaded in (False, True):
         most.clear()
@@ -229,7 +248,7 @@ def test_first_calls_wait_for_each_other(played_cuda, gpu, monkeypatch):
 
         def call(arguments, start=start):
             start.wait()
-            dispatch._on_triton("noise_masks", *arguments)
+            dispatch._on_cuda("noise_masks", *arguments)
 
         threads = [threading.Thread(target=call, args=(arguments,)) for arguments in calls]
         for thread in threads:
@@ -241,7 +260,7 @@ def test_first_calls_wait_for_each_other(played_cuda, gpu, monkeypatch):
 
 
 def test_a_device_has_tables_of_its_own_made_on_a_stream_of_its_own(played_cuda, monkeypatch):
-    from smnm_kernels.gpu.tables import kept_on_device
+    from smnm_kernels.triton_kernels.device_tables import kept_on_device
 
     on = []
 
@@ -262,7 +281,7 @@ def test_a_device_has_tables_of_its_own_made_on_a_stream_of_its_own(played_cuda,
 
 
 def test_a_table_that_could_not_be_made_is_made_later(played_cuda):
-    from smnm_kernels.gpu.tables import kept_on_device
+    from smnm_kernels.triton_kernels.device_tables import kept_on_device
 
     out_of_memory = [torch.OutOfMemoryError("no room")]
 
@@ -279,26 +298,26 @@ def test_a_table_that_could_not_be_made_is_made_later(played_cuda):
 
 def test_a_first_call_inside_a_capture_is_refused(played_cuda, call, monkeypatch):
     op, arguments = call
-    dispatch._on_triton(op, arguments[0][:0], *arguments[1:])  # needs no kernel, and loads none
+    dispatch._on_cuda(op, arguments[0][:0], *arguments[1:])  # needs no kernel, and loads none
     played_cuda.capturing = True
     with monkeypatch.context() as patch:
         for module, name in list(kept_tables()):
             patch.setattr(module, name, lambda *_: pytest.fail("a table was made in a capture"))
         with pytest.raises(RuntimeError, match=f"smnm::{op}.*CUDA graph.*one call before"):
-            dispatch._on_triton(op, *arguments)
+            dispatch._on_cuda(op, *arguments)
     played_cuda.capturing = False
-    made = dispatch._on_triton(op, *arguments)
+    made = dispatch._on_cuda(op, *arguments)
     played_cuda.capturing = True
-    assert_same(dispatch._on_triton(op, *arguments), made)
+    assert_same(dispatch._on_cuda(op, *arguments), made)
 
 
 def test_captures_may_take_other_batches_seeds_and_counts(played_cuda):
-    dispatch._on_triton("noise_masks", *masks_call(IDS, seed=torch.tensor(1)))
-    dispatch._on_triton("rbn_masks", *rbn_call(IDS))
+    dispatch._on_cuda("noise_masks", *masks_call(IDS, seed=torch.tensor(1)))
+    dispatch._on_cuda("rbn_masks", *rbn_call(IDS))
     played_cuda.capturing = True
     other = masks_call(torch.arange(5), n_keep=7, seed=torch.tensor(-3))
-    dispatch._on_triton("noise_masks", *other)
-    dispatch._on_triton("rbn_masks", *rbn_call(torch.arange(5), n_keep=2, seed=9))
+    dispatch._on_cuda("noise_masks", *other)
+    dispatch._on_cuda("rbn_masks", *rbn_call(torch.arange(5), n_keep=2, seed=9))
     for new in (
         masks_call(IDS),  # the seed is no tensor
         masks_call(IDS, color="red", seed=torch.tensor(1)),
@@ -306,23 +325,23 @@ def test_captures_may_take_other_batches_seeds_and_counts(played_cuda):
         masks_call(IDS, tube=True, seed=torch.tensor(1)),
     ):
         with pytest.raises(RuntimeError, match="cannot be captured"):
-            dispatch._on_triton("noise_masks", *new)
+            dispatch._on_cuda("noise_masks", *new)
     with pytest.raises(RuntimeError, match="cannot be captured"):
-        dispatch._on_triton("rbn_masks", *rbn_call(IDS, "random"))
+        dispatch._on_cuda("rbn_masks", *rbn_call(IDS, "random"))
 
 
 def test_masks_made_on_the_cpu_are_never_captured(played_cuda, monkeypatch):
-    monkeypatch.setattr(dispatch, "_triton_problem", lambda: "Triton is tired")
+    play_triton(monkeypatch, "Triton is tired")
     played_cuda.capturing = True
     with pytest.raises(RuntimeError, match=r"made on the CPU cannot be captured.*Triton is tired"):
-        dispatch._on_triton("noise_masks", *masks_call(IDS))
+        dispatch._on_cuda("noise_masks", *masks_call(IDS))
 
 
-def test_a_sampler_can_be_captured_from_the_first_call(played_cuda, make):
+def test_a_sampler_can_be_captured_from_the_first_call(played_cuda, cuda_ops, make):
     sampler, eager = make(), make()
     expected = [eager(2) for _ in range(3)]
     # As if this process had made no mask yet, and the sampler came to the device.
-    dispatch._called.clear()
+    cuda_ops._loaded.clear()
     stream._prepared.clear()
     sampler.to("cpu")
     played_cuda.capturing = True
@@ -340,13 +359,13 @@ def draws(monkeypatch):
     monkeypatch.setattr(devices, "is_capturing", lambda device: False)
     monkeypatch.setattr(stream, "_prepared", set())
     for kind in (smnm.MaskSampler, smnm.AudioVideoSampler, smnm.ScheduledSampler):
-        recipes_of = kind._recipes
+        first_draws = kind._first_draws
         monkeypatch.setattr(
             kind,
-            "_recipes",
-            lambda self, recipes_of=recipes_of: {
-                name: lambda ids, draw=draw: (seen.append(ids.device), draw(ids))
-                for name, draw in recipes_of(self).items()
+            "_first_draws",
+            lambda self, first_draws=first_draws: {
+                key: lambda ids, draw=draw: (seen.append(ids.device), draw(ids))
+                for key, draw in first_draws(self).items()
             },
         )
     return seen
@@ -354,15 +373,15 @@ def draws(monkeypatch):
 
 def test_a_sampler_is_prepared_once(draws, make):
     sampler = make()
-    n_recipes = 3 if isinstance(sampler, smnm.ScheduledSampler) else 1
-    assert len(draws) == n_recipes
+    n_kinds = 3 if isinstance(sampler, smnm.ScheduledSampler) else 1
+    assert len(draws) == n_kinds
     place = int(sampler.next_id)
     sampler.to("cpu").half().to(torch.device("cpu"))
     copies = [copy.deepcopy(sampler), pickle.loads(pickle.dumps(sampler)), make()]
     for other in copies:
         other.load_state_dict(sampler.state_dict())
         other(2)
-    assert len(draws) == n_recipes
+    assert len(draws) == n_kinds
     assert place == int(sampler.next_id) == 0
 
 
@@ -380,11 +399,11 @@ def test_a_sampler_is_prepared_once(draws, make):
 )
 def test_a_sampler_that_comes_to_a_device_is_prepared(draws, make, arrive):
     sampler = make()
-    n_recipes = len(draws)
+    n_kinds = len(draws)
     draws.clear()
     stream._prepared.clear()
     arrive(sampler)
-    assert draws == [torch.device("cpu")] * n_recipes
+    assert draws == [torch.device("cpu")] * n_kinds
 
 
 def test_where_there_is_nothing_to_prepare(draws, make, monkeypatch):
@@ -419,7 +438,7 @@ def test_compiled_and_exported_code_prepares_nothing(draws, make):
 def test_kernels_are_launched_on_the_device_of_their_tensors(gpu, monkeypatch, call, path):
     from triton.runtime.interpreter import GridExecutor
 
-    from smnm_kernels.gpu import noise_ops, rbn_ops, threshold_op
+    from smnm_kernels.triton_kernels import noise_ops, rbn_ops, threshold_ops
 
     op, arguments = call
     if path == "in passes":
@@ -438,7 +457,7 @@ def test_kernels_are_launched_on_the_device_of_their_tensors(gpu, monkeypatch, c
         launches.append(list(guarded))
         return run(*more, **options)
 
-    for module in (noise_ops, rbn_ops, threshold_op):
+    for module in (noise_ops, rbn_ops, threshold_ops):
         monkeypatch.setattr(module, "on_device_of", on_device_of)
     monkeypatch.setattr(GridExecutor, "__call__", launch)
     getattr(gpu, f"{op}_kernel")(*arguments)
@@ -446,7 +465,7 @@ def test_kernels_are_launched_on_the_device_of_their_tensors(gpu, monkeypatch, c
     assert all(devices == [arguments[0].device] for devices in launches)
 
 
-def test_a_seed_where_the_kernels_cannot_read_it(played_cuda):
+def test_a_seed_where_the_kernels_cannot_read_it(played_cuda, cuda_ops):
     """On the CPU it is read by the host, as by the CUDA library; elsewhere it is refused."""
     elsewhere = torch.tensor(1, device="meta")
     for op, arguments in (
@@ -455,27 +474,38 @@ def test_a_seed_where_the_kernels_cannot_read_it(played_cuda):
         ("rbn_masks", rbn_call(IDS)),
     ):
         with pytest.raises(ValueError, match=r"seed_tensor must be on.*cpu, got meta"):
-            dispatch._on_triton(op, arguments[0], elsewhere, *arguments[2:])
-    assert dispatch._seed_beside(elsewhere, torch.tensor([-7]), 0) == (None, -7)
+            dispatch._on_cuda(op, arguments[0], elsewhere, *arguments[2:])
+    assert cuda_ops._seed_beside(elsewhere, torch.tensor([-7]), 0) == (None, -7)
 
 
-def test_without_tensor_cores_colored_noise_warns_once(monkeypatch):
-    monkeypatch.setattr(dispatch, "_triton_problem", lambda: None)
+class FarIds:
+    """No sample ids, on a device that is not there."""
+
+    def __init__(self, index):
+        self.device = torch.device("cuda", index)
+
+    def __len__(self):
+        return 0
+
+
+def test_without_tensor_cores_colored_noise_warns_once(cuda_ops, monkeypatch):
+    monkeypatch.setattr(cuda_ops, "noise_kernel", lambda *_: None)
+    monkeypatch.setattr(cuda_ops, "noise_masks_kernel", lambda *_: None)
     monkeypatch.setattr(torch.cuda, "device", lambda device: nullcontext())
     monkeypatch.setattr(torch.cuda, "get_device_name", lambda device: "Tesla T4")
     monkeypatch.setattr(torch.cuda, "get_device_capability", lambda device: (7, 5))
-    dispatch._warn_of_no_tensor_cores.cache_clear()
+    cuda_ops._warn_of_no_tensor_cores.cache_clear()
     monkeypatch.setattr(torch.cuda, "is_current_stream_capturing", lambda: False)
-    first, second, third = (torch.device("cuda", index) for index in range(3))
+    first, second, third = map(FarIds, range(3))
     white, green = (None, 1, (1, 1, 9), "white", ()), (None, 1, (1, 1, 9), "green", ())
     with pytest.warns(UserWarning, match=r"Tesla T4 \(compute capability 7\.5\).*data loader"):
-        dispatch._before_first_call("noise", first, green)
+        cuda_ops.noise(first, *green)
     with pytest.warns(UserWarning, match=r"7\.5"):
-        dispatch._before_first_call("noise", second, green)
+        cuda_ops.noise(second, *green)
     with warnings.catch_warnings():
         warnings.simplefilter("error")
-        dispatch._before_first_call("noise_masks", first, (*green, 3, False))
-        dispatch._before_first_call("noise", third, white)
+        cuda_ops.noise_masks(first, *green, 3, False)
+        cuda_ops.noise(third, *white)
         monkeypatch.setattr(torch.cuda, "get_device_capability", lambda device: (8, 0))
-        dispatch._before_first_call("noise", third, green)
-    dispatch._warn_of_no_tensor_cores.cache_clear()
+        cuda_ops.noise(third, *green)
+    cuda_ops._warn_of_no_tensor_cores.cache_clear()

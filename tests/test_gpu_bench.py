@@ -39,15 +39,15 @@ from saved_rows import SavedRows
 from testing import require
 
 import smnm_kernels as smnm
-from smnm_kernels.bench.peers import (
+from smnm_kernels.reference import fields, random_words
+from smnm_kernels.timing.peers import (
     bank_masking,
     mae_random_masking,
     rand_topk,
     resident_bank_masking,
     resident_crops,
 )
-from smnm_kernels.bench.timing import Contender, Times
-from smnm_kernels.reference import fields, random_words
+from smnm_kernels.timing.timing import Contender, Times
 
 BENCH = Path(gpu_kernels.__file__).parent
 

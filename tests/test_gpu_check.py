@@ -227,7 +227,7 @@ def test_what_is_profiled_has_the_names_that_are_asked_for():
     kernels = re.findall(r"__global__ void (?:__launch_bounds__\(.*\)\s*)?(\w+)\(", cuda)
     assert len(kernels) == cuda.count("__global__") > 0
     assert all("rbn" in name for name in kernels)
-    on_chip = (gpu_result.ROOT / "smnm_kernels/gpu/on_chip.py").read_text()
+    on_chip = (gpu_result.ROOT / "smnm_kernels/triton_kernels/on_chip.py").read_text()
     assert re.search(r"@triton\.jit[^:]*\ndef \w*noise\w*\(", on_chip)
 
 

@@ -29,7 +29,7 @@ def test_crop_words_are_the_reference_words():
     for seed in (0, -5, 2**63 - 1):
         drawn = torch.stack(_crop_words(ids, torch.tensor(seed)), dim=1)
         for row, sample_id in zip(drawn.tolist(), ids.tolist(), strict=True):
-            words = reference.philox(np.array([0, 1]), reference.Stream.CROP, sample_id, seed)
+            words = reference.philox(np.array([0, 1]), reference.Purpose.CROP, sample_id, seed)
             assert row == [*words[:, 0].tolist(), int(words[0, 1])]
 
 

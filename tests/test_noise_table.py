@@ -5,7 +5,7 @@ import decimal
 import torch
 
 import smnm_kernels as smnm
-from smnm_kernels.noise_table import _gaussian, noise_table
+from smnm_kernels.tables.noise import _gaussian, noise_table
 
 
 def test_tables_do_not_depend_on_the_decimal_context():

@@ -6,7 +6,7 @@ from testing import devices
 from torch._subclasses.fake_tensor import FakeTensorMode
 
 import smnm_kernels as smnm
-from smnm_kernels.noise_table import noise_quantiles, noise_table
+from smnm_kernels.tables.noise import noise_quantiles, noise_table
 
 OPS = ("noise", "noise_masks", "threshold", "rbn_masks", "rbn_bank", "advance")
 FROM_TABLE = ("noise_from_table", "noise_masks_from_table")

@@ -47,7 +47,7 @@ def tie_breaker(order, seed, bank):
         sweep = step // n_tokens
         if sweep not in sweeps:
             first = sweep * -(-n_tokens // 4)
-            sweeps[sweep] = words(n_tokens, smnm.reference.Stream.TIE, bank, seed, first)
+            sweeps[sweep] = words(n_tokens, smnm.reference.Purpose.TIE, bank, seed, first)
         return tied[sweeps[sweep][order[step % n_tokens]] * len(tied) >> 32]
 
     return choose

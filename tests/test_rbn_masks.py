@@ -20,7 +20,7 @@ pytestmark = [
 
 def bank_order(bank, n_tokens, seed):
     """Positions by their random word, ties (never seen) to the lower position."""
-    keys = words(n_tokens, smnm.reference.Stream.ORDER, bank, seed)
+    keys = words(n_tokens, smnm.reference.Purpose.ORDER, bank, seed)
     return sorted(range(n_tokens), key=lambda position: (keys[position], position))
 
 
@@ -145,7 +145,7 @@ def test_windows_far_wider_than_the_grid(device):
 def test_orders_of_any_length(device, n_tokens):
     """A single mask takes the first positions of its bank's order: cut where two neighbours are
     hardest to tell apart."""
-    keys = words(n_tokens, smnm.reference.Stream.ORDER, 3, 5)
+    keys = words(n_tokens, smnm.reference.Purpose.ORDER, 3, 5)
     order = bank_order(3, n_tokens, 5)
     swapped = [i for i in range(1, n_tokens) if order[i - 1] > order[i]]
     closest = min(swapped, key=lambda i: keys[order[i]] - keys[order[i - 1]])

@@ -8,7 +8,7 @@ import torch
 from torch.utils.data import DataLoader
 
 import smnm_kernels as smnm
-from smnm_kernels.recipe import KINDS
+from smnm_kernels.kinds import KINDS
 
 README = (Path(__file__).parent.parent / "README.md").read_text()
 

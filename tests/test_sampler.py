@@ -107,7 +107,7 @@ def test_masks_by_id_do_not_advance_the_stream():
         (("random", GRID), {}, ["mask_ratio", "n_keep", "neither"]),
         (("random", GRID, 0.5), {"n_keep": 3}, ["mask_ratio", "n_keep", "exactly one"]),
         (("random", GRID, 1.5), {}, ["mask_ratio", "1.5", "[0, 1)"]),
-        (("random", (4, 4), 0.5), {}, ["grid", "(4, 4)", "(T, H, W)"]),
+        (("random", (4,), 0.5), {}, ["grid", "(4,)", "(T, H, W)"]),
         (("random", GRID, 0.5), {"sigma": 1.0}, ["sigma", "1.0", "None"]),
         (("random", GRID, 0.5), {"windows": (3,)}, ["random", "windows", "allowed"]),
         (("green3d", GRID, 0.5), {"color": "red"}, ["green3d", "color", "sigma"]),

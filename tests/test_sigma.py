@@ -6,8 +6,8 @@ import torch
 from testing import assert_same, devices
 
 import smnm_kernels as smnm
-from smnm_kernels.colors import parse_sigma
-from smnm_kernels.noise_table import noise_table
+from smnm_kernels.tables.colors import parse_sigma
+from smnm_kernels.tables.noise import noise_table
 
 pytestmark = pytest.mark.parametrize("device", devices())
 

@@ -6,14 +6,14 @@ import pytest
 import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from op_calls import noise_call, noise_masks_call, rbn_bank_call, rbn_masks_call
 from strategies import IDS, SEEDS, colors_and_sigmas, counts, grids, seeds_in_any_form
 from test_rbn_bank import WEIGHTS
 from testing import assert_same, require
 
 import smnm_kernels as smnm
-from smnm_kernels.calls import noise_call, noise_masks_call, rbn_bank_call, rbn_masks_call
-from smnm_kernels.noise_table import noise_table
-from smnm_kernels.reference import MAX_FIELD
+from smnm_kernels.tables.constants import MAX_FIELD
+from smnm_kernels.tables.noise import noise_table
 
 DEVICE = "cuda" if torch.cuda.is_available() else "cpu"
 #: Ids of every kind, those beyond 32 bits among them.
@@ -32,7 +32,7 @@ def gpu():
     except ModuleNotFoundError:
         triton = None
     require(triton, "Triton")
-    import smnm_kernels.gpu as gpu
+    import smnm_kernels.triton_kernels as gpu
 
     return gpu
 
@@ -40,11 +40,11 @@ def gpu():
 @pytest.fixture
 def in_passes(gpu, monkeypatch):
     """Every grid takes the path of those that do not fit on the chip, in small parts."""
-    from smnm_kernels.gpu import noise_ops, threshold_op
+    from smnm_kernels.triton_kernels import noise_ops, threshold_ops
 
     monkeypatch.setattr(noise_ops, "tile_of", lambda *_: None)
     monkeypatch.setattr(noise_ops, "MAX_SCRATCH_BYTES", 2**16)
-    monkeypatch.setattr(threshold_op, "MAX_CHUNK_BYTES", 2**9)
+    monkeypatch.setattr(threshold_ops, "MAX_CHUNK_BYTES", 2**9)
 
 
 def assert_equal_on_cpu(gpu, op, call):
@@ -101,7 +101,7 @@ def test_grids_in_passes(gpu, in_passes, grid, color):
 
 
 def test_rbn_in_parts(gpu, monkeypatch):
-    from smnm_kernels.gpu import rbn_ops
+    from smnm_kernels.triton_kernels import rbn_ops
 
     monkeypatch.setattr(rbn_ops, "MAX_SCRATCH_BYTES", 3 * 4 * 12 * 4)
     rule = ((3, 5), (0.4, 0.4, 0.1, 0.1), "random")
@@ -112,8 +112,8 @@ def test_rbn_in_parts(gpu, monkeypatch):
 
 
 def test_a_grid_too_large_for_the_chip(gpu):
-    from smnm_kernels.gpu.noise_ops import device_table
-    from smnm_kernels.gpu.tiles import tile_of
+    from smnm_kernels.triton_kernels.noise_ops import device_table
+    from smnm_kernels.triton_kernels.tiles import tile_of
 
     def fits(grid, color):
         table = device_table(grid, color, (), torch.device("cpu"))
@@ -144,7 +144,7 @@ def test_long_axes(gpu, in_passes, grid, sigma):
 @pytest.mark.skipif(smnm.build_info() is None, reason="needs the C++ extension")
 def test_clamps(gpu, monkeypatch, grid, path, request):
     """Drawn noise hardly reaches the clamps; this noise is far too loud, and one-sided."""
-    from smnm_kernels.gpu import noise_ops
+    from smnm_kernels.triton_kernels import noise_ops
 
     if path == "in passes":
         request.getfixturevalue("in_passes")
@@ -170,7 +170,7 @@ def test_an_order_that_is_no_permutation_ends(gpu):
 
 def test_the_standard_grids_take_one_launch(gpu, monkeypatch):
     """So none of them may take the path of large grids, with the sigmas it takes by default."""
-    from smnm_kernels.gpu import noise_ops
+    from smnm_kernels.triton_kernels import noise_ops
 
     def no_passes(*_):
         raise AssertionError("a standard grid did not fit on the chip")

@@ -11,8 +11,8 @@ import pytest
 import torch
 
 import smnm_kernels as smnm
-from smnm_kernels.colors import parse_sigma
-from smnm_kernels.noise_table import noise_quantiles, noise_table
+from smnm_kernels.tables.colors import parse_sigma
+from smnm_kernels.tables.noise import noise_quantiles, noise_table
 
 SOURCE = Path(__file__).parent / "vector_paths.cpp"
 #: SMNM_VECTORS of csrc/simd.h, what the compiler may use, and the flag that tells it is there. The

@@ -7,9 +7,8 @@ from collections.abc import Callable, Sequence
 from torch import Tensor
 from torch.utils.data import default_collate
 
-from smnm_kernels.loading import parted
-from smnm_kernels.sampler import MaskSampler
-from smnm_kernels.stream import check_sampler
+from smnm_kernels.loading import split_ids
+from smnm_kernels.samplers import MaskSampler, check_sampler
 
 
 class JepaCollator:
@@ -40,7 +39,7 @@ class JepaCollator:
 
     def __call__(self, examples: Sequence) -> tuple[object, list[Tensor], list[Tensor]]:
         """(batch, [context of each sampler], [target of each sampler]): int64 [B, K], ascending."""
-        sample_ids, rest = parted(examples, self.id_key)
+        sample_ids, rest = split_ids(examples, self.id_key)
         masks = [sampler.masks(sample_ids) for sampler in self.samplers]
         return self.collate(rest), [m.ids_keep for m in masks], [m.ids_masked for m in masks]
 

@@ -10,8 +10,7 @@ import torch
 from torch import Tensor
 
 from smnm_kernels.arguments import is_int, parse_flag, parse_grid, visible_share
-from smnm_kernels.sampler import MaskSampler
-from smnm_kernels.stream import check_sampler, rank_and_world_size
+from smnm_kernels.samplers import MaskSampler, check_sampler, rank_and_world_size
 
 # Where a dataset passes no id: 2**46 draws for each of 2**16 ranks.
 _ID_BITS = 46

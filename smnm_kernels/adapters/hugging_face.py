@@ -4,8 +4,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
-from smnm_kernels.sampler import MaskSampler
-from smnm_kernels.scheduled_sampler import ScheduledSampler
+from smnm_kernels.samplers import MaskSampler, ScheduledSampler
 
 if TYPE_CHECKING:
     from transformers import TrainerCallback

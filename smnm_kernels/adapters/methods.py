@@ -12,9 +12,7 @@ import torch
 from torch import Tensor
 
 from smnm_kernels.arguments import parse_n_keep
-from smnm_kernels.sampler import MaskSampler
-from smnm_kernels.scheduled_sampler import ScheduledSampler
-from smnm_kernels.stream import MaskStream, check_sampler
+from smnm_kernels.samplers import MaskSampler, MaskStream, ScheduledSampler, check_sampler
 
 
 class RandomMasking:
@@ -113,17 +111,17 @@ class M2dMasking:
         """shape (B, F, T) -> (ids_shuffle int64 [B, F*T]: the visible tokens, then the masked
         ones, each ascending; how many are visible)."""
         batch, n_f, n_t = shape
-        recipe = self.sampler.recipe
-        if recipe.grid != (1, n_t, n_f) or not (recipe.freq_major or 1 in (n_t, n_f)):
+        settings = self.sampler.settings
+        if settings.grid != (1, n_t, n_f) or not (settings.freq_major or 1 in (n_t, n_f)):
             raise ValueError(
                 f"M2D masks {n_f} x {n_t} patches (F x T), counted frequency-major: the sampler's "
-                f"grid must be (1, {n_t}, {n_f}) with freq_major=True, got {recipe.grid} with "
-                f"freq_major={recipe.freq_major}"
+                f"grid must be (1, {n_t}, {n_f}) with freq_major=True, got {settings.grid} with "
+                f"freq_major={settings.freq_major}"
             )
         _check_count(n_t * n_f, self.sampler, mask_ratio)
         _check_device(torch.device(device), self.sampler)
         masks = self.sampler(batch)
-        return torch.cat([masks.ids_keep, masks.ids_masked], dim=1), recipe.n_keep
+        return torch.cat([masks.ids_keep, masks.ids_masked], dim=1), settings.n_keep
 
 
 def _n_tokens(sampler: MaskStream) -> int:

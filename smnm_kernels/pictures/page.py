@@ -17,7 +17,7 @@ import numpy as np
 
 from smnm_kernels.errors import UsageError
 
-from .extra import drawing
+from .optional import import_for_pictures
 from .panels import AUDIO_KINDS, Panel
 
 if TYPE_CHECKING:
@@ -156,7 +156,10 @@ def _in_rows(frames: np.ndarray, labels: list[str], columns: int) -> list[list[T
 
 
 def _draw(blocks: list[Block], panels: Sequence[Panel], time: str = "") -> Image.Image:
-    image_module, image_draw = drawing("PIL.Image"), drawing("PIL.ImageDraw")
+    image_module, image_draw = (
+        import_for_pictures("PIL.Image"),
+        import_for_pictures("PIL.ImageDraw"),
+    )
     places, width, height = _flow(blocks)
     bright = list(dict.fromkeys(block.colour for block in blocks))
     note = f"seed {int(panels[0].sampler.seed)}{time}"
@@ -246,6 +249,6 @@ def _text_width(words: str) -> int:
 @lru_cache
 def _font(size: int, bold: bool = False) -> ImageFont.FreeTypeFont:
     # Pillow's own font lacks the sign of multiplication and sigma; matplotlib brings one.
-    fonts = Path(drawing("matplotlib").get_data_path()) / "fonts" / "ttf"
+    fonts = Path(import_for_pictures("matplotlib").get_data_path()) / "fonts" / "ttf"
     name = "DejaVuSans-Bold.ttf" if bold else "DejaVuSans.ttf"
-    return drawing("PIL.ImageFont").truetype(str(fonts / name), size)
+    return import_for_pictures("PIL.ImageFont").truetype(str(fonts / name), size)

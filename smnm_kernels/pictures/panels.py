@@ -9,9 +9,9 @@ import torch
 
 from smnm_kernels import MaskSampler
 from smnm_kernels.arguments import Grid
-from smnm_kernels.colors import PRESETS, Sigma, parse_sigma
 from smnm_kernels.errors import UsageError
-from smnm_kernels.recipe import KINDS
+from smnm_kernels.kinds import KINDS, NoiseField, NoiseKind
+from smnm_kernels.tables.colors import COLORS, SIGMA_PRESETS, Sigma
 
 #: Kinds for spectrograms: they need T = 1, so next to video kinds they get a grid of their own.
 AUDIO_KINDS = ("rbn", "time_frequency")
@@ -27,12 +27,18 @@ class Panel:
 
     sampler: MaskSampler
     mask_ratio: float | None
-    #: Of the noise that is thresholded; None for kinds that are made in another way.
-    color: str | None
-    #: As ``smnm.noise`` takes it.
-    sigma: Sigma
-    #: The noise is one (1, H, W) field, repeated over T.
-    tube: bool
+
+    @property
+    def noise(self) -> NoiseField | None:
+        """The noise that is thresholded, (1, H, W) where it is repeated over T; None for kinds that
+        are made in another way."""
+        settings = self.sampler.settings
+        return settings.noise if isinstance(settings, NoiseKind) else None
+
+    @property
+    def color(self) -> str | None:
+        """Of the noise."""
+        return None if self.noise is None else self.noise.color
 
     @property
     def kind(self) -> str:
@@ -61,9 +67,9 @@ class Panel:
         return "" if self.mask_ratio is None else f"mask ratio {self.mask_ratio:g}"
 
     def sigma_in_words(self) -> str:
-        if self.color in (None, "white"):
+        if self.noise is None:
             return ""
-        ends = parse_sigma(self.color, self.sigma)
+        ends = self.noise.sigma
         ranges = [
             f"{low:g}" if low == high else f"{low:g} to {high:g}"
             for low, high in zip(ends[::2], ends[1::2], strict=True)
@@ -91,9 +97,7 @@ def panels(
     """
     if unknown := [kind for kind in kinds if kind not in KINDS]:
         raise UsageError(f"kinds must be among {', '.join(KINDS)}, got {', '.join(unknown)}")
-    fixed = {kind: KINDS[kind][1] for kind in kinds}
-    colors = {kind: fixed[kind].get("color") for kind in kinds}
-    colored = [kind for kind in kinds if colors[kind] not in (None, "white")]
+    colored = [kind for kind in kinds if kind.removesuffix("2d").removesuffix("3d") in COLORS]
     if sigma and not colored:
         raise UsageError(
             f"sigma is for red, blue and green kinds, got sigma={' '.join(sigma)} "
@@ -112,8 +116,7 @@ def panels(
             sampler = MaskSampler(kind, own_grid, ratio, n_keep=n_keep, seed=seed, **extra)
         except (TypeError, ValueError) as error:
             raise UsageError(f"{kind}: {error}") from None
-        tube = bool(fixed[kind].get("tube"))
-        settled.append(Panel(sampler, ratio, colors[kind], own_sigma, tube))
+        settled.append(Panel(sampler, ratio))
     return settled
 
 
@@ -122,10 +125,10 @@ def _sigma(words: Sequence[str]) -> Sigma:
     for green the pair); or four, the two ranges of green."""
     if not words:
         return None
-    if len(words) == 1 and words[0] in PRESETS:
+    if len(words) == 1 and words[0] in SIGMA_PRESETS:
         return words[0]
     complaint = (
-        f"sigma must be one, two or four numbers or a preset ({', '.join(PRESETS)}), "
+        f"sigma must be one, two or four numbers or a preset ({', '.join(SIGMA_PRESETS)}), "
         f"got {' '.join(words)}"
     )
     try:

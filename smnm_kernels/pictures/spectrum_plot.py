@@ -11,12 +11,12 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from smnm_kernels import noise
+from smnm_kernels.analysis.spectrum import expected_spectrum, radial_spectrum
+from smnm_kernels.arguments import Seed
 
-from .extra import drawing
+from .optional import import_for_pictures
 from .page import PAGE, QUIET, TEXT, VISIBLE
 from .panels import TIMES, Panel
-from .spectrum import expected_spectrum, radial_spectrum
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
@@ -50,7 +50,7 @@ class Spectra:
 def spectra(panel: Panel, n_samples: int) -> Spectra:
     """Estimated from the masks and fields with sample ids 0 to n_samples - 1."""
     # A mask that is repeated over T has one two-dimensional spectrum.
-    grid = (1, *panel.grid[1:]) if panel.tube else panel.grid
+    noise, grid = panel.noise, panel.grid if panel.noise is None else panel.noise.grid
     share = panel.sampler.n_keep / panel.sampler.masks(torch.arange(0)).visible.shape[1]
     deviation = max(share * (1 - share), 1e-12) ** 0.5  # 0 where everything is visible
 
@@ -59,17 +59,17 @@ def spectra(panel: Panel, n_samples: int) -> Spectra:
         return (visible[:, : grid[0]].float() - share) / deviation
 
     def noise_fields(ids: Tensor) -> Tensor:
-        return noise(ids, grid, panel.color, sigma=panel.sigma, seed=int(panel.sampler.seed))
+        return noise.draw(ids, Seed.beside(ids, panel.sampler.seed))
 
     frequency, masks = _averaged(mask_fields, n_samples, grid)
-    if panel.color is None:
+    if noise is None:
         return Spectra(frequency, masks, None, None, None)
     return Spectra(
         frequency,
         masks,
         _averaged(noise_fields, n_samples, grid)[1],
-        expected_spectrum(grid, panel.color, panel.sigma)[1],
-        expected_spectrum(grid, panel.color, panel.sigma, window=False)[1],
+        expected_spectrum(grid, noise.color, noise.given_sigma)[1],
+        expected_spectrum(grid, noise.color, noise.given_sigma, window=False)[1],
     )
 
 
@@ -86,7 +86,10 @@ def _averaged(
 
 def draw_spectra(panels: Sequence[Panel], n_samples: int) -> Image.Image:
     """One diagram for each kind, and the legend in a place of its own."""
-    figure_module, lines_module = drawing("matplotlib.figure"), drawing("matplotlib.lines")
+    figure_module, lines_module = (
+        import_for_pictures("matplotlib.figure"),
+        import_for_pictures("matplotlib.lines"),
+    )
     columns = min(COLUMNS, len(panels) + 1)
     rows = -(-(len(panels) + 1) // columns)
     figure = figure_module.Figure(
@@ -128,7 +131,7 @@ def draw_spectra(panels: Sequence[Panel], n_samples: int) -> Image.Image:
     file = io.BytesIO()
     figure.savefig(file, format="png")
     # A palette makes the file a third as large.
-    return drawing("PIL.Image").open(file).convert("RGB").quantize(256)
+    return import_for_pictures("PIL.Image").open(file).convert("RGB").quantize(256)
 
 
 def _diagram(place: Axes, panel: Panel, lines: Spectra) -> None:
@@ -144,7 +147,8 @@ def _diagram(place: Axes, panel: Panel, lines: Spectra) -> None:
 
     words = "\n".join(filter(None, words))
     place.text(0.04, 0.05, words, transform=place.transAxes, color=QUIET, fontsize=8)
-    sides = panel.grid[1:] if panel.tube or panel.grid[0] == 1 else panel.grid
+    grid = panel.grid if panel.noise is None else panel.noise.grid
+    sides = grid[1:] if grid[0] == 1 else grid
     facts = [TIMES.join(map(str, sides)), panel.sigma_in_words()]
     place.set_title(panel.kind, loc="left", color=TEXT, fontsize=12, fontweight="bold")
     place.set_title("   ".join(filter(None, facts)), loc="right", color=QUIET, fontsize=8)

@@ -6,9 +6,9 @@ All randomness is Philox4x32-10 (Salmon et al., "Parallel random numbers: as eas
 2011), a pure function of a 64-bit key and a 128-bit counter:
 
     key     = (seed low, seed high)
-    counter = (block, stream, sample id low, sample id high)
+    counter = (block, purpose, sample id low, sample id high)
 
-Each use has its own stream (``Stream``). A block yields four 32-bit words. Arrays of words are
+Each use has words of its own (``Purpose``). A block yields four 32-bit words. Arrays of words are
 laid out in *segments*: with q blocks, word j of block b is element j*q + b, so neighbours in
 memory come from neighbouring blocks, which suits vectors and warps alike.
 
@@ -20,35 +20,29 @@ order of summation on any unit gives the same field (see ``noise_table``).
 
 from __future__ import annotations
 
+import math
 from collections.abc import Sequence
 
 from torch import Tensor
 
-from smnm_kernels.calls import (
-    noise_call,
-    noise_masks_call,
-    rbn_bank_call,
-    rbn_masks_call,
-    threshold_call,
-)
-from smnm_kernels.colors import Color, Sigma
+from smnm_kernels.arguments import check_sample_ids, parse_noise, parse_seed
+from smnm_kernels.kinds.noise import NoiseField, NoiseKind
+from smnm_kernels.kinds.rbn import WEIGHTS, WINDOWS, RbnKind, check_order, parse_n_candidates
+from smnm_kernels.kinds.structures import BLOCK_SIZE, parse_baseline
 from smnm_kernels.masks import Masks
+from smnm_kernels.tables.colors import Color, Sigma
+from smnm_kernels.tables.constants import Purpose
 
-from .baselines import baseline_masks
-from .fields import (
-    MAX_FIELD,
-    WHITE_SCALE,
-    field,
-    noise_kernel,
-    noise_masks_kernel,
-    threshold_kernel,
-)
-from .random_words import Stream, philox, words
+from .fields import field, noise_kernel, noise_masks_kernel, threshold_kernel
+from .random_words import philox, words
 from .rbn import algorithm1, rbn_bank_kernel, rbn_masks_kernel, rbn_order, rbn_score
+from .structures import structure_masks
+
+#: The name of ``Purpose`` until version 0.2.
+Stream = Purpose
 
 __all__ = [
-    "MAX_FIELD",
-    "WHITE_SCALE",
+    "Purpose",
     "Stream",
     "algorithm1",
     "baseline_masks",
@@ -64,6 +58,7 @@ __all__ = [
     "rbn_masks_kernel",
     "rbn_order",
     "rbn_score",
+    "structure_masks",
     "threshold",
     "threshold_kernel",
     "words",
@@ -79,14 +74,16 @@ def noise(
     seed: int | Tensor = 0,
 ) -> Tensor:
     """See ``smnm_kernels.noise``."""
-    return noise_kernel(*noise_call(sample_ids, grid, color, sigma, seed))
+    check_sample_ids(sample_ids)
+    field = NoiseField.parse(grid, color, sigma)
+    return noise_kernel(sample_ids, *parse_seed(seed, sample_ids.device), *field.op_arguments)
 
 
 def threshold(
     noise: Tensor, mask_ratio: float | None = None, *, n_keep: int | None = None
 ) -> Masks:
     """See ``smnm_kernels.threshold``."""
-    return threshold_kernel(*threshold_call(noise, mask_ratio, n_keep))
+    return threshold_kernel(*parse_noise(noise, mask_ratio, n_keep))
 
 
 def noise_masks(
@@ -102,11 +99,18 @@ def noise_masks(
     seed: int | Tensor = 0,
 ) -> Masks:
     """See ``smnm_kernels.noise_masks``."""
-    call = noise_masks_call(
-        sample_ids, grid, color, mask_ratio, n_keep, sigma, tube, freq_major, seed
+    check_sample_ids(sample_ids)
+    kind = NoiseKind.parse(
+        grid,
+        mask_ratio,
+        color=color,
+        n_keep=n_keep,
+        sigma=sigma,
+        tube=tube,
+        freq_major=freq_major,
     )
-    masks = noise_masks_kernel(*call)
-    return masks.freq_major(call[3]) if freq_major else masks
+    seeds = parse_seed(seed, sample_ids.device)
+    return kind.in_token_order(noise_masks_kernel(sample_ids, *seeds, *kind.op_arguments))
 
 
 def rbn_bank(
@@ -115,14 +119,22 @@ def rbn_bank(
     n_keep: int,
     grid: Sequence[int],
     *,
-    windows: Sequence[int] = (3, 5),
-    weights: Sequence[float] = (0.4, 0.4, 0.1, 0.1),
+    windows: Sequence[int] = WINDOWS,
+    weights: Sequence[float] = WEIGHTS,
     tie_break: str = "first",
     seed: int | Tensor = 0,
 ) -> Tensor:
     """See ``smnm_kernels.rbn_bank``."""
-    call = rbn_bank_call(order, n_candidates, n_keep, grid, windows, weights, tie_break, seed)
-    return rbn_bank_kernel(*call)
+    kind = RbnKind.parse(
+        grid,
+        n_keep=n_keep,
+        n_candidates=parse_n_candidates(n_candidates),
+        windows=windows,
+        weights=weights,
+        tie_break=tie_break,
+    )
+    check_order(order, math.prod(kind.grid))
+    return rbn_bank_kernel(order.long(), *parse_seed(seed, order.device), *kind.op_arguments)
 
 
 def rbn_masks(
@@ -132,24 +144,41 @@ def rbn_masks(
     *,
     n_keep: int | None = None,
     n_candidates: int | None = None,
-    windows: Sequence[int] = (3, 5),
-    weights: Sequence[float] = (0.4, 0.4, 0.1, 0.1),
+    windows: Sequence[int] = WINDOWS,
+    weights: Sequence[float] = WEIGHTS,
     tie_break: str = "first",
     freq_major: bool = False,
     seed: int | Tensor = 0,
 ) -> Masks:
     """See ``smnm_kernels.rbn_masks``."""
-    call = rbn_masks_call(
-        sample_ids,
+    check_sample_ids(sample_ids)
+    kind = RbnKind.parse(
         grid,
         mask_ratio,
-        n_keep,
-        n_candidates,
-        windows,
-        weights,
-        tie_break,
-        freq_major,
-        seed,
+        n_keep=n_keep,
+        n_candidates=n_candidates,
+        windows=windows,
+        weights=weights,
+        tie_break=tie_break,
+        freq_major=freq_major,
     )
-    masks = rbn_masks_kernel(*call)
-    return masks.freq_major(call[3]) if freq_major else masks
+    seeds = parse_seed(seed, sample_ids.device)
+    return kind.in_token_order(rbn_masks_kernel(sample_ids, *seeds, *kind.op_arguments))
+
+
+def baseline_masks(
+    sample_ids: Tensor,
+    grid: Sequence[int],
+    kind: str,
+    mask_ratio: float | None = None,
+    *,
+    n_keep: int | None = None,
+    block_size: int = BLOCK_SIZE,
+    freq_major: bool = False,
+    seed: int | Tensor = 0,
+) -> Masks:
+    """See ``smnm_kernels.baseline_masks``."""
+    check_sample_ids(sample_ids)
+    structure = parse_baseline(kind, grid, mask_ratio, n_keep, block_size, freq_major)
+    masks = structure_masks(sample_ids, *parse_seed(seed, sample_ids.device), structure)
+    return structure.in_token_order(masks)

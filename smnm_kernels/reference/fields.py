@@ -9,23 +9,20 @@ import torch
 from torch import Tensor
 
 from smnm_kernels.arguments import Grid
-from smnm_kernels.colors import Color
 from smnm_kernels.masks import Masks
-from smnm_kernels.noise_table import (
+from smnm_kernels.tables.colors import Color
+from smnm_kernels.tables.constants import (
+    MAX_FIELD,
     MAX_SIGNAL,
     TAP_SHIFT,
     TAP_UNIT,
-    noise_quantiles,
-    noise_table,
-    scaled_taps,
+    WHITE_BITS,
+    WHITE_SCALE,
+    Purpose,
 )
+from smnm_kernels.tables.noise import noise_quantiles, noise_table, scaled_taps
 
-from .random_words import Stream, philox, words
-
-#: The field is clamped to 22 bits and a sign, eight standard deviations at the least.
-MAX_FIELD = 2**22 - 1
-#: White noise: standard deviation of the odd integers below 2**22 in magnitude is 2**22/sqrt(3).
-WHITE_SCALE = np.float32(3**0.5 / 2**22)
+from .random_words import philox, words
 
 
 def white_values(torus: Grid, sample_id: int, seed: int) -> np.ndarray:
@@ -37,7 +34,7 @@ def white_values(torus: Grid, sample_id: int, seed: int) -> np.ndarray:
     """
     first, rest = (torus[0], torus[1:]) if torus[0] > 1 else (torus[1], torus[2:])
     q = -(-first // 8) * int(np.prod(rest))
-    block_words = philox(np.arange(q), Stream.NOISE, sample_id, seed)  # [4, q]
+    block_words = philox(np.arange(q), Purpose.NOISE, sample_id, seed)  # [4, q]
     halves = np.stack([block_words & 0xFFFF, block_words >> 16], axis=1)  # [4, 2, q]
     n = int(np.prod(torus))
     return noise_quantiles().numpy()[halves.reshape(-1)[:n] >> 4].astype(np.int64).reshape(torus)
@@ -62,11 +59,11 @@ def field(
     """The integer field int64 [T, H, W] that is thresholded, and its scale to unit variance."""
     if color == "white":
         n = int(np.prod(grid))
-        value = words(n, Stream.NOISE, sample_id, seed).astype(np.int64) >> 10
-        return (2 * value + 1 - 2**22).reshape(grid), WHITE_SCALE
+        value = words(n, Purpose.NOISE, sample_id, seed).astype(np.int64) >> 32 - WHITE_BITS
+        return (2 * value + 1 - 2**WHITE_BITS).reshape(grid), WHITE_SCALE
     table = noise_table(grid, color, tuple(sigma))
     pairs, taps = table.pairs.numpy().astype(np.int64), table.taps.numpy().astype(np.int64)
-    word = int(philox(np.zeros(1), Stream.SIGMA, sample_id, seed)[0, 0])
+    word = int(philox(np.zeros(1), Purpose.SIGMA, sample_id, seed)[0, 0])
     pair = word * len(pairs) >> 32
     level1, level2, gain = pairs[pair]
 

@@ -1,29 +1,17 @@
-"""Random words: Philox4x32-10, and what each use of them is called. ``reference`` says how."""
+"""Random words: Philox4x32-10, laid out as ``reference`` says."""
 
 from __future__ import annotations
-
-import enum
 
 import numpy as np
 
 
-class Stream(enum.IntEnum):
-    """The second counter word: one value per use of random words."""
-
-    NOISE = 0
-    SIGMA = 1
-    ORDER = 2
-    TIE = 3
-    CROP = 4
-
-
-def philox(block: np.ndarray, stream: int, sample_id: int, seed: int) -> np.ndarray:
-    """uint32 [4, *block.shape]: the Philox4x32-10 output at counters (block, stream, id)."""
+def philox(block: np.ndarray, purpose: int, sample_id: int, seed: int) -> np.ndarray:
+    """uint32 [4, *block.shape]: the Philox4x32-10 output at counters (block, purpose, id)."""
     low = np.uint64(0xFFFFFFFF)
     block = np.asarray(block, dtype=np.uint64)
     c = [
         block,
-        np.full_like(block, stream),
+        np.full_like(block, purpose),
         np.full_like(block, sample_id & 0xFFFFFFFF),
         np.full_like(block, sample_id >> 32 & 0xFFFFFFFF),
     ]
@@ -41,7 +29,7 @@ def philox(block: np.ndarray, stream: int, sample_id: int, seed: int) -> np.ndar
     return np.stack(c).astype(np.uint32)
 
 
-def words(n: int, stream: int, sample_id: int, seed: int, first_block: int = 0) -> np.ndarray:
+def words(n: int, purpose: int, sample_id: int, seed: int, first_block: int = 0) -> np.ndarray:
     """uint32 [n]: n words in segments, from ceil(n / 4) blocks starting at ``first_block``."""
     blocks = first_block + np.arange(-(-n // 4))
-    return philox(blocks, stream, sample_id, seed).reshape(-1)[:n]
+    return philox(blocks, purpose, sample_id, seed).reshape(-1)[:n]

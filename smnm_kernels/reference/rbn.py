@@ -9,10 +9,10 @@ import torch
 from torch import Tensor
 
 from smnm_kernels.masks import Masks
-from smnm_kernels.rbn_arguments import RbnRule
+from smnm_kernels.tables.constants import Purpose
 
 from .fields import masks_from_visible
-from .random_words import Stream, words
+from .random_words import words
 
 
 def algorithm1(
@@ -20,39 +20,46 @@ def algorithm1(
     n_candidates: int,
     n_keep: int,
     grid: Sequence[int],
-    rule: RbnRule,
+    windows: Sequence[int],
+    weights: Sequence[int],
+    random_ties: bool,
     bank: int,
     seed: int,
 ) -> np.ndarray:
-    """bool [K, H, W]: K masks that compete for each position (Algorithm 1 of the paper)."""
+    """bool [K, H, W]: K masks that compete for each position (Algorithm 1 of the paper).
+
+    ``weights`` are thousandths.
+    """
     _, height, width = grid
     visible = np.zeros((n_candidates, height, width), dtype=bool)
     sweep = 0
     while visible.sum() < n_candidates * n_keep:
-        tie_words = _tie_words(sweep, height * width, bank, seed) if rule.random_ties else None
+        tie_words = _tie_words(sweep, height * width, bank, seed) if random_ties else None
         for position in order:
             y, x = divmod(int(position), width)
             scores = {
-                k: rbn_score(visible[k], y, x, rule)
+                k: rbn_score(visible[k], y, x, windows, weights)
                 for k in range(n_candidates)
                 if visible[k].sum() < n_keep and not visible[k, y, x]
             }
             if not scores:
                 continue
             best = [k for k in scores if scores[k] == min(scores.values())]
-            pick = int(tie_words[position]) * len(best) >> 32 if rule.random_ties else 0
+            pick = int(tie_words[position]) * len(best) >> 32 if random_ties else 0
             visible[best[pick], y, x] = True
         sweep += 1
     return visible
 
 
-def rbn_score(visible: np.ndarray, y: int, x: int, rule: RbnRule) -> int:
+def rbn_score(
+    visible: np.ndarray, y: int, x: int, windows: Sequence[int], weights: Sequence[int]
+) -> int:
     """Thousandths: for each window, the weighted counts of visible patches on the horizontal, the
     vertical and the two diagonals through (y, x); the centre and the outside count zero."""
     height, width = visible.shape
     score = 0
-    for window in rule.windows:
-        for (dy, dx), weight in zip([(0, 1), (1, 0), (1, 1), (1, -1)], rule.weights, strict=True):
+    for window in windows:
+        for (dy, dx), weight in zip([(0, 1), (1, 0), (1, 1), (1, -1)], weights, strict=True):
             for step in range(-(window // 2), window // 2 + 1):
                 v, u = y + step * dy, x + step * dx
                 if step != 0 and 0 <= v < height and 0 <= u < width:
@@ -61,12 +68,12 @@ def rbn_score(visible: np.ndarray, y: int, x: int, rule: RbnRule) -> int:
 
 
 def _tie_words(sweep: int, n_tokens: int, bank: int, seed: int) -> np.ndarray:
-    return words(n_tokens, Stream.TIE, bank, seed, first_block=sweep * -(-n_tokens // 4))
+    return words(n_tokens, Purpose.TIE, bank, seed, first_block=sweep * -(-n_tokens // 4))
 
 
 def rbn_order(bank: int, n_tokens: int, seed: int) -> np.ndarray:
     """int64 [N]: the visiting order of a bank, positions sorted by their random word."""
-    return np.argsort(words(n_tokens, Stream.ORDER, bank, seed), kind="stable")
+    return np.argsort(words(n_tokens, Purpose.ORDER, bank, seed), kind="stable")
 
 
 def rbn_bank_kernel(
@@ -81,11 +88,11 @@ def rbn_bank_kernel(
     random_ties: bool,
 ) -> Tensor:
     """bool [G, K, N] from orders [G, N]; row g is bank g."""
-    rule = RbnRule(tuple(windows), tuple(weights), random_ties)
+    rule = (windows, weights, random_ties)
     seed = seed if seed_tensor is None else int(seed_tensor)
     banks = np.zeros((len(order), n_candidates, *grid[1:]), dtype=bool)
     for bank, positions in enumerate(order.tolist()):
-        banks[bank] = algorithm1(positions, n_candidates, n_keep, grid, rule, bank, seed)
+        banks[bank] = algorithm1(positions, n_candidates, n_keep, grid, *rule, bank, seed)
     return torch.from_numpy(banks).flatten(2).to(order.device)
 
 
@@ -101,7 +108,7 @@ def rbn_masks_kernel(
     random_ties: bool,
 ) -> Masks:
     """Sample s is mask s mod K of bank s div K."""
-    rule = RbnRule(tuple(windows), tuple(weights), random_ties)
+    rule = (windows, weights, random_ties)
     seed = seed if seed_tensor is None else int(seed_tensor)
     n_tokens = grid[1] * grid[2]
     banks: dict[int, np.ndarray] = {}
@@ -110,6 +117,6 @@ def rbn_masks_kernel(
         bank, k = divmod(sample_id, n_candidates)
         if bank not in banks:
             order = rbn_order(bank, n_tokens, seed).tolist()
-            banks[bank] = algorithm1(order, n_candidates, n_keep, grid, rule, bank, seed)
+            banks[bank] = algorithm1(order, n_candidates, n_keep, grid, *rule, bank, seed)
         visible[row] = banks[bank][k].reshape(-1)
     return masks_from_visible(torch.from_numpy(visible).to(sample_ids.device), n_keep)

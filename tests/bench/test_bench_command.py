@@ -10,9 +10,9 @@ from testing import need_packages
 need_packages("tyro", "tqdm", "matplotlib", "scipy")
 
 import smnm_kernels as smnm  # noqa: E402
-from smnm_kernels.bench import command, mask_making  # noqa: E402
 from smnm_kernels.cli import main  # noqa: E402
 from smnm_kernels.errors import RunError  # noqa: E402
+from smnm_kernels.timing import command, mask_making  # noqa: E402
 
 BASE = {"section", "device", "threads", "torch", "commit", "python", "numpy", "date", "what"}
 

@@ -9,7 +9,7 @@ from gaussian_fields import covariance_to
 from testing import devices
 
 import smnm_kernels as smnm
-from smnm_kernels.bench import peers
+from smnm_kernels.timing import peers
 
 VIDEO, AUDIO, IMAGE = (8, 14, 14), (1, 64, 8), (1, 14, 14)
 COUNTS = [(VIDEO, 0.9, 156), (AUDIO, 0.8, 102), (IMAGE, 0.75, 49)]

@@ -10,9 +10,8 @@ import pytest
 import torch
 
 import smnm_kernels as smnm
-from smnm_kernels.bench import quality
-from smnm_kernels.pictures.spectrum import expected_spectrum, radial_spectrum
-from smnm_kernels.rbn_arguments import RbnRule
+from smnm_kernels.analysis import quality
+from smnm_kernels.analysis.spectrum import expected_spectrum, radial_spectrum
 
 VIDEO, AUDIO = (8, 14, 14), (1, 64, 8)
 SQRT2 = math.sqrt(2)
@@ -89,11 +88,11 @@ def test_each_line_has_its_weight(mask, weight):
 @pytest.mark.parametrize("windows", [(3,), (3, 5), (9, 1, 31)])
 def test_clustering_is_the_mean_of_the_reference_score(sides, windows):
     masks = iid((3, 2, *sides), 0.5)
-    rule = RbnRule(windows, (300, 20, 500, 7), random_ties=False)
+    thousandths = (300, 20, 500, 7)
     weights = (0.3, 0.02, 0.5, 0.007)
     for mask, found in zip(masks, quality.clustering(masks, windows, weights), strict=True):
         scores = [
-            smnm.reference.rbn_score(frame.numpy(), int(y), int(x), rule)
+            smnm.reference.rbn_score(frame.numpy(), int(y), int(x), windows, thousandths)
             for frame in mask
             for y, x in frame.nonzero()
         ]

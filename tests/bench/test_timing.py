@@ -6,12 +6,12 @@ import time
 import pytest
 import torch
 
-from smnm_kernels.bench.compare import compared, read_rows
-from smnm_kernels.bench.growth import fitted_exponent
-from smnm_kernels.bench.profiling import bare_name
-from smnm_kernels.bench.tables import markdown
-from smnm_kernels.bench.timing import Contender, Times, measure, measure_in_turn, rows
 from smnm_kernels.errors import UsageError
+from smnm_kernels.timing.compare import compared, read_rows
+from smnm_kernels.timing.growth import fitted_exponent
+from smnm_kernels.timing.profiling import bare_name
+from smnm_kernels.timing.tables import markdown
+from smnm_kernels.timing.timing import Contender, Times, measure, measure_in_turn, rows
 
 CPU = torch.device("cpu")
 

@@ -10,8 +10,8 @@ from PIL import Image
 from testing import need_packages
 
 import smnm_kernels as smnm
+from smnm_kernels.analysis.spectrum import expected_spectrum, radial_spectrum
 from smnm_kernels.pictures.panels import panels
-from smnm_kernels.pictures.spectrum import expected_spectrum, radial_spectrum
 from smnm_kernels.pictures.spectrum_plot import spectra
 
 GRIDS = [(1, 14, 14), (8, 14, 14), (1, 64, 8)]

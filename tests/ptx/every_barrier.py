@@ -37,7 +37,7 @@ def main() -> None:
 
 def green(target: int) -> Iterator[dict]:
     from ptx_machine.triton_launch import running_triton
-    from smnm_kernels import gpu
+    from smnm_kernels import triton_kernels as gpu
 
     calls = [masks((8, 14, 14), "green"), with_ties((8, 14, 14), "green")]
     with running_triton(target) as machine:
@@ -60,7 +60,7 @@ def with_ties(grid: tuple[int, int, int], color: str) -> Call:
 def threshold(target: int) -> Iterator[dict]:
     """Of a row in one chunk, and of one in several."""
     from ptx_machine.triton_launch import running_triton
-    from smnm_kernels import gpu
+    from smnm_kernels import triton_kernels as gpu
 
     calls = {call.name: Run(gpu.threshold_kernel, call) for call in thresholds()}
     one_chunk = [calls["threshold torch.float32 1568"], calls["threshold ties torch.float32"]]

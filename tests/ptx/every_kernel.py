@@ -16,16 +16,16 @@ from collections.abc import Callable, Iterator
 from typing import NamedTuple
 
 import torch
-
-from ptx_machine.cuda_launch import CudaKernels, CudaMachine
-from ptx_machine.launch import LaunchReport, Schedule
-from smnm_kernels.calls import (
+from op_calls import (
     noise_call,
     noise_masks_call,
     rbn_bank_call,
     rbn_masks_call,
     threshold_call,
 )
+
+from ptx_machine.cuda_launch import CudaKernels, CudaMachine
+from ptx_machine.launch import LaunchReport, Schedule
 
 STANDARD_GRIDS = ((8, 14, 14), (16, 14, 14), (1, 64, 8), (1, 14, 14))
 ODD_GRIDS = ((3, 5, 7), (2, 9, 33), (1, 1, 1), (1, 31, 1), (2, 1, 1), (5, 1, 13), (1, 20, 27))
@@ -176,8 +176,8 @@ def schedules(call: Call) -> list[Schedule]:
 
 def triton_rows(target: int) -> Iterator[dict]:
     from ptx_machine.triton_launch import running_triton
-    from smnm_kernels import gpu
-    from smnm_kernels.gpu import noise_ops, threshold_op
+    from smnm_kernels import triton_kernels as gpu
+    from smnm_kernels.triton_kernels import noise_ops, threshold_ops
 
     paths = [
         ("on chip", on_chip),
@@ -189,7 +189,7 @@ def triton_rows(target: int) -> Iterator[dict]:
         if path == "in passes":
             noise_ops.tile_of = lambda *_: None
             noise_ops.MAX_SCRATCH_BYTES = 2**16
-            threshold_op.MAX_CHUNK_BYTES = 2**9
+            threshold_ops.MAX_CHUNK_BYTES = 2**9
         for call in calls():
             for schedule in schedules(call):
                 with running_triton(target, schedule) as machine:

@@ -79,8 +79,8 @@ import torch
 from ptx_machine.block import Kernel
 from ptx_machine.cost import FREE, Constants, cost, folded
 from ptx_machine.program import parse
-from smnm_kernels import gpu
-from smnm_kernels.calls import noise_masks_call
+from smnm_kernels import triton_kernels as gpu
+from op_calls import noise_masks_call
 from triton_report import compiling_for, cuobjdump
 
 for target in (80, 90):

@@ -1,0 +1,249 @@
+"""What a kind of mask is worth: how even, how gapless, how fair to all tokens, how new each time.
+
+Every function takes bool ``visible`` [B, T, H, W], True = visible, and says in its docstring what
+number random masks have, where there is a formula. ``report`` puts all of them into one row of a
+table. ``largest_hole`` needs scipy.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+from typing import NamedTuple
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from smnm_kernels.analysis.spectrum import expected_spectrum, radial_spectrum
+from smnm_kernels.arguments import Seed, parse_grid
+from smnm_kernels.kinds import NoiseKind
+from smnm_kernels.kinds.rbn import WEIGHTS, WINDOWS, RbnKind
+from smnm_kernels.samplers import MaskSampler
+from smnm_kernels.tables.colors import Color, Sigma
+
+#: (dy, dx) of horizontal, vertical, main and second diagonal, in the order of R-BN's weights.
+LINES = ((0, 1), (1, 0), (1, 1), (1, -1))
+#: Parts of a batch of fields whose spread tells the sampling error.
+N_GROUPS = 50
+#: Of the masks of a report, those whose holes and whose noise's spectrum are looked at.
+FEW_MASKS, FEW_FIELDS = 1000, 2000
+
+
+class SpectrumError(NamedTuple):
+    #: Relative L2 distance between estimated and expected spectrum.
+    error: float
+    #: Root mean square of ``error`` where nothing but sampling separates the two.
+    sampling: float
+
+
+class LargestHole(NamedTuple):
+    #: In patches, over the masks of a batch.
+    mean: float
+    worst: float
+
+
+class Coverage(NamedTuple):
+    #: Largest deviation of a token, in standard deviations of independent masks.
+    deviation: float
+    #: Expected ``deviation`` of independent masks with independent tokens.
+    expected: float
+    #: 1 is expected of independent fair masks; less: masks share out the tokens; more: unfair.
+    chi2_per_dof: float
+
+
+class Distinct(NamedTuple):
+    #: Different masks among the B.
+    masks: int
+    #: 1 - masks / B.
+    repeat_rate: float
+
+
+def spectrum_error(
+    fields: Tensor, grid: Sequence[int], color: Color, sigma: Sigma = None
+) -> SpectrumError:
+    """Distance of the fields' radial spectrum from the one that their formula gives.
+
+    ``error`` is ||estimate - expected|| / ||expected||, L2 over the shells of ``radial_spectrum``.
+    ``sampling`` is measured: the same norm of the estimate's standard error, from the spread of
+    up to 50 parts of the batch. Where the formula is right, ``error`` is about ``sampling``, and
+    both fall with sqrt(B).
+
+    Args:
+        fields: floating point [B, T, H, W], B >= 2, zero mean and unit variance.
+        grid, color, sigma: what they claim to be, as for ``smnm.noise``.
+    """
+    sides = parse_grid(grid)
+    if fields.dim() != 4 or len(fields) < 2 or tuple(fields.shape[1:]) != sides:
+        raise ValueError(f"fields must be [B >= 2, *{sides}], got {list(fields.shape)}")
+    groups = fields.tensor_split(min(len(fields), N_GROUPS))
+    size = np.array([len(group) for group in groups])
+    powers = np.array([radial_spectrum(group)[1] for group in groups])
+    power = size @ powers / len(fields)
+    _, expected = expected_spectrum(sides, color, sigma)
+    # The mean of n fields has 1/n of a field's variance, so this is unbiased for uneven groups.
+    of_a_field = size @ (powers - power) ** 2 / (len(groups) - 1)
+    norm = np.linalg.norm(expected)
+    return SpectrumError(
+        float(np.linalg.norm(power - expected) / norm),
+        float(math.sqrt(of_a_field.sum() / len(fields)) / norm),
+    )
+
+
+def clustering(
+    visible: Tensor,
+    windows: Sequence[int] = WINDOWS,
+    weights: Sequence[float] = WEIGHTS,
+) -> Tensor:
+    """Mean R-BN score of each mask's visible patches, float64 [B]; lower is more even.
+
+    The score of a patch is the sum, over windows, of the weighted counts of other visible patches
+    in the window on the horizontal, the vertical and the two diagonals through it, in its own
+    frame (``reference.rbn_score`` / 1000). For video, this is the mean over frames, each weighted
+    by its visible patches, since a frame may have none. Random masks of n among N tokens have
+    (n - 1) / (N - 1) of what everything visible has.
+    """
+    _check(visible)
+    *_, height, width = visible.shape
+    rule = RbnKind.parse((1, height, width), n_keep=1, windows=windows, weights=weights)
+    thousandths = torch.zeros(len(visible), dtype=torch.int64, device=visible.device)
+    for step in range(1, max(rule.windows) // 2 + 1):
+        n_windows = sum(step <= window // 2 for window in rule.windows)
+        for (y, x), weight in zip(LINES, rule.weights, strict=True):
+            dy, dx = step * y, step * x
+            if dy >= height or abs(dx) >= width:
+                continue
+            here = visible[:, :, : height - dy, max(0, -dx) : width - max(0, dx)]
+            there = visible[:, :, dy:, max(0, dx) : width - max(0, -dx)]
+            # A pair of patches counts for both.
+            thousandths += 2 * n_windows * weight * (here & there).sum((1, 2, 3))
+    return thousandths.double() / (1000 * visible.sum((1, 2, 3)).clamp(min=1))
+
+
+def largest_hole(visible: Tensor) -> LargestHole:
+    """The largest Euclidean distance, in patches, from a masked patch to the nearest visible one.
+
+    Over (T, H, W), a frame counting as much as a patch; over (H, W) where T = 1. The mean over
+    masks, and the worst of them. 0 where nothing is masked; masks that show nothing are refused.
+    """
+    from scipy.ndimage import distance_transform_edt
+
+    _check(visible)
+    if not visible.flatten(1).any(1).all():
+        raise ValueError("visible must show a patch in every mask: a hole ends at a visible patch")
+    # One transform for all masks, laid so far apart that the nearest visible patch is one's own.
+    apart = 1.0 + math.hypot(*visible.shape[1:])
+    distance = distance_transform_edt(~visible.cpu().numpy(), sampling=(apart, 1, 1, 1))
+    largest = distance.max(axis=(1, 2, 3))
+    return LargestHole(float(largest.mean()), float(largest.max()))
+
+
+def coverage(visible: Tensor) -> Coverage:
+    """How equally often each token is visible, over the masks of the batch.
+
+    A token's share of B independent masks that show p of the tokens has the standard deviation
+    sqrt(p (1 - p) / B), the unit here. ``chi2_per_dof`` is the mean of the squared deviations: with
+    p the mean over tokens, masks of exact counts give chi-square over N - 1 degrees of freedom,
+    its N / (N - 1) included. Tokens that are alike (a tube's frames, neighbours in a blob) leave
+    its mean at 1, spread it wider, and lower the largest deviation.
+    """
+    _check(visible)
+    share = visible.flatten(1).sum(0).double() / len(visible)
+    p = float(share.mean())
+    unit = math.sqrt(p * (1 - p) / len(visible))
+    # Where every token is visible, or none, nothing can deviate.
+    deviation = (share - p) / unit if 0 < p < 1 else torch.zeros_like(share)
+    return Coverage(
+        float(deviation.abs().max()), _largest_of(len(share)), float(deviation.square().mean())
+    )
+
+
+def _largest_of(n: int) -> float:
+    """Expected largest magnitude of n independent standard normal numbers."""
+    # The integral of P(largest > x); beyond 12 nothing is left for any n that fits in memory.
+    x = torch.linspace(0, 12, 12001, dtype=torch.float64)
+    one_is_below = torch.special.erf(x / math.sqrt(2))
+    return float(torch.trapezoid(1 - one_is_below**n, x))
+
+
+def changes_in_time(visible: Tensor) -> float | None:
+    """Share of tokens that differ from the frame before, relative to independent frames.
+
+    Independent frames that show p of their tokens differ in 2 p (1 - p) of them. 0 is a tube,
+    1 independent frames, more than 1 frames that avoid each other; None where T = 1.
+    """
+    _check(visible)
+    if visible.shape[1] == 1:
+        return None
+    p = visible.sum((1, 2, 3)).double() / visible[0].numel()
+    independent = float((2 * p * (1 - p)).mean())
+    differ = float((visible[:, 1:] != visible[:, :-1]).sum() / visible[:, 1:].numel())
+    return differ / independent if independent else 0.0
+
+
+def distinct(visible: Tensor) -> Distinct:
+    """How many masks of the batch are different, and the share of repeats."""
+    _check(visible)
+    rows = np.packbits(visible.flatten(1).cpu().numpy(), axis=1)
+    n = len(np.unique(rows.view(f"V{rows.shape[1]}")))
+    return Distinct(n, 1 - n / len(rows))
+
+
+def report(kind_sampler: MaskSampler, n_masks: int, batch: int) -> dict[str, int | float | None]:
+    """A row of the table: all of the above for the masks of ids 0 to n_masks - 1, on the CPU.
+
+    Args:
+        kind_sampler: whose masks.
+        n_masks: at least 2.
+        batch: masks drawn at a time.
+
+    Returns:
+        Numbers of four digits. ``spectrum_*`` are of the noise before the threshold, None for kinds
+        without a formula; ``changes_in_time`` is None where T = 1.
+    """
+    if kind_sampler.settings.freq_major:
+        raise ValueError("kind_sampler must count its tokens row-major, got freq_major=True")
+    ids, grid = torch.arange(n_masks), kind_sampler.grid
+    drawn = [kind_sampler.masks(part).visible.unflatten(1, grid) for part in ids.split(batch)]
+    size = np.array([len(part) for part in drawn[: max(1, FEW_MASKS // batch)]])
+    # Distances are slow to compute; a few hundred masks tell their mean well enough.
+    few = drawn[: max(1, FEW_MASKS // batch)]
+    holes = [largest_hole(part) for part in few]
+    visible = torch.cat(drawn)
+    fair, new = coverage(visible), distinct(visible)
+    spectrum = _spectrum_of(kind_sampler, ids[:FEW_FIELDS])
+    row = {
+        "n_masks": n_masks,
+        "clustering": float(torch.cat([clustering(part) for part in drawn]).mean()),
+        "largest_hole_mean": float(size @ [hole.mean for hole in holes] / size.sum()),
+        "largest_hole_worst": max(hole.worst for hole in holes),
+        "coverage_deviation": fair.deviation,
+        "coverage_expected": fair.expected,
+        "coverage_chi2_per_dof": fair.chi2_per_dof,
+        "changes_in_time": changes_in_time(visible),
+        "distinct": new.masks,
+        "repeat_rate": new.repeat_rate,
+        "spectrum_error": spectrum.error if spectrum else None,
+        "spectrum_sampling_error": spectrum.sampling if spectrum else None,
+    }
+    return {
+        name: float(f"{value:.4g}") if isinstance(value, float) else value
+        for name, value in row.items()
+    }
+
+
+def _spectrum_of(sampler: MaskSampler, ids: Tensor) -> SpectrumError | None:
+    """Of the noise that a kind is thresholded from, where there is such noise."""
+    settings = sampler.settings
+    if not isinstance(settings, NoiseKind):
+        return None
+    field = settings.noise
+    fields = field.draw(ids, Seed.beside(ids, sampler.seed))
+    return spectrum_error(fields, field.grid, field.color, field.given_sigma)
+
+
+def _check(visible: Tensor) -> None:
+    if visible.dim() != 4 or visible.dtype != torch.bool or 0 in visible.shape:
+        raise ValueError(
+            f"visible must be bool [B, T, H, W], got {visible.dtype} {list(visible.shape)}"
+        )

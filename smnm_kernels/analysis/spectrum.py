@@ -1,0 +1,126 @@
+"""Radial power spectra: estimated from fields, and expected from the formula of their color.
+
+The estimate is the plain periodogram of the window, |DFT|^2 / N, averaged over fields and over
+frequencies of equal length. A window has edges, so its periodogram leaks: its expectation is not
+the power spectrum of the endless field, but the DFT of the field's covariance times the window's
+triangle, (1 - |d| / n) along each axis of length n. ``expected_spectrum`` computes exactly that
+from the formula, so that formula and estimate differ by sampling error alone, without a taper
+that would blur both. Units: cycles per patch; power 1 is white noise of unit variance.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from smnm_kernels.arguments import parse_grid
+from smnm_kernels.tables.colors import Color, Sigma, drawn_pairs, parse_color, parse_sigma
+
+#: The sampled Gaussian is cut where it has fallen to 1e-14 of its centre.
+REACH = 8.0
+
+
+def radial_spectrum(fields: Tensor) -> tuple[np.ndarray, np.ndarray]:
+    """Mean periodogram of floating-point fields [B, T, H, W] over shells of equal frequency.
+
+    Returns:
+        frequency: float64 [n_bins], mean length of the frequency vectors of each shell, in cycles
+            per patch, up to sqrt(dimensions) / 2.
+        power: float64 [n_bins]. Fields of zero mean and unit variance have about mean 1.
+    """
+    if fields.dim() != 4 or 0 in fields.shape or not fields.dtype.is_floating_point:
+        raise ValueError(
+            f"fields must be floating point [B, T, H, W], got {fields.dtype} {list(fields.shape)}"
+        )
+    transform = torch.view_as_real(torch.fft.fftn(fields, dim=(1, 2, 3)))
+    periodogram = transform.square().sum(-1).mean(0) / fields[0].numel()
+    return _over_shells(periodogram.double().cpu().numpy())
+
+
+def expected_spectrum(
+    grid: Sequence[int], color: Color, sigma: Sigma = None, *, window: bool = True
+) -> tuple[np.ndarray, np.ndarray]:
+    """What ``radial_spectrum(smnm.noise(ids, grid, color, sigma=sigma))`` converges to.
+
+    |G1(f)|^2 for red, |1 - G1(f)|^2 for blue and |G1(f) - G2(f)|^2 for green, where G(f) is the
+    transform of the normalised Gaussian sampled on the patches; each pair of sigmas scaled to
+    unit variance, as ``smnm.noise`` does, and then averaged over the pairs that it draws from.
+
+    Args:
+        grid, color, sigma: as for ``smnm.noise``.
+        window: True for the expected periodogram of the (T, H, W) window. False for the transfer
+            function itself, the spectrum of the endless field, at the same frequencies.
+
+    Returns:
+        frequency, power: float64 [n_bins], as ``radial_spectrum`` returns them.
+    """
+    grid = parse_grid(grid)
+    color = parse_color(color)
+    canonical = parse_sigma(color, sigma)
+    if color == "white":
+        return _over_shells(np.ones(grid))
+
+    # Every color is G(first) - G(second): blue has the identity, sigma 0, first; red no second.
+    pairs = drawn_pairs(color, canonical)
+    power = np.zeros(grid)
+    terms: dict[tuple[float, float], tuple[float, list[np.ndarray]]] = {}
+    for first, second in pairs:
+        signed = [(first, first, 1.0)]
+        if second is not None:
+            signed += [(first, second, -2.0), (second, second, 1.0)]
+        spectrum, variance = np.zeros(grid), 0.0
+        for a, b, sign in signed:
+            if (a, b) not in terms:
+                terms[a, b] = _cross_term(a, b, grid, window)
+            at_zero, (along_t, along_h, along_w) = terms[a, b]
+            variance += sign * at_zero
+            spectrum += (sign * along_t)[:, None, None] * (along_h[:, None] * along_w)
+        power += spectrum / variance
+    return _over_shells(power / len(pairs))
+
+
+def _cross_term(
+    a: float, b: float, grid: tuple[int, int, int], window: bool
+) -> tuple[float, list[np.ndarray]]:
+    """Covariance of G(a)*w and G(b)*w at lag 0, and its spectrum as one factor for each axis.
+
+    A grid with T = 1 is two-dimensional: nothing is filtered along T.
+    """
+    covariance = np.convolve(_gaussian(a), _gaussian(b))  # Gaussians are even
+    lags = np.arange(len(covariance)) - len(covariance) // 2
+    factors = [np.ones(1)] if grid[0] == 1 else []
+    axes = grid if grid[0] > 1 else grid[1:]
+    for n in axes:
+        triangle = np.maximum(0, 1 - np.abs(lags) / n) if window else np.ones(len(lags))
+        waves = np.cos(2 * math.pi * np.arange(n)[:, None] * lags / n)
+        factors.append(waves @ (triangle * covariance))
+    return float(covariance[len(covariance) // 2] ** len(axes)), factors
+
+
+def _gaussian(sigma: float) -> np.ndarray:
+    """The normalised sampled Gaussian, float64 [2 * reach + 1]; sigma 0 is the identity."""
+    if sigma == 0:
+        return np.ones(1)
+    reach = math.ceil(REACH * sigma)
+    bell = np.exp(-0.5 * (np.arange(-reach, reach + 1) / sigma) ** 2)
+    return bell / bell.sum()
+
+
+def _over_shells(periodogram: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+    """Average over shells as thick as the finest frequency step of the grid.
+
+    Frequency 0 is left out: it is the mean of the window, which a mask of exact count fixes.
+    """
+    axes = [np.fft.fftfreq(n) for n in periodogram.shape]
+    length = np.sqrt(sum(f**2 for f in np.meshgrid(*axes, indexing="ij"))).ravel()
+    shell = np.rint(length * max(periodogram.shape)).astype(int)
+    shell[length == 0] = 0
+    count = np.bincount(shell)[1:]
+    present = count > 0
+    frequency = np.bincount(shell, length)[1:][present] / count[present]
+    power = np.bincount(shell, periodogram.ravel())[1:][present] / count[present]
+    return frequency, power

@@ -1,0 +1,84 @@
+"""The kinds of masks: each a frozen object that knows its grid and count, and draws.
+
+>>> kind = make_kind("green3d", (8, 14, 14), 0.9)
+>>> kind.draw(sample_ids, Seed(None, 0))
+"""
+
+from __future__ import annotations
+
+import inspect
+from collections.abc import Callable, Sequence
+from functools import partial
+
+from smnm_kernels.arguments import is_sequence
+
+from .kind import Kind
+from .noise import NoiseField, NoiseKind
+from .rbn import RbnKind
+from .structures import BlockKind, InverseBlockKind, LatticeKind, TimeFrequencyKind
+
+#: What makes each kind of a grid, a mask ratio or n_keep, and its parameters.
+KINDS: dict[str, Callable[..., Kind]] = {
+    "random": partial(NoiseKind.parse, color="white"),
+    "tube": partial(NoiseKind.parse, color="white", tube=True),
+    "rbn": RbnKind.parse,
+    "red2d": partial(NoiseKind.parse, color="red", tube=True),
+    "red3d": partial(NoiseKind.parse, color="red", tube=False),
+    "blue2d": partial(NoiseKind.parse, color="blue", tube=True),
+    "blue3d": partial(NoiseKind.parse, color="blue", tube=False),
+    "green2d": partial(NoiseKind.parse, color="green", tube=True),
+    "green3d": partial(NoiseKind.parse, color="green", tube=False),
+    "grid": LatticeKind.parse,
+    "block": BlockKind.parse,
+    "inverse_block": InverseBlockKind.parse,
+    "time_frequency": TimeFrequencyKind.parse,
+}
+
+
+def make_kind(
+    kind: str,
+    grid: Sequence[int],
+    mask_ratio: float | None = None,
+    *,
+    n_keep: int | None = None,
+    **parameters: object,
+) -> Kind:
+    """The kind of this name, with its arguments checked.
+
+    Args:
+        kind, grid, mask_ratio, n_keep, parameters: as for ``MaskSampler``.
+    """
+    if not isinstance(kind, str) or kind not in KINDS:
+        raise ValueError(f"kind must be one of {', '.join(KINDS)}, got {kind!r}")
+    parse = KINDS[kind]
+    allowed = parameters_of(kind)
+    if unknown := sorted(parameters.keys() - allowed):
+        raise TypeError(
+            f"{kind} masks have no parameter {', '.join(unknown)}; allowed: "
+            f"{', '.join(sorted(allowed))}"
+        )
+    if is_sequence(grid) and len(grid) == 2:
+        grid = (1, *grid)
+    return parse(grid, mask_ratio, n_keep=n_keep, **parameters)
+
+
+def parameters_of(kind: str) -> set[str]:
+    """The parameters of a kind beyond grid and count."""
+    parse = KINDS[kind]
+    fixed = parse.keywords if isinstance(parse, partial) else {}
+    return inspect.signature(parse).parameters.keys() - {"grid", "mask_ratio", "n_keep", *fixed}
+
+
+__all__ = [
+    "KINDS",
+    "BlockKind",
+    "InverseBlockKind",
+    "Kind",
+    "LatticeKind",
+    "NoiseField",
+    "NoiseKind",
+    "RbnKind",
+    "TimeFrequencyKind",
+    "make_kind",
+    "parameters_of",
+]

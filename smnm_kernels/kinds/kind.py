@@ -1,0 +1,80 @@
+"""What every kind of mask is."""
+
+from __future__ import annotations
+
+from abc import ABC, abstractmethod
+from collections.abc import Mapping
+from typing import ClassVar
+
+from torch import Tensor
+
+from smnm_kernels.arguments import Grid, Seed
+from smnm_kernels.masks import Masks
+
+
+class Kind(ABC):
+    """A kind of mask on one grid, with its arguments checked: ids and a seed give masks.
+
+    A subclass is a frozen dataclass with these fields and more. Its class method ``parse`` makes it
+    of what users write; equal settings are equal objects.
+    """
+
+    #: (T, H, W) patches.
+    grid: Grid
+    #: Visible tokens of every mask.
+    n_keep: int
+    #: Tokens are counted along W first in what ``draw`` gives; the mask is made row-major.
+    freq_major: bool
+    #: Whether the masks depend on values of the input.
+    needs_data: ClassVar[bool] = False
+
+    @property
+    @abstractmethod
+    def name(self) -> str:
+        """What users call it."""
+
+    @property
+    @abstractmethod
+    def repeats_over_time(self) -> bool:
+        """Whether one two-dimensional mask is repeated over T."""
+
+    def draw(self, sample_ids: Tensor, seed: Seed, data: Tensor | None = None) -> Masks:
+        """The masks of these ids.
+
+        Args:
+            sample_ids: int64 [B], checked; their device does the work.
+            data: what a data-driven kind looks at, a row for each id; None for all others.
+        """
+        if self.needs_data or data is not None:
+            self._check_data(sample_ids, data)
+        return self.in_token_order(self._draw_row_major(sample_ids, seed, data))
+
+    def described(self, parameters: Mapping[str, object]) -> str:
+        """One line, with the parameters as they were given."""
+        more = "".join(f", {name}={value!r}" for name, value in parameters.items())
+        return f"{self.name!r}, grid={self.grid}, n_keep={self.n_keep}{more}"
+
+    def in_token_order(self, masks: Masks) -> Masks:
+        """Masks that were made row-major, with tokens counted as ``freq_major`` says."""
+        return masks.freq_major(self.grid) if self.freq_major else masks
+
+    @abstractmethod
+    def _draw_row_major(self, sample_ids: Tensor, seed: Seed, data: Tensor | None) -> Masks:
+        """``draw`` with checked arguments, tokens counted row-major."""
+
+    def _check_data(self, sample_ids: Tensor, data: Tensor | None) -> None:
+        if not self.needs_data:
+            raise TypeError(
+                f"data must not be given: {self.name} masks do not depend on the input, got "
+                f"{type(data).__name__}"
+            )
+        if not isinstance(data, Tensor):
+            raise TypeError(
+                f"data must be a tensor: {self.name} masks depend on the input, got "
+                f"{type(data).__name__}"
+            )
+        if data.dim() == 0 or len(data) != len(sample_ids):
+            raise ValueError(
+                f"data must have a row for each of the {len(sample_ids)} samples, got shape "
+                f"{list(data.shape)}"
+            )

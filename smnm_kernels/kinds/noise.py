@@ -1,0 +1,118 @@
+"""Thresholded noise: random, tube, and red, blue and green in two and three dimensions."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+
+from torch import Tensor
+
+from smnm_kernels import ops
+from smnm_kernels.arguments import (
+    Grid,
+    Seed,
+    as_constant,
+    parse_flag,
+    parse_grid,
+    parse_n_keep,
+    parsed_once,
+)
+from smnm_kernels.masks import Masks
+from smnm_kernels.tables.colors import Color, Sigma, parse_color, parse_sigma
+
+from .kind import Kind
+
+
+@dataclass(frozen=True)
+class NoiseField:
+    """Noise of one color on one grid: all of it but ids and seed."""
+
+    grid: Grid
+    color: Color
+    #: Canonical, see ``parse_sigma``.
+    sigma: tuple[float, ...]
+    #: Those of the op behind ids and seed.
+    op_arguments: tuple = field(init=False, repr=False, compare=False)
+
+    def __post_init__(self) -> None:
+        object.__setattr__(self, "op_arguments", (self.grid, self.color, self.sigma))
+
+    @property
+    def given_sigma(self) -> Sigma:
+        """As users write it: ranges, also of fixed values."""
+        if self.color == "white":
+            return None
+        return (self.sigma[:2], self.sigma[2:]) if self.color == "green" else self.sigma
+
+    @staticmethod
+    @parsed_once
+    def parse(grid: Sequence[int], color: Color, sigma: Sigma = None) -> NoiseField:
+        """Of the arguments of ``smnm_kernels.noise``."""
+        color = parse_color(color)
+        return NoiseField(parse_grid(grid), color, tuple(parse_sigma(color, sigma)))
+
+    def draw(self, sample_ids: Tensor, seed: Seed) -> Tensor:
+        """float32 [B, T, H, W]."""
+        return ops.noise(sample_ids, seed.tensor, seed.value, *as_constant(self.op_arguments))
+
+
+@dataclass(frozen=True)
+class NoiseKind(Kind):
+    """The largest values of each sample's noise are visible (the paper's Algorithm 2)."""
+
+    #: (1, H, W) of one frame where ``tube`` is True.
+    noise: NoiseField
+    grid: Grid
+    n_keep: int
+    #: One two-dimensional mask is repeated over T.
+    tube: bool
+    freq_major: bool
+    #: Those of the op behind ids and seed.
+    op_arguments: tuple = field(init=False, repr=False, compare=False)
+
+    def __post_init__(self) -> None:
+        arguments = (self.grid, self.noise.color, self.noise.sigma, self.n_keep, self.tube)
+        object.__setattr__(self, "op_arguments", arguments)
+
+    @staticmethod
+    @parsed_once
+    def parse(
+        grid: Sequence[int],
+        mask_ratio: float | None = None,
+        *,
+        color: Color,
+        n_keep: int | None = None,
+        sigma: Sigma = None,
+        tube: bool = False,
+        freq_major: bool = False,
+    ) -> NoiseKind:
+        """Of the arguments of ``smnm_kernels.noise_masks``."""
+        noise = NoiseField.parse(grid, color, sigma)
+        sides = noise.grid
+        if parse_flag("tube", tube):
+            noise = NoiseField((1, *sides[1:]), noise.color, noise.sigma)
+        frames = sides[0] if tube else 1
+        parse_flag("freq_major", freq_major)
+        n_keep = parse_n_keep(math.prod(sides), mask_ratio, n_keep, frames)
+        return NoiseKind(noise, sides, n_keep, tube, freq_major)
+
+    @property
+    def name(self) -> str:
+        if self.noise.color == "white":
+            return "tube" if self.tube else "random"
+        return f"{self.noise.color}{2 if self.tube else 3}d"
+
+    @property
+    def repeats_over_time(self) -> bool:
+        return self.tube
+
+    def _draw_row_major(self, sample_ids: Tensor, seed: Seed, data: Tensor | None) -> Masks:
+        made = ops.noise_masks(sample_ids, seed.tensor, seed.value, *as_constant(self.op_arguments))
+        return Masks(*made)
+
+    def draw_within(self, places: Tensor, sample_ids: Tensor, seed: Seed) -> Masks:
+        """Masks that are visible only where ``places``, bool that broadcasts to [B, T, H, W], is
+        True: the largest values of the noise there. Not for a tube."""
+        noise = self.noise.draw(sample_ids, seed).masked_fill(~places, -math.inf)
+        return self.in_token_order(Masks(*ops.threshold(noise.flatten(1), self.n_keep)))

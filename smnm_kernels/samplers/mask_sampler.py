@@ -1,0 +1,77 @@
+"""The module a training loop holds: an endless stream of masks of one kind."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+
+from torch import Tensor
+
+from smnm_kernels.arguments import Seed, check_sample_ids
+from smnm_kernels.kinds import Kind, make_kind
+from smnm_kernels.masks import Masks
+
+from .stream import MaskStream
+
+
+class MaskSampler(MaskStream):
+    """Draws the next masks of one seed's endless stream: ``sampler(batch_size) -> Masks``.
+
+    Args:
+        kind: "green3d", "red3d", "blue3d" and "green2d", "red2d", "blue2d"; "rbn"; and to compare
+            with, "random", "tube", "grid", "block", "inverse_block", "time_frequency".
+        grid: (T, H, W) patches; (H, W) is (1, H, W).
+        mask_ratio: share masked, in [0, 1); or give ``n_keep``.
+        seed: names the stream.
+        parameters: what ``noise_masks`` (``sigma``) or ``rbn_masks`` (``n_candidates``,
+            ``windows``, ``weights``, ``tie_break``) take beyond that, ``block_size`` of
+            "inverse_block", and ``freq_major``.
+
+    A kind that looks at the input takes it as a second argument, ``sampler(batch_size, data)``; all
+    others refuse one.
+    """
+
+    def __init__(
+        self,
+        kind: str,
+        grid: Sequence[int],
+        mask_ratio: float | None = None,
+        *,
+        n_keep: int | None = None,
+        seed: int | Tensor = 0,
+        **parameters: object,
+    ) -> None:
+        super().__init__(seed)
+        self.settings = make_kind(kind, grid, mask_ratio, n_keep=n_keep, **parameters)
+        self._given = parameters
+        self._prepare()
+
+    @property
+    def kind(self) -> str:
+        """The kind's name."""
+        return self.settings.name
+
+    @property
+    def grid(self) -> tuple[int, int, int]:
+        """(T, H, W) patches."""
+        return self.settings.grid
+
+    @property
+    def n_keep(self) -> int:
+        """Visible tokens of every mask."""
+        return self.settings.n_keep
+
+    @property
+    def needs_data(self) -> bool:
+        return self.settings.needs_data
+
+    def _first_draws(self) -> dict[Kind, Callable[[Tensor], object]]:
+        return {} if self.needs_data else {self.settings: self.masks}
+
+    def masks(self, sample_ids: Tensor, data: Tensor | None = None) -> Masks:
+        """The masks with these ids (int64 [B]), without advancing: for evaluation, or where a
+        dataset's index names the mask. ``data``, a row for each id, for kinds that look at it."""
+        check_sample_ids(sample_ids)
+        return self.settings.draw(sample_ids, Seed.beside(sample_ids, self.seed), data)
+
+    def extra_repr(self) -> str:
+        return self.settings.described(self._given)

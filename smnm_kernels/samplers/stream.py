@@ -1,0 +1,170 @@
+"""What all samplers share: the endless stream of sample ids, and who draws which of them."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Hashable, Iterator, Mapping, Sequence
+from contextlib import AbstractContextManager
+from typing import ClassVar
+
+import torch
+from torch import Tensor, nn
+
+from smnm_kernels import devices
+from smnm_kernels.arguments import is_int, is_sequence, parse_seed
+from smnm_kernels.masks import Masks
+
+from .replay import COMPILED, NoteIds, RepeatIds, advance
+
+#: (device, key of what was drawn), so that copies of a sampler draw nothing again.
+_prepared: set[tuple[torch.device, Hashable]] = set()
+
+
+class MaskStream(nn.Module):
+    """Calls take the next sample ids; a subclass's ``masks`` makes masks of ids.
+
+    Sample number i of the stream has sample id i, whatever the batch sizes. In an initialized
+    ``torch.distributed`` group, each call takes one batch per rank, in rank order, so the ranks
+    together draw what one process with the whole batch would. That counts every rank as one of data
+    parallelism; where several work on the same samples (tensor parallelism), they name them with
+    ``masks``.
+
+    The state is two int64 buffers, ``seed`` and ``next_id`` (samples drawn so far by all ranks):
+    ``.to()``, ``state_dict()`` and CUDA graphs work as for any module, and a stream resumed from a
+    state dict goes on where it stopped, on any number of ranks.
+
+    Built on a CUDA device or moved to one, it makes a mask of each kind that it draws from and
+    drops it: kernels are compiled and loaded then, and calls can be captured in CUDA graphs from
+    the first. (Not of kinds that look at the input, which is not there yet.)
+    """
+
+    #: What a call returns.
+    result: ClassVar[type] = Masks
+    seed: Tensor
+    next_id: Tensor
+
+    def __init__(self, seed: int | Tensor) -> None:
+        super().__init__()
+        seed_tensor, value = parse_seed(seed, getattr(seed, "device", torch.device("cpu")))
+        value = value if seed_tensor is None else int(seed_tensor)
+        self._seed_given = value
+        self.register_buffer("seed", torch.tensor(value, dtype=torch.int64))
+        self.register_buffer("next_id", torch.zeros((), dtype=torch.int64))
+        # Ids of the calls in a checkpointed region: noted here, or taken again.
+        self._notes: tuple[list[Tensor], ...] = ()
+        self._repeated: Iterator[Tensor] | None = None
+
+    def _apply(self, fn: Callable[[Tensor], Tensor], recurse: bool = True) -> MaskStream:
+        moved = super()._apply(fn, recurse)
+        self._prepare()
+        return moved
+
+    def _load_from_state_dict(self, *arguments: object) -> None:
+        super()._load_from_state_dict(*arguments)
+        self._prepare()  # assign=True may have brought buffers of another device
+
+    def __setstate__(self, state: dict[str, object]) -> None:
+        super().__setstate__(state)
+        self._prepare()
+
+    def _prepare(self) -> None:
+        """Once for each device and kind. Subclasses call it when they are built."""
+        device = self.next_id.device
+        # Buffers that are no plain tensors, such as those of FakeTensorMode, have no memory there.
+        if not devices.is_cuda(device) or type(self.next_id) is not Tensor:
+            return
+        if torch.compiler.is_compiling() or devices.is_capturing(device):
+            return
+        for key, draw in self._first_draws().items():
+            if (device, key) not in _prepared:
+                draw(torch.arange(1, device=device).add_(self.next_id))  # as ``advance`` does
+                _prepared.add((device, key))
+
+    def _first_draws(self) -> Mapping[Hashable, Callable[[Tensor], object]]:
+        """What makes the masks that calls may draw, each by what tells it from others."""
+        raise NotImplementedError
+
+    @property
+    def needs_data(self) -> bool:
+        """Whether a call must be given the input."""
+        raise NotImplementedError
+
+    def masks(self, sample_ids: Tensor, data: object = None) -> tuple:
+        """The masks with these ids (int64 [B]), without advancing: for evaluation, or where a
+        dataset's index names the mask. ``data`` as for a call."""
+        raise NotImplementedError
+
+    def forward(self, batch_size: int | Sequence[int], data: object = None) -> tuple:
+        """The next masks of this rank; advances the stream of all ranks.
+
+        Args:
+            batch_size: of every rank alike; or, where the last batches are uneven, the batch size
+                of each rank in rank order.
+            data: the input of this rank's samples, for kinds of masks that look at it.
+
+        Raises:
+            RuntimeError: in a data loader worker, where every worker would draw the same masks;
+                and in a backward pass, where a checkpointed region would go on with other masks
+                than the forward pass had (see ``checkpoint_contexts``).
+        """
+        n, before, by_all = _shares(batch_size, *rank_and_world_size())
+        if torch.compiler.is_compiling():
+            if self._notes or self._repeated is not None:
+                raise RuntimeError(COMPILED)
+            sample_ids = torch.ops.smnm.advance(self.next_id, n, before, by_all)
+        elif self._repeated is not None:
+            sample_ids = next(self._repeated)
+        else:  # what the op does, without the dispatcher, which doubles its time
+            sample_ids = advance(self.next_id, n, before, by_all)
+        for noted in self._notes:
+            noted.append(sample_ids)
+        return self.masks(sample_ids, data)
+
+    def reset_parameters(self) -> None:
+        """Seed and place as they were at first: what PyTorch asks of a module that was made on the
+        meta device and has memory now (``to_empty``)."""
+        self.seed.fill_(self._seed_given)
+        self.next_id.zero_()
+
+    def reset(self, next_id: int = 0) -> None:
+        """Go back (or forward) to a place in the stream."""
+        if not is_int(next_id) or not -(2**63) <= next_id < 2**63:
+            raise ValueError(f"next_id must be an int of 64 bits, got {next_id!r}")
+        self.next_id.fill_(next_id)
+
+    def checkpoint_contexts(self) -> tuple[AbstractContextManager, AbstractContextManager]:
+        """Lets a region of activation checkpointing call the sampler: when the backward pass
+        computes the region again, it draws the masks of the forward pass again.
+
+        >>> checkpoint(block, x, use_reentrant=False, context_fn=sampler.checkpoint_contexts)
+
+        For eager code and this sampler alone. Not needed where the masks are drawn before the
+        region, as torch.compile wants them.
+        """
+        noted: list[Tensor] = []
+        return NoteIds(self, noted), RepeatIds(self, noted)
+
+
+def check_sampler(sampler: object, kind: type | tuple[type, ...]) -> None:
+    """A TypeError where it is not one of ours."""
+    if not isinstance(sampler, kind):
+        raise TypeError(f"sampler must be a MaskSampler, got {type(sampler).__name__}")
+
+
+def _shares(batch_size: int | Sequence[int], rank: int, world_size: int) -> tuple[int, int, int]:
+    """(samples of this rank, of the ranks before it, of all ranks)."""
+    if is_sequence(batch_size):
+        if len(batch_size) != world_size or not all(is_int(n) and n >= 0 for n in batch_size):
+            raise ValueError(
+                f"batch_size as a sequence must have a non-negative int for each of the "
+                f"{world_size} ranks, got {batch_size!r}"
+            )
+        return batch_size[rank], sum(batch_size[:rank]), sum(batch_size)
+    if not is_int(batch_size) or batch_size < 0:
+        raise ValueError(f"batch_size must be a non-negative int, got {batch_size!r}")
+    return batch_size, rank * batch_size, world_size * batch_size
+
+
+def rank_and_world_size() -> tuple[int, int]:
+    if torch.distributed.is_available() and torch.distributed.is_initialized():
+        return torch.distributed.get_rank(), torch.distributed.get_world_size()
+    return 0, 1

@@ -1,0 +1,136 @@
+"""How time and memory grow: with the batch, the grid, sigma, and R-BN's candidates and windows."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable
+from functools import partial
+from typing import NamedTuple
+
+import numpy as np
+import torch
+
+import smnm_kernels as smnm
+from smnm_kernels.arguments import Grid
+from smnm_kernels.kinds import RbnKind
+from smnm_kernels.timing import peers
+
+from .mask_making import RANDOM
+from .profiling import kernel_names, peak_bytes
+from .timing import Contender, Times, measure, rows
+
+BATCHES = (1, 4, 16, 64, 256, 1024)
+#: About 196 to a million tokens, of a shape that grows evenly.
+GRIDS: tuple[Grid, ...] = (
+    (1, 14, 14), (4, 14, 14), (8, 14, 14), (8, 28, 28), (16, 32, 32), (16, 64, 64), (32, 64, 128),
+    (64, 128, 128),
+)  # fmt: skip
+RBN_GRIDS: tuple[Grid, ...] = (
+    (1, 14, 14), (1, 64, 8), (1, 64, 32), (1, 128, 64), (1, 256, 128), (1, 512, 256),
+    (1, 1000, 1000),
+)  # fmt: skip
+SIGMAS = (0.5, 1.0, 2.0, 4.0, 8.0)
+CANDIDATES = (2, 4, 8, 16, 32, 64)
+WINDOWS = (3, 5, 9, 17, 33)
+
+
+class Series(NamedTuple):
+    """One curve: what is varied, over which values, and what a value's call is."""
+
+    name: str
+    over: str
+    #: What all its points share.
+    fixed: str
+    values: tuple
+    call: Callable[[object], Callable[[], object]]
+    #: What is on the axis for a value.
+    x: Callable[[object], float] = float
+
+
+def series(device: torch.device) -> list[Series]:
+    def ours(kind: str, grid: Grid, ratio: float, batch: int, **more: object) -> Callable:
+        sampler = smnm.MaskSampler(kind, grid, ratio, **more).to(device)
+        return partial(sampler.masks, torch.arange(batch, device=device))
+
+    def random(grid: Grid, batch: int) -> Callable:
+        return partial(peers.mae_random_masking, batch, math.prod(grid), 0.9, device)
+
+    green, red, rbn = (partial(ours, kind) for kind in ("green3d", "red3d", "rbn"))
+    video, audio = (8, 14, 14), (1, 64, 8)
+    of_video, of_audio = "8x14x14, ratio 0.9", "1x64x8, ratio 0.8"
+    one, of_a_bank = "ratio 0.9, B = 1", "ratio 0.8, B = 1 of a bank of 5"
+    return [
+        Series("smnm green3d", "B", of_video, BATCHES, lambda b: green(video, 0.9, b)),
+        Series("smnm rbn", "B", of_audio, BATCHES, lambda b: rbn(audio, 0.8, b)),
+        Series(RANDOM, "B", of_video, BATCHES, lambda b: random(video, b)),
+        Series("smnm green3d", "N", one, GRIDS, lambda g: green(g, 0.9, 1), math.prod),
+        Series("smnm rbn", "N", of_a_bank, RBN_GRIDS, lambda g: rbn(g, 0.8, 1), math.prod),
+        Series(RANDOM, "N", one, GRIDS, lambda g: random(g, 1), math.prod),
+        Series(
+            "smnm red3d", "sigma", f"{of_video}, B = 64", SIGMAS,
+            lambda s: red(video, 0.9, 64, sigma=s),
+        ),
+        # Two banks at least, one for each of two threads.
+        Series(
+            "smnm rbn", "K", f"{of_audio}, B = 128", CANDIDATES,
+            lambda k: rbn(audio, 0.8, 128, n_candidates=k),
+        ),
+        Series(
+            "smnm rbn", "window", f"{of_audio}, B = 64", WINDOWS,
+            lambda w: rbn(audio, 0.8, 64, windows=(w,)),
+        ),
+    ]  # fmt: skip
+
+
+def growth(seconds: float, device: torch.device, progress: Callable[[str], None]) -> list[dict]:
+    """A row for each point; ``exponent`` is that of its whole curve over B or N, fitted to the
+    upper half, where what a call costs by itself no longer counts."""
+    curves, made = series(device), []
+    for curve in curves:
+        progress(f"growth: {curve.name} over {curve.over}")
+        contenders = [Contender(str(value), curve.call(value)) for value in curve.values]
+        times: dict[str, Times] = {}
+        measure(contenders, times, seconds / len(curves), device)
+        where = {"section": "growth", "curve": curve.name, "over": curve.over, "fixed": curve.fixed}
+        points = rows(contenders, times, **where)
+        x = [curve.x(value) for value in curve.values]
+        y = [point["us"] for point in points]
+        exponent = fitted_exponent(x, y) if curve.over in ("B", "N") else None
+        for point, at, contender in zip(points, x, contenders, strict=True):
+            outputs, peak = output_bytes(contender.run), peak_bytes(contender.run, device)
+            made.append(
+                point
+                | {
+                    "x": at,
+                    "exponent": exponent,
+                    "path": path(contender.run, device) if "smnm" in curve.name else None,
+                    "output_bytes": outputs,
+                    # What lies free already is not counted on the CPU.
+                    "peak_bytes": None if peak is None else max(peak, outputs),
+                }
+            )
+    return made
+
+
+def fitted_exponent(x: list[float], y: list[float]) -> float:
+    """Of y = c x^e by least squares of the logarithms, over the upper half of the points."""
+    half = len(x) // 2
+    slope, _ = np.polyfit(np.log(x[half:]), np.log(y[half:]), 1)
+    return round(float(slope), 3)
+
+
+def path(run: partial, device: torch.device) -> str | None:
+    """Which of several ways the op takes with these arguments, where it has several."""
+    if device.type == "cuda":
+        return kernel_names(run)
+    kind = run.func.__self__.settings
+    if not isinstance(kind, RbnKind) or smnm.backends()["cpu"] != "active":
+        return None
+    from smnm_kernels import _cpu
+
+    _, height, width = kind.grid
+    return _cpu.rbn_path(height, width, kind.n_candidates, kind.windows, kind.weights)
+
+
+def output_bytes(run: Callable[[], object]) -> int:
+    return sum(tensor.numel() * tensor.element_size() for tensor in run())

@@ -1,0 +1,16 @@
+"""The ops in Triton, with the signatures of their twins in ``smnm_kernels.reference``.
+
+They run CUDA tensors, and CPU tensors in Triton's interpreter (``TRITON_INTERPRET=1``).
+"""
+
+from .noise_ops import noise_kernel, noise_masks_kernel
+from .rbn_ops import rbn_bank_kernel, rbn_masks_kernel
+from .threshold_ops import threshold_kernel
+
+__all__ = [
+    "noise_kernel",
+    "noise_masks_kernel",
+    "rbn_bank_kernel",
+    "rbn_masks_kernel",
+    "threshold_kernel",
+]

@@ -1,0 +1,190 @@
+"""The ops on CUDA tensors: a launch each, and what the first call of its kind must take care of.
+
+Kernels are loaded and tables copied in a first call. A CUDA graph cannot capture it, because Triton
+would keep the kernel that did not load; and threads wait for each other's.
+"""
+
+from __future__ import annotations
+
+import warnings
+from collections.abc import Callable, Hashable, Sequence
+from functools import cache
+from threading import Lock
+from typing import TypeVar
+
+import torch
+from torch import Tensor
+
+from .. import cuda_library, devices
+from ..arguments import Seed
+from ..ops import MaskTensors
+from ..tables.colors import Color
+from .noise_ops import noise_kernel, noise_masks_kernel
+from .rbn_ops import rbn_bank_kernel, rbn_masks_kernel
+from .threshold_ops import threshold_kernel
+
+Made = TypeVar("Made")
+
+#: What has kernels and tables on its device: keys of calls that went well, and had rows.
+_loaded: set[Hashable] = set()
+_first_calls = Lock()
+
+
+def noise(
+    sample_ids: Tensor,
+    seed_tensor: Tensor | None,
+    seed: int,
+    grid: Sequence[int],
+    color: Color,
+    sigma: Sequence[float],
+) -> Tensor:
+    seeds = _seed_beside(sample_ids, seed_tensor, seed)
+    key = ("noise", sample_ids.device, seeds.tensor is None, *grid, color, *sigma)
+    return _call(
+        key,
+        lambda: noise_kernel(sample_ids, *seeds, grid, color, sigma),
+        sample_ids,
+        warn=_warn_of_no_tensor_cores if color != "white" else None,
+    )
+
+
+def noise_masks(
+    sample_ids: Tensor,
+    seed_tensor: Tensor | None,
+    seed: int,
+    grid: Sequence[int],
+    color: Color,
+    sigma: Sequence[float],
+    n_keep: int,
+    tube: bool,
+) -> MaskTensors:
+    seeds = _seed_beside(sample_ids, seed_tensor, seed)
+    key = ("noise_masks", sample_ids.device, seeds.tensor is None, *grid, color, tube, *sigma)
+    return _call(
+        key,
+        lambda: noise_masks_kernel(sample_ids, *seeds, grid, color, sigma, n_keep, tube),
+        sample_ids,
+        warn=_warn_of_no_tensor_cores if color != "white" else None,
+    )
+
+
+def threshold(noise: Tensor, n_keep: int) -> MaskTensors:
+    key = ("threshold", noise.device, noise.dtype, noise.shape[1])
+    return _call(key, lambda: threshold_kernel(noise, n_keep), noise)
+
+
+def rbn_masks(
+    sample_ids: Tensor,
+    seed_tensor: Tensor | None,
+    seed: int,
+    grid: Sequence[int],
+    n_keep: int,
+    n_candidates: int,
+    windows: Sequence[int],
+    weights: Sequence[int],
+    random_ties: bool,
+) -> MaskTensors:
+    seeds = _seed_beside(sample_ids, seed_tensor, seed)
+    rule = (n_candidates, windows, weights, random_ties)
+    key = ("rbn_masks", sample_ids.device, seeds.tensor is None, *grid, *_as_key(*rule))
+    return _call(
+        key,
+        lambda: rbn_masks_kernel(sample_ids, *seeds, grid, n_keep, *rule),
+        sample_ids,
+        warn=_warn_of_slow_rbn,
+    )
+
+
+def rbn_bank(
+    order: Tensor,
+    seed_tensor: Tensor | None,
+    seed: int,
+    grid: Sequence[int],
+    n_keep: int,
+    n_candidates: int,
+    windows: Sequence[int],
+    weights: Sequence[int],
+    random_ties: bool,
+) -> Tensor:
+    seeds = _seed_beside(order, seed_tensor, seed)
+    rule = (n_candidates, windows, weights, random_ties)
+    key = ("rbn_bank", order.device, seeds.tensor is None, *grid, *_as_key(*rule))
+    return _call(
+        key,
+        lambda: rbn_bank_kernel(order, *seeds, grid, n_keep, *rule),
+        order,
+        warn=_warn_of_slow_rbn,
+    )
+
+
+def _as_key(
+    n_candidates: int, windows: Sequence[int], weights: Sequence[int], random_ties: bool
+) -> tuple[int, ...]:
+    return n_candidates, random_ties, *weights, *windows
+
+
+def _call(
+    key: Hashable,
+    launch: Callable[[], Made],
+    first: Tensor,
+    warn: Callable[[torch.device], None] | None = None,
+) -> Made:
+    """``launch()``. Calls with equal keys run the same kernels with the same tables: all but the
+    rows of ``first``, the seed and ``n_keep`` is equal."""
+    if key in _loaded:
+        return launch()
+    # Triton's kernels are not ready for a second thread while the first one loads them.
+    with _first_calls:
+        if devices.is_capturing(first.device):
+            raise RuntimeError(
+                f"the first call of smnm::{key[0]} with this grid and these parameters on "
+                f"{first.device} cannot be captured in a CUDA graph, because it loads kernels and "
+                "copies tables. Make one call before the capture (a sampler makes its own when it "
+                "is moved to the device)"
+            )
+        if warn is not None:
+            warn(first.device)
+        made = launch()
+    if len(first) > 0:
+        _loaded.add(key)
+    return made
+
+
+def _seed_beside(first: Tensor, seed_tensor: Tensor | None, seed: int) -> Seed:
+    """A seed that kernels on the device of ``first`` can read."""
+    if seed_tensor is None or seed_tensor.device == first.device:
+        return Seed(seed_tensor, seed)
+    if seed_tensor.device.type != "cpu":
+        raise ValueError(
+            f"seed_tensor must be on the CPU or on the device of the masks, {first.device}, got "
+            f"{seed_tensor.device}"
+        )
+    return Seed(None, int(seed_tensor))
+
+
+@cache
+def _warn_of_no_tensor_cores(device: torch.device) -> None:
+    """Triton's products need compute capability 8.0, else they are sums in registers that spill."""
+    if not devices.is_cuda(device) or torch.version.hip:
+        return
+    capability = torch.cuda.get_device_capability(device)
+    if capability < (8, 0):
+        warnings.warn(
+            f"colored noise on {torch.cuda.get_device_name(device)} (compute capability "
+            f"{capability[0]}.{capability[1]}) is made without tensor cores, several times slower "
+            "than from compute capability 8.0 on; the masks are the same. Masks made in data "
+            "loader workers (smnm_kernels.loading) take no time of the GPU",
+            stacklevel=2,
+        )
+
+
+@cache
+def _warn_of_slow_rbn(device: torch.device) -> None:
+    remedy = (
+        "" if torch.version.hip else ". For the fast path, install nvcc and reinstall smnm_kernels"
+    )
+    warnings.warn(
+        f"R-BN masks run on the Triton kernel, which visits one position at a time: "
+        f"{cuda_library.problem()}{remedy}",
+        stacklevel=2,
+    )
