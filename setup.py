@@ -6,11 +6,18 @@ import os
 import subprocess
 import sys
 import sysconfig
+from pathlib import Path
 
 from setuptools import setup
 
+ROOT = Path(__file__).parent
 # torch's stable ABI as of 2.10: one build serves every later torch.
 STABLE_ABI = "-DTORCH_TARGET_VERSION=0x020a000000000000"
+CXX_FLAGS = [
+    *("-O3", "-std=c++17", "-Wno-psabi", "-Wno-maybe-uninitialized"),
+    "-Wno-unknown-warning-option",  # the one before is GCC's alone
+    STABLE_ABI,
+]
 CUDA_LIBRARY = "smnm_kernels._cuda"
 # Machine code for these, where nvcc knows them, and PTX for what comes after.
 CUDA_ARCHITECTURES = (75, 80, 90, 100)
@@ -58,22 +65,10 @@ def extension_arguments() -> dict:
     extensions = [
         cpp_extension.CppExtension(
             "smnm_kernels._cpu",
-            [
-                f"csrc/{name}.cpp"
-                for name in (
-                    "module",
-                    "ops_cpu",
-                    "noise",
-                    "filter_rows",
-                    "philox_cpu",
-                    "rbn",
-                    "rbn_rounds_cpu",
-                    "select",
-                )
-            ],
-            extra_compile_args={
-                "cxx": ["-O3", "-std=c++17", "-Wno-psabi", "-Wno-maybe-uninitialized", STABLE_ABI]
-            },
+            sources("cpu/*.cpp"),
+            depends=sources("common/*.h") + sources("cpu/*.h"),
+            extra_compile_args={"cxx": CXX_FLAGS},
+            py_limited_api=True,
         )
     ]
     if torch.version.cuda is not None:
@@ -84,8 +79,12 @@ def extension_arguments() -> dict:
     return {"ext_modules": extensions, "cmdclass": {"build_ext": BuildIfPossible}}
 
 
+def sources(pattern: str) -> list[str]:
+    """Files of csrc, in the same order everywhere."""
+    return sorted(str(path.relative_to(ROOT)) for path in (ROOT / "csrc").glob(pattern))
+
+
 def cuda_extension(cpp_extension: object) -> object:
-    """The CUDA ops: a library for torch.ops.load_library that knows nothing of Python."""
     if cpp_extension.CUDA_HOME is None:
         raise FileNotFoundError("no nvcc: set CUDA_HOME to where CUDA is installed")
     nvcc_arguments = ["-O3", "-std=c++17", "-DUSE_CUDA", STABLE_ABI]
@@ -93,7 +92,8 @@ def cuda_extension(cpp_extension: object) -> object:
         nvcc_arguments += architecture_arguments(f"{cpp_extension.CUDA_HOME}/bin/nvcc")
     return cpp_extension.CUDAExtension(
         CUDA_LIBRARY,
-        ["csrc/rbn_cuda.cu"],
+        sources("cuda/*.cu"),
+        depends=sources("common/*.h") + sources("cuda/*.h"),
         extra_compile_args={"cxx": ["-O3"], "nvcc": nvcc_arguments},
         py_limited_api=True,
     )
@@ -114,4 +114,5 @@ def warn(part: str, reason: str) -> None:
     print(f"warning: building smnm_kernels without {part}: {reason}", file=sys.stderr)
 
 
-setup(**extension_arguments())
+# No library knows Python, so one wheel serves every version from 3.10 on.
+setup(**extension_arguments(), options={"bdist_wheel": {"py_limited_api": "cp310"}})

@@ -58,7 +58,7 @@ def cuda_report(targets: tuple[int, ...] = TARGETS) -> list[dict]:
     """
     rows = []
     with tempfile.TemporaryDirectory() as folder:
-        for source in sorted(SOURCES.glob("*.cu")):
+        for source in sorted(SOURCES.glob("cuda/*.cu")):
             command = compile_command(source, Path(folder) / f"{source.stem}.o", targets)
             done = subprocess.run(command, capture_output=True, text=True)
             if done.returncode != 0 or "warning" in done.stderr:

@@ -1,4 +1,4 @@
-"""The CUDA kernels of csrc/rbn_cuda.cu on CPU tensors, run as the PTX that nvcc compiles.
+"""The CUDA kernels of csrc/cuda/rbn.cu on CPU tensors, run as the PTX that nvcc compiles.
 
 Grids and arguments are those of its ``launch``.
 """
@@ -43,8 +43,8 @@ class CudaKernels:
     @cached_property
     def ptx(self) -> str:
         with tempfile.TemporaryDirectory() as folder:
-            output = Path(folder) / "rbn_cuda.ptx"
-            command = compile_command(SOURCES / "rbn_cuda.cu", output, (self.target,), "-ptx")
+            output = Path(folder) / "rbn.ptx"
+            command = compile_command(SOURCES / "cuda/rbn.cu", output, (self.target,), "-ptx")
             # Findings name lines of the source.
             subprocess.run([*command, "-lineinfo"], capture_output=True, check=True)
             return output.read_text()
@@ -66,7 +66,7 @@ class CudaKernels:
         source = Path(__file__).parent / "rounds_shape.cpp"
         with tempfile.TemporaryDirectory() as folder:
             output = Path(folder) / "rounds_shape.so"
-            options = ["-std=c++17", "-O1", "-shared", "-fPIC", f"-I{SOURCES}"]
+            options = ["-std=c++17", "-O1", "-shared", "-fPIC", f"-I{SOURCES}/common"]
             subprocess.run([compiler, *options, str(source), "-o", str(output)], check=True)
             library = ctypes.CDLL(str(output))
         library.shape_bytes.restype = library.rounds_shape.restype = ctypes.c_size_t

@@ -1,4 +1,4 @@
-// What a launch of the R-BN kernels needs that only the headers of csrc know, for Python.
+// What a launch of the R-BN kernels needs that only the headers of csrc/common know, for Python.
 #include <cstdint>
 #include <cstring>
 #include <typeinfo>
@@ -39,7 +39,7 @@ size_t rounds_shape(int64_t height, int64_t width, int64_t n_candidates, int64_t
   return static_cast<size_t>(shape.bytes);
 }
 
-// Of the kernels that rbn_cuda.cu launches for a shape: the arguments of their templates, mangled,
+// Of the kernels that rbn.cu launches for a shape: the arguments of their templates, mangled,
 // into 64 bytes each.
 void kernel_arguments(const void* bytes, bool in_shared, char* masks, char* bank) {
   smnm::RoundsShape shape;

@@ -223,7 +223,7 @@ def test_other_sources_are_checked_anew(run, capsys):
 
 def test_what_is_profiled_has_the_names_that_are_asked_for():
     """Sanitizers and the profiler pick kernels by these parts of names."""
-    cuda = "".join(path.read_text() for path in (gpu_result.ROOT / "csrc").glob("*.cu"))
+    cuda = "".join(path.read_text() for path in (gpu_result.ROOT / "csrc/cuda").glob("*.cu"))
     kernels = re.findall(r"__global__ void (?:__launch_bounds__\(.*\)\s*)?(\w+)\(", cuda)
     assert len(kernels) == cuda.count("__global__") > 0
     assert all("rbn" in name for name in kernels)

@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 
-SOURCE = Path(__file__).parent / "rbn_primitives.cpp"
+SOURCE = Path(__file__).parent / "cpp/rbn_primitives.cpp"
 
 
 def test_primitives(tmp_path):

@@ -1,5 +1,6 @@
 """The CUDA ops' algorithm on the CPU, its threads in shuffled order, equals the CPU ops."""
 
+import cpp_module
 import pytest
 import torch
 from algorithm_1 import algorithm_1
@@ -13,9 +14,16 @@ from testing import assert_same
 import smnm_kernels as smnm
 
 pytestmark = [
-    pytest.mark.usefixtures("poisoned_memory"),
+    pytest.mark.usefixtures("poisoned_memory", "by_rounds"),
     pytest.mark.skipif(smnm.build_info() is None, reason="needs the C++ extension"),
 ]
+
+
+@pytest.fixture(scope="module")
+def by_rounds():
+    """Registers torch.ops.smnm_by_rounds."""
+    cpp_module.load()
+
 
 SHUFFLES = st.integers(0, 2**31)
 DEFAULT = ([3, 5], [400, 400, 100, 100])

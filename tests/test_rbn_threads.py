@@ -10,7 +10,7 @@ import torch
 
 import smnm_kernels as smnm
 
-SOURCE = Path(__file__).parent / "rbn_rounds_threads.cpp"
+SOURCE = Path(__file__).parent / "cpp/rbn_rounds_threads.cpp"
 WEIGHTS = (400, 400, 100, 100)
 
 

@@ -14,9 +14,9 @@ import smnm_kernels as smnm
 from smnm_kernels.tables.colors import parse_sigma
 from smnm_kernels.tables.noise import noise_quantiles, noise_table
 
-SOURCE = Path(__file__).parent / "vector_paths.cpp"
-#: SMNM_VECTORS of csrc/simd.h, what the compiler may use, and the flag that tells it is there. The
-#: last is what the extension is, by the compiler of CXX.
+SOURCE = Path(__file__).parent / "cpp/vector_paths.cpp"
+#: SMNM_VECTORS of csrc/cpu/simd.h, what the compiler may use, and the flag that tells it is there.
+#: The last is what the extension is, by the compiler of CXX.
 PATHS = {
     "0": ("x86-64", "sse2"),
     "1": ("x86-64-v3", "avx2"),

@@ -11,9 +11,11 @@
 #include <tuple>
 #include <vector>
 
+#include "../common/op_arguments.h"
+#include "../common/rbn_arguments.h"
+#include "../common/rbn_rounds_arguments.h"
+#include "../common/rbn_thread_block.h"
 #include "cuda_block.h"
-#include "op_arguments.h"
-#include "rbn_outputs.h"
 
 namespace smnm {
 namespace {

@@ -1,7 +1,8 @@
 // Philox on vectors. Compilers make poor code of 32x32 -> 64 bit products, so the x86 versions are
 // written out: a state word in each 64-bit lane, whose upper half may hold anything, because the
 // multiplication reads only the lower half and nothing else looks before the end.
-#include "philox.h"
+#include "philox_blocks.h"
+
 #include "simd.h"
 
 #ifdef SMNM_X86
@@ -11,7 +12,7 @@
 namespace smnm {
 namespace {
 
-void blocks_scalar(const PhiloxStream& s, uint32_t first, int64_t n, int64_t stride,
+void blocks_scalar(const PhiloxSequence& s, uint32_t first, int64_t n, int64_t stride,
                    uint32_t* out) {
   for (int64_t i = 0; i < n; ++i) {
     uint32_t words[4];
@@ -25,7 +26,7 @@ void blocks_scalar(const PhiloxStream& s, uint32_t first, int64_t n, int64_t str
 // Four vectors at a time hide the latency of the multiplications.
 constexpr int kUnrolled = 4;
 
-__attribute__((target("avx2"))) void blocks_avx2(const PhiloxStream& s, uint32_t first, int64_t n,
+__attribute__((target("avx2"))) void blocks_avx2(const PhiloxSequence& s, uint32_t first, int64_t n,
                                                  int64_t stride, uint32_t* out) {
   constexpr int64_t kStep = 4 * kUnrolled;
   const __m256i multiplier0 = _mm256_set1_epi64x(kPhiloxMultiplier0);
@@ -37,7 +38,7 @@ __attribute__((target("avx2"))) void blocks_avx2(const PhiloxStream& s, uint32_t
     for (int u = 0; u < kUnrolled; ++u) {
       const __m256i block = _mm256_set1_epi64x(first + static_cast<uint32_t>(i + 4 * u));
       c[0][u] = _mm256_add_epi64(block, _mm256_setr_epi64x(0, 1, 2, 3));
-      c[1][u] = _mm256_set1_epi64x(s.stream);
+      c[1][u] = _mm256_set1_epi64x(s.purpose);
       c[2][u] = _mm256_set1_epi64x(s.id_low);
       c[3][u] = _mm256_set1_epi64x(s.id_high);
     }
@@ -68,7 +69,7 @@ __attribute__((target("avx2"))) void blocks_avx2(const PhiloxStream& s, uint32_t
   blocks_scalar(s, first + static_cast<uint32_t>(i), n - i, stride, out + i);
 }
 
-__attribute__((target("avx512f"))) void blocks_avx512(const PhiloxStream& s, uint32_t first,
+__attribute__((target("avx512f"))) void blocks_avx512(const PhiloxSequence& s, uint32_t first,
                                                       int64_t n, int64_t stride, uint32_t* out) {
   constexpr int64_t kStep = 8 * kUnrolled;
   constexpr int kXor3 = 0x96;  // truth table of a ^ b ^ c
@@ -80,7 +81,7 @@ __attribute__((target("avx512f"))) void blocks_avx512(const PhiloxStream& s, uin
     for (int u = 0; u < kUnrolled; ++u) {
       const __m512i block = _mm512_set1_epi64(first + static_cast<uint32_t>(i + 8 * u));
       c[0][u] = _mm512_add_epi64(block, _mm512_setr_epi64(0, 1, 2, 3, 4, 5, 6, 7));
-      c[1][u] = _mm512_set1_epi64(s.stream);
+      c[1][u] = _mm512_set1_epi64(s.purpose);
       c[2][u] = _mm512_set1_epi64(s.id_low);
       c[3][u] = _mm512_set1_epi64(s.id_high);
     }
@@ -112,7 +113,7 @@ __attribute__((target("avx512f"))) void blocks_avx512(const PhiloxStream& s, uin
 
 #endif
 
-using Blocks = void (*)(const PhiloxStream&, uint32_t, int64_t, int64_t, uint32_t*);
+using Blocks = void (*)(const PhiloxSequence&, uint32_t, int64_t, int64_t, uint32_t*);
 
 Blocks widest() {
 #ifdef SMNM_X86
@@ -124,10 +125,10 @@ Blocks widest() {
 
 }  // namespace
 
-void philox_blocks(const PhiloxStream& stream, uint32_t first, int64_t n, int64_t stride,
+void philox_blocks(const PhiloxSequence& sequence, uint32_t first, int64_t n, int64_t stride,
                    uint32_t* out) {
   static const Blocks blocks = widest();
-  blocks(stream, first, n, stride, out);
+  blocks(sequence, first, n, stride, out);
 }
 
 }  // namespace smnm

@@ -1,4 +1,4 @@
-// Integer noise fields on the CPU, as smnm_kernels/reference.py defines them.
+// Integer noise fields on the CPU, as smnm_kernels.reference defines them.
 #pragma once
 
 #include <cstdint>
@@ -11,14 +11,14 @@ struct Grid {
   int64_t size() const { return t * h * w; }
 };
 
-// The integers of smnm_kernels/noise_table.py. White noise has no taps.
+// The integers of smnm_kernels.tables.noise.NoiseTable. White noise has no taps.
 struct NoiseTable {
   Grid torus;
   const int16_t* taps;   // [n_levels, torus.t + torus.h + torus.w]
   const int16_t* pairs;  // [n_pairs, 3]
   const float* scale;    // [n_pairs]
   int64_t n_pairs;
-  const int16_t* quantiles;  // [4096]
+  const int16_t* quantiles;  // [kNQuantiles]
   bool white() const { return n_pairs == 0; }
 };
 

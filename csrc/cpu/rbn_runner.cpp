@@ -1,11 +1,11 @@
 // Algorithm 1, one position at a time.
-#include "rbn.h"
+#include "rbn_runner.h"
 
 #include <algorithm>
 #include <cstring>
 #include <utility>
 
-#include "philox.h"
+#include "philox_blocks.h"
 #include "simd.h"
 
 namespace smnm {
@@ -48,8 +48,8 @@ void sort_keyed(Buffer<uint64_t>& items, Buffer<uint64_t>& scratch) {
 }  // namespace
 
 template <class Score>
-RbnBank<Score>::RbnBank(int64_t height, int64_t width, int64_t n_candidates, int64_t n_keep,
-                        const RbnRule& rule)
+RbnRunner<Score>::RbnRunner(int64_t height, int64_t width, int64_t n_candidates, int64_t n_keep,
+                            const RbnRule& rule)
     : width_(width),
       n_tokens_(height * width),
       n_candidates_(n_candidates),
@@ -92,9 +92,9 @@ RbnBank<Score>::RbnBank(int64_t height, int64_t width, int64_t n_candidates, int
 }
 
 template <class Score>
-const int32_t* RbnBank<Score>::draw_order(int64_t seed, int64_t bank) {
+const int32_t* RbnRunner<Score>::draw_order(int64_t seed, int64_t bank) {
   const int64_t q = (n_tokens_ + 3) / 4;
-  philox_blocks(philox_stream(seed, kOrder, bank), 0, q, q, words_.data());
+  philox_blocks(philox_sequence(seed, kOrder, bank), 0, q, q, words_.data());
   for (int64_t i = 0; i < n_tokens_; ++i) keyed_[i] = uint64_t{words_[i]} << 32 | i;
   sort_keyed(keyed_, keyed_next_);
   for (int64_t i = 0; i < n_tokens_; ++i) order_[i] = static_cast<int32_t>(keyed_[i]);
@@ -103,7 +103,7 @@ const int32_t* RbnBank<Score>::draw_order(int64_t seed, int64_t bank) {
 
 template <class Score>
 template <class Position>
-void RbnBank<Score>::run(const Position* order, int64_t seed, int64_t bank, bool* visible) {
+void RbnRunner<Score>::run(const Position* order, int64_t seed, int64_t bank, bool* visible) {
   std::fill(scores_.begin(), scores_.end(), 0);
   std::memset(visible, 0, n_candidates_ * n_tokens_);
   full_.assign(n_candidates_, 0);
@@ -121,7 +121,7 @@ void RbnBank<Score>::run(const Position* order, int64_t seed, int64_t bank, bool
     if (random_ties_) {
       const int64_t q = (n_tokens_ + 3) / 4;
       const auto first = static_cast<uint32_t>(n_sweeps * q);
-      philox_blocks(philox_stream(seed, kTie, bank), first, q, q, words_.data());
+      philox_blocks(philox_sequence(seed, kTie, bank), first, q, q, words_.data());
     }
     unfilled = sweep(order, unfilled);
     // Apart from the visits, whose stores would wait for these.
@@ -132,14 +132,14 @@ void RbnBank<Score>::run(const Position* order, int64_t seed, int64_t bank, bool
 }
 
 template <class Score>
-SMNM_INLINE void RbnBank<Score>::fetch(int64_t visit) const {
+SMNM_INLINE void RbnRunner<Score>::fetch(int64_t visit) const {
   for (const int64_t offset : fetched_) __builtin_prefetch(&scores_[visit + offset], 1);
 }
 
 // Visits every position; returns how many masks are not full then.
 template <class Score>
 template <class Position>
-int64_t RbnBank<Score>::sweep(const Position* order, int64_t unfilled) {
+int64_t RbnRunner<Score>::sweep(const Position* order, int64_t unfilled) {
   // Locals, because scores that are written could alias members.
   const int64_t n = n_tokens_, n_candidates = n_candidates_;
   const bool random_ties = random_ties_, fetches = !fetched_.empty();
@@ -174,20 +174,22 @@ int64_t RbnBank<Score>::sweep(const Position* order, int64_t unfilled) {
   return unfilled;
 }
 
-std::string rbn_path(int64_t height, int64_t width, int64_t n_candidates, const RbnRule& rule) {
+const char* rbn_path(int64_t height, int64_t width, int64_t n_candidates, const RbnRule& rule) {
   const RbnLines grid = rbn_lines(height, width, rule.windows.data(),
                                   static_cast<int64_t>(rule.windows.size()), rule.weights.data());
   const bool short_scores = rbn_scores_are_short(rule);
   const size_t bytes = grid.n_cells * n_candidates * (short_scores ? 2 : 4);
-  return std::string(short_scores ? "16" : "32") + "-bit scores" +
-         (outgrows_caches(bytes) ? ", fetched ahead" : "");
+  if (outgrows_caches(bytes)) {
+    return short_scores ? "16-bit scores, fetched ahead" : "32-bit scores, fetched ahead";
+  }
+  return short_scores ? "16-bit scores" : "32-bit scores";
 }
 
-template class RbnBank<int16_t>;
-template class RbnBank<int32_t>;
-template void RbnBank<int16_t>::run(const int32_t*, int64_t, int64_t, bool*);
-template void RbnBank<int16_t>::run(const int64_t*, int64_t, int64_t, bool*);
-template void RbnBank<int32_t>::run(const int32_t*, int64_t, int64_t, bool*);
-template void RbnBank<int32_t>::run(const int64_t*, int64_t, int64_t, bool*);
+template class RbnRunner<int16_t>;
+template class RbnRunner<int32_t>;
+template void RbnRunner<int16_t>::run(const int32_t*, int64_t, int64_t, bool*);
+template void RbnRunner<int16_t>::run(const int64_t*, int64_t, int64_t, bool*);
+template void RbnRunner<int32_t>::run(const int32_t*, int64_t, int64_t, bool*);
+template void RbnRunner<int32_t>::run(const int64_t*, int64_t, int64_t, bool*);
 
 }  // namespace smnm

@@ -1,21 +1,17 @@
 // The CPU fields. Integers travel in float32: every sum stays below 2^24 (the signal is at most
 // 1500, and taps of L2 norm 2048 and sigma <= 8 have an L1 norm below 11000), so multiply-adds are
 // exact in any order and at any vector width.
-#include "noise.h"
+#include "noise_field.h"
 
 #include <algorithm>
 #include <vector>
 
 #include "filter_rows.h"
-#include "philox.h"
+#include "philox_blocks.h"
 #include "simd.h"
 
 namespace smnm {
 namespace {
-
-// As in smnm_kernels/noise_table.py and reference.py.
-constexpr int kMaxField = (1 << 22) - 1;
-constexpr float kWhiteScale = 1.7320508075688772 / (1 << 22);
 
 // Nonzero taps around the centre: weight[k] goes with the input at distance k - before.
 struct Taps {
@@ -40,18 +36,19 @@ Taps nonzero_taps(const int16_t* circular, int64_t side, int gain) {
 
 constexpr int64_t kBlocks = 64;  // Philox blocks drawn at a time
 
-// Four segments of q odd integers of 22 random bits.
+// Four segments of q odd integers of kWhiteBits random bits.
 SMNM_CLONES
-void fill_white_field(const PhiloxStream& stream, int64_t n, int32_t* out) {
+void fill_white_field(const PhiloxSequence& sequence, int64_t n, int32_t* out) {
   const int64_t q = (n + 3) / 4;
   uint32_t words[4 * kBlocks];
   for (int64_t b = 0; b < q; b += kBlocks) {
-    philox_blocks(stream, static_cast<uint32_t>(b), kBlocks, kBlocks, words);
+    philox_blocks(sequence, static_cast<uint32_t>(b), kBlocks, kBlocks, words);
     for (int j = 0; j < 4; ++j) {
       const int64_t room = std::min(q - b, n - j * q - b);
       const int64_t count = std::min(kBlocks, room);
       for (int64_t i = 0; i < count; ++i) {
-        out[j * q + b + i] = 2 * static_cast<int32_t>(words[j * kBlocks + i] >> 10) + 1 - (1 << 22);
+        const auto bits = static_cast<int32_t>(words[j * kBlocks + i] >> (32 - kWhiteBits));
+        out[j * q + b + i] = 2 * bits + 1 - (1 << kWhiteBits);
       }
     }
   }
@@ -59,10 +56,11 @@ void fill_white_field(const PhiloxStream& stream, int64_t n, int32_t* out) {
 
 // Eight segments of q quantiles: white_values() of the reference.
 SMNM_CLONES
-void fill_quantiles(const PhiloxStream& stream, int64_t q, const int16_t* quantiles, int16_t* out) {
+void fill_quantiles(const PhiloxSequence& sequence, int64_t q, const int16_t* quantiles,
+                    int16_t* out) {
   uint32_t words[4 * kBlocks];
   for (int64_t b = 0; b < q; b += kBlocks) {
-    philox_blocks(stream, static_cast<uint32_t>(b), kBlocks, kBlocks, words);
+    philox_blocks(sequence, static_cast<uint32_t>(b), kBlocks, kBlocks, words);
     const int64_t count = std::min(kBlocks, q - b);
     for (int j = 0; j < 4; ++j) {
       const uint32_t* word = words + j * kBlocks;
@@ -153,13 +151,13 @@ NoiseMaker::NoiseMaker(const Grid& grid, const NoiseTable& table)
 }
 
 float NoiseMaker::make(int64_t seed, int64_t sample_id, int32_t* out) {
-  const PhiloxStream words = philox_stream(seed, kNoise, sample_id);
+  const PhiloxSequence words = philox_sequence(seed, kNoise, sample_id);
   if (table_.white()) {
     fill_white_field(words, grid_.size(), out);
     return kWhiteScale;
   }
   uint32_t drawn[4];
-  philox_block(philox_stream(seed, kSigma, sample_id), 0, drawn);
+  philox_block(philox_sequence(seed, kSigma, sample_id), 0, drawn);
   const int64_t pair = static_cast<int64_t>(uint64_t{drawn[0]} * table_.n_pairs >> 32);
   const int16_t* levels = table_.pairs + 3 * pair;
   const int n_chains = levels[1] >= 0 ? 2 : 1;

@@ -9,14 +9,10 @@
 #include <cstdint>
 #include <vector>
 
-#include "philox.h"
+#include "constants.h"
+#include "integers.h"
 
 namespace smnm {
-
-// MAX_CANDIDATES and MAX_SCORE in rbn_arguments.py.
-constexpr int kMaskBits = 10;
-constexpr int64_t kMaxCandidates = 1 << kMaskBits;
-constexpr int64_t kMaxScore = 1 << 28;
 
 // Above any score: marks a mask that is full, or that already shows the position.
 constexpr int32_t kTaken = 1 << 29;

@@ -1,4 +1,4 @@
-#include "select.h"
+#include "threshold_row.h"
 
 #include <algorithm>
 #include <cstring>
@@ -24,7 +24,7 @@ SMNM_INLINE int64_t count_at_least(const Key* keys, int64_t n, Key bound) {
 // Halves the interval of values that holds the n_keep-th largest until one value is left: at most
 // as many passes as a key has bits, and no data ever moves.
 template <class Key>
-SMNM_INLINE void select(const Key* keys, int64_t n, int64_t n_keep, bool* visible) {
+SMNM_INLINE void keep_largest(const Key* keys, int64_t n, int64_t n_keep, bool* visible) {
   Key low = keys[0], high = keys[0];
   for (int64_t i = 1; i < n; ++i) {
     low = std::min(low, keys[i]);
@@ -94,13 +94,13 @@ SMNM_INLINE void write_frame(const bool* frame, int64_t n, int64_t first, int64_
 }  // namespace
 
 SMNM_CLONES
-void select_largest(const int32_t* keys, int64_t n, int64_t n_keep, bool* visible) {
-  select(keys, n, n_keep, visible);
+void threshold_row(const int32_t* keys, int64_t n, int64_t n_keep, bool* visible) {
+  keep_largest(keys, n, n_keep, visible);
 }
 
 SMNM_CLONES
-void select_largest(const int64_t* keys, int64_t n, int64_t n_keep, bool* visible) {
-  select(keys, n, n_keep, visible);
+void threshold_row(const int64_t* keys, int64_t n, int64_t n_keep, bool* visible) {
+  keep_largest(keys, n, n_keep, visible);
 }
 
 SMNM_CLONES

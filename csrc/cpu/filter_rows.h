@@ -3,19 +3,17 @@
 
 #include <cstdint>
 
+#include "../common/constants.h"
 #include "simd.h"
 
 namespace smnm {
-
-// Undoing the taps' norm, halves round up; then the signal is clamped.
-constexpr int kTapUnit = 2048, kTapShift = 11;
-constexpr int kMaxSignal = 1500;
 
 SMNM_INLINE IntLanes clamp(IntLanes v, int most) {
   v = v > most ? IntLanes{} + most : v;
   return v < -most ? IntLanes{} - most : v;
 }
 
+// Undoes the norm of a pass's taps.
 SMNM_INLINE FloatLanes rescale(FloatLanes sum) {
   const IntLanes v = (__builtin_convertvector(sum, IntLanes) + kTapUnit / 2) >> kTapShift;
   return __builtin_convertvector(clamp(v, kMaxSignal), FloatLanes);

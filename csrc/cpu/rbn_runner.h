@@ -2,11 +2,10 @@
 #pragma once
 
 #include <cstdint>
-#include <string>
 #include <vector>
 
+#include "../common/rbn_scoring.h"
 #include "buffer.h"
-#include "rbn_scoring.h"
 
 namespace smnm {
 
@@ -23,13 +22,14 @@ struct RbnRule {
 // by side, and the order is known ahead: where scores outgrow the caches, they are fetched for a
 // visit some visits before it.
 template <class Score>
-class RbnBank {
+class RbnRunner {
  public:
   // Above any score: marks a mask that is full, or that already shows the position. Twice this and
   // a score fit.
   static constexpr int32_t kTaken = sizeof(Score) == 2 ? 1 << 14 : smnm::kTaken;
 
-  RbnBank(int64_t height, int64_t width, int64_t n_candidates, int64_t n_keep, const RbnRule& rule);
+  RbnRunner(int64_t height, int64_t width, int64_t n_candidates, int64_t n_keep,
+            const RbnRule& rule);
   // The bank's own random order, int32 [N].
   const int32_t* draw_order(int64_t seed, int64_t bank);
   // visible[k * N + position] of the K masks that the order leads to.
@@ -60,21 +60,21 @@ class RbnBank {
 };
 
 inline bool rbn_scores_are_short(const RbnRule& rule) {
-  return rbn_max_score(rule.windows, rule.weights) < RbnBank<int16_t>::kTaken;
+  return rbn_max_score(rule.windows, rule.weights) < RbnRunner<int16_t>::kTaken;
 }
 
-// Calls body(make), where make() gives an RbnBank with the narrowest scores that hold the rule's.
+// Calls body(make), where make() gives an RbnRunner with the narrowest scores that hold the rule's.
 template <class Body>
-void with_rbn_banks(int64_t height, int64_t width, int64_t n_candidates, int64_t n_keep,
-                    const RbnRule& rule, const Body& body) {
+void with_rbn_runner(int64_t height, int64_t width, int64_t n_candidates, int64_t n_keep,
+                     const RbnRule& rule, const Body& body) {
   if (rbn_scores_are_short(rule)) {
-    body([&] { return RbnBank<int16_t>(height, width, n_candidates, n_keep, rule); });
+    body([&] { return RbnRunner<int16_t>(height, width, n_candidates, n_keep, rule); });
   } else {
-    body([&] { return RbnBank<int32_t>(height, width, n_candidates, n_keep, rule); });
+    body([&] { return RbnRunner<int32_t>(height, width, n_candidates, n_keep, rule); });
   }
 }
 
 // What a benchmark says of the way banks are run.
-std::string rbn_path(int64_t height, int64_t width, int64_t n_candidates, const RbnRule& rule);
+const char* rbn_path(int64_t height, int64_t width, int64_t n_candidates, const RbnRule& rule);
 
 }  // namespace smnm

@@ -1,5 +1,5 @@
-// torch.ops.smnm_by_rounds: the CUDA ops' algorithm on the CPU, for tests, the threads in an order
-// drawn from `shuffle`.
+// torch.ops.smnm_by_rounds: the CUDA ops' algorithm on the CPU, the threads in an order drawn from
+// `shuffle`.
 #include <torch/csrc/stable/library.h>
 
 #include <algorithm>
@@ -8,8 +8,10 @@
 #include <tuple>
 #include <vector>
 
-#include "op_arguments.h"
-#include "rbn_outputs.h"
+#include "../../csrc/common/op_arguments.h"
+#include "../../csrc/common/rbn_arguments.h"
+#include "../../csrc/common/rbn_rounds_arguments.h"
+#include "../../csrc/common/rbn_thread_block.h"
 #include "shuffled_block.h"
 
 namespace smnm {

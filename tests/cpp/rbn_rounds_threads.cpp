@@ -1,5 +1,6 @@
-// The rounds of csrc/rbn_rounds.h on real threads with real barriers, for ThreadSanitizer to watch:
-// what two threads touch without a barrier between is a race here as on a GPU. Prints the masks.
+// The rounds of csrc/common/rbn_rounds.h on real threads with real barriers, for ThreadSanitizer to
+// watch: what two threads touch without a barrier between is a race here as on a GPU. Prints the
+// masks.
 #include <pthread.h>
 
 #include <cstdio>
@@ -9,7 +10,7 @@
 #include <thread>
 #include <vector>
 
-#include "../csrc/rbn_outputs.h"
+#include "../../csrc/common/rbn_thread_block.h"
 
 namespace {
 

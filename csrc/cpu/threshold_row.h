@@ -6,8 +6,8 @@
 namespace smnm {
 
 // visible[i] = keys[i] is among the n_keep largest, ties to the lower index.
-void select_largest(const int32_t* keys, int64_t n, int64_t n_keep, bool* visible);
-void select_largest(const int64_t* keys, int64_t n, int64_t n_keep, bool* visible);
+void threshold_row(const int32_t* keys, int64_t n, int64_t n_keep, bool* visible);
+void threshold_row(const int64_t* keys, int64_t n, int64_t n_keep, bool* visible);
 
 // Repeats a frame's mask of n tokens, n_keep of them visible, over `frames`, and writes the indices
 // of the visible tokens and the inverse of the order [visible ascending, masked ascending]. `frame`

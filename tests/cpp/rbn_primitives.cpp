@@ -1,13 +1,13 @@
-// Checks what csrc/rbn_rounds.h is made of against plain loops, each for every size of a group, and
-// names what differs.
+// Checks what csrc/common/rbn_rounds.h is made of against plain loops, each for every size of a
+// group, and names what differs.
 #include <cstdint>
 #include <cstdio>
 #include <limits>
 #include <random>
 #include <vector>
 
-#include "../csrc/rbn_outputs.h"
-#include "../csrc/shuffled_block.h"
+#include "../../csrc/common/rbn_thread_block.h"
+#include "shuffled_block.h"
 
 namespace {
 

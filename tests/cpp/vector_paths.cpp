@@ -7,10 +7,10 @@
 #include <cstdlib>
 #include <vector>
 
-#include "../csrc/filter_rows.cpp"
-#include "../csrc/noise.cpp"
-#include "../csrc/philox_cpu.cpp"
-#include "../csrc/select.cpp"
+#include "../../csrc/cpu/filter_rows.cpp"
+#include "../../csrc/cpu/noise_field.cpp"
+#include "../../csrc/cpu/philox_blocks.cpp"
+#include "../../csrc/cpu/threshold_row.cpp"
 
 namespace {
 
@@ -47,7 +47,7 @@ int main(int, char** arguments) {
   for (const int64_t id : ids) {
     maker.make(head[0], id, field.data());
     auto* shown = reinterpret_cast<bool*>(visible.data());
-    smnm::select_largest(field.data(), n, n_keep, shown);
+    smnm::threshold_row(field.data(), n, n_keep, shown);
     smnm::write_masks(shown, n, n_keep, 1, shown, ids_keep.data(), ids_restore.data());
     print(visible);
     print(ids_keep);

@@ -51,11 +51,11 @@ SMNM_ON_BLOCK void sum_prefixes(Block& block, int32_t* values, int32_t n, int32_
 
 // Bank `bank`'s random words of a sweep: four to a Philox block, each to take(token, word).
 template <class Take>
-SMNM_ON_BLOCK void draw_words(const RoundsShape& shape, const PhiloxStream& stream, int32_t sweep,
-                              int32_t block, const Take& take) {
+SMNM_ON_BLOCK void draw_words(const RoundsShape& shape, const PhiloxSequence& sequence,
+                              int32_t sweep, int32_t block, const Take& take) {
   const int32_t n_blocks = (shape.n_tokens + 3) / 4;
   uint32_t drawn[4];
-  philox_block(stream, static_cast<uint32_t>(int64_t{sweep} * n_blocks + block), drawn);
+  philox_block(sequence, static_cast<uint32_t>(int64_t{sweep} * n_blocks + block), drawn);
   for (int32_t j = 0; j < 4; ++j) {
     const int32_t token = j * n_blocks + block;
     if (token < shape.n_tokens) take(token, drawn[j]);
@@ -67,9 +67,9 @@ template <class Block, class Pair>
 SMNM_ON_BLOCK void draw_ties(Block& block, const RoundsShape& shape, const RoundsState<Pair>& state,
                              int64_t seed, int64_t bank, int32_t sweep) {
   if (!shape.random_ties) return;
-  const PhiloxStream stream = philox_stream(seed, kTie, bank);
+  const PhiloxSequence sequence = philox_sequence(seed, kTie, bank);
   block.for_each((shape.n_tokens + 3) / 4, [&](int32_t b) {
-    draw_words(shape, stream, sweep, b,
+    draw_words(shape, sequence, sweep, b,
                [&](int32_t token, uint32_t word) { state.ties[cell_of(shape, token)] = word; });
   });
 }
@@ -85,9 +85,9 @@ template <class Block, class Pair>
 SMNM_ON_BLOCK void draw_order(Block& block, const RoundsShape& shape,
                               const RoundsState<Pair>& state, int64_t seed, int64_t bank) {
   const int32_t n = shape.n_tokens;
-  const PhiloxStream stream = philox_stream(seed, kOrder, bank);
+  const PhiloxSequence sequence = philox_sequence(seed, kOrder, bank);
   block.for_each((n + 3) / 4, [&](int32_t b) {
-    draw_words(shape, stream, 0, b, [&](int32_t token, uint32_t word) {
+    draw_words(shape, sequence, 0, b, [&](int32_t token, uint32_t word) {
       state.words[token] = word;
       block.add(&state.starts[bucket_of(shape, word)], 1);
     });

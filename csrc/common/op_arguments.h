@@ -1,0 +1,71 @@
+// Arguments and results of the ops of every device, on LibTorch's stable ABI: one build serves
+// torch 2.10 and later. Arguments are checked in Python, where the type of an error can be chosen;
+// the checks here only keep a direct call of an op from touching memory that is not its own.
+#pragma once
+
+#include <torch/csrc/stable/library.h>
+#include <torch/csrc/stable/ops.h>
+#include <torch/csrc/stable/tensor.h>
+#include <torch/headeronly/util/Exception.h>
+
+#include <cstdint>
+#include <optional>
+#include <tuple>
+#include <vector>
+
+#include "constants.h"
+
+namespace smnm {
+namespace {  // torch's types are hidden symbols, so what holds them must be local
+
+using torch::headeronly::ScalarType;
+using torch::stable::Tensor;
+
+struct MaskTensors {
+  Tensor visible, ids_keep, ids_restore;
+
+  MaskTensors(const Tensor& like, int64_t batch, int64_t n_tokens, int64_t n_keep)
+      : visible(torch::stable::new_empty(like, {batch, n_tokens}, ScalarType::Bool)),
+        ids_keep(torch::stable::new_empty(like, {batch, n_keep}, ScalarType::Long)),
+        ids_restore(torch::stable::new_empty(like, {batch, n_tokens}, ScalarType::Long)) {}
+
+  std::tuple<Tensor, Tensor, Tensor> tuple() const { return {visible, ids_keep, ids_restore}; }
+};
+
+inline const int64_t* int64_data(const Tensor& contiguous) {
+  return static_cast<const int64_t*>(contiguous.data_ptr());
+}
+
+inline void check_seed(const std::optional<Tensor>& seed_tensor) {
+  STD_TORCH_CHECK(
+      !seed_tensor || (seed_tensor->scalar_type() == ScalarType::Long && seed_tensor->numel() == 1),
+      "seed_tensor must be int64 of one element");
+}
+
+// On the CPU, where the tensor can be read.
+inline int64_t seed_value(const std::optional<Tensor>& seed_tensor, int64_t seed) {
+  check_seed(seed_tensor);
+  return seed_tensor ? *int64_data(*seed_tensor) : seed;
+}
+
+inline void check_grid(const std::vector<int64_t>& grid) {
+  STD_TORCH_CHECK(grid.size() == 3 && grid[0] > 0 && grid[1] > 0 && grid[2] > 0,
+                  "grid must be three positive ints");
+  STD_TORCH_CHECK(grid[0] <= kMaxTokens && grid[1] <= kMaxTokens / grid[0] &&
+                      grid[2] <= kMaxTokens / grid[0] / grid[1],
+                  "grid must have at most ", kMaxTokens, " tokens");
+}
+
+inline Tensor parse_sample_ids(const Tensor& sample_ids) {
+  STD_TORCH_CHECK(sample_ids.scalar_type() == ScalarType::Long && sample_ids.dim() == 1,
+                  "sample_ids must be int64 [B]");
+  return torch::stable::contiguous(sample_ids);
+}
+
+inline void check_n_keep(int64_t n_keep, int64_t n_tokens, int64_t frames = 1) {
+  STD_TORCH_CHECK(frames >= 1 && n_keep % frames == 0, "n_keep must be a multiple of frames >= 1");
+  STD_TORCH_CHECK(n_keep >= 1 && n_keep <= n_tokens, "n_keep must be in [1, ", n_tokens, "]");
+}
+
+}  // namespace
+}  // namespace smnm

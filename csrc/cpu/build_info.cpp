@@ -1,0 +1,32 @@
+// What this library says of itself, as C symbols for ctypes: it knows nothing of Python, so that
+// one build serves every version of it.
+#include <torch/headeronly/version.h>
+
+#include <cstdint>
+#include <string>
+
+#include "rbn_runner.h"
+#include "simd.h"
+
+#define SMNM_TEXT_OF(x) #x
+#define SMNM_TEXT(x) SMNM_TEXT_OF(x)
+
+extern "C" {
+
+// JSON: the compiler, the C++ standard, torch's version and the target of its stable ABI, and what
+// SMNM_CLONES stands for.
+const char* smnm_build_info() {
+  static const std::string json =
+      "{\"compiler\": \"" __VERSION__ "\", \"cxx_standard\": " + std::to_string(__cplusplus) +
+      ", \"torch\": \"" TORCH_VERSION "\", \"torch_abi\": \"" SMNM_TEXT(
+          TORCH_TARGET_VERSION) "\", \"vector_paths\": \"" SMNM_VECTOR_PATHS "\"}";
+  return json.c_str();
+}
+
+// How banks of checked arguments are run, for benchmarks. Four weights.
+const char* smnm_rbn_path(int64_t height, int64_t width, int64_t n_candidates,
+                          const int64_t* windows, int64_t n_windows, const int64_t* weights) {
+  const smnm::RbnRule rule = {{windows, windows + n_windows}, {weights, weights + 4}, false};
+  return smnm::rbn_path(height, width, n_candidates, rule);
+}
+}

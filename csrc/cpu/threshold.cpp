@@ -1,0 +1,61 @@
+// The threshold of any noise.
+#include <torch/csrc/stable/library.h>
+#include <torch/csrc/stable/ops.h>
+
+#include <cstring>
+#include <limits>
+#include <tuple>
+#include <vector>
+
+#include "../common/op_arguments.h"
+#include "mask_rows.h"
+#include "threshold_row.h"
+
+namespace smnm {
+namespace {
+
+// The order of torch.sort: -0 equals 0, NaN is above everything.
+template <class Float, class Bits>
+Bits ordered(Float value) {
+  if (value != value) return std::numeric_limits<Bits>::max();
+  if (value == 0) return 0;
+  Bits bits;
+  std::memcpy(&bits, &value, sizeof(bits));
+  return bits < 0 ? static_cast<Bits>(std::numeric_limits<Bits>::min() - bits) : bits;
+}
+
+template <class Float, class Bits>
+void threshold_rows(const Tensor& noise, const MaskTensors& out) {
+  const auto* values = static_cast<const Float*>(noise.data_ptr());
+  const int64_t n = noise.size(1), n_keep = out.ids_keep.size(1);
+  torch::stable::parallel_for(0, noise.size(0), 1, [&](int64_t begin, int64_t end) {
+    std::vector<Bits> keys(n);
+    for (int64_t row = begin; row < end; ++row) {
+      for (int64_t i = 0; i < n; ++i) keys[i] = ordered<Float, Bits>(values[row * n + i]);
+      bool* visible = visible_row(out, row);
+      threshold_row(keys.data(), n, n_keep, visible);
+      write_row(out, row, visible);
+    }
+  });
+}
+
+// `noise` is float32 or float64 [B, N].
+std::tuple<Tensor, Tensor, Tensor> threshold(const Tensor& noise, int64_t n_keep) {
+  const Tensor values = torch::stable::contiguous(noise);
+  STD_TORCH_CHECK(values.dim() == 2 && (values.scalar_type() == ScalarType::Double ||
+                                        values.scalar_type() == ScalarType::Float),
+                  "noise must be float32 or float64 [B, N]");
+  check_n_keep(n_keep, values.size(1));
+  const MaskTensors out(values, values.size(0), values.size(1), n_keep);
+  if (values.scalar_type() == ScalarType::Double) {
+    threshold_rows<double, int64_t>(values, out);
+  } else {
+    threshold_rows<float, int32_t>(values, out);
+  }
+  return out.tuple();
+}
+
+}  // namespace
+}  // namespace smnm
+
+STABLE_TORCH_LIBRARY_IMPL(smnm, CPU, m) { m.impl("threshold", TORCH_BOX(&smnm::threshold)); }

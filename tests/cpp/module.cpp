@@ -1,0 +1,30 @@
+// A Python module for tests: the constants of csrc, and the ops that are compiled with it.
+#include <pybind11/pybind11.h>
+
+#include "../../csrc/common/constants.h"
+#include "../../csrc/common/philox.h"
+
+PYBIND11_MODULE(smnm_cpp, m) {
+  m.def("constants", [] {
+    pybind11::dict constants;
+    constants["MAX_TOKENS"] = smnm::kMaxTokens;
+    constants["N_QUANTILES"] = smnm::kNQuantiles;
+    constants["TAP_UNIT"] = smnm::kTapUnit;
+    constants["TAP_SHIFT"] = smnm::kTapShift;
+    constants["MAX_SIGNAL"] = smnm::kMaxSignal;
+    constants["MAX_FIELD"] = smnm::kMaxField;
+    constants["WHITE_SCALE"] = smnm::kWhiteScale;
+    constants["MAX_CANDIDATES"] = smnm::kMaxCandidates;
+    constants["MAX_SCORE"] = smnm::kMaxScore;
+    return constants;
+  });
+  m.def("purposes", [] {
+    pybind11::dict purposes;
+    purposes["NOISE"] = static_cast<uint32_t>(smnm::kNoise);
+    purposes["SIGMA"] = static_cast<uint32_t>(smnm::kSigma);
+    purposes["ORDER"] = static_cast<uint32_t>(smnm::kOrder);
+    purposes["TIE"] = static_cast<uint32_t>(smnm::kTie);
+    purposes["CROP"] = static_cast<uint32_t>(smnm::kCrop);
+    return purposes;
+  });
+}
