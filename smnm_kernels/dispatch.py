@@ -1,8 +1,8 @@
 """Which code runs the ops.
 
 What runs CPU tensors is chosen once, at import. ``SMNM_BACKEND`` forces it: ``reference`` (the
-NumPy definition), ``cpu`` (the C++ extension) or ``triton`` (the GPU's kernels in Triton's
-interpreter). Unset, it is the extension where it was built, else the reference with a warning.
+NumPy definition), ``cpu`` (the C++ library) or ``triton`` (the GPU's kernels in Triton's
+interpreter). Unset, it is the library where it was built, else the reference with a warning.
 
 CUDA tensors run on the Triton kernels (``triton_kernels``), R-BN on the CUDA library where it was
 built. What then has no kernel is made on the CPU and copied. Every slower path warns, once.
@@ -10,7 +10,6 @@ built. What then has no kernel is made on the CPU and copied. Every slower path 
 
 from __future__ import annotations
 
-import importlib
 import importlib.util
 import os
 import warnings
@@ -22,7 +21,7 @@ import torch
 from torch import Tensor
 from torch.utils._pytree import tree_map
 
-from . import cuda_library, devices, reference
+from . import devices, libraries, reference
 from .ops import MaskTensors, fake_masks_from_table, fake_noise, library
 from .tables.colors import Color
 from .tables.noise import noise_quantiles, noise_table
@@ -82,13 +81,10 @@ def _cpu_noise_masks(
 
 
 def _load_cpu() -> str | None:
-    """Loads the extension, which registers the CPU kernels; returns why it could not."""
-    try:
-        importlib.import_module("smnm_kernels._cpu")
-    except ModuleNotFoundError:
-        return "the C++ extension was not built"
-    except ImportError as error:
-        return f"the C++ extension does not load ({error})"
+    """Loads the CPU library, which registers the CPU kernels; returns why it could not."""
+    problem = libraries.cpu_problem()
+    if problem is not None:
+        return problem
     torch.library.register_fake("smnm::noise_from_table", fake_noise, lib=library)
     torch.library.register_fake("smnm::noise_masks_from_table", fake_masks_from_table, lib=library)
     library.impl("noise", _cpu_noise, "CPU")
@@ -172,7 +168,7 @@ _missing: dict[str, str | None] = {
     "reference": None,
     "cpu": "not loaded: SMNM_BACKEND forces another backend",
     "triton": None if importlib.util.find_spec("triton") else "Triton is not installed",
-    "cuda": cuda_library.problem(),
+    "cuda": libraries.cuda_problem(),
 }
 
 
@@ -226,7 +222,7 @@ def backends() -> dict[str, str]:
 
 
 def build_info() -> dict[str, object] | None:
-    """What the C++ extension was built with, or None where it is not loaded."""
+    """What the C++ library was built with, or None where it is not loaded."""
     if _missing["cpu"] is not None:
         return None
-    return importlib.import_module("smnm_kernels._cpu").build_info()
+    return libraries.cpu_build_info()

@@ -107,7 +107,7 @@ def test_what_runs_cuda_tensors_warns_once_where_it_is_slow(monkeypatch):
     """Played through on CPU tensors."""
     from op_calls import noise_masks_call, rbn_masks_call
 
-    from smnm_kernels import cuda_library, dispatch
+    from smnm_kernels import dispatch, libraries
 
     monkeypatch.setattr(dispatch, "_cuda_ops", dispatch._cuda_ops.__wrapped__)
     ids = torch.arange(3)
@@ -131,7 +131,7 @@ def test_what_runs_cuda_tensors_warns_once_where_it_is_slow(monkeypatch):
     if torch.cuda.is_available():
         return  # then Triton does not interpret
     monkeypatch.setattr(dispatch, "_triton_problem", lambda: None)
-    monkeypatch.setattr(cuda_library, "problem", lambda: "no library")
+    monkeypatch.setattr(libraries, "cuda_problem", lambda: "no library")
     with pytest.warns(UserWarning, match="one position at a time: no library.*nvcc") as caught:
         twice()
     assert len(caught) == 1

@@ -13,6 +13,7 @@ import torch
 import smnm_kernels as smnm
 from smnm_kernels.arguments import Grid
 from smnm_kernels.kinds import RbnKind
+from smnm_kernels.libraries import rbn_path
 from smnm_kernels.timing import peers
 
 from .mask_making import RANDOM
@@ -126,10 +127,8 @@ def path(run: partial, device: torch.device) -> str | None:
     kind = run.func.__self__.settings
     if not isinstance(kind, RbnKind) or smnm.backends()["cpu"] != "active":
         return None
-    from smnm_kernels import _cpu
-
     _, height, width = kind.grid
-    return _cpu.rbn_path(height, width, kind.n_candidates, kind.windows, kind.weights)
+    return rbn_path(height, width, kind.n_candidates, kind.windows, kind.weights)
 
 
 def output_bytes(run: Callable[[], object]) -> int:

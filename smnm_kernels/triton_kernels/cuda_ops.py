@@ -15,7 +15,7 @@ from typing import TypeVar
 import torch
 from torch import Tensor
 
-from .. import cuda_library, devices
+from .. import devices, libraries
 from ..arguments import Seed
 from ..ops import MaskTensors
 from ..tables.colors import Color
@@ -185,6 +185,6 @@ def _warn_of_slow_rbn(device: torch.device) -> None:
     )
     warnings.warn(
         f"R-BN masks run on the Triton kernel, which visits one position at a time: "
-        f"{cuda_library.problem()}{remedy}",
+        f"{libraries.cuda_problem()}{remedy}",
         stacklevel=2,
     )

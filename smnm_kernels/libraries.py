@@ -1,0 +1,70 @@
+"""The compiled libraries beside this file: they register ops when they are loaded.
+
+None knows Python, so that one build serves every version of it. Beside its ops the CPU library has
+C symbols that say what it is.
+"""
+
+from __future__ import annotations
+
+import ctypes
+import json
+from collections.abc import Sequence
+from functools import cache
+from pathlib import Path
+
+import torch
+
+_FOLDER = Path(__file__).parent
+
+
+@cache
+def cpu_problem() -> str | None:
+    """Loads the CPU library; returns why it could not, or None."""
+    return _load("cpu")
+
+
+@cache
+def cuda_problem() -> str | None:
+    """Loads the CUDA library; returns why it could not, or None."""
+    if torch.version.hip is not None:
+        return "torch is built for ROCm, not for CUDA"
+    if torch.version.cuda is None:
+        return "torch is built without CUDA"
+    return _load("cuda")
+
+
+def _load(name: str) -> str | None:
+    path = _path(name)
+    if not path.exists():
+        return f"the {name.upper()} library was not built"
+    try:
+        torch.ops.load_library(path)
+    except OSError as error:
+        return f"the {name.upper()} library does not load ({error})"
+    return None
+
+
+def cpu_build_info() -> dict[str, object]:
+    """What the CPU library, which is loaded, was built with."""
+    describe = ctypes.CDLL(str(_path("cpu"))).smnm_build_info
+    describe.restype = ctypes.c_char_p
+    return json.loads(describe())
+
+
+def rbn_path(
+    height: int, width: int, n_candidates: int, windows: Sequence[int], weights: Sequence[int]
+) -> str:
+    """How the CPU library, which is loaded, runs banks of these checked arguments."""
+    describe = ctypes.CDLL(str(_path("cpu"))).smnm_rbn_path
+    describe.restype = ctypes.c_char_p
+    int64 = ctypes.c_int64
+    return describe(
+        *map(int64, (height, width, n_candidates)),
+        (int64 * len(windows))(*windows),
+        int64(len(windows)),
+        (int64 * len(weights))(*weights),
+    ).decode()
+
+
+def _path(name: str) -> Path:
+    return _FOLDER / f"_{name}.abi3.so"
