@@ -176,15 +176,14 @@ def parsed_once(parse: Callable[P, Parsed]) -> Callable[P, Parsed]:
 
     A training loop passes the same every time, and parsing them costs more than a small batch of
     masks. How plain arguments print tells them apart, also 1 from 1.0 and True. In compiled code
-    the result is a constant.
+    they are constants.
     """
     results: dict[str, Parsed] = {}
-    parse_to_constant = torch.compiler.assume_constant_result(parse)
 
     @wraps(parse)
     def cached(*arguments: P.args, **named: P.kwargs) -> Parsed:
         if torch.compiler.is_compiling():
-            return parse_to_constant(
+            return parse(
                 *as_constant(arguments), **{name: as_constant(named[name]) for name in named}
             )
         if not (_is_plain(arguments) and all(map(_is_plain, named.values()))):
@@ -214,7 +213,7 @@ def as_constant(value: object) -> object:
     function, defaults included. What names a kind of mask has one graph for each value.
     """
     if torch.compiler.is_compiling():
-        if type(value) in (tuple, list):
+        if isinstance(value, (tuple, list)):
             return tuple(as_constant(item) for item in value)
         if isinstance(value, (int, float)):
             return guard_scalar(value)

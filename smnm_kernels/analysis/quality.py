@@ -17,7 +17,7 @@ from torch import Tensor
 
 from smnm_kernels.analysis.spectrum import expected_spectrum, radial_spectrum
 from smnm_kernels.arguments import Seed, parse_grid
-from smnm_kernels.kinds import NoiseKind
+from smnm_kernels.kinds import NoiseField, NoiseKind
 from smnm_kernels.kinds.rbn import WEIGHTS, WINDOWS, RbnKind
 from smnm_kernels.samplers import MaskSampler
 from smnm_kernels.tables.colors import Color, Sigma
@@ -193,7 +193,7 @@ def report(kind_sampler: MaskSampler, n_masks: int, batch: int) -> dict[str, int
     """A row of the table: all of the above for the masks of ids 0 to n_masks - 1, on the CPU.
 
     Args:
-        kind_sampler: whose masks.
+        kind_sampler: a ``MaskSampler``, or what has its ``grid`` and ``masks(ids)``.
         n_masks: at least 2.
         batch: masks drawn at a time.
 
@@ -201,7 +201,8 @@ def report(kind_sampler: MaskSampler, n_masks: int, batch: int) -> dict[str, int
         Numbers of four digits. ``spectrum_*`` are of the noise before the threshold, None for kinds
         without a formula; ``changes_in_time`` is None where T = 1.
     """
-    if kind_sampler.settings.freq_major:
+    settings = getattr(kind_sampler, "settings", None)
+    if settings is not None and settings.freq_major:
         raise ValueError("kind_sampler must count its tokens row-major, got freq_major=True")
     ids, grid = torch.arange(n_masks), kind_sampler.grid
     drawn = [kind_sampler.masks(part).visible.unflatten(1, grid) for part in ids.split(batch)]
@@ -211,7 +212,9 @@ def report(kind_sampler: MaskSampler, n_masks: int, batch: int) -> dict[str, int
     holes = [largest_hole(part) for part in few]
     visible = torch.cat(drawn)
     fair, new = coverage(visible), distinct(visible)
-    spectrum = _spectrum_of(kind_sampler, ids[:FEW_FIELDS])
+    spectrum = None
+    if isinstance(settings, NoiseKind):
+        spectrum = _spectrum_of(settings.noise, ids[:FEW_FIELDS], kind_sampler.seed)
     row = {
         "n_masks": n_masks,
         "clustering": float(torch.cat([clustering(part) for part in drawn]).mean()),
@@ -232,13 +235,8 @@ def report(kind_sampler: MaskSampler, n_masks: int, batch: int) -> dict[str, int
     }
 
 
-def _spectrum_of(sampler: MaskSampler, ids: Tensor) -> SpectrumError | None:
-    """Of the noise that a kind is thresholded from, where there is such noise."""
-    settings = sampler.settings
-    if not isinstance(settings, NoiseKind):
-        return None
-    field = settings.noise
-    fields = field.draw(ids, Seed.beside(ids, sampler.seed))
+def _spectrum_of(field: NoiseField, ids: Tensor, seed: Tensor) -> SpectrumError:
+    fields = field.draw(ids, Seed.beside(ids, seed))
     return spectrum_error(fields, field.grid, field.color, field.given_sigma)
 
 

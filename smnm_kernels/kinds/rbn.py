@@ -132,6 +132,7 @@ def _parse_windows(windows: Sequence[int]) -> tuple[int, ...]:
     return tuple(int(w) for w in windows)
 
 
+@torch.compiler.assume_constant_result
 def _parse_weights(weights: Sequence[float]) -> tuple[int, int, int, int]:
     """In thousandths."""
     if not is_sequence(weights) or len(weights) != 4:

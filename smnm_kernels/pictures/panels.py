@@ -67,9 +67,9 @@ class Panel:
         return "" if self.mask_ratio is None else f"mask ratio {self.mask_ratio:g}"
 
     def sigma_in_words(self) -> str:
-        if self.noise is None:
+        ends = () if self.noise is None else self.noise.sigma  # white noise has none
+        if not ends:
             return ""
-        ends = self.noise.sigma
         ranges = [
             f"{low:g}" if low == high else f"{low:g} to {high:g}"
             for low, high in zip(ends[::2], ends[1::2], strict=True)

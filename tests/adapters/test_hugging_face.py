@@ -390,4 +390,4 @@ def test_errors_name_what_came():
 
 def test_parameters_go_through():
     sampler = hf_sampler(videomae().config, "green3d", n_keep=7, sigma="variant-1")
-    assert (sampler.n_keep, sampler.recipe.parameters) == (7, {"sigma": "variant-1"})
+    assert (sampler.n_keep, sampler.settings.noise.sigma) == (7, (0.5, 0.5, 2.0, 2.0))
