@@ -4,12 +4,19 @@ A mask is a pure function of (seed, sample id, kind, grid, ratio, parameters): b
 every device, for any batch split, worker count or resume.
 """
 
+from importlib.metadata import PackageNotFoundError, version
+
 try:
     import torch
 except ModuleNotFoundError:
     raise ImportError("smnm_kernels needs torch >= 2.10, and no torch is installed") from None
 if tuple(int(part) for part in torch.__version__.split(".")[:2]) < (2, 10):
     raise ImportError(f"smnm_kernels needs torch >= 2.10, and {torch.__version__} is installed")
+
+try:
+    __version__ = version("smnm_kernels")
+except PackageNotFoundError:  # a checkout that was never installed
+    __version__ = "unknown"
 
 from . import reference, schedules
 from .dispatch import backends, build_info
