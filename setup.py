@@ -1,6 +1,11 @@
-"""Builds the C++ and CUDA extensions where torch and a compiler are at hand, and installs without
+"""Builds the C++ and CUDA libraries where torch and a compiler are at hand, and installs without
 what cannot be built: the package then runs on what is there, in the end on its NumPy reference, and
-says so."""
+says so.
+
+The libraries are loaded by torch.ops.load_library and know nothing of Python: no pybind11 module
+among them, whose ABI would tie every wheel to one Python. With LibTorch's stable ABI, one wheel a
+platform serves every Python and every torch from 2.10 on.
+"""
 
 import os
 import subprocess
@@ -13,11 +18,8 @@ from setuptools import setup
 ROOT = Path(__file__).parent
 # torch's stable ABI as of 2.10: one build serves every later torch.
 STABLE_ABI = "-DTORCH_TARGET_VERSION=0x020a000000000000"
-CXX_FLAGS = [
-    *("-O3", "-std=c++17", "-Wno-psabi", "-Wno-maybe-uninitialized"),
-    "-Wno-unknown-warning-option",  # the one before is GCC's alone
-    STABLE_ABI,
-]
+# The last is for clang, which does not know the one before it.
+WARNINGS = ("-Wno-psabi", "-Wno-maybe-uninitialized", "-Wno-unknown-warning-option")
 CUDA_LIBRARY = "smnm_kernels._cuda"
 # Machine code for these, where nvcc knows them, and PTX for what comes after.
 CUDA_ARCHITECTURES = (75, 80, 90, 100)
@@ -33,7 +35,7 @@ def extension_arguments() -> dict:
         import torch
         from torch.utils import cpp_extension
     except Exception as error:  # not there, or there and broken
-        warn("its extensions", f"torch's extension builder could not be imported ({error})")
+        warn("its libraries", f"torch's extension builder could not be imported ({error})")
         return {}
 
     class BuildIfPossible(cpp_extension.BuildExtension):
@@ -42,7 +44,7 @@ def extension_arguments() -> dict:
                 super().run()
             except Exception as error:  # no compiler, no headers, an unknown platform
                 self.extensions = []
-                warn("its extensions", first_line(error))
+                warn("its libraries", first_line(error))
 
         def build_extensions(self) -> None:
             try:
@@ -67,8 +69,8 @@ def extension_arguments() -> dict:
             "smnm_kernels._cpu",
             sources("cpu/*.cpp"),
             depends=sources("common/*.h") + sources("cpu/*.h"),
-            extra_compile_args={"cxx": CXX_FLAGS},
-            py_limited_api=True,
+            extra_compile_args={"cxx": ["-O3", "-std=c++17", *WARNINGS, STABLE_ABI]},
+            py_limited_api=True,  # or torch would link what needs Python
         )
     ]
     if torch.version.cuda is not None:
@@ -76,7 +78,8 @@ def extension_arguments() -> dict:
             extensions.append(cuda_extension(cpp_extension))
         except Exception as error:  # no nvcc
             warn(CUDA_LIBRARY, first_line(error))
-    return {"ext_modules": extensions, "cmdclass": {"build_ext": BuildIfPossible}}
+    build = BuildIfPossible.with_options(no_python_abi_suffix=True)
+    return {"ext_modules": extensions, "cmdclass": {"build_ext": build, **wheel_command()}}
 
 
 def sources(pattern: str) -> list[str]:
@@ -106,6 +109,20 @@ def architecture_arguments(nvcc: str) -> list[str]:
     return [*codes, f"-gencode=arch=compute_{known[-1]},code=compute_{known[-1]}"]
 
 
+def wheel_command() -> dict:
+    try:
+        from setuptools.command.bdist_wheel import bdist_wheel
+    except ImportError:  # before 70.1; then build_ext --inplace is all that is asked of it
+        return {}
+
+    class WheelOfAnyPython(bdist_wheel):
+        def get_tag(self) -> tuple[str, str, str]:
+            *_, platform = super().get_tag()
+            return "py3", "none", platform
+
+    return {"bdist_wheel": WheelOfAnyPython}
+
+
 def first_line(error: Exception) -> str:
     return (str(error).strip() or repr(error)).splitlines()[0]
 
@@ -114,5 +131,4 @@ def warn(part: str, reason: str) -> None:
     print(f"warning: building smnm_kernels without {part}: {reason}", file=sys.stderr)
 
 
-# No library knows Python, so one wheel serves every version from 3.10 on.
-setup(**extension_arguments(), options={"bdist_wheel": {"py_limited_api": "cp310"}})
+setup(**extension_arguments())

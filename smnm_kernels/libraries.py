@@ -67,4 +67,4 @@ def rbn_path(
 
 
 def _path(name: str) -> Path:
-    return _FOLDER / f"_{name}.abi3.so"
+    return _FOLDER / f"_{name}.so"
