@@ -8,14 +8,19 @@ from collections.abc import Callable, Sequence
 from decimal import Decimal
 from fractions import Fraction
 from functools import lru_cache, wraps
-from typing import NamedTuple, ParamSpec, TypeVar
+from typing import TYPE_CHECKING, Any, NamedTuple, ParamSpec, TypeVar
 
 import torch
 from torch import Tensor
 from torch.fx.experimental.symbolic_shapes import guard_scalar
 
+if TYPE_CHECKING:
+    from typing_extensions import TypeIs
+
 Grid = tuple[int, int, int]
-P, Parsed = ParamSpec("P"), TypeVar("Parsed")
+P = ParamSpec("P")
+Parsed = TypeVar("Parsed")
+Value = TypeVar("Value")
 
 #: Token indices fit 32 bits in the kernels, and a grid this large is a mistake anyway.
 MAX_TOKENS = 2**30
@@ -160,7 +165,7 @@ def parse_flag(name: str, value: bool) -> bool:
     return value
 
 
-def is_sequence(value: object) -> bool:
+def is_sequence(value: object) -> TypeIs[Sequence]:
     return isinstance(value, Sequence) and not isinstance(value, (str, bytes))
 
 
@@ -199,14 +204,14 @@ def parsed_once(parse: Callable[P, Parsed]) -> Callable[P, Parsed]:
     return cached
 
 
-def _is_plain(value: object) -> bool:
+def _is_plain(value: Any) -> bool:
     """Whether its text says all there is to say of a value: builtins, not subclasses of them."""
     if type(value) in (tuple, list):
         return all(map(_is_plain, value))
     return value is None or type(value) in (int, float, bool, str)
 
 
-def as_constant(value: object) -> object:
+def as_constant(value: Value) -> Value:
     """``value``, a constant to torch.compile from here on.
 
     Under ``dynamic=True`` it makes symbols of all numbers that come from outside the compiled
@@ -214,7 +219,7 @@ def as_constant(value: object) -> object:
     """
     if torch.compiler.is_compiling():
         if isinstance(value, (tuple, list)):
-            return tuple(as_constant(item) for item in value)
+            return tuple(as_constant(item) for item in value)  # type: ignore[return-value]
         if isinstance(value, (int, float)):
-            return guard_scalar(value)
+            return guard_scalar(value)  # type: ignore[return-value]
     return value

@@ -9,6 +9,7 @@ import importlib
 import sys
 from collections.abc import Sequence
 from importlib.metadata import version
+from typing import Any
 
 _TRAIN = "smnm_kernels.train"
 # name: (module and dataclass of its options, module and function that takes them, summary)
@@ -61,7 +62,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
         options_type = _load(options_place)
     except ImportError as error:
         return _missing(error, name)
-    options = tyro.cli(options_type, prog=f"smnm {name}", args=rest)
+    options: Any = tyro.cli(options_type, prog=f"smnm {name}", args=rest)
     try:
         run = _load(function_place) if function_place else type(options).run
         return run(options) or 0

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import warnings
 from collections.abc import Callable, Mapping, Sequence
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import torch
 from torch import Tensor
@@ -120,7 +120,7 @@ class MaskCollator:
         *,
         view: str | Callable[..., object] = "masked",
         key: str = "bool_masked_pos",
-        collate: Callable[[Sequence], object] = default_collate,
+        collate: Callable[[list], object] = default_collate,
         id_key: str = "sample_id",
         data: str | Callable[[object], object] | None = None,
     ) -> None:
@@ -149,7 +149,7 @@ class MaskCollator:
         masks = self.view(made) if callable(self.view) else getattr(made, self.view)
         return {**batch, self.key: masks} if isinstance(batch, Mapping) else (batch, masks)
 
-    def _data_in(self, batch: object) -> object:
+    def _data_in(self, batch: Any) -> object:
         if self.data is None:
             return None
         return self.data(batch) if callable(self.data) else batch[self.data]

@@ -131,16 +131,19 @@ def _count(name: str, given: Tensor, n_keep: int | None, visible_is: bool) -> in
         raise TypeError(f"n_keep must be an int, got {n_keep!r}")
     if given.dim() != 2:
         raise ValueError(f"{wanted}, got shape {list(given.shape)}")
-    shown = (given if visible_is else ~given).sum(1).tolist()
-    if not shown and n_keep is None:
+    shown: list[int] = (given if visible_is else ~given).sum(1).tolist()
+    if shown:
+        count = shown[0]
+    elif n_keep is None:
         raise ValueError(f"n_keep must be given where {name} has no rows")
+    else:
+        count = n_keep
     if len(set(shown)) > 1:
         row = next(i for i, count in enumerate(shown) if count != shown[0])
         raise ValueError(
             f"{name} must leave the same number of tokens visible in every row, got {shown[0]} in "
             f"row 0 and {shown[row]} in row {row}"
         )
-    count = shown[0] if shown else n_keep
     if n_keep is not None and count != n_keep:
         other = "from_masked" if visible_is else "from_visible"
         hint = f": this looks like its complement, for which there is Masks.{other}"

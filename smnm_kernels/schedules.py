@@ -5,6 +5,7 @@ from __future__ import annotations
 import math
 from collections.abc import Mapping
 from dataclasses import dataclass
+from typing import Any
 
 from .arguments import is_int, is_sequence
 
@@ -63,7 +64,7 @@ class Ramp:
             share = (1 - math.cos(math.pi * share)) / 2
         return self._between(self.start, self.end, share)
 
-    def _between(self, start: object, end: object, share: float) -> object:
+    def _between(self, start: Any, end: Any, share: float) -> object:
         if is_sequence(start) and is_sequence(end) and len(start) == len(end):
             return tuple(self._between(a, b, share) for a, b in zip(start, end, strict=True))
         value = start + share * (end - start)

@@ -28,7 +28,7 @@ class JepaCollator:
     def __init__(
         self,
         *samplers: MaskSampler,
-        collate: Callable[[Sequence], object] = default_collate,
+        collate: Callable[[list], object] = default_collate,
         id_key: str = "sample_id",
     ) -> None:
         if not samplers:

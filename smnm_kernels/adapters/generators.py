@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 from collections.abc import Sequence
+from typing import Any
 
 import numpy as np
 import torch
@@ -47,7 +48,7 @@ class MaskingGenerator:
         *,
         per_frame: bool = False,
         seed: int = 0,
-        **parameters: object,
+        **parameters: Any,
     ) -> None:
         self.frames, self.height, self.width = parse_grid(input_size)
         visible_share(mask_ratio)  # a ratio outside [0, 1) fails under its own name

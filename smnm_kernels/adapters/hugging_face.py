@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from smnm_kernels.samplers import MaskSampler, ScheduledSampler
 
@@ -14,13 +14,13 @@ _VIDEOMAE_RATIO = 0.9
 
 
 def hf_sampler(
-    config: object,
+    config: Any,
     kind: str,
     mask_ratio: float | None = None,
     *,
     n_keep: int | None = None,
     seed: int = 0,
-    **parameters: object,
+    **parameters: Any,
 ) -> MaskSampler:
     """A ``MaskSampler`` on the grid of a transformers config, with the count its model expects.
 
@@ -90,7 +90,7 @@ def epoch_callback() -> TrainerCallback:
     from transformers import TrainerCallback
 
     class SetEpoch(TrainerCallback):
-        def on_epoch_begin(self, args, state, control, train_dataloader, **more) -> None:  # noqa: ANN001, ANN003
+        def on_epoch_begin(self, args, state, control, train_dataloader, **more) -> None:  # type: ignore[override]  # noqa: ANN001, ANN003
             epoch = int(state.epoch)
             if not hasattr(train_dataloader.dataset, "set_epoch"):
                 raise TypeError(
@@ -109,6 +109,6 @@ def _pair(size: int | list[int] | tuple[int, ...]) -> tuple[int, int]:
     return (size, size) if isinstance(size, int) else (size[-2], size[-1])
 
 
-def _patches(size: object, patch: object) -> tuple[int, int]:
+def _patches(size: Any, patch: Any) -> tuple[int, int]:
     (height, width), (ph, pw) = _pair(size), _pair(patch)
     return height // ph, width // pw

@@ -12,7 +12,9 @@ import torch
 from torch import Tensor
 
 from smnm_kernels.arguments import parse_n_keep
-from smnm_kernels.samplers import MaskSampler, MaskStream, ScheduledSampler, check_sampler
+from smnm_kernels.samplers import MaskSampler, ScheduledSampler, check_sampler
+
+Sampler = MaskSampler | ScheduledSampler
 
 
 class RandomMasking:
@@ -29,7 +31,7 @@ class RandomMasking:
             frequency-major: make its sampler with ``freq_major=True``.
     """
 
-    def __init__(self, *samplers: MaskStream) -> None:
+    def __init__(self, *samplers: Sampler) -> None:
         self.samplers = {_n_tokens(sampler): sampler for sampler in samplers}
         if not samplers or len(self.samplers) < len(samplers):
             raise ValueError(
@@ -76,7 +78,7 @@ class RandomMasking:
             )
         return self._masked(x, sampler)
 
-    def _sampler_for(self, x: Tensor) -> MaskStream:
+    def _sampler_for(self, x: Tensor) -> Sampler:
         if x.shape[1] not in self.samplers:
             raise ValueError(
                 f"x must have {' or '.join(map(str, self.samplers))} tokens, as the sampler's "
@@ -84,7 +86,7 @@ class RandomMasking:
             )
         return self.samplers[x.shape[1]]
 
-    def _masked(self, x: Tensor, sampler: MaskStream) -> tuple[Tensor, Tensor, Tensor]:
+    def _masked(self, x: Tensor, sampler: Sampler) -> tuple[Tensor, Tensor, Tensor]:
         _check_device(x.device, sampler)
         masks = sampler(x.shape[0])
         ids_keep, removed, ids_restore = masks.mae
@@ -101,7 +103,7 @@ class M2dMasking:
         sampler: on a (1, T, F) grid with ``freq_major=True``, the order of M2D's tokens.
     """
 
-    def __init__(self, sampler: MaskStream) -> None:
+    def __init__(self, sampler: Sampler) -> None:
         _n_tokens(sampler)
         self.sampler = sampler
 
@@ -124,13 +126,13 @@ class M2dMasking:
         return torch.cat([masks.ids_keep, masks.ids_masked], dim=1), settings.n_keep
 
 
-def _n_tokens(sampler: MaskStream) -> int:
+def _n_tokens(sampler: Sampler) -> int:
     check_sampler(sampler, (MaskSampler, ScheduledSampler))
     t, h, w = sampler.grid
     return t * h * w
 
 
-def _check_count(n_tokens: int, sampler: MaskStream, mask_ratio: float) -> None:
+def _check_count(n_tokens: int, sampler: Sampler, mask_ratio: float) -> None:
     ours = parse_n_keep(n_tokens, mask_ratio, None)
     theirs = int(n_tokens * (1 - mask_ratio))
     if isinstance(sampler, MaskSampler) and sampler.n_keep not in (ours, theirs):
@@ -140,7 +142,7 @@ def _check_count(n_tokens: int, sampler: MaskStream, mask_ratio: float) -> None:
         )
 
 
-def _check_device(wanted: torch.device, sampler: MaskStream) -> None:
+def _check_device(wanted: torch.device, sampler: Sampler) -> None:
     made = sampler.next_id.device
     if made.type != wanted.type:
         raise ValueError(

@@ -11,7 +11,7 @@ import math
 from abc import abstractmethod
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
-from typing import TypeVar
+from typing import Any, TypeVar
 
 import torch
 from torch import Tensor
@@ -85,7 +85,7 @@ def _parse_structure(
     mask_ratio: float | None,
     n_keep: int | None,
     freq_major: bool,
-    **more: object,
+    **more: Any,
 ) -> Structure:
     sides = parse_grid(grid)
     parse_flag("freq_major", freq_major)
@@ -228,11 +228,11 @@ class TimeFrequencyKind(StructureKind):
 
 
 #: The kinds of ``baseline_masks``.
-BASELINES: dict[str, type[StructureKind]] = {
-    "grid": LatticeKind,
-    "block": BlockKind,
-    "inverse_block": InverseBlockKind,
-    "time_frequency": TimeFrequencyKind,
+BASELINES: dict[str, Callable[..., StructureKind]] = {
+    "grid": LatticeKind.parse,
+    "block": BlockKind.parse,
+    "inverse_block": InverseBlockKind.parse,
+    "time_frequency": TimeFrequencyKind.parse,
 }
 
 
@@ -248,8 +248,8 @@ def parse_baseline(
     if not isinstance(kind, str) or kind not in BASELINES:
         raise ValueError(f"kind must be one of {', '.join(BASELINES)}, got {kind!r}")
     block_size = check_block_size(block_size)
-    more = {"block_size": block_size} if kind == "inverse_block" else {}
-    return BASELINES[kind].parse(grid, mask_ratio, n_keep=n_keep, freq_major=freq_major, **more)
+    more: dict[str, int] = {"block_size": block_size} if kind == "inverse_block" else {}
+    return BASELINES[kind](grid, mask_ratio, n_keep=n_keep, freq_major=freq_major, **more)
 
 
 def check_block_size(block_size: int) -> int:

@@ -230,7 +230,7 @@ def _check_size(pixels: int) -> None:
 
 def _pixels(visible: np.ndarray, patch: int, colour: Colour) -> np.ndarray:
     """bool [rows, columns] -> uint8 [rows * patch, columns * patch, 3]."""
-    squares = np.where(visible[..., None], np.uint8(colour), np.uint8(MASKED))
+    squares = np.where(visible[..., None], np.array(colour, np.uint8), np.array(MASKED, np.uint8))
     pixels = squares.repeat(patch, axis=0).repeat(patch, axis=1)
     if patch >= 5:  # below that a line would eat too much of the patch
         pixels[patch - 1 :: patch] = GRID_LINE

@@ -14,6 +14,7 @@ from smnm_kernels.arguments import is_int
 from smnm_kernels.errors import UsageError
 from smnm_kernels.files import replacing
 
+from .optional import import_for_pictures
 from .page import draw_frames, draw_masks
 from .panels import panels
 from .spectrum_plot import draw_spectra
@@ -120,8 +121,9 @@ def _png(picture: Image.Image) -> bytes:
 
 def _gif(frames: Iterator[Image.Image]) -> bytes:
     # One palette for all: colours that change from frame to frame would flicker.
-    first = next(frames).quantize(128, dither=0)
-    rest = (frame.quantize(palette=first, dither=0) for frame in frames)
+    none = import_for_pictures("PIL.Image").Dither.NONE
+    first = next(frames).quantize(128, dither=none)
+    rest = (frame.quantize(palette=first, dither=none) for frame in frames)
     file = io.BytesIO()
     first.save(file, "GIF", save_all=True, append_images=rest, duration=FRAME_MS, loop=0)
     return file.getvalue()

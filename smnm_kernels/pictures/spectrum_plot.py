@@ -5,7 +5,7 @@ from __future__ import annotations
 import io
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import torch
@@ -27,10 +27,10 @@ CHUNK = 2**21
 COLUMNS = 5
 
 AXIS = "#2a3349"
-DOTS = {"ls": "", "marker": "o", "ms": 4.5, "mew": 0, "zorder": 3}
-EXPECTED = {"ls": "-", "lw": 1.3}
-FORMULA = {"ls": (0, (1, 1.5)), "lw": 1.3}
-MASKS = {"ls": (0, (5, 2)), "lw": 1.3}
+DOTS: dict[str, Any] = {"ls": "", "marker": "o", "ms": 4.5, "mew": 0, "zorder": 3}
+EXPECTED: dict[str, Any] = {"ls": "-", "lw": 1.3}
+FORMULA: dict[str, Any] = {"ls": (0, (1, 1.5)), "lw": 1.3}
+MASKS: dict[str, Any] = {"ls": (0, (5, 2)), "lw": 1.3}
 
 
 @dataclass(frozen=True)
@@ -58,12 +58,13 @@ def spectra(panel: Panel, n_samples: int) -> Spectra:
         visible = panel.sampler.masks(ids).visible.unflatten(1, panel.grid)
         return (visible[:, : grid[0]].float() - share) / deviation
 
-    def noise_fields(ids: Tensor) -> Tensor:
-        return noise.draw(ids, Seed.beside(ids, panel.sampler.seed))
-
     frequency, masks = _averaged(mask_fields, n_samples, grid)
     if noise is None:
         return Spectra(frequency, masks, None, None, None)
+
+    def noise_fields(ids: Tensor) -> Tensor:
+        return noise.draw(ids, Seed.beside(ids, panel.sampler.seed))
+
     return Spectra(
         frequency,
         masks,
@@ -77,11 +78,11 @@ def _averaged(
     fields: Callable[[Tensor], Tensor], n_samples: int, grid: tuple[int, int, int]
 ) -> tuple[np.ndarray, np.ndarray]:
     chunk = max(1, CHUNK // (grid[0] * grid[1] * grid[2]))
-    total: np.ndarray | float = 0.0
+    weighted = []
     for ids in torch.arange(n_samples).split(chunk):
         frequency, power = radial_spectrum(fields(ids))
-        total = total + power * len(ids)
-    return frequency, total / n_samples
+        weighted.append(power * len(ids))
+    return frequency, np.sum(weighted, axis=0) / n_samples
 
 
 def draw_spectra(panels: Sequence[Panel], n_samples: int) -> Image.Image:
@@ -137,7 +138,7 @@ def draw_spectra(panels: Sequence[Panel], n_samples: int) -> Image.Image:
 def _diagram(place: Axes, panel: Panel, lines: Spectra) -> None:
     colour = "#{:02x}{:02x}{:02x}".format(*VISIBLE[panel.color])
     words = [panel.ratio_in_words()]
-    if lines.noise is None:
+    if lines.noise is None or lines.expected is None or lines.formula is None:
         words.append("no formula: these masks\ncompete for positions")
     else:
         place.plot(lines.frequency, lines.formula, color=QUIET, **FORMULA)
@@ -145,8 +146,14 @@ def _diagram(place: Axes, panel: Panel, lines: Spectra) -> None:
         place.plot(lines.frequency, lines.noise, color=colour, **DOTS)
     place.plot(lines.frequency, lines.masks, color=colour, **MASKS)
 
-    words = "\n".join(filter(None, words))
-    place.text(0.04, 0.05, words, transform=place.transAxes, color=QUIET, fontsize=8)
+    place.text(
+        0.04,
+        0.05,
+        "\n".join(filter(None, words)),
+        transform=place.transAxes,
+        color=QUIET,
+        fontsize=8,
+    )
     grid = panel.grid if panel.noise is None else panel.noise.grid
     sides = grid[1:] if grid[0] == 1 else grid
     facts = [TIMES.join(map(str, sides)), panel.sigma_in_words()]

@@ -97,7 +97,7 @@ def noise_kernel(
     seed = seed if seed_tensor is None else int(seed_tensor)
     out = np.empty((len(sample_ids), *grid), dtype=np.float32)
     for row, sample_id in enumerate(sample_ids.tolist()):
-        integers, scale = field(sample_id, tuple(grid), color, sigma, seed)
+        integers, scale = field(sample_id, (grid[0], grid[1], grid[2]), color, sigma, seed)
         out[row] = integers.astype(np.float32) * scale
     return torch.from_numpy(out).to(sample_ids.device)
 

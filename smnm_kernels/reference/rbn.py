@@ -45,7 +45,7 @@ def algorithm1(
             if not scores:
                 continue
             best = [k for k in scores if scores[k] == min(scores.values())]
-            pick = int(tie_words[position]) * len(best) >> 32 if random_ties else 0
+            pick = 0 if tie_words is None else int(tie_words[position]) * len(best) >> 32
             visible[best[pick], y, x] = True
         sweep += 1
     return visible

@@ -82,8 +82,8 @@ def _marks(
         block_size, marked = structure.block_size, set()
         # data2vec 2.0 makes blocks for 0.07 more than shall be visible, to allow for overlaps.
         wanted = Fraction(n_keep) + Fraction(7, 100) * height * width
-        for bits in draw(max(1, math.floor(wanted / block_size**2))):
-            y, x = divmod(uniform(bits, height * width), width)
+        for word in draw(max(1, math.floor(wanted / block_size**2))):
+            y, x = divmod(uniform(word, height * width), width)
             for dy in range(block_size):
                 for dx in range(block_size):
                     v, u = y + dy - block_size // 2, x + dx - block_size // 2

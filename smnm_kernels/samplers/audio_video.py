@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable, Hashable, Mapping
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import torch
 from torch import Tensor
@@ -64,8 +64,8 @@ class AudioVideoSampler(MaskStream):
 
     def __init__(
         self,
-        video: Mapping[str, object],
-        audio: Mapping[str, object],
+        video: Mapping[str, Any],
+        audio: Mapping[str, Any],
         *,
         hidden_time: float | None = None,
         seed: int | Tensor = 0,
@@ -132,7 +132,7 @@ class _Moments:
         self,
         video: Kind,
         audio: Kind,
-        audio_parameters: dict[str, object],
+        audio_parameters: dict[str, Any],
         hidden_time: float,
     ) -> None:
         frames, rows = video.grid[0], audio.grid[1]
@@ -203,7 +203,7 @@ class _Moments:
         return self.audio.in_token_order(Masks._with_count(visible.flatten(1), self.audio.n_keep))
 
 
-def _kind_of(name: str, arguments: Mapping[str, object]) -> Kind:
+def _kind_of(name: str, arguments: Mapping[str, Any]) -> Kind:
     if not isinstance(arguments, Mapping):
         raise TypeError(
             f"{name} must be a dict of MaskSampler's arguments, got {type(arguments).__name__}"
@@ -218,7 +218,7 @@ def _kind_of(name: str, arguments: Mapping[str, object]) -> Kind:
         raise type(error)(f"{name}: {error}") from error
 
 
-def _parameters_in(arguments: Mapping[str, object]) -> dict[str, object]:
+def _parameters_in(arguments: Mapping[str, Any]) -> dict[str, Any]:
     given = ("kind", "grid", "mask_ratio", "n_keep")
     return {name: value for name, value in arguments.items() if name not in given}
 

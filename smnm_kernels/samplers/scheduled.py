@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import AbstractContextManager
 from functools import partial
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import torch
 from torch import Tensor
@@ -65,7 +65,7 @@ class ScheduledSampler(MaskStream):
         n_keep: int | Callable[[int], int] | None = None,
         every: str = "step",
         seed: int | Tensor = 0,
-        **parameters: object,
+        **parameters: Any,
     ) -> None:
         super().__init__(seed)
         if every not in ("step", "epoch"):
@@ -104,7 +104,9 @@ class ScheduledSampler(MaskStream):
         return self.settings.n_keep
 
     def _at(self, step: int) -> _At:
-        now = {name: s(step) if callable(s) else s for name, s in self._scheduled.items()}
+        now: dict[str, Any] = {
+            name: s(step) if callable(s) else s for name, s in self._scheduled.items()
+        }
         if self._last is None or self._last.arguments != now:
             try:
                 self._last = _At(now, make_kind(grid=self._grid, **now))

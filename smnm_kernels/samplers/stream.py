@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Hashable, Iterator, Mapping, Sequence
 from contextlib import AbstractContextManager
-from typing import ClassVar
+from typing import Any, ClassVar
 
 import torch
 from torch import Tensor, nn
@@ -79,7 +79,7 @@ class MaskStream(nn.Module):
                 draw(torch.arange(1, device=device).add_(self.next_id))  # as ``advance`` does
                 _prepared.add((device, key))
 
-    def _first_draws(self) -> Mapping[Hashable, Callable[[Tensor], object]]:
+    def _first_draws(self) -> Mapping[Any, Callable[[Tensor], object]]:
         """What makes the masks that calls may draw, each by what tells it from others."""
         raise NotImplementedError
 
@@ -88,12 +88,12 @@ class MaskStream(nn.Module):
         """Whether a call must be given the input."""
         raise NotImplementedError
 
-    def masks(self, sample_ids: Tensor, data: object = None) -> tuple:
+    def masks(self, sample_ids: Tensor, data: Any = None) -> Any:
         """The masks with these ids (int64 [B]), without advancing: for evaluation, or where a
         dataset's index names the mask. ``data`` as for a call."""
         raise NotImplementedError
 
-    def forward(self, batch_size: int | Sequence[int], data: object = None) -> tuple:
+    def forward(self, batch_size: int | Sequence[int], data: Any = None) -> Any:
         """The next masks of this rank; advances the stream of all ranks.
 
         Args:

@@ -7,6 +7,7 @@ Gaussians of white noise: blue has s1 = 0 (the identity), red has no second one.
 from __future__ import annotations
 
 from collections.abc import Sequence
+from typing import Any
 
 import numpy as np
 import torch
@@ -82,7 +83,7 @@ def parse_sigma(color: Color, sigma: Sigma) -> list[float]:
     return ranges
 
 
-def _parse_range(value: object, complaint: str, least: float = MIN_SIGMA) -> tuple[float, float]:
+def _parse_range(value: Any, complaint: str, least: float = MIN_SIGMA) -> tuple[float, float]:
     ends = value if isinstance(value, Sequence) and not isinstance(value, str) else (value, value)
     if len(ends) != 2 or not all(_is_number(end) for end in ends):
         raise ValueError(f"{complaint}, got {value!r}")

@@ -137,6 +137,6 @@ def _taps(sigma: float, side: int) -> tuple[int, ...]:
     return tuple(math.floor(TAP_UNIT * w / norm + 0.5) for w in _gaussian(sigma, side))
 
 
-def scaled_taps(taps: np.ndarray, gain: np.ndarray) -> np.ndarray:
+def scaled_taps(taps: np.ndarray, gain: np.ndarray | int) -> np.ndarray:
     """Taps of chain 2's last pass (along T, or H in two dimensions): times gain / 2048, rounded."""
     return (taps * gain + TAP_UNIT // 2) >> TAP_SHIFT

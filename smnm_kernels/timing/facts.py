@@ -9,13 +9,14 @@ import subprocess
 import time
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
+from typing import Any
 
 import torch
 
 import smnm_kernels as smnm
 
 
-def facts(device: torch.device) -> dict[str, object]:
+def facts(device: torch.device) -> dict[str, Any]:
     return {
         "device": device_name(device),
         "cores": os.cpu_count(),

@@ -5,7 +5,7 @@ from __future__ import annotations
 import math
 from collections.abc import Callable
 from functools import partial
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import numpy as np
 import torch
@@ -43,13 +43,13 @@ class Series(NamedTuple):
     #: What all its points share.
     fixed: str
     values: tuple
-    call: Callable[[object], Callable[[], object]]
+    call: Callable[[Any], Callable[[], Any]]
     #: What is on the axis for a value.
-    x: Callable[[object], float] = float
+    x: Callable[[Any], float] = float
 
 
 def series(device: torch.device) -> list[Series]:
-    def ours(kind: str, grid: Grid, ratio: float, batch: int, **more: object) -> Callable:
+    def ours(kind: str, grid: Grid, ratio: float, batch: int, **more: Any) -> Callable:
         sampler = smnm.MaskSampler(kind, grid, ratio, **more).to(device)
         return partial(sampler.masks, torch.arange(batch, device=device))
 
@@ -120,7 +120,7 @@ def fitted_exponent(x: list[float], y: list[float]) -> float:
     return round(float(slope), 3)
 
 
-def path(run: partial, device: torch.device) -> str | None:
+def path(run: Any, device: torch.device) -> str | None:
     """Which of several ways the op takes with these arguments, where it has several."""
     if device.type == "cuda":
         return kernel_names(run)
@@ -131,5 +131,5 @@ def path(run: partial, device: torch.device) -> str | None:
     return rbn_path(height, width, kind.n_candidates, kind.windows, kind.weights)
 
 
-def output_bytes(run: Callable[[], object]) -> int:
+def output_bytes(run: Callable[[], Any]) -> int:
     return sum(tensor.numel() * tensor.element_size() for tensor in run())

@@ -5,7 +5,7 @@ from __future__ import annotations
 import math
 from collections.abc import Callable, Iterator
 from functools import cache, partial
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import torch
 
@@ -46,7 +46,7 @@ def contenders(shape: Shape, batch: int, device: torch.device) -> list[Contender
     grid, ratio = shape.grid, shape.ratio
     on_host = device.type == "cpu"
 
-    def ours(kind: str, **more: object) -> Contender:
+    def ours(kind: str, **more: Any) -> Contender:
         sampler = smnm.MaskSampler(kind, grid, ratio, **more).to(device)
         ties = ", random ties" if more else ""
         return Contender(f"smnm {kind}{ties}", partial(sampler, batch))

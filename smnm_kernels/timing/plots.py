@@ -5,9 +5,14 @@ from __future__ import annotations
 from collections.abc import Iterator
 from itertools import groupby, pairwise
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 from smnm_kernels.files import replacing
 from smnm_kernels.pictures.optional import import_for_pictures
+
+if TYPE_CHECKING:
+    from matplotlib.axes import Axes
+    from matplotlib.figure import Figure
 
 OURS, THEIRS, GRID = "#0b8793", "#9aa3b2", "#e6e8ec"
 
@@ -37,7 +42,7 @@ def _figure(width: float, height: float, columns: int) -> tuple:
     return figure, figure.subplots(1, columns, squeeze=False)[0]
 
 
-def _bars(axes: object, group: list[dict], title: str, log: bool = False) -> None:
+def _bars(axes: Axes, group: list[dict], title: str, log: bool = False) -> None:
     names = [row["what"] for row in group][::-1]
     ratios = [row["ratio"] for row in group][::-1]
     colors = [OURS if "smnm" in name else THEIRS for name in names]
@@ -58,7 +63,7 @@ def _bars(axes: object, group: list[dict], title: str, log: bool = False) -> Non
     axes.margins(x=0.18)
 
 
-def _masks(rows: list[dict]) -> object:
+def _masks(rows: list[dict]) -> Figure:
     """Ratios to MAE's random masking at the batch that came first, a panel for each shape."""
     batch = rows[0]["batch"]
     groups = [
@@ -72,7 +77,7 @@ def _masks(rows: list[dict]) -> object:
     return figure
 
 
-def _training(rows: list[dict]) -> object:
+def _training(rows: list[dict]) -> Figure:
     groups = [list(g) for _, g in groupby(rows, lambda r: (r["shape"], r["ratio_to"]))]
     figure, panels = _figure(6.5 * len(groups), 2.6, len(groups))
     for axes, group in zip(panels, groups, strict=True):
@@ -82,15 +87,15 @@ def _training(rows: list[dict]) -> object:
     return figure
 
 
-def _growth(rows: list[dict]) -> object:
+def _growth(rows: list[dict]) -> Figure:
     groups = {
         over: list(g)
         for over, g in groupby(sorted(rows, key=lambda r: r["over"]), lambda r: r["over"])
     }
     figure, panels = _figure(4.6 * len(groups), 3.6, len(groups))
     for axes, (over, group) in zip(panels, groups.items(), strict=True):
-        for name, points in groupby(group, lambda r: r["curve"]):
-            points = list(points)
+        for name, of_name in groupby(group, lambda r: r["curve"]):
+            points = list(of_name)
             exponent = points[0]["exponent"]
             label = f"{name}, {points[0]['fixed']}"
             if exponent is not None:
@@ -121,7 +126,7 @@ def _growth(rows: list[dict]) -> object:
     return figure
 
 
-def _mark_switches(axes: object, points: list[dict]) -> None:
+def _mark_switches(axes: Axes, points: list[dict]) -> None:
     """A line between two points that take different paths, and what the second one's is."""
     for before, after in pairwise(points):
         if before["path"] != after["path"]:
@@ -133,7 +138,7 @@ def _mark_switches(axes: object, points: list[dict]) -> None:
             )  # fmt: skip
 
 
-def _quality(rows: list[dict]) -> object:
+def _quality(rows: list[dict]) -> Figure:
     """Clustering against cost: what an evener mask takes."""
     groups = [list(g) for _, g in groupby(rows, lambda r: r["shape"])]
     figure, panels = _figure(4.6 * len(groups), 3.6, len(groups))

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from functools import partial
+from typing import Any
 
 import torch
 
@@ -14,7 +15,7 @@ from .mask_making import AUDIO, IMAGE, VIDEO, Shape
 from .timing import Contender, Times, measure, rows
 
 BATCH = 64
-KINDS: dict[Shape, tuple[tuple[str, dict[str, str]], ...]] = {
+KINDS: dict[Shape, tuple[tuple[str, dict[str, Any]], ...]] = {
     VIDEO: tuple(
         (kind, {})
         for kind in ("green3d", "red3d", "blue3d", "random", "tube", "green2d", "block")

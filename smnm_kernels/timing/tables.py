@@ -25,11 +25,11 @@ def markdown(rows: list[dict], about: dict[str, object]) -> str:
     ]
     for section, of_section in groupby(rows, lambda row: row["section"]):
         lines += ["", f"## {TITLES[section]}"]
-        for (shape, batch), group in groupby(
+        for (shape, batch), rows_of_both in groupby(
             of_section,
             lambda row: (row.get("shape") or row["curve"], row.get("batch") or row.get("over")),
         ):
-            group = list(group)
+            group = list(rows_of_both)
             where = f"B = {batch}" if isinstance(batch, int) else batch and f"over {batch}"
             lines += ["", f"### {shape}" + (f", {where}" if where else ""), ""]
             lines += _sections(section, group)
@@ -67,7 +67,7 @@ def _sections(section: str, group: list[dict]) -> list[str]:
             if exponent is None
             else [f"Fitted exponent {exponent:g} (upper half of the points).", ""]
         )
-        columns = {group[0]["over"]: _what, "time": _time, "memory": _memory}
+        columns: Columns = {group[0]["over"]: _what, "time": _time, "memory": _memory}
         if any(row["path"] for row in group):
             columns["path"] = _of("path")
         return [f"{group[0]['fixed']}.", "", *said, *_table(group, columns)]

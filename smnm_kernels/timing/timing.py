@@ -75,10 +75,12 @@ def measure(
     # In three rounds at least, in 100 at most.
     rounds = max(3, min(100, int(share / min(cost.values()))))
     every = {}
-    for name, c in cost.items():
-        most = rounds if c > SLOW_SECONDS else max(1, rounds // 3)
+    for name, its_cost in cost.items():
+        most = rounds if its_cost > SLOW_SECONDS else max(1, rounds // 3)
         # Powers of two, so that the rounds of any two contenders are nested.
-        every[name] = 2 ** math.floor(math.log2(min(most, max(1, math.ceil(rounds * c / share)))))
+        every[name] = 2 ** math.floor(
+            math.log2(min(most, max(1, math.ceil(rounds * its_cost / share))))
+        )
     for name, one in ready.items():
         times.setdefault(name, Times()).how = one.how
         times[name].repeats.append({})

@@ -32,7 +32,8 @@ def training(
     quick: bool, seconds: float, device: torch.device, progress: Callable[[str], None]
 ) -> list[dict]:
     """For each model a row of each way of having masks, and one of the model itself."""
-    models, made = models_for(quick, device), []
+    models = models_for(quick, device)
+    made: list[dict] = []
     for model in models:
         progress(f"training: {model.name}")
         made += rows_of_model(model, not quick, seconds / len(models), device)

@@ -85,11 +85,18 @@ def rbn_masks(
     random_ties: bool,
 ) -> MaskTensors:
     seeds = _seed_beside(sample_ids, seed_tensor, seed)
-    rule = (n_candidates, windows, weights, random_ties)
-    key = ("rbn_masks", sample_ids.device, seeds.tensor is None, *grid, *_as_key(*rule))
+    key = (
+        "rbn_masks",
+        sample_ids.device,
+        seeds.tensor is None,
+        *grid,
+        *_as_key(n_candidates, windows, weights, random_ties),
+    )
     return _call(
         key,
-        lambda: rbn_masks_kernel(sample_ids, *seeds, grid, n_keep, *rule),
+        lambda: rbn_masks_kernel(
+            sample_ids, *seeds, grid, n_keep, n_candidates, windows, weights, random_ties
+        ),
         sample_ids,
         warn=_warn_of_slow_rbn,
     )
@@ -107,11 +114,18 @@ def rbn_bank(
     random_ties: bool,
 ) -> Tensor:
     seeds = _seed_beside(order, seed_tensor, seed)
-    rule = (n_candidates, windows, weights, random_ties)
-    key = ("rbn_bank", order.device, seeds.tensor is None, *grid, *_as_key(*rule))
+    key = (
+        "rbn_bank",
+        order.device,
+        seeds.tensor is None,
+        *grid,
+        *_as_key(n_candidates, windows, weights, random_ties),
+    )
     return _call(
         key,
-        lambda: rbn_bank_kernel(order, *seeds, grid, n_keep, *rule),
+        lambda: rbn_bank_kernel(
+            order, *seeds, grid, n_keep, n_candidates, windows, weights, random_ties
+        ),
         order,
         warn=_warn_of_slow_rbn,
     )
@@ -124,7 +138,7 @@ def _as_key(
 
 
 def _call(
-    key: Hashable,
+    key: tuple,
     launch: Callable[[], Made],
     first: Tensor,
     warn: Callable[[torch.device], None] | None = None,

@@ -6,26 +6,26 @@ from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 from functools import wraps
 from threading import Lock
-from typing import ParamSpec, TypeVar
+from typing import TypeVar, cast
 
 import torch
 
 from .. import devices
 
-P, Table = ParamSpec("P"), TypeVar("Table")
+Make = TypeVar("Make", bound=Callable[..., object])
 
 
-def kept_on_device(make: Callable[P, Table]) -> Callable[P, Table]:
+def kept_on_device(make: Make) -> Make:
     """``make(*key, device)``, called once for each key and device.
 
     A table is never dropped and never part of a CUDA graph's memory pool: graphs go on reading the
     tables they were captured with, and write over what their pools hold.
     """
-    kept: dict[tuple, Table] = {}
+    kept: dict[tuple, object] = {}
     lock = Lock()
 
     @wraps(make)
-    def table(*key: P.args) -> Table:
+    def table(*key: object) -> object:
         if key not in kept:
             # One of two tables made at once would be dropped, perhaps after a graph was captured.
             with lock:
@@ -33,17 +33,17 @@ def kept_on_device(make: Callable[P, Table]) -> Callable[P, Table]:
                     kept[key] = _made_outside_pools(make, key)
         return kept[key]
 
-    return table
+    return cast(Make, table)
 
 
-def _made_outside_pools(make: Callable[P, Table], key: tuple) -> Table:
+def _made_outside_pools(make: Callable[..., object], key: tuple) -> object:
     """torch.compile's CUDA graphs, and ``torch.cuda.use_mem_pool``, send what their thread
     allocates to a pool, a capture what its stream does; so neither of them is the caller's."""
     device = key[-1]
     if not devices.is_cuda(device):
         return make(*key)
 
-    def made() -> Table:
+    def made() -> object:
         with torch.cuda.device(device), torch.cuda.stream(torch.cuda.Stream(device)):
             table = make(*key)
             torch.cuda.current_stream(device).synchronize()

@@ -88,16 +88,16 @@ def noise_kernel(
     sigma: Sequence[float],
 ) -> Tensor:
     """float32 [B, T, H, W]."""
-    grid, sample_ids = tuple(grid), sample_ids.contiguous()
-    out = sample_ids.new_empty((len(sample_ids), *grid), dtype=torch.float32)
+    sides, sample_ids = (grid[0], grid[1], grid[2]), sample_ids.contiguous()
+    out = sample_ids.new_empty((len(sample_ids), *sides), dtype=torch.float32)
     if len(out) == 0:
         return out
-    table = device_table(grid, color, tuple(sigma), sample_ids.device)
-    tile = tile_of(grid, table.torus, table.chains)
+    table = device_table(sides, color, tuple(sigma), sample_ids.device)
+    tile = tile_of(sides, table.torus, table.chains)
     with on_device_of(sample_ids):
         if tile is None:
-            for part in parts(len(out), grid, table.torus):
-                fill_field(out[part], sample_ids[part], seed_tensor, seed, grid, table)
+            for part in parts(len(out), sides, table.torus):
+                fill_field(out[part], sample_ids[part], seed_tensor, seed, sides, table)
             return out
         noise_on_chip[(len(out),)](
             sample_ids,
@@ -108,9 +108,9 @@ def noise_kernel(
             len(table.pairs),
             table.scale,
             table.quantiles,
-            device_places(grid, tile, table.chains, sample_ids.device),
+            device_places(sides, tile, table.chains, sample_ids.device),
             out,
-            grid,
+            sides,
             table.torus,
             table.chains,
             *tile.constants,
@@ -134,7 +134,8 @@ def noise_masks_kernel(
     sample_ids = sample_ids.contiguous()
     if len(sample_ids) == 0:
         return masks
-    frames, drawn_grid = (grid[0], (1, *grid[1:])) if tube else (1, tuple(grid))
+    sides = grid[0], grid[1], grid[2]
+    frames, drawn_grid = (sides[0], (1, *sides[1:])) if tube else (1, sides)
     table = device_table(drawn_grid, color, tuple(sigma), sample_ids.device)
     tile = tile_of(drawn_grid, table.torus, table.chains)
     with on_device_of(sample_ids):

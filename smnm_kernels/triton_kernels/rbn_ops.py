@@ -35,6 +35,7 @@ def rbn_masks_kernel(
     masks = Masks(*empty_masks(sample_ids, n_tokens, n_keep))
     if len(sample_ids) == 0:
         return masks
+    sides = grid[0], grid[1], grid[2]
     rule = (n_candidates, tuple(windows), tuple(weights), random_ties)
     blocks = padded(-(-n_tokens // 4), 32, 256)
     with on_device_of(sample_ids):
@@ -46,7 +47,7 @@ def rbn_masks_kernel(
                 banks, seed_tensor, seed, words, n_tokens, blocks, num_warps=4
             )
             order = words.sort(dim=1, stable=True).indices
-            visible = run_banks(order, banks, seed_tensor, seed, tuple(grid), n_keep, *rule)
+            visible = run_banks(order, banks, seed_tensor, seed, sides, n_keep, *rule)
             own = visible[torch.arange(len(ids), device=ids.device), k].int()
             fill_masks(Masks(*(m[part] for m in masks)), own, n_keep, frames=1)
     return masks
@@ -67,6 +68,7 @@ def rbn_bank_kernel(
     if len(order) == 0:
         return order.new_empty((0, n_candidates, grid[1] * grid[2]), dtype=torch.bool)
     banks = torch.arange(len(order), device=order.device)
+    sides = grid[0], grid[1], grid[2]
     rule = (n_candidates, tuple(windows), tuple(weights), random_ties)
     with on_device_of(order):
         made = [
@@ -75,7 +77,7 @@ def rbn_bank_kernel(
                 banks[part],
                 seed_tensor,
                 seed,
-                tuple(grid),
+                sides,
                 n_keep,
                 *rule,
             )

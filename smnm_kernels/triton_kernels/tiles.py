@@ -53,8 +53,9 @@ class Tile(NamedTuple):
 def tile_of(grid: Grid, torus: Grid, chains: int) -> Tile | None:
     """None where the grid is too large for one program."""
     sides = padded(grid[0], 8), padded(grid[1], 16), padded(grid[2], 16)
+    pieces: tuple[tuple[int, int], ...] = ()
     if chains == 0:
-        sides, pieces = (1, 1, 1), ()
+        sides = (1, 1, 1)
         columns = padded(-(-math.prod(grid) // 4), 32)
         n_values = n_tokens = 4 * columns
     elif grid[0] == 1:
