@@ -189,7 +189,8 @@ def parsed_once(parse: Callable[P, Parsed]) -> Callable[P, Parsed]:
     def cached(*arguments: P.args, **named: P.kwargs) -> Parsed:
         if torch.compiler.is_compiling():
             return parse(
-                *as_constant(arguments), **{name: as_constant(named[name]) for name in named}
+                *as_constant(arguments),
+                **{name: as_constant(named[name]) for name in named},  # type: ignore[arg-type]
             )
         if not (_is_plain(arguments) and all(map(_is_plain, named.values()))):
             return parse(*arguments, **named)
