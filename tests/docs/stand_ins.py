@@ -1,0 +1,374 @@
+"""What the reader of a page has already: small models, datasets and tensors for its blocks.
+
+A page names the stand-ins of a block in a comment above it, ``<!-- stand-ins: hf_vitmae -->``. Each
+is a generator here. It puts its names into those of the page, yields while the block runs, and then
+looks at what the block made.
+"""
+
+import math
+import os
+import tempfile
+from pathlib import Path
+from types import SimpleNamespace
+
+import torch
+from testing import need_packages
+from torch import nn
+from torch.utils.data import DataLoader, TensorDataset
+
+import smnm_kernels as smnm
+from smnm_kernels.adapters import MaskingGenerator
+from smnm_kernels.reference import rbn_score
+
+WIDTH = {"hidden_size": 16, "num_attention_heads": 2, "num_hidden_layers": 1}
+DECODER = {
+    "decoder_hidden_size": 16,
+    "decoder_num_attention_heads": 2,
+    "decoder_num_hidden_layers": 1,
+    "decoder_intermediate_size": 32,
+}
+VIT = {**WIDTH, "intermediate_size": 32, "patch_size": 8}
+
+
+def page(names):
+    """Every page begins with these."""
+    names.update(smnm=smnm, torch=torch, DataLoader=DataLoader, device="cpu", batch_size=4)
+    names.update(x=torch.randn(4, 1568, 3), epoch=2, index=3)
+
+
+def hf_videomae(names):
+    need_packages("transformers")
+    from transformers import VideoMAEConfig, VideoMAEForPreTraining
+
+    config = VideoMAEConfig(**VIT, **DECODER, image_size=32, num_frames=4, tubelet_size=2)
+    names.update(model=VideoMAEForPreTraining(config), pixel_values=torch.randn(2, 4, 3, 32, 32))
+    given = _arguments_of(names["model"])
+    yield
+    assert given["bool_masked_pos"].sum(1).tolist() == [29, 29]
+    assert names["loss"].requires_grad
+
+
+def hf_vitmae(names):
+    need_packages("transformers")
+    from transformers import ViTMAEConfig, ViTMAEForPreTraining
+
+    config = ViTMAEConfig(**VIT, **DECODER, image_size=32)
+    names.update(model=ViTMAEForPreTraining(config), pixel_values=torch.randn(2, 3, 32, 32))
+    given = _arguments_of(names["model"])
+    yield
+    masks = names["sampler"].masks(torch.arange(2))
+    assert torch.equal(given["noise"].argsort(dim=1)[:, :4], masks.ids_keep)
+    assert names["loss"].requires_grad
+
+
+def hf_vjepa2(names):
+    need_packages("transformers")
+    from transformers import VJEPA2Config, VJEPA2Model
+
+    config = VJEPA2Config(
+        **WIDTH,
+        **{f"pred_{name}": size for name, size in WIDTH.items()},
+        crop_size=32,
+        patch_size=8,
+        frames_per_clip=4,
+        tubelet_size=2,
+    )
+    names.update(model=VJEPA2Model(config), pixel_values_videos=torch.randn(2, 4, 3, 32, 32))
+    yield
+    assert names["predicted"].last_hidden_state.shape == (2, 24, 16)
+
+
+def hf_vit(names):
+    need_packages("transformers")
+    from transformers import ViTConfig, ViTForMaskedImageModeling
+
+    config = ViTConfig(**VIT, image_size=32, encoder_stride=8)
+    names.update(model=ViTForMaskedImageModeling(config), pixel_values=torch.randn(2, 3, 32, 32))
+    given = _arguments_of(names["model"])
+    yield
+    assert given["bool_masked_pos"].sum(1).tolist() == [10, 10]
+    assert names["loss"].requires_grad
+
+
+def _arguments_of(model):
+    """Keyword arguments of its last call, in a dict that is filled as it is called."""
+    given = {}
+    model.register_forward_pre_hook(lambda _, args, named: given.update(named), with_kwargs=True)
+    return given
+
+
+def hf_trainer(names):
+    need_packages("transformers", "accelerate")
+    from transformers import Trainer, TrainingArguments
+
+    names.update(_clips(names), Trainer=Trainer)
+    names["args"] = TrainingArguments(
+        max_steps=2,
+        per_device_train_batch_size=2,
+        report_to=[],
+        save_strategy="no",
+        disable_tqdm=True,
+        use_cpu=True,
+        remove_unused_columns=False,
+    )
+    yield
+    assert names["trainer"].train().global_step == 2
+
+
+def _clips(names):
+    """A VideoMAE that is small, its sampler and four clips for it."""
+    setup = hf_videomae(names)
+    next(setup)
+    clips = [{"pixel_values": pixels} for pixels in torch.randn(4, 4, 3, 32, 32)]
+    return {"clips": clips, "sampler": smnm.MaskSampler("green3d", (2, 4, 4), 0.9)}
+
+
+def videomae_transform(names):
+    size = {"window_size": (8, 14, 14), "mask_ratio": 0.9, "decoder_mask_ratio": 0.5}
+    transform = SimpleNamespace()
+    names.update(self=transform, args=SimpleNamespace(**size))
+    yield
+    assert isinstance(transform.masked_position_generator, MaskingGenerator)
+    assert (transform.masked_position_generator() == 0).sum() == 160
+    assert transform.encoder_mask_map_generator().shape == (8, 196)
+    assert transform.decoder_mask_map_generator().sum() == 8 * 98
+
+
+def mgmae(names):
+    names.update(args=SimpleNamespace(window_size=(8, 14, 14)), images=torch.zeros(3, 1))
+    yield
+    assert (names["mask_volume"].shape, names["mask_volume"].dtype) == ((3, 1568), torch.bool)
+    assert (~names["mask_volume"]).sum(1).tolist() == [152] * 3
+
+
+def adamae(names):
+    model = nn.Module()
+    model.encoder = nn.Module()
+    model.encoder.visible_patches = int(1568 * (1 - 0.9))
+    names.update(model=model)
+    yield
+    x = torch.randn(2, 1568, 3)
+    probability, ids, mask = model.encoder.get_mask(x)
+    torch.testing.assert_close(probability.sum(1), torch.ones(2))
+    assert x[~mask].reshape(2, -1, 3).shape[1] == ids.shape[1] == model.encoder.visible_patches
+
+
+def mae(names):
+    names.update(model=nn.Module())
+    yield
+    _expect_mae_triple(names["model"].random_masking(torch.randn(2, 196, 3), 0.75), 49, 196)
+
+
+def audiomae(names):
+    names.update(model=nn.Module())
+    yield
+    x = torch.randn(2, 512, 3)
+    _expect_mae_triple(names["model"].random_masking(x, 0.8), 102, 512)
+    _expect_mae_triple(names["model"].random_masking_2d(x, 0.3, 0.3), 44 * 5, 512)
+
+
+def cav_mae(names):
+    names.update(model=nn.Module())
+    yield
+    masking = names["model"].random_masking_unstructured
+    _expect_mae_triple(masking(torch.randn(2, 512, 3), 0.75), 128, 512)
+    _expect_mae_triple(masking(torch.randn(2, 196, 3), 0.75), 49, 196)
+
+
+def colormae(names):
+    model = nn.Module()
+    model.backbone = nn.Module()
+    names.update(runner=SimpleNamespace(model=model))
+    yield
+    _expect_mae_triple(model.backbone.color_masking(torch.randn(2, 196, 3), 0.75), 49, 196)
+
+
+def mae_st(names):
+    names.update(model=nn.Module())
+    yield
+    x = torch.randn(2, 1568, 3)
+    *triple, ids_keep = names["model"].random_masking(x, 0.9)
+    _expect_mae_triple(triple, 156, 1568)
+    assert torch.equal(triple[0][1], x[1, ids_keep[1]])
+
+
+def _expect_mae_triple(triple, n_keep, n_tokens):
+    visible, removed, ids_restore = triple
+    assert visible.shape[1] == n_keep
+    assert removed.sum(1).tolist() == [n_tokens - n_keep] * len(removed)
+    assert torch.equal((ids_restore >= n_keep).float(), removed)
+
+
+def m2d(names):
+    names.update(model=nn.Module())
+    yield
+    ids, n_keep = names["model"]._random_mask_fn((2, 5, 38), 0.7, "cpu")
+    assert (ids.shape, n_keep) == ((2, 190), 57)
+
+
+def data2vec(names):
+    class Images:
+        clone_batch = 2
+
+        def __len__(self):
+            return 9
+
+    names.update(self=Images(), v={})
+    yield
+    masked = names["v"]["precomputed_mask"]
+    ids = 2 * (names["epoch"] * 9 + names["index"]) + torch.arange(2)
+    assert torch.equal(masked, smnm.rbn_masks(ids, (1, 64, 8), 0.8).masked.byte())
+
+
+def jepa(names):
+    names["dataset"] = TensorDataset(torch.randn(6, 2), torch.arange(6))
+    yield
+    _, [context], [target] = names["mask_collator"]([names["dataset"][0], names["dataset"][5]])
+    assert (context.shape, target.shape) == ((2, 49), (2, 147))
+
+
+def vjepa(names):
+    yield
+    _, contexts, _ = names["mask_collator"]([names["dataset"][1], names["dataset"][4]])
+    assert [context.shape[1] for context in contexts] == [392, 156]
+
+
+def vjepa2(names):
+    yield
+    [(batch, contexts, targets)] = names["collator"]([names["dataset"][2], names["dataset"][3]])
+    assert (len(batch[0]), len(contexts), len(targets)) == (2, 2, 2)
+
+
+def hiera(names):
+    class Hiera(nn.Module):
+        def forward(self, x, mask):
+            assert (mask.shape, mask.sum().item()) == ((4, 49), 4 * 19)
+            return x.sum(), *[None] * 3
+
+    names.update(model=Hiera(), x=torch.randn(4, 3, 224, 224))
+    yield
+
+
+def lightly(names):
+    names.update(sampler=smnm.MaskSampler("green2d", (1, 14, 14), 0.75))
+    yield
+    both = torch.cat([names["idx_keep"], names["idx_mask"]], dim=1).sort(dim=1).values
+    assert names["idx_keep"].shape == (4, 50)
+    assert not names["idx_keep"][:, 0].any()
+    assert torch.equal(both, torch.arange(197).expand(4, 197))
+
+
+def loader(names):
+    clips = [{"pixel_values": pixels} for pixels in torch.randn(8, 2)]
+    names.update(dataset=clips, sampler=smnm.MaskSampler("green3d", (2, 4, 4), 0.9))
+    yield
+    assert [batch["bool_masked_pos"].shape for batch in names["loader"]] == [(4, 32)] * 2
+
+
+def own_loop(names):
+    names.update(sampler=smnm.MaskSampler("green3d", (8, 14, 14), 0.9), x=torch.randn(4, 1568, 3))
+    names.update(encoded=torch.ones(4, 156, 3), mask_tokens=torch.zeros(4, 1412, 3))
+    yield
+    assert names["visible"].shape == (4, 156, 3)
+    assert torch.equal(names["in_order"][..., 0].bool(), names["masks"].visible)
+
+
+def functions(names):
+    names.update(my_noise=torch.rand(4, 1568), order=torch.arange(512).repeat(2, 1))
+    yield
+
+
+def spectrogram_tokens(names):
+    names["x"] = torch.randn(4, 512, 3)
+    yield
+    assert names["x_visible"].shape == (4, 102, 3)
+
+
+def masks_from_elsewhere(names):
+    names.update(visible=names["masks"].visible, masked=names["masks"].masked)
+    yield
+    assert torch.equal(names["theirs"].ids_keep, names["masks"].ids_keep)
+
+
+def checkpointed(names):
+    names.update(block=lambda x: x * names["sampler"](4).visible[..., None])
+    names["x"] = torch.randn(4, 1568, 3, requires_grad=True)
+    before = int(names["sampler"].next_id)
+    yield
+    assert int(names["sampler"].next_id) == before + 4
+
+
+def loaders(names):
+    names.update(_clips(names))
+    yield
+
+
+def finished_run(names):
+    """In the present folder: DATA with two recordings, RUN of one step on them."""
+    need_packages("av", "soundfile", "tyro", "tqdm", "safetensors", "matplotlib", "PIL")
+    import soundfile
+
+    from smnm_kernels.cli import main
+
+    was = Path.cwd()
+    with tempfile.TemporaryDirectory() as folder:
+        os.chdir(folder)
+        try:
+            Path("DATA").mkdir()
+            for i in range(2):
+                soundfile.write(f"DATA/{i}.wav", torch.randn(16_000 * 6).numpy() / 9, 16_000)
+            size = ["--steps", "1", "--batch-size", "2", "--workers", "0", "--device", "cpu"]
+            assert main(["pretrain", "audio", "DATA", "--out", "RUN", *size]) == 0
+            names["clip"] = torch.randn(2, 1, 1, 512, 128)
+            yield
+            assert names["features"].shape == (2, 256, 192)
+        finally:
+            os.chdir(was)
+
+
+def colors(names):
+    """G(s) * w is a filtered noise, for any s. The noise that is sorted below is a real field."""
+    need_packages("scipy")
+    from scipy.ndimage import gaussian_filter
+
+    class G:
+        def __init__(self, sigma):
+            self.sigma = sigma
+
+        def __mul__(self, w):
+            return torch.from_numpy(gaussian_filter(w.numpy(), self.sigma, mode="wrap"))
+
+    noise = smnm.noise(torch.arange(3), (4, 6, 6), "green")
+    masks = smnm.threshold(noise, 0.75)
+    tokens = torch.arange(144.0)[None, :, None].expand(3, -1, 2)
+    names.update(G=G, w=torch.randn(32, 32, 32), s=1.0, s1=0.6, s2=1.8)
+    names.update(noise=noise, B=3, N=144, D=2, n_keep=36)
+    ids = [masks.ids_keep, masks.ids_masked]
+    names["x_visible"], names["mask_tokens"] = (
+        tokens.gather(1, i[..., None].expand(-1, -1, 2)) for i in ids
+    )
+    yield
+    # Smoothing leaves little of white noise, most of it the rest; green is smooth and has mean 0.
+    assert names["red"].std() < 0.3 < 0.9 < names["blue"].std()
+    assert names["green"].std() < 0.5
+    assert torch.equal(names["visible"], masks.visible)
+    assert torch.equal(names["ids_keep"], masks.ids_keep)
+    assert torch.equal(names["ids_restore"], masks.ids_restore)
+    assert torch.equal(names["x"], tokens)
+
+
+def rbn_lines(names):
+    visible = torch.rand(6, 8) < 0.4
+    position = (2, 1)
+
+    def line(j, window, position):
+        dy, dx = [(0, 1), (1, 0), (1, 1), (1, -1)][j]
+        steps = [step for step in range(-(window // 2), window // 2 + 1) if step]
+        places = [(position[0] + step * dy, position[1] + step * dx) for step in steps]
+        inside = [(y, x) for y, x in places if 0 <= y < 6 and 0 <= x < 8]
+        return tuple(torch.tensor(inside).T)
+
+    names.update(visible=[visible], k=0, line=line, position=position, weights=(0.4, 0.4, 0.1, 0.1))
+    yield
+    rule = SimpleNamespace(windows=(3, 5), weights=(400, 400, 100, 100))  # thousandths
+    assert math.isclose(names["score"] * 1000, rbn_score(visible.numpy(), *position, rule))

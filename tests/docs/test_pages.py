@@ -1,0 +1,151 @@
+"""Blocks of Python in README and in docs/ run, links lead somewhere, and tables are complete."""
+
+import importlib
+import re
+import shlex
+from dataclasses import dataclass
+from pathlib import Path
+
+import pytest
+import stand_ins
+from testing import ROOT, need_packages
+
+import smnm_kernels as smnm
+from smnm_kernels import adapters
+from smnm_kernels.cli import COMMANDS
+from smnm_kernels.kinds import KINDS
+
+PAGES = [ROOT / "README.md", *sorted((ROOT / "docs").glob("*.md"))]
+README = (ROOT / "README.md").read_text()
+#: A block, and the comment above it that says what it needs or why it is not run.
+BLOCK = re.compile(
+    r"(?:^<!-- (?P<mark>stand-ins|not run): (?P<text>.+?) -->\n)?^```python\n(?P<code>.*?)^```",
+    flags=re.DOTALL | re.MULTILINE,
+)
+LINK = re.compile(r"\]\((?!https?://)(?P<path>[^)#\s]*)(?:#(?P<anchor>[^)\s]*))?\)")
+
+
+@dataclass(frozen=True)
+class Block:
+    code: str
+    line: int
+    stand_ins: str | None
+    not_run: str | None
+
+
+def blocks(page: Path):
+    text = page.read_text()
+    for match in BLOCK.finditer(text):
+        mark, line = match["mark"], text[: match.start("code")].count("\n")
+        yield Block(
+            code=match["code"],
+            line=line,
+            stand_ins=match["text"] if mark == "stand-ins" else None,
+            not_run=match["text"] if mark == "not run" else None,
+        )
+
+
+def run_blocks(page: Path):
+    """All blocks in order, in one namespace; an error shows the line of the page."""
+    names = {}
+    stand_ins.page(names)
+    for block in blocks(page):
+        if block.not_run:
+            continue
+        setup = getattr(stand_ins, block.stand_ins)(names) if block.stand_ins else iter([None])
+        next(setup)
+        exec(compile("\n" * block.line + block.code, str(page), "exec"), names)
+        next(setup, None)
+    return names
+
+
+with_python = [page for page in PAGES if "```python" in page.read_text()]
+
+
+@pytest.mark.parametrize("page", with_python, ids=lambda page: page.name)
+def test_every_block_of_python_runs(page):
+    assert page.read_text().count("```python") == len(list(blocks(page)))
+    run_blocks(page)
+
+
+def test_readme_gathers_the_visible_tokens():
+    assert run_blocks(ROOT / "README.md")["tokens"].shape == (4, 156, 3)
+
+
+def test_every_stand_in_is_used():
+    used = {block.stand_ins for page in with_python for block in blocks(page)} - {None}
+    made = {name for name, made in vars(stand_ins).items() if _is_generator(made)}
+    assert used == made
+
+
+def _is_generator(made):
+    code = getattr(made, "__code__", None)
+    return bool(code and code.co_flags & 0x20)  # inspect.CO_GENERATOR
+
+
+def test_readme_is_short():
+    assert len(README.splitlines()) <= 125
+
+
+def table_after(text, heading):
+    rows = text[text.index(heading) :].split("\n\n")[0].splitlines()[2:]
+    return [[cell.strip() for cell in row.strip("|").split("|")] for row in rows]
+
+
+def test_every_kind_is_in_the_table():
+    in_table = {
+        name for row in table_after(README, "| kind |") for name in re.findall(r"`(\w+)`", row[0])
+    }
+    assert in_table == KINDS.keys()
+
+
+def test_the_table_of_adapters_names_what_there_is():
+    rows = table_after(README, "| codebase |")
+    written = " ".join(row[1] for row in rows)
+    for name in (*adapters.__all__, "MaskCollator", "WithSampleIds"):
+        assert name in written or name in ("epoch_callback", "hf_sampler"), name
+    for view in re.findall(r"\)\.(\w+)", written):
+        assert hasattr(smnm.Masks, view), view
+
+
+@pytest.mark.parametrize("page", PAGES, ids=lambda page: page.name)
+def test_links_lead_to_a_file_and_a_heading_that_are_there(page):
+    for match in LINK.finditer(re.sub(r"```.*?```", "", page.read_text(), flags=re.DOTALL)):
+        target = (page.parent / match["path"]).resolve() if match["path"] else page
+        assert target.exists(), f"{page.name}: {match[0]}"
+        if match["anchor"]:
+            assert match["anchor"] in anchors(target), f"{page.name}: {match[0]}"
+
+
+def anchors(page: Path):
+    """Of its headings, as GitHub and mkdocs make them."""
+    headings = re.findall(r"^#+ (.+)$", page.read_text(), flags=re.MULTILINE)
+    return {re.sub(r"[^\w\- ]", "", h.lower()).strip().replace(" ", "-") for h in headings}
+
+
+def test_every_public_name_is_on_a_page_in_words_or_code():
+    text = "".join(page.read_text() for page in PAGES if page.name != "api.md")
+    names = {*smnm.__all__, *adapters.__all__, "MaskCollator", "WithSampleIds"}
+    assert not {name for name in names if not re.search(rf"\b{name}\b", text)}
+
+
+def commands(page: Path):
+    """Arguments of each `smnm ...` in blocks of bash and between backticks."""
+    text = page.read_text()
+    for block in re.findall(r"```bash\n(.*?)```", text, flags=re.DOTALL):
+        for found in re.findall(r"(?:^|&& )smnm ([^\n&]+)", block, flags=re.MULTILINE):
+            yield shlex.split(found, comments=True)
+    for found in re.findall(r"`smnm ([^`]+)`", text):
+        yield shlex.split(found)
+
+
+@pytest.mark.parametrize("page", PAGES, ids=lambda page: page.name)
+def test_commands_have_the_options_that_pages_name(page):
+    need_packages("tyro")
+    import tyro
+
+    for name, *arguments in commands(page):
+        assert name in COMMANDS, name
+        if arguments not in ([], ["--help"]):
+            module, options = COMMANDS[name][0].split(":")
+            tyro.cli(getattr(importlib.import_module(module), options), args=arguments)
