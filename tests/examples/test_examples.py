@@ -45,11 +45,13 @@ def test_an_example_trains(name):
     assert last < 0.6 * first
 
 
+@pytest.mark.slow
 @pytest.mark.skipif(not NO_GPU, reason="it runs where there is a CUDA device")
 def test_the_cuda_graph_says_why_it_is_skipped():
     assert run("cuda_graph").startswith("skipped: a CUDA graph needs a CUDA device")
 
 
+@pytest.mark.slow
 @pytest.mark.skipif(NO_GPU, reason="needs a CUDA device")
 def test_the_cuda_graph_draws_new_masks_in_every_replay():
     lines = run("cuda_graph").splitlines()
