@@ -176,7 +176,7 @@ def is_int(value: object) -> bool:
     return isinstance(value, (numbers.Integral, torch.SymInt)) and not isinstance(value, bool)
 
 
-def parsed_once(parse: Callable[P, Parsed]) -> Callable[P, Parsed]:
+def parse_once(parse: Callable[P, Parsed]) -> Callable[P, Parsed]:
     """``parse``, which keeps what it made of the same arguments where all of them are plain.
 
     A training loop passes the same every time, and parsing them costs more than a small batch of

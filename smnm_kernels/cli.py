@@ -32,7 +32,7 @@ COMMANDS = {
     "show": (
         "smnm_kernels.pictures.show:Show",
         None,  # calls itself: Show.run()
-        "draw masks and their power spectra",
+        "show masks and their power spectra in a picture",
     ),
 }
 

@@ -119,7 +119,7 @@ def _cuda_ops() -> dict[str, Callable]:
     """What runs CUDA tensors, by op. Found at the first call: importing Triton takes its time."""
     problem = _triton_problem()
     if problem:
-        return {name: partial(_copied_from_cpu, problem, name) for name in _OPS}
+        return {name: partial(_copy_from_cpu, problem, name) for name in _OPS}
     from .triton_kernels import cuda_ops
 
     return {
@@ -131,7 +131,7 @@ def _cuda_ops() -> dict[str, Callable]:
     }
 
 
-def _copied_from_cpu(problem: str, name: str, first: Tensor, *arguments: object) -> object:
+def _copy_from_cpu(problem: str, name: str, first: Tensor, *arguments: object) -> object:
     if devices.is_capturing(first.device):
         raise RuntimeError(
             f"masks that are made on the CPU cannot be captured in a CUDA graph: {problem}"

@@ -13,7 +13,7 @@ from hypothesis import assume, given, settings
 from hypothesis import strategies as st
 
 import smnm_kernels as smnm
-from smnm_kernels.tables.colors import drawn_pairs, parse_sigma
+from smnm_kernels.tables.colors import parse_sigma, sigma_pairs
 from smnm_kernels.tables.noise import noise_table
 
 GRIDS = [(1, 14, 14), (1, 64, 8), (8, 14, 14), (16, 14, 14), (4, 7, 7), (1, 8, 8)]
@@ -128,7 +128,7 @@ DRAWN = [("red", None), ("blue", None), *(("green", preset) for preset in PRESET
 def test_every_drawn_sigma_within_one_percent(grid, color, sigma):
     canonical = parse_sigma(color, sigma)
     table = noise_table(grid, color, tuple(canonical))
-    pairs = drawn_pairs(color, canonical)
+    pairs = sigma_pairs(color, canonical)
     assert len(set(pairs)) == len(pairs) == len(table.pairs)
     assert {s1 for s1, _ in pairs} <= {0.0, *levels(*canonical[:2])}
     assert {s2 for _, s2 in pairs} <= {None, *levels(*canonical[-2:])}

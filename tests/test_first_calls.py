@@ -109,10 +109,10 @@ def kept_tables():
 @pytest.fixture
 def fresh_tables(gpu, monkeypatch):
     from smnm_kernels.triton_kernels import noise_ops, rbn_ops
-    from smnm_kernels.triton_kernels.device_tables import kept_on_device
+    from smnm_kernels.triton_kernels.device_tables import keep_on_device
 
     for module, name in list(kept_tables()):
-        table = kept_on_device(getattr(module, name).__wrapped__)
+        table = keep_on_device(getattr(module, name).__wrapped__)
         monkeypatch.setattr(module, name, table)
     for function in (*vars(noise_ops).values(), *vars(rbn_ops).values()):
         if hasattr(function, "cache_clear"):
@@ -203,11 +203,11 @@ def test_nothing_but_the_outputs_outlives_a_first_call(played_cuda, call):
 
 
 def test_threads_that_call_at_once_share_one_table(played_cuda):
-    from smnm_kernels.triton_kernels.device_tables import kept_on_device
+    from smnm_kernels.triton_kernels.device_tables import keep_on_device
 
     makers = []
 
-    @kept_on_device
+    @keep_on_device
     def table(key, device):
         makers.append(threading.current_thread())
         time.sleep(0.05)
@@ -260,7 +260,7 @@ def test_first_calls_wait_for_each_other(played_cuda, cuda_ops, monkeypatch):
 
 
 def test_a_device_has_tables_of_its_own_made_on_a_stream_of_its_own(played_cuda, monkeypatch):
-    from smnm_kernels.triton_kernels.device_tables import kept_on_device
+    from smnm_kernels.triton_kernels.device_tables import keep_on_device
 
     on = []
 
@@ -273,7 +273,7 @@ def test_a_device_has_tables_of_its_own_made_on_a_stream_of_its_own(played_cuda,
     monkeypatch.setattr(torch.cuda, "device", entered)
     monkeypatch.setattr(torch.cuda, "stream", entered)
     monkeypatch.setattr(torch.cuda, "Stream", lambda device: f"a new stream on {device}")
-    table = kept_on_device(lambda key, device: (key, *on))
+    table = keep_on_device(lambda key, device: (key, *on))
     for index in (0, 1):
         device = torch.device("cuda", index)
         assert table(7, device) == (7, device, f"a new stream on {device}")
@@ -281,11 +281,11 @@ def test_a_device_has_tables_of_its_own_made_on_a_stream_of_its_own(played_cuda,
 
 
 def test_a_table_that_could_not_be_made_is_made_later(played_cuda):
-    from smnm_kernels.triton_kernels.device_tables import kept_on_device
+    from smnm_kernels.triton_kernels.device_tables import keep_on_device
 
     out_of_memory = [torch.OutOfMemoryError("no room")]
 
-    @kept_on_device
+    @keep_on_device
     def table(device):
         if out_of_memory:
             raise out_of_memory.pop()

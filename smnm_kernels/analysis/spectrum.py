@@ -18,7 +18,7 @@ import torch
 from torch import Tensor
 
 from smnm_kernels.arguments import parse_grid
-from smnm_kernels.tables.colors import Color, Sigma, drawn_pairs, parse_color, parse_sigma
+from smnm_kernels.tables.colors import Color, Sigma, parse_color, parse_sigma, sigma_pairs
 
 #: The sampled Gaussian is cut where it has fallen to 1e-14 of its centre.
 REACH = 8.0
@@ -65,7 +65,7 @@ def expected_spectrum(
         return _over_shells(np.ones(grid))
 
     # Every color is G(first) - G(second): blue has the identity, sigma 0, first; red no second.
-    pairs = drawn_pairs(color, canonical)
+    pairs = sigma_pairs(color, canonical)
     power = np.zeros(grid)
     terms: dict[tuple[float, float], tuple[float, list[np.ndarray]]] = {}
     for first, second in pairs:

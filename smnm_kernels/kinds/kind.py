@@ -49,7 +49,7 @@ class Kind(ABC):
             self._check_data(sample_ids, data)
         return self.in_token_order(self._draw_row_major(sample_ids, seed, data))
 
-    def described(self, parameters: Mapping[str, object]) -> str:
+    def describe(self, parameters: Mapping[str, object]) -> str:
         """One line, with the parameters as they were given."""
         more = "".join(f", {name}={value!r}" for name, value in parameters.items())
         return f"{self.name!r}, grid={self.grid}, n_keep={self.n_keep}{more}"

@@ -16,7 +16,7 @@ from smnm_kernels.arguments import (
     parse_flag,
     parse_grid,
     parse_n_keep,
-    parsed_once,
+    parse_once,
 )
 from smnm_kernels.masks import Masks
 from smnm_kernels.tables.colors import Color, Sigma, parse_color, parse_sigma
@@ -46,7 +46,7 @@ class NoiseField:
         return (self.sigma[:2], self.sigma[2:]) if self.color == "green" else self.sigma
 
     @staticmethod
-    @parsed_once
+    @parse_once
     def parse(grid: Sequence[int], color: Color, sigma: Sigma = None) -> NoiseField:
         """Of the arguments of ``smnm_kernels.noise``."""
         color = parse_color(color)
@@ -76,7 +76,7 @@ class NoiseKind(Kind):
         object.__setattr__(self, "op_arguments", arguments)
 
     @staticmethod
-    @parsed_once
+    @parse_once
     def parse(
         grid: Sequence[int],
         mask_ratio: float | None = None,

@@ -22,7 +22,7 @@ from smnm_kernels.arguments import (
     parse_flag,
     parse_grid,
     parse_n_keep,
-    parsed_once,
+    parse_once,
 )
 from smnm_kernels.masks import Masks
 from smnm_kernels.tables.constants import MAX_CANDIDATES, MAX_SCORE
@@ -58,7 +58,7 @@ class RbnKind(Kind):
         object.__setattr__(self, "op_arguments", (self.grid, self.n_keep, *rule))
 
     @staticmethod
-    @parsed_once
+    @parse_once
     def parse(
         grid: Sequence[int],
         mask_ratio: float | None = None,

@@ -25,7 +25,7 @@ from smnm_kernels.arguments import (
     parse_flag,
     parse_grid,
     parse_n_keep,
-    parsed_once,
+    parse_once,
 )
 from smnm_kernels.masks import Masks
 from smnm_kernels.tables.constants import N_BLOCKS, STRUCTURE_SEED, WHITE_BITS
@@ -99,7 +99,7 @@ class LatticeKind(StructureKind):
     at a random offset (MAE's grid-wise sampling)."""
 
     @staticmethod
-    @parsed_once
+    @parse_once
     def parse(
         grid: Sequence[int],
         mask_ratio: float | None = None,
@@ -128,7 +128,7 @@ class BlockKind(StructureKind):
     masked (BEiT's and MAE's block-wise masking, in integers)."""
 
     @staticmethod
-    @parsed_once
+    @parse_once
     def parse(
         grid: Sequence[int],
         mask_ratio: float | None = None,
@@ -166,7 +166,7 @@ class InverseBlockKind(StructureKind):
     block_size: int
 
     @staticmethod
-    @parsed_once
+    @parse_once
     def parse(
         grid: Sequence[int],
         mask_ratio: float | None = None,
@@ -201,7 +201,7 @@ class TimeFrequencyKind(StructureKind):
     fine-tuning)."""
 
     @staticmethod
-    @parsed_once
+    @parse_once
     def parse(
         grid: Sequence[int],
         mask_ratio: float | None = None,

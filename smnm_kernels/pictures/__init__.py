@@ -1,5 +1,5 @@
-"""Pictures of masks and of their power spectra: what `smnm show` draws.
+"""Pictures of masks and of their power spectra: what `smnm show` paints.
 
-`show.Show` is the command, `page` draws masks, `spectrum` computes spectra as plain arrays and
-`spectrum_plot` draws them. Drawing needs `pip install 'smnm_kernels[train]'`.
+`show.Show` is the command, `page` paints masks and `spectrum_plot` the spectra that
+`analysis.spectrum` computes. They need `pip install 'smnm_kernels[train]'`.
 """

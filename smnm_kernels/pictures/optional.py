@@ -1,4 +1,4 @@
-"""Packages that only drawing needs."""
+"""Packages that only pictures need."""
 
 from __future__ import annotations
 

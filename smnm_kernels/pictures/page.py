@@ -60,7 +60,7 @@ class Tile:
 
 @dataclass(frozen=True)
 class Block:
-    """All that is drawn of one kind."""
+    """All that is shown of one kind."""
 
     name: str
     captions: list[str]
@@ -85,24 +85,24 @@ class Block:
         return len(self.rows) * self.row_height
 
 
-def draw_masks(panels: Sequence[Panel], n_samples: int) -> Image.Image:
+def paint_masks(panels: Sequence[Panel], n_samples: int) -> Image.Image:
     """All frames of the masks with ids 0 to n_samples - 1: time runs to the right."""
     masks = _masks(panels, n_samples)
-    return _draw([_block(*pair, frame=None) for pair in zip(panels, masks, strict=True)], panels)
+    return _paint([_block(*pair, frame=None) for pair in zip(panels, masks, strict=True)], panels)
 
 
-def draw_frames(panels: Sequence[Panel], n_samples: int) -> Iterator[Image.Image]:
+def paint_frames(panels: Sequence[Panel], n_samples: int) -> Iterator[Image.Image]:
     """The same masks as one picture for each frame, kinds beside each other."""
     masks = _masks(panels, n_samples)
     length = max(panel.grid[0] for panel in panels)
     for t in range(length):
         blocks = [_block(*pair, frame=t) for pair in zip(panels, masks, strict=True)]
-        yield _draw(blocks, panels, f"{CAPTION_GAP}t = {t} of 0 to {length - 1}")
+        yield _paint(blocks, panels, f"{CAPTION_GAP}t = {t} of 0 to {length - 1}")
 
 
 def _masks(panels: Sequence[Panel], n_samples: int) -> list[np.ndarray]:
     """bool [n_samples, T, H, W] of each panel."""
-    # A patch is at least a pixel, so what cannot be drawn is known before memory is spent on it.
+    # A patch is at least a pixel, so what cannot be shown is known before memory is spent on it.
     _check_size(n_samples * sum(math.prod(panel.grid) for panel in panels))
     return [panel.visible(n_samples).numpy() for panel in panels]
 
@@ -155,7 +155,7 @@ def _in_rows(frames: np.ndarray, labels: list[str], columns: int) -> list[list[T
     return [tiles[i : i + columns] for i in range(0, len(tiles), columns)]
 
 
-def _draw(blocks: list[Block], panels: Sequence[Panel], time: str = "") -> Image.Image:
+def _paint(blocks: list[Block], panels: Sequence[Panel], time: str = "") -> Image.Image:
     image_module, image_draw = (
         import_for_pictures("PIL.Image"),
         import_for_pictures("PIL.ImageDraw"),

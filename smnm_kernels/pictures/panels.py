@@ -1,4 +1,4 @@
-"""From the arguments of `smnm show` to what is drawn: one panel for each kind."""
+"""From the arguments of `smnm show` to what is shown: one panel for each kind."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ TIMES, SIGMA = "\N{MULTIPLICATION SIGN}", "\N{GREEK SMALL LETTER SIGMA}"
 
 @dataclass(frozen=True)
 class Panel:
-    """One kind with all its arguments settled, ready to draw masks from."""
+    """One kind with all its arguments settled, ready for its masks."""
 
     sampler: MaskSampler
     mask_ratio: float | None

@@ -15,9 +15,9 @@ from smnm_kernels.errors import UsageError
 from smnm_kernels.files import replacing
 
 from .optional import import_for_pictures
-from .page import draw_frames, draw_masks
+from .page import paint_frames, paint_masks
 from .panels import panels
-from .spectrum_plot import draw_spectra
+from .spectrum_plot import paint_spectra
 
 if TYPE_CHECKING:
     from PIL import Image
@@ -33,7 +33,7 @@ class Show:
     """Draw masks of one or several kinds, each visible patch bright, each masked one dark.
 
     Video kinds show their frames in a row, in order of time; a name that ends in .gif plays them.
-    With --spectrum, draw the radial power spectrum of each kind beside the curve that its formula
+    With --spectrum, plot the radial power spectrum of each kind beside the curve that its formula
     gives.
 
     Examples: smnm show green3d tube --grid 8 14 14 --ratio 0.9 --out masks.gif;
@@ -59,7 +59,7 @@ class Show:
     main-text), a number or a range LOW HIGH for red and blue, a pair S1 S2 or two ranges
     LOW1 HIGH1 LOW2 HIGH2 for green. Default: as for smnm.noise."""
     samples: int | None = None
-    """Masks of each kind: drawn, by default 1, or averaged with --spectrum, by default 400."""
+    """Masks of each kind: shown, by default 1, or averaged with --spectrum, by default 400."""
     seed: int = 0
     """Names the stream the masks are taken from; sample ids are 0, 1, ..."""
     spectrum: bool = False
@@ -89,11 +89,11 @@ class Show:
         if animated and all(panel.grid[0] == 1 for panel in settled):
             raise UsageError(f"out={out}: a .gif needs a kind whose grid has T > 1; write a .png")
         if self.spectrum:
-            picture = _png(draw_spectra(settled, samples))
+            picture = _png(paint_spectra(settled, samples))
         elif animated:
-            picture = _gif(draw_frames(settled, samples))
+            picture = _gif(paint_frames(settled, samples))
         else:
-            picture = _png(draw_masks(settled, samples))
+            picture = _png(paint_masks(settled, samples))
         try:
             with replacing(out) as file:
                 file.write(picture)

@@ -85,7 +85,7 @@ def _averaged(
     return frequency, np.sum(weighted, axis=0) / n_samples
 
 
-def draw_spectra(panels: Sequence[Panel], n_samples: int) -> Image.Image:
+def paint_spectra(panels: Sequence[Panel], n_samples: int) -> Image.Image:
     """One diagram for each kind, and the legend in a place of its own."""
     figure_module, lines_module = (
         import_for_pictures("matplotlib.figure"),

@@ -119,7 +119,7 @@ class AudioVideoSampler(MaskStream):
 
     def extra_repr(self) -> str:
         video, audio = (
-            kind.described(parameters)
+            kind.describe(parameters)
             for kind, parameters in zip((self.video, self.audio), self._given, strict=True)
         )
         return f"video={video}, audio={audio}, hidden_time={self.hidden_time}"

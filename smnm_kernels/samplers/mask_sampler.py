@@ -74,4 +74,4 @@ class MaskSampler(MaskStream):
         return self.settings.draw(sample_ids, Seed.beside(sample_ids, self.seed), data)
 
     def extra_repr(self) -> str:
-        return self.settings.described(self._given)
+        return self.settings.describe(self._given)

@@ -177,4 +177,4 @@ class ScheduledSampler(MaskStream):
         now = self._at(self.step)
         given = ("kind", "mask_ratio", "n_keep")
         parameters = {name: s for name, s in now.arguments.items() if name not in given}
-        return f"{now.kind.described(parameters)} at {self.every} {self.step}"
+        return f"{now.kind.describe(parameters)} at {self.every} {self.step}"

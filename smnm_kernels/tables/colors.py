@@ -97,7 +97,7 @@ def _is_number(value: object) -> bool:
     return isinstance(value, (int, float, np.number)) and not isinstance(value, bool)
 
 
-def drawn_pairs(color: Color, sigma: Sequence[float]) -> list[tuple[float, float | None]]:
+def sigma_pairs(color: Color, sigma: Sequence[float]) -> list[tuple[float, float | None]]:
     """Every (sigma1, sigma2) a sample may draw, each with the same probability. Blue has
     sigma1 = 0, red no sigma2. ``sigma`` is canonical."""
     if color == "red":

@@ -25,7 +25,7 @@ from torch import Tensor
 
 from smnm_kernels.arguments import Grid
 
-from .colors import Color, drawn_pairs
+from .colors import Color, sigma_pairs
 from .constants import N_QUANTILES, NOISE_UNIT, TAP_SHIFT, TAP_UNIT
 from .torus import halo
 
@@ -48,7 +48,7 @@ class NoiseTable:
 def noise_table(grid: Grid, color: Color, sigma: tuple[float, ...]) -> NoiseTable:
     """The table of a colored noise (not white, which needs none). ``sigma`` is canonical."""
     axes = grid if grid[0] > 1 else grid[1:]
-    pairs = drawn_pairs(color, sigma)
+    pairs = sigma_pairs(color, sigma)
     width = halo(axes, pairs)
     torus = tuple(n + width for n in axes)
 

@@ -82,7 +82,7 @@ class Bench:
             raise UsageError(f"--batches must be at least 1, got {self.batches}")
         self._prepare_out()
         from .mask_making import check_ops
-        from .plots import draw_plots
+        from .plots import write_plots
 
         for module in ("matplotlib", "scipy"):
             importlib.import_module(module)  # not after minutes of measuring
@@ -104,7 +104,7 @@ class Bench:
                 rows += self._measure(section, device, progress)
                 # After every section: what was measured stays if a later one is stopped.
                 self._write(rows, about)
-        for path in draw_plots(rows, self.out):
+        for path in write_plots(rows, self.out):
             print(path)
         print(markdown(rows, about))
         print(f"{self.out / ROWS}\n{self.out / TABLES}")

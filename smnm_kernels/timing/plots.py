@@ -17,9 +17,9 @@ if TYPE_CHECKING:
 OURS, THEIRS, GRID = "#0b8793", "#9aa3b2", "#e6e8ec"
 
 
-def draw_plots(rows: list[dict], folder: Path) -> Iterator[Path]:
+def write_plots(rows: list[dict], folder: Path) -> Iterator[Path]:
     """PNG files of the sections that rows hold."""
-    for section, draw in (
+    for section, plot in (
         ("masks", _masks),
         ("growth", _growth),
         ("quality", _quality),
@@ -28,7 +28,7 @@ def draw_plots(rows: list[dict], folder: Path) -> Iterator[Path]:
         of_section = [row for row in rows if row["section"] == section and "us" in row]
         if not of_section:
             continue
-        figure = draw(of_section)
+        figure = plot(of_section)
         path = folder / f"{section}.png"
         with replacing(path) as file:
             figure.savefig(file, format="png", dpi=120, bbox_inches="tight")

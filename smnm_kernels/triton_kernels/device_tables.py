@@ -15,7 +15,7 @@ from .. import devices
 Make = TypeVar("Make", bound=Callable[..., object])
 
 
-def kept_on_device(make: Make) -> Make:
+def keep_on_device(make: Make) -> Make:
     """``make(*key, device)``, called once for each key and device.
 
     A table is never dropped and never part of a CUDA graph's memory pool: graphs go on reading the
@@ -30,13 +30,13 @@ def kept_on_device(make: Make) -> Make:
             # One of two tables made at once would be dropped, perhaps after a graph was captured.
             with lock:
                 if key not in kept:
-                    kept[key] = _made_outside_pools(make, key)
+                    kept[key] = _make_outside_pools(make, key)
         return kept[key]
 
     return cast(Make, table)
 
 
-def _made_outside_pools(make: Callable[..., object], key: tuple) -> object:
+def _make_outside_pools(make: Callable[..., object], key: tuple) -> object:
     """torch.compile's CUDA graphs, and ``torch.cuda.use_mem_pool``, send what their thread
     allocates to a pool, a capture what its stream does; so neither of them is the caller's."""
     device = key[-1]

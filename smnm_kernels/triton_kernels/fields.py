@@ -9,7 +9,7 @@ import triton
 import triton.language as tl
 
 from .filters import circulant, rescaled, scaled
-from .words import looked_up, noise_picks, white_keys
+from .words import look_up, noise_picks, white_keys
 
 
 @triton.jit
@@ -71,19 +71,19 @@ def field_3d(
             along_t2 = circulant(taps2, t_in, t_out, TORUS[0], GRID[0], inside)
             signal2 = tl.zeros([16 * pad_w, pad_h], tl.float32)
         for i in tl.static_range(len(PIECES)):
-            noise = tl.permute(looked_up(picks, table), (3, 0, 1, 2))
+            noise = tl.permute(look_up(picks, table), (3, 0, 1, 2))
             noise = tl.reshape(noise, [16 * PIECES[i][1], COLUMNS])
-            signal1 = filtered_rows(noise, along_w1, along_h1, signal1, SIDES, PIECES[i][1])
+            signal1 = filter_rows(noise, along_w1, along_h1, signal1, SIDES, PIECES[i][1])
             if CHAINS == 2:
-                signal2 = filtered_rows(noise, along_w2, along_h2, signal2, SIDES, PIECES[i][1])
+                signal2 = filter_rows(noise, along_w2, along_h2, signal2, SIDES, PIECES[i][1])
             if i + 1 < len(PIECES):
                 picks = plane_picks(seed, sample_id, first, TORUS, COLUMNS, *PIECES[i + 1])
                 along_h1 = along_h(taps1_h, GRID, TORUS, SIDES, *PIECES[i + 1])
                 if CHAINS == 2:
                     along_h2 = along_h(taps2_h, GRID, TORUS, SIDES, *PIECES[i + 1])
-        total1 = filtered_along_t(signal1, along_t1.to(tl.float16), total1)
+        total1 = filter_along_t(signal1, along_t1.to(tl.float16), total1)
         if CHAINS == 2:
-            total2 = filtered_along_t(signal2, scaled(along_t2, gain), total2)
+            total2 = filter_along_t(signal2, scaled(along_t2, gain), total2)
     total = tl.reshape(total1 - total2, [pad_w // 8, 8, pad_h // 8, 8, pad_t // 2, 2])
     return tl.reshape(tl.permute(total, (1, 2, 5, 4, 0, 3)), [pad_w * pad_h * pad_t])
 
@@ -123,7 +123,7 @@ def along_h(
 
 
 @triton.jit
-def filtered_rows(noise, along_w, along_h, signal, SIDES: tl.constexpr, ROWS: tl.constexpr):
+def filter_rows(noise, along_w, along_h, signal, SIDES: tl.constexpr, ROWS: tl.constexpr):
     """float32 [16 * W, H]: ``signal`` and what the passes along W and H make of a piece."""
     pad_w: tl.constexpr = SIDES[2]
     rows = rescaled(tl.dot(noise, along_w.to(tl.float16)))
@@ -136,7 +136,7 @@ def filtered_rows(noise, along_w, along_h, signal, SIDES: tl.constexpr, ROWS: tl
 
 
 @triton.jit
-def filtered_along_t(signal, along_t, total):
+def filter_along_t(signal, along_t, total):
     """float32 [W, H, T]: ``total`` and what the pass along T makes of sixteen planes."""
     pad_w: tl.constexpr = total.shape[0]
     planes = tl.reshape(rescaled(signal), [16, pad_w, total.shape[1]])
@@ -183,7 +183,7 @@ def field_2d(
     if CHAINS == 2:
         along_w2 = circulant(taps2 + TORUS[1], x_in, x_out, TORUS[2], GRID[2], x_in < TORUS[2])
         along_h2 = circulant(taps2, y_in, y_out, TORUS[1], GRID[1], inside)
-    noise = tl.permute(looked_up(picks, table), (2, 0, 1))
+    noise = tl.permute(look_up(picks, table), (2, 0, 1))
     noise = tl.reshape(noise, [8 * pad_segment, COLUMNS])
     total = filtered_2d(noise, along_w1, along_h1.to(tl.float16))
     if CHAINS == 2:

@@ -21,7 +21,7 @@ from ..ops import empty_masks
 from ..tables.colors import Color
 from ..tables.constants import WHITE_SCALE
 from ..tables.noise import NoiseTable, noise_quantiles, noise_table
-from .device_tables import kept_on_device
+from .device_tables import keep_on_device
 from .on_chip import noise_masks_on_chip, noise_on_chip
 from .passes import last_pass, pass_along_h, pass_along_w, white_pass
 from .threshold_ops import fill_masks, on_device_of
@@ -46,7 +46,7 @@ class DeviceTable(NamedTuple):
     reach: int
 
 
-@kept_on_device
+@keep_on_device
 def device_table(
     grid: Grid, color: Color, sigma: tuple[float, ...], device: torch.device
 ) -> DeviceTable:
@@ -66,7 +66,7 @@ def device_table(
     )
 
 
-@kept_on_device
+@keep_on_device
 def device_places(grid: Grid, tile: Tile, chains: int, device: torch.device) -> Tensor:
     return places(grid, tile, chains).to(device)
 

@@ -11,7 +11,7 @@ import triton.language as tl
 from .fields import field_2d, field_3d, white_field
 from .filters import MAX_FIELD
 from .threshold import bound_near, write_masks
-from .words import drawn_pair, scalar_seed
+from .words import scalar_seed, sigma_pair
 
 
 @triton.jit(do_not_specialize=["sample_ids", "seed_pointer", "seed", "n_pairs", "n_keep"])
@@ -153,7 +153,7 @@ def field(
         unit = tl.load(scale)
         keys = white_field(seed, sample_id, COLUMNS)
     else:
-        pair, level1, level2, gain = drawn_pair(seed, sample_id, pairs, n_pairs)
+        pair, level1, level2, gain = sigma_pair(seed, sample_id, pairs, n_pairs)
         unit = tl.load(scale + pair)
         table = tl.load(quantiles + tl.arange(0, 4096))
         if GRID[0] == 1:

@@ -11,13 +11,13 @@ import triton
 import triton.language as tl
 
 from .filters import MAX_FIELD, TAP_UNIT, circulant, rescaled, scaled
-from .words import drawn_pair, noise_values, scalar_seed, white_keys
+from .words import noise_values, scalar_seed, sigma_pair, white_keys
 
 
 @triton.jit
 def chain_taps(seed, sample_id, taps, pairs, n_pairs, chain, TORUS: tl.constexpr):
     """The taps of the sample's chain, along T, H and W one after the other."""
-    _, level1, level2, _ = drawn_pair(seed, sample_id, pairs, n_pairs)
+    _, level1, level2, _ = sigma_pair(seed, sample_id, pairs, n_pairs)
     level = tl.where(chain == 0, level1, level2)
     return taps + level * (TORUS[0] + TORUS[1] + TORUS[2])
 
@@ -107,9 +107,7 @@ def pass_along_h(
     y = first_y + tl.arange(0, TILE[0])[:, None]
     x = tile % n_across * TILE[2] + tl.arange(0, TILE[2])[None, :]
     signal += plane * (TORUS[1] * GRID[2])
-    total = filtered_tile(
-        signal, taps, TAP_UNIT, first_y, x, REACH, TORUS[1], GRID[1], GRID[2], TILE
-    )
+    total = filter_tile(signal, taps, TAP_UNIT, first_y, x, REACH, TORUS[1], GRID[1], GRID[2], TILE)
     out += plane * (GRID[1] * GRID[2])
     tl.store(out + y * GRID[2] + x, rescaled(total), mask=(y < GRID[1]) & (x < GRID[2]))
 
@@ -148,19 +146,19 @@ def last_pass(
     n_tiles: tl.constexpr = n_across * ((n_out + TILE[0] - 1) // TILE[0])
     sample, tile = (tl.program_id(0) // n_tiles).to(tl.int64), tl.program_id(0) % n_tiles
     sample_id, seed = tl.load(sample_ids + sample), scalar_seed(seed_pointer, seed)
-    pair, level1, level2, gain = drawn_pair(seed, sample_id, pairs, n_pairs)
+    pair, level1, level2, gain = sigma_pair(seed, sample_id, pairs, n_pairs)
     first = tile // n_across * TILE[0]
     target = first + tl.arange(0, TILE[0])[:, None]
     place = tile % n_across * TILE[2] + tl.arange(0, TILE[2])[None, :]
     n_taps: tl.constexpr = TORUS[0] + TORUS[1] + TORUS[2]
     signal1 = signal + sample * (side * across)
     taps1 = taps + level1 * n_taps
-    total = filtered_tile(signal1, taps1, TAP_UNIT, first, place, REACH, side, n_out, across, TILE)
+    total = filter_tile(signal1, taps1, TAP_UNIT, first, place, REACH, side, n_out, across, TILE)
     keys = total.to(tl.int32)
     if CHAINS == 2:
         signal2 = signal1 + (tl.num_programs(0) // n_tiles).to(tl.int64) * (side * across)
         taps2 = taps + level2 * n_taps
-        total = filtered_tile(signal2, taps2, gain, first, place, REACH, side, n_out, across, TILE)
+        total = filter_tile(signal2, taps2, gain, first, place, REACH, side, n_out, across, TILE)
         keys -= total.to(tl.int32)
     keys = tl.minimum(tl.maximum(keys, -MAX_FIELD), MAX_FIELD)
     if out.dtype.element_ty == tl.float32:
@@ -172,7 +170,7 @@ def last_pass(
 
 
 @triton.jit
-def filtered_tile(
+def filter_tile(
     signal,
     taps,
     gain,

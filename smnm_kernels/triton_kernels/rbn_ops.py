@@ -10,7 +10,7 @@ from torch import Tensor
 from ..arguments import Grid
 from ..masks import Masks
 from ..ops import empty_masks
-from .device_tables import kept_on_device
+from .device_tables import keep_on_device
 from .rbn import order_words, rbn_in_order
 from .threshold_ops import fill_masks, on_device_of
 from .tiles import padded
@@ -130,7 +130,7 @@ def run_banks(
     return visible
 
 
-@kept_on_device
+@keep_on_device
 def neighbour_table(
     height: int,
     width: int,

@@ -155,7 +155,7 @@ def write_part(
 
 
 @triton.jit
-def loaded_keys(values, token, valid):
+def load_keys(values, token, valid):
     """Integers in the order of ``torch.sort``: -0 equals 0, NaN is above everything.
 
     Padding is the lowest integer of the type, which no value maps to.
@@ -257,7 +257,7 @@ def chunk_of_keys(values, start, n_tokens, ROWS: tl.constexpr, COLUMNS: tl.const
     """(keys, token, valid) [ROWS, COLUMNS] of the tokens from ``start`` on."""
     # Read one after the other, then turned.
     token = start + tl.arange(0, ROWS * COLUMNS)
-    keys = loaded_keys(values, token, token < n_tokens)
+    keys = load_keys(values, token, token < n_tokens)
     keys = tl.trans(tl.reshape(keys, [COLUMNS, ROWS]))
     token = start + tl.arange(0, COLUMNS)[None, :] * ROWS + tl.arange(0, ROWS)[:, None]
     return keys, token, token < n_tokens
@@ -269,6 +269,6 @@ def count_reaching_in_chunks(values, n_tokens, bound, ROWS: tl.constexpr, COLUMN
     start = 0
     while start < n_tokens:
         token = start + tl.arange(0, ROWS * COLUMNS)
-        counts += (loaded_keys(values, token, token < n_tokens) >= bound).to(tl.int32)
+        counts += (load_keys(values, token, token < n_tokens) >= bound).to(tl.int32)
         start += ROWS * COLUMNS
     return tl.sum(counts, 0)

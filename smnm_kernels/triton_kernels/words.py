@@ -33,7 +33,7 @@ def philox_words(seed, sample_id, block, purpose: tl.constexpr):
 @triton.jit
 def noise_values(seed, sample_id, block, table):
     """float16 [*block.shape, 8]: the quantiles picked by the eight halves of each block."""
-    return looked_up(noise_picks(seed, sample_id, block), table)
+    return look_up(noise_picks(seed, sample_id, block), table)
 
 
 @triton.jit
@@ -50,7 +50,7 @@ def noise_picks(seed, sample_id, block):
 
 
 @triton.jit
-def looked_up(picks, table):
+def look_up(picks, table):
     """float16: the quantiles picked."""
     # A gather from registers goes through shared memory, which takes 32 scattered reads at a time
     # far better than the cache does.
@@ -59,7 +59,7 @@ def looked_up(picks, table):
 
 
 @triton.jit
-def drawn_pair(seed, sample_id, pairs, n_pairs):
+def sigma_pair(seed, sample_id, pairs, n_pairs):
     """(index, level of chain 1, level of chain 2, gain of chain 2) of the sample's sigmas."""
     word, _, _, _ = philox_words(seed, sample_id, tl.zeros([1], tl.uint32), SIGMA)
     pair = (tl.max(word, 0).to(tl.uint64) * n_pairs >> 32).to(tl.int32)
