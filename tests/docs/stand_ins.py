@@ -102,17 +102,19 @@ def hf_trainer(names):
     from transformers import Trainer, TrainingArguments
 
     names.update(_clips(names), Trainer=Trainer)
-    names["args"] = TrainingArguments(
-        max_steps=2,
-        per_device_train_batch_size=2,
-        report_to=[],
-        save_strategy="no",
-        disable_tqdm=True,
-        use_cpu=True,
-        remove_unused_columns=False,
-    )
-    yield
-    assert names["trainer"].train().global_step == 2
+    with tempfile.TemporaryDirectory() as folder:
+        names["args"] = TrainingArguments(
+            folder,
+            max_steps=2,
+            per_device_train_batch_size=2,
+            report_to=[],
+            save_strategy="no",
+            disable_tqdm=True,
+            use_cpu=True,
+            remove_unused_columns=False,
+        )
+        yield
+        assert names["trainer"].train().global_step == 2
 
 
 def _clips(names):
