@@ -15,13 +15,13 @@ _TRAIN = "smnm_kernels.train"
 # name: (module and dataclass of its options, module and function that takes them, summary)
 COMMANDS = {
     "pretrain": (
-        f"{_TRAIN}.options:Pretrain",
-        f"{_TRAIN}.loop:pretrain",
+        f"{_TRAIN}.tasks.options:Pretrain",
+        f"{_TRAIN}.tasks.pretrain:pretrain",
         "pretrain an encoder on a folder of video or audio files",
     ),
     "demo": (
-        f"{_TRAIN}.demo:Demo",
-        f"{_TRAIN}.demo:demo",
+        f"{_TRAIN}.tasks.demo:Demo",
+        f"{_TRAIN}.tasks.demo:demo",
         "make a few video or audio files and pretrain on them",
     ),
     "bench": (

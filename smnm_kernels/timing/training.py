@@ -16,8 +16,8 @@ from torch.utils.flop_counter import FlopCounterMode
 
 import smnm_kernels as smnm
 from smnm_kernels.timing import peers
-from smnm_kernels.train.model import build_model, build_optimizer
-from smnm_kernels.train.presets import VIDEO, Preset
+from smnm_kernels.train.run.optimisation import adamw
+from smnm_kernels.train.tasks.presets import VIDEO, Preset
 
 from .profiling import peak_bytes, waits_and_copies
 from .timing import Contender, Times, measure, rows
@@ -47,7 +47,7 @@ class Model(NamedTuple):
 
     @property
     def shape(self) -> str:
-        return f"{self.name}, 16 frames of {self.preset.size}x{self.preset.size}"
+        return f"{self.name}, 16 frames of {self.preset.clip.size}x{self.preset.clip.size}"
 
 
 def models_for(quick: bool, device: torch.device) -> list[Model]:
@@ -55,8 +55,12 @@ def models_for(quick: bool, device: torch.device) -> list[Model]:
         return [Model("ViT-S", VIDEO["small"], 64), Model("ViT-B", VIDEO["base"], 32)]
     if quick:
         return [Model("tiny ViT", VIDEO["tiny"], 4)]
-    small, base = (replace(VIDEO[name], size=CPU_SIZE) for name in ("small", "base"))
-    return [Model("ViT-S", small, 4), Model("ViT-B", base, 2)]
+    return [Model("ViT-S", _small_clips("small"), 4), Model("ViT-B", _small_clips("base"), 2)]
+
+
+def _small_clips(name: str) -> Preset:
+    preset = VIDEO[name]
+    return replace(preset, clip=replace(preset.clip, size=CPU_SIZE))
 
 
 def rows_of_model(
@@ -92,11 +96,12 @@ class _Trainer:
 
     def __init__(self, preset: Preset, batch: int, device: torch.device) -> None:
         self.preset, self.batch, self.device = preset, batch, device
-        self.grid, self.ratio = preset.grid("video"), preset.mask_ratio
-        self.model = build_model("video", preset, seed=0).to(device)
-        self.optimizer = build_optimizer(self.model, replace(preset, base_lr=1e-4))
-        size = (batch, 3, preset.frames, preset.size, preset.size)
-        self.x = torch.randn(size, device=device)
+        inputs = preset.clip.inputs
+        self.grid = preset.objective.grids(inputs)["video"]
+        self.ratio = preset.masks["video"].ratio
+        self.model = preset.objective.build(inputs, seed=0).to(device)
+        self.optimizer = adamw(self.model, preset.optimisation)
+        self.x = torch.randn((batch, *inputs["video"].size), device=device)
         self.sampler = smnm.MaskSampler("green3d", self.grid, self.ratio).to(device)
         self.fixed = self.sampler.masks(torch.arange(batch, device=device))
         self.bank = smnm.NoiseBank.precompute(16, (64, 64, 64), "green").to(device)

@@ -21,7 +21,7 @@ from torch import Tensor, nn
 if TYPE_CHECKING:
     from smnm_kernels import Masks
 
-    from .presets import Preset
+    from .models.settings import ModelSettings
 
 
 def sincos_positions(grid: tuple[int, int, int], dim: int) -> Tensor:
@@ -229,29 +229,19 @@ def _init_weights(module: nn.Module) -> None:
         nn.init.zeros_(module.bias)
 
 
-def build_model(modality: str, preset: Preset, seed: int) -> MaskedAutoencoder:
-    """The preset's model with the seed's weights: the same on every device."""
-    if modality == "video":
-        input_size = (3, preset.frames, preset.size, preset.size)
-    else:
-        input_size = (1, 1, preset.frames, preset.size)
+def build_model(
+    settings: ModelSettings, input_size: tuple[int, int, int, int], seed: int
+) -> MaskedAutoencoder:
+    """The model with the seed's weights: the same on every device."""
+    encoder, decoder = settings.encoder, settings.decoder
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(seed)
-        encoder = Encoder(input_size, preset.patch, preset.dim, preset.depth, preset.heads)
         return MaskedAutoencoder(
-            encoder, preset.decoder_dim, preset.decoder_depth, preset.decoder_heads
+            Encoder(input_size, encoder.patch, encoder.dim, encoder.depth, encoder.heads),
+            decoder.dim,
+            decoder.depth,
+            decoder.heads,
         )
-
-
-def build_optimizer(model: nn.Module, preset: Preset) -> torch.optim.AdamW:
-    """AdamW; biases, norms and the mask token do not decay. The loop sets each step's rate."""
-    parameters = list(model.parameters())
-    groups = [
-        {"params": [p for p in parameters if p.ndim > 1], "weight_decay": preset.weight_decay},
-        {"params": [p for p in parameters if p.ndim <= 1], "weight_decay": 0.0},
-    ]
-    fused = parameters[0].is_cuda
-    return torch.optim.AdamW(groups, lr=0.0, betas=preset.betas, fused=fused)
 
 
 ENCODER_FORMAT = "smnm-encoder-1"

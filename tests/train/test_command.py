@@ -14,9 +14,10 @@ from PIL import Image
 
 from smnm_kernels.cli import main
 from smnm_kernels.errors import Unusable
-from smnm_kernels.train import demo, video
+from smnm_kernels.train.data.video import Video
 from smnm_kernels.train.model import load_encoder
-from smnm_kernels.train.plan import Plan, learning_rate
+from smnm_kernels.train.run.schedule import Schedule
+from smnm_kernels.train.tasks import demo
 
 
 def refused(capsys, *arguments):
@@ -141,14 +142,14 @@ def test_nothing_usable_exits_with_2(tmp_path, capsys):
 
 
 def test_a_file_that_fails_later_is_named_once(videos, tmp_path, capsys, monkeypatch):
-    original = video.read_clip
+    original = Video.read
 
-    def failing(path, *rest):
+    def failing(self, path, *rest):
         if path.name == "clip1.mp4":
             raise Unusable("does not decode any more")
-        return original(path, *rest)
+        return original(self, path, *rest)
 
-    monkeypatch.setattr(video, "read_clip", failing)
+    monkeypatch.setattr(Video, "read", failing)
     run = tmp_path / "run"
     assert pretrain(videos, "--out", run, "--steps", 6) == 0
     said = capsys.readouterr().out
@@ -162,7 +163,7 @@ def test_data_that_goes_away_ends_the_run(videos, tmp_path, capsys, monkeypatch)
     def failing(*_):
         raise Unusable("is gone")
 
-    monkeypatch.setattr(video, "read_clip", failing)
+    monkeypatch.setattr(Video, "read", failing)
     assert pretrain(videos, "--out", tmp_path / "run", "--steps", 6) == 1
     assert "cannot be read any more, at last clip" in capsys.readouterr().err
 
@@ -185,7 +186,7 @@ def test_what_a_run_leaves_behind(modality, tmp_path, request):
         assert len(np.unique(np.asarray(picture))) > 30
     saved = torch.load(run / "last.pt", weights_only=True)
     assert saved["step"] == 3
-    assert int(saved["mask_sampler"]["next_id"]) == 6
+    assert int(saved["task"]["mask_samplers"][modality]["next_id"]) == 6
     encoder = load_encoder(run / "encoder.safetensors")
     for name, tensor in encoder.state_dict().items():
         assert torch.equal(tensor, saved["model"][f"encoder.{name}"])
@@ -246,8 +247,8 @@ def test_the_demo_refuses_before_it_makes_files(tmp_path, capsys):
 
 def test_the_learning_rate_schedule():
     def rates(steps, warmup, schedule):
-        plan = Plan(1.0, warmup, schedule, steps, 1, [], {}, False)
-        return [learning_rate(s, plan, 0.1) for s in range(steps)]
+        plan = Schedule(peak=1.0, lowest=0.1, warmup_steps=warmup, length=schedule)
+        return [plan.rate(done) for done in range(steps)]
 
     rate = rates(60, 10, 50)
     assert rate[:10] == pytest.approx([0.1 * (i + 1) for i in range(10)])
@@ -262,9 +263,10 @@ def test_the_learning_rate_schedule():
 def test_an_error_in_a_worker_ends_the_run(videos, tmp_path):
     """And does not leave it waiting for the workers."""
     code = (
-        "import sys; from smnm_kernels.train import video; from smnm_kernels.cli import main\n"
+        "import sys; from smnm_kernels.train.data.video import Video\n"
+        "from smnm_kernels.cli import main\n"
         "def failing(*_): raise ValueError('a fault of the reader')\n"
-        "video.read_clip = failing\n"
+        "Video.read = failing\n"
         f"sys.exit(main(['pretrain', 'video', {str(videos)!r}, '--out', {str(tmp_path / 'run')!r},"
         "'--steps', '3', '--batch-size', '2', '--workers', '1', '--threads', '1']))"
     )

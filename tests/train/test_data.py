@@ -2,6 +2,7 @@
 
 import math
 import shutil
+from dataclasses import replace
 
 import av
 import numpy as np
@@ -12,18 +13,23 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from smnm_kernels.errors import Unusable
-from smnm_kernels.train import audio, video
-from smnm_kernels.train.data import BatchNumbers, ClipDataset, make_loader, scan_folder
-from smnm_kernels.train.draws import file_of, uniforms
-from smnm_kernels.train.presets import PRESETS
-from smnm_kernels.train.scan import find_files
+from smnm_kernels.train.data import audio, video
+from smnm_kernels.train.data.crops import ResizedCrop
+from smnm_kernels.train.data.loader import BatchNumbers, Failure, SampleDataset, make_loader
+from smnm_kernels.train.data.sample_randomness import SampleRandomness, file_of
+from smnm_kernels.train.data.scan import find_files, scan
+from smnm_kernels.train.tasks.presets import PRESETS
 
-TINY = {modality: PRESETS[modality]["tiny"] for modality in PRESETS}
+TINY = {modality: PRESETS[modality]["tiny"].clip for modality in PRESETS}
+
+
+def uniforms(seed, index, n):
+    return SampleRandomness(seed, index).uniforms(n)
 
 
 def dataset(folder, modality, seed=0):
-    listing = scan_folder(folder, modality, TINY[modality], {}, threads=2)
-    return ClipDataset(folder, listing.usable, modality, TINY[modality], seed, flip=True)
+    listing = scan(folder, TINY[modality], {}, threads=2)
+    return SampleDataset(folder, listing.usable, TINY[modality], seed)
 
 
 @given(st.integers(0, 2**63 - 1), st.integers(1, 50), st.integers(0, 2**40))
@@ -58,8 +64,9 @@ def test_batches_do_not_depend_on_workers_or_on_where_they_start(modality, reque
     )
 
     def batches(start, workers, rank=0, world=1):
-        numbers = BatchNumbers(start, 5, 4, rank, world)
-        return [b.clips for b in make_loader(source, numbers, workers, pin_memory=False)]
+        numbers = BatchNumbers(start, 5, 4, rank=rank, world=world)
+        batches = make_loader(source, numbers, workers, pin_memory=False)
+        return [b.inputs[modality] for b in batches]
 
     whole = batches(0, workers=0)
     assert len(whole) == 5
@@ -126,21 +133,20 @@ def test_short_files_get_the_stride_that_fits():
 )
 def test_any_crop_is_inside_the_frame(height, width, u):
     pixels = np.zeros((2, height, width, 3), dtype=np.uint8)
-    assert video.resized_crop(pixels, 32, np.array(u)).shape == (3, 2, 32, 32)
+    assert ResizedCrop((0.5, 1.0))(pixels, 32, np.array(u)).shape == (3, 2, 32, 32)
 
 
 def test_crops_and_flips_differ_from_sample_to_sample(videos):
     source = dataset(videos, "video")
-    file = source.files[0]
-    clips = [source.read(file, i) for i in range(12)]
+    clips = [source.read(0, i)["video"] for i in range(12)]
     assert len({clip.numpy().tobytes() for clip in clips}) == 12
     assert clips[0].shape == (3, 16, 96, 96)
     assert clips[0].dtype == torch.uint8
-    plain = ClipDataset(videos, source.files, "video", TINY["video"], 0, flip=False)
+    unflipped = SampleDataset(videos, source.files, replace(TINY["video"], flip=False), 0)
+    plain = [unflipped.read(0, i)["video"] for i in range(12)]
     mirrored = [
-        torch.equal(plain.read(file, i).flip(3), clip)
-        and not torch.equal(plain.read(file, i), clip)
-        for i, clip in enumerate(clips)
+        torch.equal(p.flip(3), clip) and not torch.equal(p, clip)
+        for p, clip in zip(plain, clips, strict=True)
     ]
     assert 0 < sum(mirrored) < 12
 
@@ -161,7 +167,7 @@ def broken_videos(folder):
 
 def test_broken_videos_are_named_with_the_reason(tmp_path):
     broken_videos(tmp_path)
-    listing = scan_folder(tmp_path, "video", TINY["video"], {}, 2)
+    listing = scan(tmp_path, TINY["video"], {}, 2)
     assert [r["name"] for r in listing.usable] == ["faststart.mp4", "just.mp4"]
     reasons = {r["name"]: r["reason"] for r in listing.skipped}
     assert reasons.pop("cut.mp4").startswith("is truncated: ")
@@ -185,7 +191,7 @@ def test_broken_recordings_are_named_with_the_reason(tmp_path):
     (tmp_path / "text.wav").write_text("not a recording\n" * 50)
     flac = (tmp_path / "good.flac").read_bytes()
     (tmp_path / "cut.flac").write_bytes(flac[: len(flac) // 2])
-    listing = scan_folder(tmp_path, "audio", TINY["audio"], {}, 2)
+    listing = scan(tmp_path, TINY["audio"], {}, 2)
     assert [r["name"] for r in listing.usable] == ["good.flac", "good.mp3", "good.wav"]
     reasons = {r["name"]: r["reason"] for r in listing.skipped}
     assert reasons["silent.wav"] == reasons["constant.wav"] == "is silent"
@@ -209,15 +215,45 @@ def test_a_file_that_fails_after_the_scan_is_replaced_the_same_way_each_time(tmp
     source = dataset(folder, "video")
     index = next(i for i in range(4) if file_of(0, i, 4) == 2)
     (folder / source.files[2]["name"]).write_bytes(b"gone bad")
-    clip, failures = source[index]
-    assert [name for name, _ in failures] == ["clip2.mp4"]
-    assert torch.equal(clip, source.read(source.files[file_of(0, index, 4, 1)], index))
-    assert source[index + 4][1] == failures or not source[index + 4][1]
+    sample = source[index]
+    assert [failure.name for failure in sample.failures] == ["clip2.mp4"]
+    number = file_of(0, index, 4, 1)
+    assert sample.file_number == number
+    assert torch.equal(sample.inputs["video"], source.read(number, index)["video"])
+    assert source[index].failures == sample.failures
     for file in source.files:
         (folder / file["name"]).write_bytes(b"gone bad")
-    clip, failures = source[0]
-    assert clip is None
-    assert len(failures) == 4
+    sample = source[0]
+    assert sample.inputs is None
+    assert [type(failure) for failure in sample.failures] == [Failure] * 4
+
+
+def test_a_batch_says_which_samples_and_files_it_is_made_of(videos):
+    source = dataset(videos, "video")
+    numbers = BatchNumbers(0, 3, 4, accumulate=2)
+    batches = list(make_loader(source, numbers, workers=0, pin_memory=False))
+    assert [len(batch) for batch in batches] == [2] * 6
+    assert torch.cat([batch.sample_ids for batch in batches]).tolist() == list(range(12))
+    for batch in batches:
+        for i, (sample, number) in enumerate(
+            zip(batch.sample_ids, batch.file_numbers, strict=True)
+        ):
+            assert number == file_of(0, int(sample), 4)
+            read = source.read(int(number), int(sample))["video"]
+            assert torch.equal(batch.inputs["video"][i], read)
+
+
+@given(st.integers(1, 4), st.integers(1, 4), st.integers(1, 3), st.integers(0, 5))
+def test_parts_and_ranks_together_read_what_one_process_reads(accumulate, world, share, start):
+    batch_size = accumulate * world * share
+    of_ranks = [
+        list(BatchNumbers(start, start + 2, batch_size, accumulate, rank, world))
+        for rank in range(world)
+    ]
+    assert [len(numbers) for numbers in of_ranks] == [2 * accumulate] * world
+    read = [i for parts in zip(*of_ranks, strict=True) for part in parts for i in part]
+    (first, second) = BatchNumbers(start, start + 2, batch_size)
+    assert read == first + second
 
 
 def kaldi_log_mel(samples, bands):
@@ -271,12 +307,12 @@ def test_excerpts_move_and_short_recordings_are_padded(tmp_path):
     write_sound(tmp_path / "long.wav", seconds=9, rate=44100)
     write_sound(tmp_path / "short.wav", seconds=1)
     source = dataset(tmp_path, "audio")
-    long, short = source.files
-    excerpts = [source.read(long, i) for i in range(4)]
+    long, short = 0, 1
+    excerpts = [source.read(long, i)["audio"] for i in range(4)]
     assert all(e.shape == (1, 1, 512, 128) and e.dtype == torch.float32 for e in excerpts)
     assert len({e.numpy().tobytes() for e in excerpts}) == 4
     assert all((e[0, 0, 511] != 0).any() for e in excerpts)
-    padded = source.read(short, 0)[0, 0]
+    padded = source.read(short, 0)["audio"][0, 0]
     assert (padded[98:] == 0).all()
     assert (padded[:98] != 0).all()
 

@@ -1,4 +1,4 @@
-"""The masked autoencoder: token order, what the encoder sees, what the loss and the picture are."""
+"""The masked autoencoder: token order, what the encoder sees, what the loss is."""
 
 import math
 
@@ -6,11 +6,8 @@ import pytest
 import torch
 from hypothesis import given
 from hypothesis import strategies as st
-from torch import nn
 
 from smnm_kernels import Masks, MaskSampler
-from smnm_kernels.train.data import normalisation
-from smnm_kernels.train.loop import build_model, build_optimizer
 from smnm_kernels.train.model import (
     Encoder,
     MaskedAutoencoder,
@@ -18,8 +15,6 @@ from smnm_kernels.train.model import (
     load_encoder,
     sincos_positions,
 )
-from smnm_kernels.train.presets import PRESETS
-from smnm_kernels.train.reconstruction import draw
 
 GRID = (2, 3, 4)
 SHAPE = (3, 4, 12, 16)  # patches of 2 x 4 x 4
@@ -157,71 +152,6 @@ def test_exported_encoder_is_the_same_function(tmp_path):
     save_file(encoder.state_dict(), path)
     with pytest.raises(ValueError, match="smnm-encoder-1"):
         load_encoder(path)
-
-
-@pytest.mark.parametrize("modality", ["video", "audio"])
-@pytest.mark.parametrize("preset", ["tiny", "small", "base"])
-def test_presets_fit_together(modality, preset):
-    preset = PRESETS[modality][preset]
-    with torch.device("meta"):
-        model = build_model(modality, preset, 0)
-    assert model.encoder.grid == preset.grid(modality)
-    if preset.size == 224:
-        assert model.encoder.grid == (8, 14, 14)
-    if preset.frames == 1024:
-        assert model.encoder.grid == (1, 64, 8)
-    if preset.dim == 768:  # ViT-B's blocks without classifier and class token
-        blocks = sum(p.numel() for p in model.encoder.blocks.parameters())
-        assert blocks == 12 * 7_087_872
-
-
-def test_only_matrices_decay():
-    model = small()
-    decayed, free = build_optimizer(model, PRESETS["video"]["tiny"]).param_groups
-    assert free["weight_decay"] == 0
-    assert decayed["weight_decay"] == 0.05
-    assert {id(p) for p in decayed["params"]} == {
-        id(m.weight) for m in model.modules() if isinstance(m, nn.Linear)
-    }
-    assert len(decayed["params"]) + len(free["params"]) == len(list(model.parameters()))
-
-
-def test_the_seed_decides_the_weights_and_leaves_the_callers_stream_alone():
-    preset = PRESETS["audio"]["tiny"]
-    torch.manual_seed(5)
-    expected = torch.rand(1)
-    torch.manual_seed(5)
-    one, same, other = (build_model("audio", preset, seed).state_dict() for seed in (1, 1, 2))
-    assert torch.equal(torch.rand(1), expected)
-    name = "encoder.blocks.0.fc1.weight"
-    assert torch.equal(one[name], same[name])
-    assert not torch.equal(one[name], other[name])
-
-
-@pytest.mark.parametrize("modality", ["video", "audio"])
-def test_the_picture_shows_input_visible_part_and_restored(modality):
-    preset = PRESETS[modality]["tiny"]
-    model = build_model(modality, preset, 0)
-    mean, scale = normalisation(modality)
-    x = (torch.rand(2, *model.encoder.input_size) - mean) / scale
-    masks = MaskSampler(preset.mask, model.encoder.grid, preset.mask_ratio)(2)
-    picture = draw(model, x, masks, mean, scale)
-    rows = 96 if modality == "video" else 128
-    assert picture.size[0] > 8 * 96 if modality == "video" else 512
-    assert picture.size[1] > 2 * 3 * rows
-    assert model.training
-    if modality == "video":  # first frame: undistorted, then grey or the same
-        import numpy as np
-
-        pixels = np.asarray(picture)
-        shown = (x[0, :, 0] * scale[:, 0] + mean[:, 0]).mul(255).round().byte().permute(1, 2, 0)
-        first = pixels[4 : 4 + 96, 84 : 84 + 96].astype(int)
-        assert abs(first - shown.numpy()).max() <= 1
-        visible = masks.visible[0].view(8, 6, 6)[0]
-        patch = visible.repeat_interleave(16, 0).repeat_interleave(16, 1).numpy()
-        second = pixels[104 : 104 + 96, 84 : 84 + 96].astype(int)
-        assert (second[patch] == first[patch]).all()
-        assert (abs(second[~patch] - 128) <= 1).all()
 
 
 def test_masks_of_the_wrong_grid_are_refused():

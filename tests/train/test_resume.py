@@ -13,8 +13,8 @@ from safetensors import safe_open
 from safetensors.torch import load_file
 
 from smnm_kernels.files import replacing
-from smnm_kernels.train import run as run_module
-from smnm_kernels.train.run import MetricsLog, RunFolder, load_checkpoint
+from smnm_kernels.train.run import folder as folder_module
+from smnm_kernels.train.run.folder import MetricsLog, RunFolder, load_checkpoint
 
 STEPS = ("--steps", 12, "--checkpoint-every", 3)
 
@@ -144,12 +144,31 @@ def test_other_data_is_refused_by_name(videos, straight, tmp_path, capsys):
 def test_a_folder_of_something_else_is_left_alone(videos, tmp_path, capsys):
     (tmp_path / "config.json").write_text('{"model_type": "vit"}')
     assert pretrain(videos, "--out", tmp_path, "--steps", 1) == 2
-    assert "config.json is not of a pretraining run" in capsys.readouterr().err
+    assert "config.json is not of a training run" in capsys.readouterr().err
     assert (tmp_path / "config.json").read_text() == '{"model_type": "vit"}'
 
 
+@pytest.mark.parametrize(
+    ("found", "named"),
+    [(None, "Finish it with smnm_kernels 0.1.0"), (3, "Finish it with the version that began it")],
+)
+def test_a_run_of_another_format_is_refused_with_the_remedy(
+    videos, straight, tmp_path, capsys, found, named
+):
+    run = shutil.copytree(straight, tmp_path / "run")
+    config = json.loads((run / "config.json").read_text())
+    assert config.pop("format") == torch.load(run / "last.pt", weights_only=True)["format"] == 2
+    held = json.dumps(config if found is None else {"format": found} | config)
+    (run / "config.json").write_text(held)
+    assert pretrain(videos, "--out", run, *STEPS) == 2
+    error = capsys.readouterr().err
+    assert f"holds a run of format {found or 1}, this version goes on with format 2" in error
+    assert f"{named}, or begin anew in another --out" in error
+    assert (run / "config.json").read_text() == held
+
+
 def test_two_runs_cannot_share_a_folder(tmp_path, monkeypatch):
-    monkeypatch.setattr(run_module, "_LOCK_WAIT_S", 0.1)
+    monkeypatch.setattr(folder_module, "_LOCK_WAIT_S", 0.1)
     hold = (
         "import fcntl, sys; file = open(sys.argv[1], 'a'); fcntl.lockf(file, fcntl.LOCK_EX); "
         "print('held', flush=True); sys.stdin.read()"
@@ -160,7 +179,7 @@ def test_two_runs_cannot_share_a_folder(tmp_path, monkeypatch):
         stdout=subprocess.PIPE,
     )
     other.stdout.readline()
-    with pytest.raises(run_module.UsageError, match="another run is writing there"):
+    with pytest.raises(folder_module.UsageError, match="another run is writing there"):
         RunFolder(tmp_path)
     other.communicate()
     RunFolder(tmp_path)

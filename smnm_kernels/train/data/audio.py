@@ -6,6 +6,7 @@ computes what AudioMAE takes from torchaudio's kaldi.fbank.
 
 from __future__ import annotations
 
+from dataclasses import dataclass
 from pathlib import Path
 
 import av
@@ -17,8 +18,9 @@ from torch import Tensor
 
 from smnm_kernels.errors import Unusable
 
-from .draws import uniforms
-from .presets import Preset
+from .modality import InputFormat, Record
+from .picture_rows import spectrograms
+from .sample_randomness import SampleRandomness
 
 SUFFIXES = frozenset(
     (".aif", ".aifc", ".aiff", ".au", ".flac", ".mp3", ".oga", ".ogg", ".opus", ".w64", ".wav")
@@ -31,6 +33,10 @@ HOP = RATE * 10 // 1000  # 10 ms
 MIN_SECONDS = (WINDOW + 15 * HOP) / RATE
 # A recording that moves by less than this (full scale 1, about -80 dB) counts as silent.
 SILENCE = 2e-4
+
+# Of the log-mel over AudioSet, as AudioMAE uses them: the input is (x - mean) / (2 std).
+AUDIOSET_MEAN = -4.2677393
+AUDIOSET_STD = 4.5689974
 
 
 def probe(path: Path) -> dict[str, int]:
@@ -105,18 +111,40 @@ def log_mel(samples: np.ndarray, bands: int) -> np.ndarray:
     return np.stack([bank.get_frame(i) for i in range(bank.num_frames_ready)])
 
 
-def read_excerpt(path: Path, info: dict[str, int], preset: Preset, seed: int, index: int) -> Tensor:
-    """Sample `index` of this file: log-mel, float32 [1, 1, frames, bands], at a random time offset.
+@dataclass(frozen=True)
+class Audio:
+    """Log-mel spectrograms of excerpts at a random time offset.
 
-    A recording shorter than the window is padded at its end with zeros, as AudioMAE pads.
+    Time-major: H = time, W = mel band. A recording shorter than the window is padded at
+    its end with zeros, as AudioMAE pads.
     """
-    rate = info["rate"]
-    wanted = WINDOW + (preset.frames - 1) * HOP  # samples at 16 kHz
-    count = -(-wanted * rate // RATE)
-    spare = max(0, info["samples"] - count)
-    start = int(uniforms(seed, index, 1)[0] * (spare + 1))
-    samples, rate = read_samples(path, start, count)
-    mel = log_mel(resample(samples, rate), preset.size)[: preset.frames]
-    excerpt = torch.zeros(1, 1, preset.frames, preset.size)
-    excerpt[0, 0, : len(mel)] = torch.from_numpy(mel)
-    return excerpt
+
+    frames: int  # of 25 ms, every 10 ms
+    bands: int
+
+    name = "audio"
+    suffixes = SUFFIXES
+
+    @property
+    def inputs(self) -> dict[str, InputFormat]:
+        mean, scale = (AUDIOSET_MEAN,), (2 * AUDIOSET_STD,)
+        size = (1, 1, self.frames, self.bands)
+        return {"audio": InputFormat(size, mean, scale, spectrograms)}
+
+    def probe(self, path: Path) -> dict[str, int]:
+        return probe(path)
+
+    def read(self, path: Path, record: Record, randomness: SampleRandomness) -> dict[str, Tensor]:
+        rate = record["rate"]
+        wanted = WINDOW + (self.frames - 1) * HOP  # samples at 16 kHz
+        count = -(-wanted * rate // RATE)
+        spare = max(0, record["samples"] - count)
+        start = int(randomness.uniforms(1)[0] * (spare + 1))
+        samples, rate = read_samples(path, start, count)
+        mel = log_mel(resample(samples, rate), self.bands)[: self.frames]
+        excerpt = torch.zeros(1, 1, self.frames, self.bands)
+        excerpt[0, 0, : len(mel)] = torch.from_numpy(mel)
+        return {"audio": excerpt}
+
+    def remarks(self, records: list[Record]) -> list[str]:
+        return []

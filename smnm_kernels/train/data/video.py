@@ -3,27 +3,29 @@
 from __future__ import annotations
 
 import math
+from collections import Counter
 from collections.abc import Iterator
+from dataclasses import dataclass
 from itertools import islice
 from pathlib import Path
 
 import av
 import numpy as np
-import torch
-import torch.nn.functional as F
 from torch import Tensor
 
 from smnm_kernels.errors import Unusable
 
-from .draws import uniforms
-from .presets import Preset
+from .crops import Crop
+from .modality import InputFormat, Record
+from .picture_rows import film_strips
+from .sample_randomness import SampleRandomness
 
 _CONTAINERS = "3gp avi flv m2ts m4v mkv mov mp4 mpeg mpg mts ogv webm wmv"
 SUFFIXES = frozenset("." + name for name in _CONTAINERS.split())
 
-# Random resized crop: share of the frame's area and aspect ratio, as in MAE for video.
-CROP_AREA = (0.5, 1.0)
-CROP_ASPECT = (3 / 4, 4 / 3)
+# Mean and standard deviation of RGB in [0, 1] over ImageNet, as VideoMAE and MAE use them.
+IMAGENET_MEAN = (0.485, 0.456, 0.406)
+IMAGENET_STD = (0.229, 0.224, 0.225)
 
 _READ_ERRORS = (av.error.FFmpegError, OSError, ValueError, EOFError)
 
@@ -142,31 +144,44 @@ def _not_before(
             yield frame
 
 
-def read_clip(
-    path: Path, info: dict[str, int], preset: Preset, seed: int, index: int, flip: bool
-) -> Tensor:
-    """This file as sample `index`: uint8 [3, frames, size, size], cropped in time and space."""
-    u = uniforms(seed, index, 6)
-    stride = usable_stride(info["frames"], preset.frames, preset.stride)
-    starts = info["frames"] - (preset.frames - 1) * stride
-    pixels = read_frames(path, info, int(u[0] * starts), preset.frames, stride)
-    clip = resized_crop(pixels, preset.size, u[1:5])
-    if flip and u[5] < 0.5:
-        clip = clip.flip(3)
-    return clip.contiguous()
+@dataclass(frozen=True)
+class Video:
+    """Clips of `frames` frames, every `stride`-th of the file, cropped and resized to size x size.
 
+    A file too short for the stride is read with the largest stride that fits.
+    """
 
-def resized_crop(pixels: np.ndarray, size: int, u: np.ndarray) -> Tensor:
-    """uint8 [T, h, w, 3] -> uint8 [3, T, size, size]; u holds four uniforms: area, aspect, y, x."""
-    _, height, width, _ = pixels.shape
-    area = height * width * (CROP_AREA[0] + u[0] * (CROP_AREA[1] - CROP_AREA[0]))
-    low, high = (math.log(a) for a in CROP_ASPECT)
-    aspect = math.exp(low + u[1] * (high - low))
-    w = max(1, min(width, round(math.sqrt(area * aspect))))
-    h = max(1, min(height, round(math.sqrt(area / aspect))))
-    y, x = int(u[2] * (height - h + 1)), int(u[3] * (width - w + 1))
-    crop = torch.from_numpy(np.ascontiguousarray(pixels[:, y : y + h, x : x + w]))
-    crop = crop.permute(0, 3, 1, 2)
-    # On uint8 the resize rounds in integers: the same bytes on every machine and thread count.
-    small = F.interpolate(crop, (size, size), mode="bilinear", antialias=True)
-    return small.transpose(0, 1)
+    frames: int
+    size: int  # pixels
+    stride: int
+    crop: Crop
+    flip: bool  # mirror half of the clips
+
+    name = "video"
+    suffixes = SUFFIXES
+
+    @property
+    def inputs(self) -> dict[str, InputFormat]:
+        size = (3, self.frames, self.size, self.size)
+        return {"video": InputFormat(size, IMAGENET_MEAN, IMAGENET_STD, film_strips)}
+
+    def probe(self, path: Path) -> dict[str, int]:
+        return probe(path, self.frames)
+
+    def read(self, path: Path, record: Record, randomness: SampleRandomness) -> dict[str, Tensor]:
+        u = randomness.uniforms(2 + self.crop.n_uniforms)
+        stride = usable_stride(record["frames"], self.frames, self.stride)
+        starts = record["frames"] - (self.frames - 1) * stride
+        pixels = read_frames(path, record, int(u[0] * starts), self.frames, stride)
+        clip = self.crop(pixels, self.size, u[1:-1])
+        if self.flip and u[-1] < 0.5:
+            clip = clip.flip(3)
+        return {"video": clip.contiguous()}
+
+    def remarks(self, records: list[Record]) -> list[str]:
+        strides = Counter(usable_stride(r["frames"], self.frames, self.stride) for r in records)
+        return [
+            f"{count} short files are read with a stride of {stride} frames, not {self.stride}"
+            for stride, count in sorted(strides.items())
+            if stride < self.stride
+        ]

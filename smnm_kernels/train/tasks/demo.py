@@ -1,4 +1,4 @@
-"""A small set of real mp4 and wav files with moving content, for a first run without data at hand.
+"""A small set of real files with moving content, for a first run without data at hand.
 
 The same files on every machine up to the encoder's version; made once, then found.
 """
@@ -6,44 +6,39 @@ The same files on every machine up to the encoder's version; made once, then fou
 from __future__ import annotations
 
 import os
-from collections.abc import Iterator
-from dataclasses import dataclass
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass, fields
 from pathlib import Path
-from typing import Literal
 
 import av
 import numpy as np
 import soundfile
 from tqdm import tqdm
-from tyro.conf import Positional
 
 from smnm_kernels.errors import UsageError
 
-from .options import Pretrain, Training
+from .options import ModalityName, Pretrain, Training
+from .pretrain import pretrain, settle
 
-N_VIDEOS, VIDEO_SIZE, VIDEO_FRAMES, VIDEO_RATE = 24, 128, 72, 30
-N_RECORDINGS, RECORDING_SECONDS = 24, 8.0
-_VIDEO_NAMES = [f"clip{i:02d}.mp4" for i in range(N_VIDEOS)]
-_SOUND_NAMES = [f"sound{i:02d}.wav" for i in range(N_RECORDINGS)]
+VIDEO_SIZE, VIDEO_FRAMES, VIDEO_RATE = 128, 72, 30
+RECORDING_SECONDS = 8.0
 RECORDING_RATES = (16_000, 44_100, 22_050)  # Hz, in turn; two of them need resampling
 
 
 @dataclass(kw_only=True)
 class Demo(Training):
-    """Make a small set of video or audio files and pretrain on them, in a minute or two."""
+    """Make a small set of files and pretrain on them, in a minute or two."""
 
-    modality: Positional[Literal["video", "audio"]]
+    modality: ModalityName
     out: Path | None = None
-    """Folder of the run; its files go to OUT/data. Default: smnm-demo-video or smnm-demo-audio."""
+    """Folder of the run; its files go to OUT/data. Default: smnm-demo-MODALITY."""
 
 
 def demo(options: Demo) -> int:
     """Make the files, then do exactly what `smnm pretrain` does on them."""
-    from .loop import pretrain, settle
-
     out = options.out or Path(f"smnm-demo-{options.modality}")
     folder = out / "data"
-    shared = {name: getattr(options, name) for name in Training.__dataclass_fields__}
+    shared = {field.name: getattr(options, field.name) for field in fields(Training)}
     job = Pretrain(modality=options.modality, data=folder, out=out, **shared)
     try:
         folder.mkdir(parents=True, exist_ok=True)
@@ -56,18 +51,18 @@ def demo(options: Demo) -> int:
 
 def make_files(folder: Path, modality: str) -> None:
     """Fill `folder` with the demo's files; those that are there already stay."""
-    names, others = _VIDEO_NAMES, _SOUND_NAMES
-    write = write_video
-    if modality == "audio":
-        names, others, write = others, names, write_recording
-    if any((folder / name).exists() for name in others):
-        raise UsageError(f"--out {folder.parent}: holds a demo of another modality; give another")
-    missing = [(i, name) for i, name in enumerate(names) if not (folder / name).exists()]
+    for name, others in FILES.items():
+        if name != modality and any((folder / file).exists() for file in others.names):
+            raise UsageError(
+                f"--out {folder.parent}: holds a demo of another modality; give another"
+            )
+    files = FILES[modality]
+    missing = [(i, name) for i, name in enumerate(files.names) if not (folder / name).exists()]
     if not missing:
         return
     for i, name in tqdm(missing, "making files", unit=" files", leave=False):
         half_done = folder / f".{name}"  # hidden: a scan passes by what a kill left behind
-        write(half_done, i)
+        files.write(half_done, i)
         os.replace(half_done, folder / name)
     print(f"made {len(missing)} {modality} files in {folder}", flush=True)
 
@@ -160,3 +155,17 @@ def sound(number: int, rate: int) -> np.ndarray:
     since = (t + rng.uniform(0, beat)) % beat
     out += 0.25 * np.exp(-since / rng.uniform(0.02, 0.08)) * rng.standard_normal(len(t))
     return 0.9 * out / np.abs(out).max()
+
+
+@dataclass(frozen=True)
+class DemoFiles:
+    """The demo's files of one modality."""
+
+    names: list[str]
+    write: Callable[[Path, int], None]  # to a path, the file of this number
+
+
+FILES = {
+    "video": DemoFiles([f"clip{i:02d}.mp4" for i in range(24)], write_video),
+    "audio": DemoFiles([f"sound{i:02d}.wav" for i in range(24)], write_recording),
+}

@@ -4,9 +4,11 @@ config.json          what the run is ("run": decides the losses; "runtime": may 
 files.json           the data files with their probed lengths; samples refer to this list
 skipped.json         the data files that were left out, each with its reason
 metrics.jsonl        one row a step
-last.pt              step, model, optimiser, mask sampler: everything needed to go on
-reconstruction.png   pictures of the latest checkpoint
+last.pt              step, model, optimiser, the task's own state: everything needed to go on
 encoder.safetensors  the encoder, once the run is finished
+encoders/            encoders of earlier steps, where --keep-every asks for them
+
+A task adds pictures of the latest checkpoint.
 """
 
 from __future__ import annotations
@@ -22,12 +24,14 @@ import torch
 
 from smnm_kernels.errors import UsageError
 from smnm_kernels.files import replacing
-
-from .scan import Listing, Record
+from smnm_kernels.train.data.modality import Record
+from smnm_kernels.train.data.scan import Listing
 
 CONFIG, FILES, SKIPPED = "config.json", "files.json", "skipped.json"
 METRICS, CHECKPOINT = "metrics.jsonl", "last.pt"
-PICTURE, ENCODER = "reconstruction.png", "encoder.safetensors"
+ENCODER = "encoder.safetensors"
+# Of config.json and last.pt. Runs of smnm_kernels 0.1.0 carry none: their format was the first.
+FORMAT = 2
 
 _LOCK_WAIT_S = 10.0
 
@@ -74,33 +78,43 @@ class RunFolder:
                     raise UsageError(f"--out {self.path}: another run is writing there") from None
                 time.sleep(0.2)
 
+    def kept_encoder(self, step: int) -> Path:
+        return self.path / "encoders" / f"step-{step:08}.safetensors"
+
     def read_config(self) -> dict[str, Any] | None:
         """config.json, or None where RUN is new."""
         path = self.path / CONFIG
         if path.exists():
             try:
                 held = json.loads(path.read_text())
-                return {"run": dict(held["run"]), "runtime": dict(held["runtime"])}
+                config = {"run": dict(held["run"]), "runtime": dict(held["runtime"])}
             except (ValueError, TypeError, KeyError) as error:
                 raise UsageError(
-                    f"--out {self.path}: its {CONFIG} is not of a pretraining run; give another"
+                    f"--out {self.path}: its {CONFIG} is not of a training run; give another"
                 ) from error
+            self._check_format(held.get("format", 1))
+            return config
         if (self.path / CHECKPOINT).exists():
             raise UsageError(
                 f"--out {self.path}: holds {CHECKPOINT} but no {CONFIG}; not ours to use"
             )
         return None
 
+    def _check_format(self, found: int) -> None:
+        if found == FORMAT:
+            return
+        maker = "smnm_kernels 0.1.0" if found == 1 else "the version that began it"
+        raise UsageError(
+            f"--out {self.path}: holds a run of format {found}, this version goes on with format "
+            f"{FORMAT}. Finish it with {maker}, or begin anew in another --out"
+        )
+
     def write_config(self, run: dict[str, Any], runtime: dict[str, Any]) -> None:
-        write_json(self.path / CONFIG, {"run": run, "runtime": runtime})
+        write_json(self.path / CONFIG, {"format": FORMAT, "run": run, "runtime": runtime})
 
     def check_config(self, run: dict[str, Any], before: dict[str, Any]) -> None:
         """Refuse to go on with other settings than RUN was begun with."""
-        differing = [
-            f"{name} is {before.get(name)!r} there, {value!r} was asked for"
-            for name, value in run.items()
-            if before.get(name) != json.loads(json.dumps(value))
-        ]
+        differing = _differing(json.loads(json.dumps(run)), before)
         if differing:
             raise UsageError(
                 f"--out {self.path}: holds a run with other settings: {'; '.join(differing)}. "
@@ -119,7 +133,18 @@ class RunFolder:
 
     def save_checkpoint(self, state: dict[str, Any]) -> None:
         with replacing(self.path / CHECKPOINT) as file:
-            torch.save(state, file)
+            torch.save({"format": FORMAT} | state, file)
+
+
+def _differing(asked: dict[str, Any], held: Any, group: str = "") -> list[str]:
+    found = []
+    for name, value in asked.items():
+        there = held.get(name) if isinstance(held, dict) else None
+        if isinstance(value, dict):
+            found += _differing(value, there, f"{group}{name}.")
+        elif there != value:
+            found.append(f"{group}{name} is {there!r} there, {value!r} was asked for")
+    return found
 
 
 def load_checkpoint(path: Path) -> dict[str, Any] | None:

@@ -4,18 +4,17 @@ from __future__ import annotations
 
 import hashlib
 import os
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
-from typing import Any
 
 from tqdm import tqdm
 
 from smnm_kernels.errors import Unusable, UsageError
 
-Record = dict[str, Any]  # name, size, mtime_ns, digest, and what the modality's probe found
+from .modality import Modality, Record
 
 _DIGEST_BYTES = 1 << 16  # from either end of the file
 
@@ -48,26 +47,20 @@ def _walk(folder: Path, seen: set[str], prefix: str = "") -> Iterator[str]:
                 yield prefix + entry.name
 
 
-def scan(
-    folder: Path,
-    suffixes: frozenset[str],
-    probe: Callable[[Path], dict[str, Any]],
-    known: dict[str, Record],
-    threads: int,
-) -> Listing:
+def scan(folder: Path, modality: Modality, known: dict[str, Record], threads: int) -> Listing:
     """Probe every data file below `folder`; unchanged files keep their records in `known`."""
     try:
-        names = find_files(folder, suffixes)
+        names = find_files(folder, modality.suffixes)
     except OSError as error:
         raise UsageError(f"DATA {folder}: cannot be read ({error.strerror})") from error
     if not names:
         raise UsageError(
             f"DATA {folder}: no usable file: there is none below it that ends in "
-            f"{' '.join(sorted(suffixes))}"
+            f"{' '.join(sorted(modality.suffixes))}"
         )
     # FFmpeg and libsndfile work outside the interpreter's lock, so threads do run in parallel.
     with ThreadPoolExecutor(threads) as pool:
-        work = pool.map(partial(_examine, folder, probe, known), names)
+        work = pool.map(partial(_examine, folder, modality, known), names)
         try:
             records = list(tqdm(work, "scanning", len(names), unit=" files", leave=False))
         except BaseException:
@@ -79,7 +72,7 @@ def scan(
 
 def _examine(
     folder: Path,
-    probe: Callable[[Path], dict[str, Any]],
+    modality: Modality,
     known: dict[str, Record],
     name: str,
 ) -> Record:
@@ -91,7 +84,7 @@ def _examine(
         before = known.get(name)
         if before and all(before.get(k) == record[k] for k in ("size", "mtime_ns")):
             return before
-        return record | {"digest": _digest(path, stat.st_size)} | probe(path)
+        return record | {"digest": _digest(path, stat.st_size)} | modality.probe(path)
     except Unusable as error:
         return record | {"reason": str(error)}
     except OSError as error:

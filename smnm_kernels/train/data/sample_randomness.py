@@ -1,4 +1,4 @@
-"""Random draws that depend on (seed, sample index) and on nothing else.
+"""Random numbers that depend on (seed, sample index) and on nothing else.
 
 Philox is counter based: any sample's numbers can be had without drawing those before it, in any
 process. Only the raw 64-bit words are used, because NumPy keeps those stable from version to
@@ -7,27 +7,35 @@ version and its distributions not.
 
 from __future__ import annotations
 
+from dataclasses import dataclass
 from functools import lru_cache
 
 import numpy as np
 
-_ORDER, _SAMPLE = 0, 1  # each use has a stream of its own
+_ORDER, _SAMPLE = 0, 1  # each use has a Philox key of its own
 _MASK64 = (1 << 64) - 1
 
 
-def _words(seed: int, stream: int, position: int, n: int) -> np.ndarray:
-    """n uint64 words of (seed, stream, position)."""
+def _words(seed: int, use: int, position: int, n: int) -> np.ndarray:
+    """n uint64 words of (seed, use, position)."""
     # The lowest counter word runs on as words are drawn, so the position goes into the next one.
     bits = np.random.Philox(
-        key=np.array([seed & _MASK64, stream], dtype=np.uint64),
+        key=np.array([seed & _MASK64, use], dtype=np.uint64),
         counter=np.array([0, position, 0, 0], dtype=np.uint64),
     )
     return bits.random_raw(n)
 
 
-def uniforms(seed: int, index: int, n: int) -> np.ndarray:
-    """n float64 values in [0, 1) for sample `index`."""
-    return (_words(seed, _SAMPLE, index, n) >> np.uint64(11)) * 2.0**-53
+@dataclass(frozen=True)
+class SampleRandomness:
+    """The random numbers of sample `index`."""
+
+    seed: int
+    index: int
+
+    def uniforms(self, n: int) -> np.ndarray:
+        """The first n of them, float64 in [0, 1): the same ones at every call."""
+        return (_words(self.seed, _SAMPLE, self.index, n) >> np.uint64(11)) * 2.0**-53
 
 
 @lru_cache(maxsize=2)  # a batch may lie across two epochs

@@ -1,0 +1,52 @@
+"""Random crops of frames, resized to the model's size."""
+
+from __future__ import annotations
+
+import math
+from dataclasses import dataclass
+from typing import Literal, Protocol
+
+import numpy as np
+import torch
+import torch.nn.functional as F
+from torch import Tensor
+
+
+class Crop(Protocol):
+    """A part of the frames, the same in each, at the size that the model takes."""
+
+    @property
+    def n_uniforms(self) -> int:
+        """Uniform random numbers that one crop needs."""
+
+    def __call__(self, pixels: np.ndarray, size: int, u: np.ndarray) -> Tensor:
+        """uint8 [T, h, w, 3] -> uint8 [3, T, size, size]; u holds n_uniforms in [0, 1)."""
+
+
+@dataclass(frozen=True)
+class ResizedCrop:
+    """A share of the frame's area at a random aspect ratio (width / height), as MAE and its video
+    version crop. A side longer than the frame is cut to it."""
+
+    area: tuple[float, float]
+    aspect: tuple[float, float] = (3 / 4, 4 / 3)
+    interpolation: Literal["bilinear", "bicubic"] = "bilinear"
+
+    n_uniforms = 4  # area, aspect, y, x
+
+    def __call__(self, pixels: np.ndarray, size: int, u: np.ndarray) -> Tensor:
+        _, height, width, _ = pixels.shape
+        area = height * width * (self.area[0] + u[0] * (self.area[1] - self.area[0]))
+        low, high = (math.log(a) for a in self.aspect)
+        aspect = math.exp(low + u[1] * (high - low))
+        w = max(1, min(width, round(math.sqrt(area * aspect))))
+        h = max(1, min(height, round(math.sqrt(area / aspect))))
+        y, x = int(u[2] * (height - h + 1)), int(u[3] * (width - w + 1))
+        return resized(pixels[:, y : y + h, x : x + w], size, self.interpolation)
+
+
+def resized(pixels: np.ndarray, size: int, interpolation: str = "bilinear") -> Tensor:
+    """uint8 [T, h, w, 3] -> uint8 [3, T, size, size]."""
+    frames = torch.from_numpy(np.ascontiguousarray(pixels)).permute(0, 3, 1, 2)
+    # On uint8 the resize rounds in integers: the same bytes on every machine and thread count.
+    return F.interpolate(frames, (size, size), mode=interpolation, antialias=True).transpose(0, 1)

@@ -1,0 +1,159 @@
+"""From a sample's number to its tensors, and the loader that streams batches from any step on."""
+
+from __future__ import annotations
+
+import signal
+from collections.abc import Iterator
+from dataclasses import dataclass, replace
+from pathlib import Path
+
+import torch
+from torch import Tensor
+from torch.utils.data import DataLoader, Dataset
+
+from smnm_kernels.errors import Unusable
+
+from .modality import Modality, Record
+from .sample_randomness import SampleRandomness, file_of
+
+# So many files in a row may pass the scan and fail afterwards; more means the data is gone.
+MOST_FAILURES = 32
+
+
+@dataclass(frozen=True)
+class Failure:
+    """A file that passed the scan and could not be read."""
+
+    name: str
+    reason: str
+
+
+@dataclass(frozen=True)
+class Sample:
+    """One sample, or the failures that left none."""
+
+    sample_id: int
+    file_number: int  # place in the run's list of files
+    inputs: dict[str, Tensor] | None  # [C, T, H, W] each; None where too many files failed
+    failures: list[Failure]
+
+
+@dataclass(frozen=True)
+class Batch:
+    """What a step gets."""
+
+    inputs: dict[str, Tensor] | None  # [B, C, T, H, W] each; None where a sample has none
+    sample_ids: Tensor  # int64 [B]
+    file_numbers: Tensor  # int64 [B]
+    failures: list[Failure]
+
+    def __len__(self) -> int:
+        return len(self.sample_ids)
+
+    def to(self, device: torch.device) -> Batch:
+        """With its inputs there; ids and numbers stay with the host, which names files by them."""
+        inputs = {name: x.to(device, non_blocking=True) for name, x in self.inputs.items()}
+        return replace(self, inputs=inputs)
+
+    def pin_memory(self) -> Batch:
+        if self.inputs is None:
+            return self
+        return replace(self, inputs={name: x.pin_memory() for name, x in self.inputs.items()})
+
+
+class SampleDataset(Dataset):
+    """Sample `index` of an endless stream, a pure function of (seed, index) and the files.
+
+    It does not depend on the number of workers or processes, nor on which samples were read before.
+    """
+
+    def __init__(self, folder: Path, files: list[Record], modality: Modality, seed: int) -> None:
+        self.folder, self.files, self.modality, self.seed = folder, files, modality, seed
+
+    def read(self, file_number: int, index: int) -> dict[str, Tensor]:
+        """Inputs from one file with the random numbers of sample `index`; may raise Unusable."""
+        record = self.files[file_number]
+        path = self.folder / record["name"]
+        return self.modality.read(path, record, SampleRandomness(self.seed, index))
+
+    def __getitem__(self, index: int) -> Sample:
+        failures: list[Failure] = []
+        for attempt in range(min(MOST_FAILURES, len(self.files))):
+            number = file_of(self.seed, index, len(self.files), attempt)
+            try:
+                return Sample(index, number, self.read(number, index), failures)
+            except Unusable as error:
+                failures.append(Failure(self.files[number]["name"], str(error)))
+        return Sample(index, number, None, failures)
+
+
+@dataclass(frozen=True)
+class BatchNumbers:
+    """The sample numbers that one process reads, in the loader's order.
+
+    A step takes batch_size samples over all processes. It comes in `accumulate` equal parts, each
+    cut into equal pieces for the processes, so that together they read what one process would,
+    in its order.
+    """
+
+    start: int  # step
+    stop: int
+    batch_size: int
+    accumulate: int = 1
+    rank: int = 0
+    world: int = 1
+
+    def __len__(self) -> int:
+        return max(0, self.stop - self.start) * self.accumulate
+
+    def __iter__(self) -> Iterator[list[int]]:
+        part = self.batch_size // self.accumulate
+        share = part // self.world
+        for number in range(self.start * self.accumulate, self.stop * self.accumulate):
+            first = number * part + self.rank * share
+            yield list(range(first, first + share))
+
+
+def collate(samples: list[Sample]) -> Batch:
+    inputs = None
+    if all(sample.inputs is not None for sample in samples):
+        names = samples[0].inputs
+        inputs = {name: torch.stack([sample.inputs[name] for sample in samples]) for name in names}
+    return Batch(
+        inputs,
+        torch.tensor([sample.sample_id for sample in samples]),
+        torch.tensor([sample.file_number for sample in samples]),
+        [failure for sample in samples for failure in sample.failures],
+    )
+
+
+def _start_worker(_: int) -> None:
+    # Ctrl-C and batch systems signal the whole process group, but the trainer alone decides when to
+    # stop. A worker that ended first would raise an error in the middle of the trainer's step.
+    # Workers end when the trainer says so, or is gone.
+    signal.signal(signal.SIGINT, signal.SIG_IGN)
+    signal.signal(signal.SIGTERM, signal.SIG_IGN)
+
+
+def make_loader(
+    dataset: SampleDataset, numbers: BatchNumbers, workers: int, pin_memory: bool
+) -> DataLoader:
+    return DataLoader(
+        dataset,
+        batch_sampler=numbers,
+        num_workers=workers,
+        collate_fn=collate,
+        pin_memory=pin_memory,
+        worker_init_fn=_start_worker,
+    )
+
+
+def stop_workers(iterator: Iterator) -> None:
+    """End a loader's workers now, however its loop ended.
+
+    After an error the traceback keeps the iterator alive, and Python would wait at its exit for
+    workers that are told to end by a signal they ignore.
+    """
+    shut_down = getattr(iterator, "_shutdown_workers", None)  # absent where there are no workers
+    if shut_down is not None:
+        shut_down()

@@ -1,0 +1,83 @@
+"""What the trainer asks of a kind of data. Each kind is one file of this room, and nothing outside
+that file asks which kind it is."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, Protocol
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from .sample_randomness import SampleRandomness
+
+Record = dict[str, Any]  # one file: name, size, mtime_ns, digest, and what the probe found
+
+# (raw [C, T, H, W], visible bool of the same shape, restored likewise) -> what went in, what the
+# encoder saw, what came out: three uint8 [h, w, 3] of one size.
+PictureRows = Callable[[np.ndarray, np.ndarray, np.ndarray], list[np.ndarray]]
+
+
+@dataclass(frozen=True)
+class InputFormat:
+    """One input of a model."""
+
+    size: tuple[int, int, int, int]  # C, T, H, W
+    # Per channel. The model's input is (raw - mean) / scale; raw is in [0, 1] where it was uint8.
+    mean: tuple[float, ...]
+    scale: tuple[float, ...]
+    picture_rows: PictureRows
+
+
+class Normalisation:
+    """An input's mean and scale on a device, float32 [C, 1, 1, 1]."""
+
+    def __init__(self, given: InputFormat, device: torch.device | str = "cpu") -> None:
+        self.mean, self.scale = (
+            torch.tensor(values, device=device).view(-1, 1, 1, 1)
+            for values in (given.mean, given.scale)
+        )
+
+    def __call__(self, raw: Tensor) -> Tensor:
+        """[B, C, T, H, W] as the loader gives it, on the same device -> the model's float32."""
+        if raw.dtype == torch.uint8:
+            raw = raw.float() / 255
+        return (raw - self.mean) / self.scale
+
+    def undo(self, x: Tensor) -> Tensor:
+        """The model's input [..., C, T, H, W] -> raw values, float32."""
+        return x.float() * self.scale + self.mean
+
+
+class Modality(Protocol):
+    """A kind of data with its settings: a frozen dataclass whose fields are what a recipe sets.
+
+    An audio-visual kind would have two inputs.
+    """
+
+    @property
+    def name(self) -> str:
+        """As in `smnm pretrain NAME DATA`."""
+
+    @property
+    def suffixes(self) -> frozenset[str]:
+        """Of the files that are looked at, lower case, with the dot."""
+
+    @property
+    def inputs(self) -> dict[str, InputFormat]:
+        """The model's inputs by name."""
+
+    def probe(self, path: Path) -> dict[str, Any]:
+        """What `read` needs to know of a file; raises Unusable where nothing can be read."""
+
+    def read(self, path: Path, record: Record, randomness: SampleRandomness) -> dict[str, Tensor]:
+        """One sample of this file: for each input a tensor [C, T, H, W], uint8 or float32.
+
+        A pure function of its arguments and the file; raises Unusable where the file fails.
+        """
+
+    def remarks(self, records: list[Record]) -> list[str]:
+        """Lines to print after a scan: what is done with these usable files that may surprise."""

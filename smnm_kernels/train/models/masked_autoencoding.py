@@ -1,0 +1,52 @@
+"""Reconstruction of the masked patches of one input."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from safetensors.torch import save as safetensors_bytes
+from torch import Tensor
+
+from smnm_kernels import Masks
+from smnm_kernels.files import replacing
+from smnm_kernels.train.data.modality import InputFormat
+from smnm_kernels.train.model import MaskedAutoencoder, build_model, encoder_metadata
+
+from .settings import ModelSettings
+
+
+@dataclass(frozen=True)
+class MaskedAutoencoding:
+    """VideoMAE, MAE, AudioMAE: an Objective of modalities with a single input."""
+
+    model: ModelSettings
+
+    def grids(self, inputs: dict[str, InputFormat]) -> dict[str, tuple[int, int, int]]:
+        return {name: self.model.encoder.grid(given.size) for name, given in inputs.items()}
+
+    def build(self, inputs: dict[str, InputFormat], seed: int) -> MaskedAutoencoder:
+        (given,) = inputs.values()
+        return build_model(self.model, given.size, seed)
+
+    def losses(
+        self, forward: Callable[..., Any], inputs: dict[str, Tensor], masks: dict[str, Masks]
+    ) -> dict[str, Tensor]:
+        (name,) = inputs
+        return {"loss": forward(inputs[name], masks[name])}
+
+    def restore(
+        self, model: MaskedAutoencoder, inputs: dict[str, Tensor], masks: dict[str, Masks]
+    ) -> dict[str, Tensor]:
+        (name,) = inputs
+        x, seen = inputs[name], masks[name]
+        pred = model.forward_decoder(model.forward_encoder(x, seen), seen)
+        return {name: model.restore(x, pred, seen)}
+
+    def export(self, model: MaskedAutoencoder, path: Path, metadata: dict[str, str]) -> None:
+        encoder = model.encoder
+        tensors = {name: t.detach().cpu().contiguous() for name, t in encoder.state_dict().items()}
+        with replacing(path) as file:
+            file.write(safetensors_bytes(tensors, encoder_metadata(encoder, **metadata)))

@@ -1,0 +1,39 @@
+"""What a model learns from masked inputs. An objective is one file of this room."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any, Protocol
+
+from torch import Tensor, nn
+
+from smnm_kernels import Masks
+from smnm_kernels.train.data.modality import InputFormat
+
+
+class Objective(Protocol):
+    """A model's settings, and what it learns: a frozen dataclass.
+
+    Inputs, masks and grids are dicts by the names of the modality's inputs.
+    """
+
+    def grids(self, inputs: dict[str, InputFormat]) -> dict[str, tuple[int, int, int]]:
+        """Patches of each input along (T, H, W)."""
+
+    def build(self, inputs: dict[str, InputFormat], seed: int) -> nn.Module:
+        """The model with the seed's weights: the same on every device."""
+
+    def losses(
+        self, forward: Callable[..., Any], inputs: dict[str, Tensor], masks: dict[str, Masks]
+    ) -> dict[str, Tensor]:
+        """Scalars of normalised inputs [B, C, T, H, W], "loss" among them; it calls `forward` in
+        place of the model, once."""
+
+    def restore(
+        self, model: nn.Module, inputs: dict[str, Tensor], masks: dict[str, Masks]
+    ) -> dict[str, Tensor]:
+        """Inputs whose masked patches are what the model makes of them, for pictures."""
+
+    def export(self, model: nn.Module, path: Path, metadata: dict[str, str]) -> None:
+        """Write the encoder with the metadata, whole or not at all."""

@@ -1,0 +1,114 @@
+"""Options of every training run, whatever is trained, and their checks."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Annotated, Any, Literal
+
+from tyro.conf import arg
+
+from smnm_kernels.errors import UsageError
+
+from . import ranks
+
+# None stands for the preset's own value; help says in words what that is.
+Count = Annotated[int | None, arg(metavar="N", help_behavior_hint="")]
+Number = Annotated[float | None, arg(metavar="X", help_behavior_hint="")]
+
+
+@dataclass(kw_only=True)
+class RunOptions:
+    """Length, optimisation, machine and checkpoints of a run."""
+
+    seed: int = 0
+    """Decides weights, masks, order of files and crops."""
+    steps: Count = None
+    """Train until N steps are done. Raise it to go on with a finished run. Default: the preset's
+    passes over the files; tiny 300 steps."""
+    schedule_steps: Count = None
+    """Length of the learning rate's cosine. Fixed when a run begins, by default to its --steps;
+    steps beyond it keep the lowest rate."""
+    warmup_steps: Count = None
+    """Steps of linear warmup. Default: the preset's share of the schedule; tiny 30."""
+    batch_size: Count = None
+    """Samples per step, over all processes together. Default: the preset's; tiny 8."""
+    accumulate: Count = None
+    """Cut each step's batch into N equal parts that go through the model one after the other: the
+    same losses up to rounding in about an N-th of the memory for activations. Default: 1; on
+    resume the run's."""
+    lr: Number = None
+    """Peak learning rate. Default: the preset's base rate times batch size / 256."""
+    weight_decay: Number = None
+    """AdamW's, of weight matrices. Default: the preset's."""
+    precision: Literal["auto", "float32", "bfloat16"] = "auto"
+    """Of matrix products. auto is bfloat16 on CUDA and float32 on the CPU; weights, optimiser and
+    losses are float32 in any case."""
+    compile: bool = False
+    """Run the model through torch.compile."""
+    checkpoint_activations: bool = False
+    """Keep only what goes into each block and compute the rest again for the gradients: less
+    memory, about a third more time, the same losses."""
+    workers: Count = None
+    """Processes that read files; 0 reads in the trainer itself. Never changes a result.
+    Default: one less than there are cores, at least 1, at most 8."""
+    device: str = "auto"
+    """auto, cpu, cuda or cuda:N."""
+    threads: Count = None
+    """CPU threads of the model. Default: torch's own number, but at most one less than there are
+    cores; on resume the run's."""
+    checkpoint_every: Count = None
+    """Steps between two checkpoints. Default: 500, tiny 50."""
+    keep_every: Count = None
+    """Also keep the encoder of every N-th step, as OUT/encoders/step-00001000.safetensors."""
+
+
+def check_run_options(options: RunOptions) -> None:
+    """Refuse values outside their range, before any work."""
+    at_least_one = (
+        "steps",
+        "schedule_steps",
+        "batch_size",
+        "accumulate",
+        "threads",
+        "checkpoint_every",
+        "keep_every",
+    )
+    for name in at_least_one:
+        need_at_least(options, name, 1)
+    for name in ("warmup_steps", "workers"):
+        need_at_least(options, name, 0)
+    for name in ("lr", "weight_decay"):
+        value = getattr(options, name)
+        if value is not None and not 0 <= value < float("inf"):
+            raise UsageError(f"{flag(name)} must be a finite number >= 0, got {value}")
+    if not 0 <= options.seed < 2**63:
+        raise UsageError(f"--seed must be in [0, 2**63), got {options.seed}")
+
+
+def check_batch_size(batch_size: int, accumulate: int | None) -> None:
+    """It must fall into equal pieces."""
+    pieces = (accumulate or 1) * ranks.world_size()
+    if batch_size % pieces:
+        of = [f"{accumulate} parts (--accumulate)"] if accumulate else []
+        of += [f"{ranks.world_size()} processes"] if ranks.world_size() > 1 else []
+        raise UsageError(
+            f"--batch-size must be a multiple of {pieces}, for {' and '.join(of)}, got {batch_size}"
+        )
+
+
+def check_data(data: Path, modality: str) -> None:
+    if not data.is_dir():
+        what = "is not a folder" if data.exists() else "does not exist"
+        raise UsageError(f"DATA {data}: {what}; a folder of {modality} files is needed")
+
+
+def need_at_least(options: Any, name: str, least: int) -> None:
+    value = getattr(options, name)
+    if value is not None and value < least:
+        raise UsageError(f"{flag(name)} must be at least {least}, got {value}")
+
+
+def flag(name: str) -> str:
+    """A field as it is written on the command line."""
+    return f"--{name.replace('_', '-')}"

@@ -1,0 +1,198 @@
+"""What a run is going to do, settled before the first step: settings, files, lengths."""
+
+from __future__ import annotations
+
+import math
+import platform
+from dataclasses import asdict, dataclass
+from importlib.metadata import PackageNotFoundError, version
+from pathlib import Path
+from typing import Any
+
+import torch
+
+from smnm_kernels.errors import UsageError, printable
+from smnm_kernels.train.data.modality import Modality, Record
+from smnm_kernels.train.data.scan import Listing, differences, scan
+
+from . import ranks
+from .folder import SKIPPED, RunFolder
+from .machine import autocast_dtype, cores, default_threads, default_workers
+from .optimisation import Optimisation
+from .options import RunOptions, check_batch_size
+from .schedule import Schedule
+
+_MOST_NAMED = 50  # skipped files on the screen; skipped.json has them all
+
+
+@dataclass(frozen=True)
+class Recipe:
+    """What a task settles before anything is read: with the seed and the files it decides the
+    losses."""
+
+    modality: Modality
+    optimisation: Optimisation
+    lr: float  # peak
+    settings: dict[str, Any]  # what else decides the losses, by name, for config.json
+
+
+@dataclass(frozen=True)
+class Plan:
+    schedule: Schedule
+    steps: int  # train until so many are done
+    batch_size: int
+    accumulate: int
+    checkpoint_every: int
+    keep_every: int | None
+    autocast: torch.dtype | None
+    compile: bool
+    threads: int
+    workers: int
+    files: list[Record]
+    skipped: dict[str, str]  # name -> reason
+    resumed: bool
+
+
+def begin(
+    options: RunOptions, recipe: Recipe, data: Path, out: Path, device: torch.device
+) -> tuple[Plan, RunFolder | None]:
+    """Make or find RUN and settle the plan; the folder is the first process's alone."""
+    folder = None
+
+    def prepare() -> Plan:
+        nonlocal folder
+        folder = RunFolder(out)
+        try:
+            return make_plan(folder, options, recipe, data, device)
+        except UsageError:
+            folder.remove_if_unused()
+            raise
+
+    return ranks.on_main(prepare), folder
+
+
+def make_plan(
+    folder: RunFolder, options: RunOptions, recipe: Recipe, data: Path, device: torch.device
+) -> Plan:
+    """Compare with what RUN holds, scan the data, write config, files and skipped files."""
+    optimisation = recipe.optimisation
+    settings = _settings(options, recipe)
+    before = folder.read_config()
+    if before:
+        # Lengths that came from the number of files or the first --steps stay what they were.
+        for name in ("schedule_steps", "warmup_steps"):
+            asked = getattr(options, name)
+            settings[name] = before["run"].get(name) if asked is None else asked
+        folder.check_config(settings, before["run"])
+
+    listing = _scan(folder, recipe.modality, data, before)
+    if before:
+        found = differences(listing.usable, folder.read_files()["usable"])
+        if found:
+            raise UsageError(
+                f"DATA {data}: not the files that the run in {folder.path} was begun with: "
+                f"{'; '.join(found)}. Give the same files, or another --out"
+            )
+    runtime = before["runtime"] if before else {}
+    steps = options.steps or runtime.get("steps") or optimisation.steps
+    if steps is None:
+        steps = math.ceil(optimisation.epochs * len(listing.usable) / optimisation.batch_size)
+    if not before:
+        settings["schedule_steps"] = options.schedule_steps or steps
+        if optimisation.warmup_steps is None:
+            share = optimisation.warmup_epochs / optimisation.epochs
+            settings["warmup_steps"] = round(settings["schedule_steps"] * share)
+    # Both move the last bits of sums, so a resumed run keeps what it had.
+    threads = options.threads or runtime.get("threads") or default_threads()
+    accumulate = options.accumulate or runtime.get("accumulate") or 1
+    check_batch_size(optimisation.batch_size, accumulate)
+    workers = default_workers() if options.workers is None else options.workers
+
+    folder.write_files(listing)
+    skipped = {r["name"]: r["reason"] for r in listing.skipped}
+    folder.write_skipped(skipped)
+    runtime = {
+        "data": str(data.resolve()),
+        "usable_files": len(listing.usable),
+        "steps": steps,
+        "checkpoint_every": optimisation.checkpoint_every,
+        "keep_every": options.keep_every,
+        "accumulate": accumulate,
+        "precision": options.precision,
+        "compile": options.compile,
+        "checkpoint_activations": options.checkpoint_activations,
+        "workers": workers,
+        "threads": threads,
+        "device": str(device),
+        "versions": _versions(),
+    }
+    folder.write_config(settings, runtime)
+    return Plan(
+        schedule=Schedule(
+            peak=settings["lr"],
+            lowest=settings["min_lr"],
+            warmup_steps=settings["warmup_steps"],
+            length=settings["schedule_steps"],
+        ),
+        steps=steps,
+        batch_size=optimisation.batch_size,
+        accumulate=accumulate,
+        checkpoint_every=optimisation.checkpoint_every,
+        keep_every=options.keep_every,
+        autocast=autocast_dtype(options.precision, device),
+        compile=options.compile,
+        threads=threads,
+        workers=workers,
+        files=listing.usable,
+        skipped=skipped,
+        resumed=before is not None,
+    )
+
+
+def _settings(options: RunOptions, recipe: Recipe) -> dict[str, Any]:
+    """Everything that decides the losses, the data aside."""
+    optimisation = recipe.optimisation
+    return {
+        "modality": recipe.modality.name,
+        **recipe.settings,
+        "clip": asdict(recipe.modality),
+        "seed": options.seed,
+        "batch_size": optimisation.batch_size,
+        "lr": recipe.lr,
+        "min_lr": optimisation.min_lr,
+        "weight_decay": optimisation.weight_decay,
+        "betas": optimisation.betas,
+        "warmup_steps": optimisation.warmup_steps,
+        "schedule_steps": None,
+    }
+
+
+def _scan(
+    folder: RunFolder, modality: Modality, data: Path, before: dict[str, Any] | None
+) -> Listing:
+    known: dict[str, Record] = {}
+    if before and before["runtime"].get("data") == str(data.resolve()):
+        held = folder.read_files()
+        known = {r["name"]: r for r in held["usable"] + held["skipped"]}
+    listing = scan(data, modality, known, threads=min(32, cores()))
+    total = len(listing.usable) + len(listing.skipped)
+    print(f"{len(listing.usable)} of {total} {modality.name} files are usable", flush=True)
+    for record in listing.skipped[:_MOST_NAMED]:
+        print(f"  skipped {printable(record['name'])}: {record['reason']}")
+    if len(listing.skipped) > _MOST_NAMED:
+        print(f"  skipped {len(listing.skipped) - _MOST_NAMED} more: {folder.path / SKIPPED}")
+    if not listing.usable:
+        raise UsageError(f"DATA {data}: no usable file: all {total} were skipped, see above")
+    for remark in modality.remarks(listing.usable):
+        print(f"  {remark}")
+    return listing
+
+
+def _versions() -> dict[str, str]:
+    found = {"python": platform.python_version(), "torch": torch.__version__}
+    for package in ("smnm_kernels", "numpy", "av", "soundfile", "kaldi-native-fbank", "pillow"):
+        try:
+            found[package] = version(package)
+        except PackageNotFoundError:
+            found[package] = "not installed"
+    return found

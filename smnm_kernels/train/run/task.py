@@ -1,0 +1,47 @@
+"""What the loop asks of a task: a model, its optimiser, what a step is, what to show and export."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any, Protocol
+
+import torch
+from PIL.Image import Image
+from torch import Tensor, nn
+
+from smnm_kernels.train.data.loader import Batch, Failure, SampleDataset
+
+from .meter import StepClock
+
+
+class Task(Protocol):
+    """One kind of training. From the loop it gets data, ranks, precision, compilation,
+    accumulation, metrics, checkpoints and signals."""
+
+    dataset: SampleDataset
+    model: nn.Module  # on the run's device
+    optimizer: torch.optim.Optimizer
+    picture_name: str  # file in RUN
+
+    def step(
+        self, forward: Callable[..., Any], batch: Batch, clock: StepClock
+    ) -> dict[str, Tensor]:
+        """Scalars of one batch for metrics.jsonl. "loss" is minimised: a mean over the batch.
+
+        `forward` is called in place of `model`: it brings ranks and precision with it.
+        """
+
+    def state(self) -> dict[str, Any]:
+        """What a checkpoint needs beside model and optimiser; loads with weights_only."""
+
+    def load_state(self, state: dict[str, Any]) -> None: ...
+
+    def picture(self, report: Callable[[Failure], None]) -> Image | None:
+        """Of what the model does by now; files that fail go to `report`."""
+
+    def export(self, path: Path, step: int) -> None:
+        """Write the trained encoder, whole or not at all."""
+
+    def exported_step(self, path: Path) -> int | None:
+        """The step whose encoder `path` holds; None where there is no such file."""

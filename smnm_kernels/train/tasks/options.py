@@ -1,0 +1,109 @@
+"""What a user can ask of pretraining, and its checks. Defaults of a preset are in presets.py."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, fields, replace
+from pathlib import Path
+from typing import Annotated, Any
+
+from tyro.conf import Positional, arg
+from tyro.extras import literal_type_from_choices
+
+from smnm_kernels.errors import UsageError
+from smnm_kernels.train.data.modality import Modality
+from smnm_kernels.train.run.options import (
+    Count,
+    Number,
+    RunOptions,
+    check_batch_size,
+    check_data,
+    check_run_options,
+    need_at_least,
+)
+
+from .presets import PRESETS, Preset
+
+ModalityName = Positional[literal_type_from_choices(PRESETS)]
+PresetName = literal_type_from_choices(
+    dict.fromkeys(name for table in PRESETS.values() for name in table)
+)
+Kind = Annotated[str | None, arg(metavar="KIND", help_behavior_hint="")]
+
+
+@dataclass(kw_only=True)
+class Training(RunOptions):
+    """Options of every pretraining run."""
+
+    preset: PresetName = "tiny"
+    """tiny runs on two CPU cores in minutes; small and base are ViT-S and ViT-B."""
+    mask: Kind = None
+    """Kind of mask, any of smnm.MaskSampler's: green3d, red2d, ..., rbn, random, tube, grid, block,
+    inverse_block, time_frequency.
+    Default: the preset's."""
+    mask_ratio: Number = None
+    """Share of patches that is masked, in [0, 1). Default: the preset's."""
+    stride: Count = None
+    """Video: take every N-th frame; shorter files get the largest stride that fits.
+    Default: 4, tiny 2."""
+    flip: bool = True
+    """Mirror half of the samples where the preset does; --no-flip mirrors none."""
+
+
+@dataclass(kw_only=True)
+class Pretrain(Training):
+    """Pretrain a masked autoencoder (VideoMAE, AudioMAE) on a folder of ordinary files.
+
+    A run that was stopped, by Ctrl-C or by a crash, goes on when the same command is given again.
+    """
+
+    modality: ModalityName
+    data: Annotated[Positional[Path], arg(metavar="DATA")]
+    """Folder that is searched for files, with everything below it."""
+    out: Path
+    """Folder of the run: made if missing, resumed if it holds a run."""
+
+
+def check(options: Pretrain) -> None:
+    """Refuse values outside their range, before any work."""
+    check_run_options(options)
+    need_at_least(options, "stride", 1)
+    check_data(options.data, options.modality)
+
+
+def preset_of(options: Pretrain) -> Preset:
+    """The preset, with the options that were given put in place of its values."""
+    table = PRESETS[options.modality]
+    if options.preset not in table:
+        others = [name for name, presets in PRESETS.items() if options.preset in presets]
+        raise UsageError(
+            f"--preset {options.preset}: is of {' and '.join(others)}; {options.modality} has "
+            f"{', '.join(table)}"
+        )
+    preset = table[options.preset]
+    optimisation = ("batch_size", "weight_decay", "steps", "warmup_steps", "checkpoint_every")
+    changed = Preset(
+        clip=_clip_of(options, preset.clip),
+        masks={
+            name: _changed(masks, kind=options.mask, ratio=options.mask_ratio)
+            for name, masks in preset.masks.items()
+        },
+        objective=preset.objective,
+        optimisation=_changed(
+            preset.optimisation, **{name: getattr(options, name) for name in optimisation}
+        ),
+    )
+    check_batch_size(changed.optimisation.batch_size, options.accumulate)
+    return changed
+
+
+def _clip_of(options: Pretrain, clip: Modality) -> Modality:
+    allowed = {field.name for field in fields(clip)}
+    if options.stride is not None and "stride" not in allowed:
+        raise UsageError(f"--stride {options.stride}: {options.modality} has no stride")
+    mirrors = "flip" in allowed and not options.flip
+    return _changed(clip, stride=options.stride, flip=False if mirrors else None)
+
+
+def _changed(settings: Any, **given: Any) -> Any:
+    """The same with the values that were given; None stands for the preset's own."""
+    return replace(settings, **{name: v for name, v in given.items() if v is not None})

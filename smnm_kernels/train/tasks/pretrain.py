@@ -1,0 +1,178 @@
+"""Pretraining on masked inputs, from a folder of files to an exported encoder."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Any
+
+import torch
+from PIL.Image import Image
+from safetensors import safe_open
+from torch import Tensor
+
+from smnm_kernels import Masks, MaskSampler
+from smnm_kernels.errors import Unusable, UsageError
+from smnm_kernels.train.data.loader import Batch, Failure, SampleDataset
+from smnm_kernels.train.data.modality import Normalisation
+from smnm_kernels.train.run import ranks
+from smnm_kernels.train.run.loop import Loop
+from smnm_kernels.train.run.machine import find_device
+from smnm_kernels.train.run.meter import StepClock
+from smnm_kernels.train.run.optimisation import adamw
+from smnm_kernels.train.run.plan import Recipe, begin
+
+from .options import Pretrain, check, preset_of
+from .presets import Preset
+from .reconstruction import reconstruction
+
+_PICTURED_SAMPLES = 3
+
+
+def pretrain(options: Pretrain) -> int:
+    """Run or resume the job. Returns 0, or 130 / 143 when SIGINT / SIGTERM made it save and stop.
+
+    Raises UsageError, before any work, where the options, the data or RUN do not allow it;
+    RunError where a run that was going cannot go on.
+    """
+    settled = settle(options)
+    ranks.start(settled.device)
+    try:
+        recipe = recipe_of(options, settled)
+        plan, folder = begin(options, recipe, options.data, options.out, settled.device)
+        dataset = SampleDataset(options.data, plan.files, settled.preset.clip, options.seed)
+        task = Pretraining(settled, dataset)
+        return Loop(task, plan, settled.device, options.out, folder).run()
+    finally:
+        ranks.stop()
+
+
+@dataclass(frozen=True)
+class Settled:
+    """What follows from the options alone."""
+
+    preset: Preset
+    samplers: dict[str, MaskSampler]  # of each input
+    device: torch.device
+
+
+def settle(options: Pretrain) -> Settled:
+    """Everything that can be refused without looking at a file or at RUN."""
+    check(options)
+    preset = preset_of(options)
+    samplers = {}
+    for name, grid in preset.objective.grids(preset.clip.inputs).items():
+        masks = preset.masks[name]
+        try:
+            samplers[name] = MaskSampler(masks.kind, grid, masks.ratio, seed=options.seed)
+        except (ValueError, TypeError) as error:
+            asked = f"--mask {masks.kind} --mask-ratio {masks.ratio}"
+            raise UsageError(f"{asked} on a grid of {grid}: {error}") from error
+    return Settled(preset, samplers, find_device(options.device))
+
+
+def recipe_of(options: Pretrain, settled: Settled) -> Recipe:
+    """What decides the losses beside seed and files."""
+    preset = settled.preset
+    optimisation = preset.optimisation
+    return Recipe(
+        modality=preset.clip,
+        optimisation=optimisation,
+        lr=optimisation.lr if options.lr is None else options.lr,
+        settings={
+            "preset": options.preset,
+            "mask": _of_inputs({name: masks.kind for name, masks in preset.masks.items()}),
+            "mask_ratio": _of_inputs({name: masks.ratio for name, masks in preset.masks.items()}),
+            "grid": _of_inputs({name: s.grid for name, s in settled.samplers.items()}),
+            "objective": {"name": type(preset.objective).__name__, **asdict(preset.objective)},
+        },
+    )
+
+
+def _of_inputs(values: dict[str, Any]) -> Any:
+    """The value of the only input, or those of several by their names."""
+    return next(iter(values.values())) if len(values) == 1 else values
+
+
+class Pretraining:
+    """The Task: draw masks, let the objective make losses of what they leave."""
+
+    picture_name = "reconstruction.png"
+
+    def __init__(self, settled: Settled, dataset: SampleDataset) -> None:
+        preset, device = settled.preset, settled.device
+        self.preset, self.objective, self.dataset = preset, preset.objective, dataset
+        self.device = device
+        self.inputs = preset.clip.inputs
+        self.normalisations = {
+            name: Normalisation(given, device) for name, given in self.inputs.items()
+        }
+        self.samplers = {name: sampler.to(device) for name, sampler in settled.samplers.items()}
+        self.model = self.objective.build(self.inputs, dataset.seed).to(device)
+        self.optimizer = adamw(self.model, preset.optimisation)
+
+    def step(
+        self, forward: Callable[..., Any], batch: Batch, clock: StepClock
+    ) -> dict[str, Tensor]:
+        x = self._normalised(batch.inputs)
+        with clock.measure("mask_ms"):
+            masks = {name: sampler(len(batch)) for name, sampler in self.samplers.items()}
+        return self.objective.losses(forward, x, masks)
+
+    def _normalised(self, inputs: dict[str, Tensor]) -> dict[str, Tensor]:
+        return {name: self.normalisations[name](raw) for name, raw in inputs.items()}
+
+    def state(self) -> dict[str, Any]:
+        return {"mask_samplers": {name: s.state_dict() for name, s in self.samplers.items()}}
+
+    def load_state(self, state: dict[str, Any]) -> None:
+        for name, sampler in self.samplers.items():
+            sampler.load_state_dict(state["mask_samplers"][name])
+
+    def picture(self, report: Callable[[Failure], None]) -> Image | None:
+        """Of the first input, for some of the files."""
+        n_files = len(self.dataset.files)
+        count = min(_PICTURED_SAMPLES, n_files)
+        samples = []
+        for i in range(count):
+            number = i * n_files // count
+            try:
+                samples.append(self.dataset.read(number, i))
+            except Unusable as error:
+                report(Failure(self.dataset.files[number]["name"], str(error)))
+        if not samples:
+            return None
+        raw = {n: torch.stack([s[n] for s in samples]).to(self.device) for n in self.inputs}
+        x = self._normalised(raw)
+        # Masks by their ids: looking does not move the run's own stream on.
+        ids = torch.arange(len(samples), device=self.device)
+        masks = {name: sampler.masks(ids) for name, sampler in self.samplers.items()}
+        return self._picture(x, masks)
+
+    @torch.no_grad()
+    def _picture(self, x: dict[str, Tensor], masks: dict[str, Masks]) -> Image:
+        self.model.eval()
+        restored = self.objective.restore(self.model, x, masks)
+        self.model.train()
+        name, given = next(iter(self.inputs.items()))
+        undo = self.normalisations[name].undo
+        visible = masks[name].visible.view(-1, *self.samplers[name].grid)
+        return reconstruction(undo(x[name]), visible, undo(restored[name]), given.picture_rows)
+
+    def export(self, path: Path, step: int) -> None:
+        metadata = {
+            "modality": self.preset.clip.name,
+            "step": str(step),
+            "mean": json.dumps(_of_inputs({n: i.mean for n, i in self.inputs.items()})),
+            "scale": json.dumps(_of_inputs({n: i.scale for n, i in self.inputs.items()})),
+            "preset": json.dumps(asdict(self.preset)),
+        }
+        self.objective.export(self.model, path, metadata)
+
+    def exported_step(self, path: Path) -> int | None:
+        if not path.exists():
+            return None
+        with safe_open(str(path), framework="pt") as file:
+            return int((file.metadata() or {}).get("step", -1))
