@@ -17,6 +17,7 @@ from typing import TYPE_CHECKING
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
+from torch.utils.checkpoint import checkpoint
 
 if TYPE_CHECKING:
     from smnm_kernels import Masks
@@ -70,6 +71,12 @@ class Block(nn.Module):
         return x + self.fc2(F.gelu(self.fc1(self.norm2(x))))
 
 
+def _through(blocks: nn.ModuleList, tokens: Tensor, again: bool) -> Tensor:
+    for block in blocks:
+        tokens = checkpoint(block, tokens, use_reentrant=False) if again else block(tokens)
+    return tokens
+
+
 class Encoder(nn.Module):
     """ViT over the visible patches only: what a run exports.
 
@@ -93,6 +100,7 @@ class Encoder(nn.Module):
                 )
         self.input_size, self.patch = tuple(input_size), tuple(patch)
         self.dim, self.depth, self.heads = dim, depth, heads
+        self.checkpoint_activations = False
         self.grid = tuple(length // p for length, p in zip(lengths, patch, strict=True))
         self.patch_values = channels * math.prod(patch)
         self.patch_embed = nn.Linear(self.patch_values, dim)
@@ -133,8 +141,7 @@ class Encoder(nn.Module):
             patches = gather_tokens(patches, ids_keep)
             positions = gather_tokens(positions, ids_keep)
         tokens = self.patch_embed(patches) + positions
-        for block in self.blocks:
-            tokens = block(tokens)
+        tokens = _through(self.blocks, tokens, self.checkpoint_activations)
         return self.norm(tokens)
 
 
@@ -165,6 +172,15 @@ class MaskedAutoencoder(nn.Module):
             part.apply(_init_weights)
         nn.init.normal_(self.mask_token, std=0.02)
 
+    @property
+    def checkpoint_activations(self) -> bool:
+        """Whether activations are computed again for the backward pass instead of kept."""
+        return self.encoder.checkpoint_activations
+
+    @checkpoint_activations.setter
+    def checkpoint_activations(self, again: bool) -> None:
+        self.encoder.checkpoint_activations = again
+
     def forward_encoder(self, x: Tensor, masks: Masks) -> Tensor:
         """[B, C, T, H, W] -> [B, n_keep, dim]."""
         return self.encoder(x, masks.ids_keep)
@@ -177,8 +193,7 @@ class MaskedAutoencoder(nn.Module):
         fill = self.mask_token.to(visible.dtype).expand(b, n - n_keep, d)
         tokens = gather_tokens(torch.cat([visible, fill], dim=1), masks.ids_restore)
         tokens = tokens + self.decoder_pos_embed
-        for block in self.decoder_blocks:
-            tokens = block(tokens)
+        tokens = _through(self.decoder_blocks, tokens, self.encoder.checkpoint_activations)
         return self.decoder_pred(self.decoder_norm(gather_tokens(tokens, masks.ids_masked)))
 
     def patch_moments(self, patches: Tensor) -> tuple[Tensor, Tensor]:

@@ -22,7 +22,8 @@ class Objective(Protocol):
         """Patches of each input along (T, H, W)."""
 
     def build(self, inputs: dict[str, InputFormat], seed: int) -> nn.Module:
-        """The model with the seed's weights: the same on every device."""
+        """The model with the seed's weights: the same on every device. Where its
+        `checkpoint_activations` is set, blocks compute theirs again for the gradients."""
 
     def losses(
         self, forward: Callable[..., Any], inputs: dict[str, Tensor], masks: dict[str, Masks]

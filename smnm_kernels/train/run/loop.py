@@ -6,13 +6,13 @@ import math
 import signal
 import sys
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import AbstractContextManager, nullcontext
 from pathlib import Path
 from typing import Any
 
 import torch
-from torch import Tensor, nn
+from torch import nn
 from torch.nn.parallel import DistributedDataParallel
 from tqdm import tqdm
 
@@ -22,6 +22,7 @@ from smnm_kernels.train.data.loader import Batch, BatchNumbers, Failure, make_lo
 
 from . import ranks
 from .folder import ENCODER, METRICS, MetricsLog, RunFolder, load_checkpoint
+from .memory import StepMemory, step_memory
 from .meter import Meter, StepClock
 from .plan import Plan
 from .signals import StopSignal
@@ -99,7 +100,7 @@ class Loop:
         loader = make_loader(
             self.task.dataset, numbers, plan.workers, pin_memory=self.device.type == "cuda"
         )
-        forward = Forward(self.task.model, plan, self.device)
+        forward = Forward(self.task.model, plan, self.device, self._say_memory)
         meter = Meter(self.device, plan.batch_size)
         bar = tqdm(
             total=plan.steps,
@@ -236,6 +237,11 @@ class Loop:
             f"pictures: {run / self.task.picture_name}"
         )
 
+    def _say_memory(self, memory: StepMemory) -> None:
+        if self.folder:
+            part = self.plan.batch_size // self.plan.accumulate // ranks.world_size()
+            tqdm.write(f"memory of a step, {part} samples at a time, computed: {memory}")
+
     def _say(self, text: str) -> None:
         if self.folder:
             print(text, flush=True)
@@ -247,17 +253,30 @@ class Forward:
     Only calls of the model are at lower precision: what a task does around them is not touched.
     """
 
-    def __init__(self, model: nn.Module, plan: Plan, device: torch.device) -> None:
+    def __init__(
+        self,
+        model: nn.Module,
+        plan: Plan,
+        device: torch.device,
+        say_memory: Callable[[StepMemory], None],
+    ) -> None:
         if plan.compile:
             model.compile()
-        self.ranks = DistributedDataParallel(model) if ranks.world_size() > 1 else None
-        self.model = self.ranks or model
+        self.model = model
+        self.over_ranks = DistributedDataParallel(model) if ranks.world_size() > 1 else None
         self.device_type, self.dtype = device.type, plan.autocast
+        self._say_memory: Callable[[StepMemory], None] | None = say_memory
 
-    def __call__(self, *arguments: Any) -> Tensor | dict[str, Tensor]:
-        with torch.autocast(self.device_type, self.dtype, enabled=self.dtype is not None):
-            return self.model(*arguments)
+    def __call__(self, *arguments: Any) -> Any:
+        if self._say_memory:
+            self._say_memory(step_memory(self.model, arguments, self._precision()))
+            self._say_memory = None
+        with self._precision():
+            return (self.over_ranks or self.model)(*arguments)
+
+    def _precision(self) -> AbstractContextManager[None]:
+        return torch.autocast(self.device_type, self.dtype, enabled=self.dtype is not None)
 
     def synchronised(self, last_part: bool) -> AbstractContextManager[None]:
         """Ranks exchange gradients once a step: with its last part."""
-        return self.ranks.no_sync() if self.ranks and not last_part else nullcontext()
+        return nullcontext() if last_part or not self.over_ranks else self.over_ranks.no_sync()

@@ -44,6 +44,7 @@ def pretrain(options: Pretrain) -> int:
         plan, folder = begin(options, recipe, options.data, options.out, settled.device)
         dataset = SampleDataset(options.data, plan.files, settled.preset.clip, options.seed)
         task = Pretraining(settled, dataset)
+        task.model.checkpoint_activations = options.checkpoint_activations
         return Loop(task, plan, settled.device, options.out, folder).run()
     finally:
         ranks.stop()

@@ -1,0 +1,225 @@
+"""The loop with a task and a kind of data of its own, and what it brings to every task."""
+
+from dataclasses import dataclass
+from itertools import accumulate
+
+import pytest
+import torch
+from clips import losses, pretrain, rows
+from PIL import Image
+from torch import nn
+from torch.profiler import ProfilerActivity, profile
+
+from smnm_kernels import MaskSampler
+from smnm_kernels.cli import main
+from smnm_kernels.errors import Unusable
+from smnm_kernels.train.data.loader import SampleDataset
+from smnm_kernels.train.run.loop import Loop
+from smnm_kernels.train.run.memory import step_memory
+from smnm_kernels.train.run.optimisation import Optimisation, adamw
+from smnm_kernels.train.run.options import RunOptions
+from smnm_kernels.train.run.plan import Recipe, begin
+from smnm_kernels.train.tasks.presets import PRESETS
+
+CPU = torch.device("cpu")
+
+
+@dataclass(frozen=True)
+class Numbers:
+    """A kind of data with two inputs: files of lines "x y"."""
+
+    noise: float
+
+    name = "numbers"
+    suffixes = frozenset([".txt"])
+    inputs = {}  # noqa: RUF012
+
+    def probe(self, path):
+        try:
+            return {"pair": [float(word) for word in path.read_text().split()]}
+        except ValueError as error:
+            raise Unusable("holds no numbers") from error
+
+    def read(self, path, record, randomness):
+        x, y = (torch.tensor(v).view(1, 1, 1, 1) for v in record["pair"])
+        return {"x": x + self.noise * randomness.uniforms(1)[0], "y": y}
+
+    def remarks(self, records):
+        return []
+
+
+class Line:
+    """A task: y = a x + b."""
+
+    picture_name = "line.png"
+
+    def __init__(self, dataset, optimisation):
+        torch.manual_seed(0)
+        self.dataset = dataset
+        self.model = nn.Linear(1, 1)
+        self.optimizer = adamw(self.model, optimisation)
+        self.seen = []
+        self.exported = {}
+
+    def step(self, forward, batch, clock):
+        with clock.measure("think_ms"):
+            self.seen += batch.sample_ids.tolist()
+        error = forward(batch.inputs["x"].flatten(1).float()) - batch.inputs["y"].flatten(1)
+        return {"loss": error.square().mean(), "bias": error.mean()}
+
+    def state(self):
+        return {"seen": self.seen}
+
+    def load_state(self, state):
+        self.seen = state["seen"]
+
+    def picture(self, report):
+        return Image.new("L", (4, 4))
+
+    def export(self, path, step):
+        path.write_text(str(step))
+
+    def exported_step(self, path):
+        return int(path.read_text()) if path.exists() else None
+
+
+OPTIMISATION = Optimisation(
+    batch_size=4, base_lr=32.0, base_min_lr=0.0, weight_decay=0.0, betas=(0.9, 0.95),
+    steps=10, warmup_steps=2, checkpoint_every=3,
+)  # fmt: skip
+
+
+def run_line(tmp_path, **options):
+    data = tmp_path / "data"
+    data.mkdir(parents=True, exist_ok=True)
+    for i in range(5):
+        (data / f"{i}.txt").write_text(f"{i} {2 * i + 1}")
+    (data / "words.txt").write_text("no numbers")
+    modality = Numbers(noise=0.1)
+    recipe = Recipe(modality, OPTIMISATION, OPTIMISATION.lr, {"noise": 0.1})
+    options = RunOptions(workers=0, threads=1, **options)
+    plan, folder = begin(options, recipe, data, tmp_path / "run", CPU)
+    task = Line(SampleDataset(data, plan.files, modality, options.seed), OPTIMISATION)
+    assert Loop(task, plan, CPU, tmp_path / "run", folder).run() == 0
+    return task
+
+
+def test_a_task_of_its_own_gets_everything_from_the_loop(tmp_path, capsys):
+    task = run_line(tmp_path, keep_every=4)
+    run = tmp_path / "run"
+    assert task.seen == list(range(40))
+    assert rows(run)[0].keys() == {
+        "step", "lr", "data_ms", "loss", "bias", "clips_per_s", "think_ms",
+    }  # fmt: skip
+    assert losses(run)[-1] < losses(run)[0] / 2
+    said = capsys.readouterr().out
+    assert "5 of 6 numbers files are usable" in said
+    assert "skipped words.txt: holds no numbers" in said
+    assert "memory of a step, 4 samples at a time, computed: " in said
+    assert {p.name: p.read_text() for p in (run / "encoders").iterdir()} == {
+        "step-00000004.safetensors": "4",
+        "step-00000008.safetensors": "8",
+    }
+    assert (run / "encoder.safetensors").read_text() == "10"
+    with Image.open(run / "line.png") as picture:
+        assert picture.size == (4, 4)
+
+
+def test_a_task_of_its_own_is_resumed(tmp_path):
+    whole = run_line(tmp_path / "whole")
+    run_line(tmp_path / "halves", steps=5, schedule_steps=10)
+    halves = run_line(tmp_path / "halves", steps=10)
+    assert halves.seen == whole.seen == list(range(40))
+    assert losses(tmp_path / "halves" / "run") == losses(tmp_path / "whole" / "run")
+    assert torch.equal(halves.model.weight, whole.model.weight)
+
+
+def test_parts_of_a_batch_give_the_gradients_of_the_whole(tmp_path):
+    whole = run_line(tmp_path / "whole")
+    parts = run_line(tmp_path / "parts", accumulate=4)
+    assert parts.seen == whole.seen
+    for row, other in zip(
+        rows(tmp_path / "whole" / "run"), rows(tmp_path / "parts" / "run"), strict=True
+    ):
+        assert row["loss"] == pytest.approx(other["loss"], rel=1e-5)
+        assert row["bias"] == pytest.approx(other["bias"], rel=1e-4, abs=1e-6)
+    assert torch.allclose(parts.model.weight, whole.model.weight, rtol=1e-5)
+
+
+def test_accumulated_pretraining_has_the_losses_of_the_large_batch(videos, tmp_path):
+    arguments = ("--steps", 4, "--batch-size", 4)
+    for name, n in (("whole", 1), ("parts", 4)):
+        assert pretrain(videos, "--out", tmp_path / name, *arguments, "--accumulate", n) == 0
+    assert losses(tmp_path / "parts") == pytest.approx(losses(tmp_path / "whole"), abs=3e-4)
+    states = [
+        torch.load(tmp_path / name / "last.pt", weights_only=True)["task"]["mask_samplers"]
+        for name in ("whole", "parts")
+    ]
+    assert states[0] == states[1]
+    # On resume the number of parts is the run's.
+    assert pretrain(videos, "--out", tmp_path / "parts", "--steps", 5, "--batch-size", 4) == 0
+
+
+def test_a_batch_that_does_not_fall_into_parts_is_refused(videos, tmp_path, capsys):
+    run = tmp_path / "run"
+    words = ["pretrain", "video", videos, "--out", run, "--batch-size", 6, "--accumulate", 4]
+    assert main([str(word) for word in words]) == 2
+    assert "--batch-size must be a multiple of 4, for 4 parts (--accumulate), got 6" in (
+        capsys.readouterr().err
+    )
+    assert not run.exists()
+
+
+def test_kept_encoders_and_recomputed_activations_change_no_loss(videos, straight, tmp_path):
+    run = tmp_path / "run"
+    arguments = ("--steps", 12, "--keep-every", 5, "--checkpoint-activations")
+    assert pretrain(videos, "--out", run, *arguments) == 0
+    assert losses(run) == pytest.approx(losses(straight), abs=1e-6)
+    kept = sorted(path.name for path in (run / "encoders").iterdir())
+    assert kept == ["step-00000005.safetensors", "step-00000010.safetensors"]
+
+
+def test_bfloat16_is_another_precision_and_trains(videos, straight, tmp_path):
+    run = tmp_path / "run"
+    assert pretrain(videos, "--out", run, "--steps", 12, "--precision", "bfloat16") == 0
+    assert losses(run) != losses(straight)
+    assert losses(run) == pytest.approx(losses(straight), abs=0.02)
+    with pytest.raises(SystemExit):
+        pretrain(videos, "--out", run, "--precision", "float16")
+
+
+@pytest.mark.parametrize("again", [False, True])
+def test_the_computed_memory_is_what_a_step_takes(again):
+    preset = PRESETS["video"]["tiny"]
+    model = preset.objective.build(preset.clip.inputs, 0)
+    model.checkpoint_activations = again
+    masks = preset_masks(preset, 16)
+    x = torch.randn(16, *preset.clip.inputs["video"].size)
+    no_autocast = torch.autocast("cpu", enabled=False)
+
+    def step():
+        model(x, masks).backward()
+
+    step()  # gradients are there from now on
+    taken = allocated_at_most(step)
+    computed = step_memory(model, (x, masks), no_autocast)
+    n_bytes = sum(p.nbytes for p in model.parameters())
+    assert computed.gradients == n_bytes
+    assert computed.optimizer == 2 * n_bytes
+    assert computed.weights >= n_bytes
+    # Kernels also take some for themselves while they run.
+    assert 0.85 * taken < computed.activations < 1.03 * taken
+
+
+def allocated_at_most(step):
+    """Bytes, as torch's allocator reports them to its profiler."""
+    with profile(activities=[ProfilerActivity.CPU], profile_memory=True) as seen:
+        step()
+    events = [e for e in seen.profiler.kineto_results.events() if e.name() == "[memory]"]
+    return max(accumulate(e.nbytes() for e in sorted(events, key=lambda e: e.start_ns())))
+
+
+def preset_masks(preset, n):
+    grid = preset.objective.grids(preset.clip.inputs)["video"]
+    masks = preset.masks["video"]
+    return MaskSampler(masks.kind, grid, masks.ratio)(n)
