@@ -13,8 +13,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from smnm_kernels.errors import Unusable
-from smnm_kernels.train.data import audio, video
-from smnm_kernels.train.data.crops import ResizedCrop
+from smnm_kernels.train.data import audio, crops, video
+from smnm_kernels.train.data.crops import MultiScaleCrop, ResizedCrop
 from smnm_kernels.train.data.loader import BatchNumbers, Failure, SampleDataset, make_loader
 from smnm_kernels.train.data.sample_randomness import SampleRandomness, file_of
 from smnm_kernels.train.data.scan import find_files, scan
@@ -57,11 +57,11 @@ def test_draws_are_uniform_and_each_samples_own():
     assert uniforms(7, 3, 2).tolist() == [0.34038383804135663, 0.11123498753933492]
 
 
-@pytest.mark.parametrize("modality", ["video", "audio"])
-def test_batches_do_not_depend_on_workers_or_on_where_they_start(modality, request):
-    source = dataset(
-        request.getfixturevalue({"video": "videos", "audio": "sounds"}[modality]), modality
-    )
+@pytest.mark.parametrize(
+    ("modality", "folder"), [("video", "videos"), ("audio", "sounds")]
+)
+def test_batches_do_not_depend_on_workers_or_on_where_they_start(modality, folder, request):
+    source = dataset(request.getfixturevalue(folder), modality)
 
     def batches(start, workers, rank=0, world=1):
         numbers = BatchNumbers(start, 5, 4, rank=rank, world=world)
@@ -128,12 +128,48 @@ def test_short_files_get_the_stride_that_fits():
     assert [video.usable_stride(n, 16, 4) for n in (16, 30, 31, 46, 61, 1000)] == [1, 1, 2, 3, 4, 4]
 
 
-@given(
-    st.integers(8, 200), st.integers(8, 200), st.lists(st.floats(0, 0.999), min_size=4, max_size=4)
+@pytest.mark.parametrize(
+    "crop",
+    [ResizedCrop((0.5, 1.0)), ResizedCrop((0.2, 1.0), interpolation="bicubic"), MultiScaleCrop()],
 )
-def test_any_crop_is_inside_the_frame(height, width, u):
+@given(
+    st.integers(1, 200), st.integers(1, 200), st.lists(st.floats(0, 0.999), min_size=4, max_size=4)
+)
+def test_any_crop_is_inside_the_frame(crop, height, width, u):
     pixels = np.zeros((2, height, width, 3), dtype=np.uint8)
-    assert ResizedCrop((0.5, 1.0))(pixels, 32, np.array(u)).shape == (3, 2, 32, 32)
+    u = np.array(u[: crop.n_uniforms])
+    assert crop(pixels, 32, u).shape == (3, 2, 32, 32)
+
+
+def test_multi_scale_crops_are_videomaes(monkeypatch):
+    """All sizes at all places of a frame, each as often; and what is near the size becomes it."""
+    height, width, size = 240, 320, 224
+    y, x = np.mgrid[0:height, 0:width]
+    pixels = np.stack([x % 256, y, x // 256], axis=-1).astype(np.uint8)[None]
+    seen = []
+
+    def note(part, size, *_):
+        low, top, high = part[0, 0, 0].tolist()
+        seen.append((*part.shape[1:3], top, low + 256 * high))
+
+    monkeypatch.setattr(crops, "resized", note)
+    steps = (np.arange(130) + 0.5) / 130
+    for u in steps:
+        for v in steps[::10]:
+            MultiScaleCrop()(pixels, size, np.array([u, v]))
+    sides = [240, 210, 180, 158]
+    expected = set()
+    for i, h in enumerate(sides):
+        for j, w in enumerate(sides):
+            if abs(i - j) <= 1:
+                down, right = (height - h) // 4, (width - w) // 4
+                quarters = [(a, b) for a in (0, 2, 4) for b in (0, 2, 4)]
+                quarters += [(a, b) for a in (1, 3) for b in (1, 3)]
+                expected |= {(h, w, a * down, b * right) for a, b in quarters}
+    assert set(seen) == expected
+    seen.clear()
+    MultiScaleCrop()(pixels[:, :226, :226], size, np.zeros(2))
+    assert seen == [(224, 224, 0, 0)]
 
 
 def test_crops_and_flips_differ_from_sample_to_sample(videos):
@@ -315,6 +351,25 @@ def test_excerpts_move_and_short_recordings_are_padded(tmp_path):
     padded = source.read(short, 0)["audio"][0, 0]
     assert (padded[98:] == 0).all()
     assert (padded[:98] != 0).all()
+
+
+def test_a_gain_is_the_same_for_the_whole_excerpt(tmp_path):
+    write_sound(tmp_path / "a.wav", seconds=9)
+    source = dataset(tmp_path, "audio")
+    loud = SampleDataset(tmp_path, source.files, replace(TINY["audio"], gain=True), 0)
+    gains = []
+    for i in range(5):
+        plain, changed = (d.read(0, i)["audio"] for d in (source, loud))
+        shift = (changed - plain)[plain > 0]  # 2 log(gain), where the floor of the log is far
+        assert shift.std() < 1e-3
+        gains.append(float((shift.mean() / 2).exp()))
+    assert len(set(gains)) == 5
+    middles = [0.5 + np.sort(uniforms(0, i, 20)[1:])[9] for i in range(5)]
+    assert gains == pytest.approx(middles, rel=1e-3)
+    # Beta(10, 10) has mean 1/2 and variance 1/84.
+    many = np.array([np.sort(uniforms(0, i, 20)[1:])[9] for i in range(4000)])
+    assert many.mean() == pytest.approx(0.5, abs=0.01)
+    assert many.var() == pytest.approx(1 / 84, rel=0.1)
 
 
 def test_a_cut_recording_says_so_when_read(tmp_path):

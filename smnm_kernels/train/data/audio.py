@@ -111,6 +111,10 @@ def log_mel(samples: np.ndarray, bands: int) -> np.ndarray:
     return np.stack([bank.get_frame(i) for i in range(bank.num_frames_ready)])
 
 
+# The middle one of 19 uniform numbers is distributed as Beta(10, 10).
+_GAIN_UNIFORMS = 19
+
+
 @dataclass(frozen=True)
 class Audio:
     """Log-mel spectrograms of excerpts at a random time offset.
@@ -121,6 +125,7 @@ class Audio:
 
     frames: int  # of 25 ms, every 10 ms
     bands: int
+    gain: bool = False  # multiply each excerpt by 0.5 + Beta(10, 10): AudioMAE's pretraining
 
     name = "audio"
     suffixes = SUFFIXES
@@ -139,8 +144,10 @@ class Audio:
         wanted = WINDOW + (self.frames - 1) * HOP  # samples at 16 kHz
         count = -(-wanted * rate // RATE)
         spare = max(0, record["samples"] - count)
-        start = int(randomness.uniforms(1)[0] * (spare + 1))
-        samples, rate = read_samples(path, start, count)
+        u = randomness.uniforms(1 + _GAIN_UNIFORMS)
+        samples, rate = read_samples(path, int(u[0] * (spare + 1)), count)
+        if self.gain:
+            samples = samples * np.float32(0.5 + np.sort(u[1:])[_GAIN_UNIFORMS // 2])
         mel = log_mel(resample(samples, rate), self.bands)[: self.frames]
         excerpt = torch.zeros(1, 1, self.frames, self.bands)
         excerpt[0, 0, : len(mel)] = torch.from_numpy(mel)

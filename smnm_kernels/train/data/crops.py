@@ -50,3 +50,38 @@ def resized(pixels: np.ndarray, size: int, interpolation: str = "bilinear") -> T
     frames = torch.from_numpy(np.ascontiguousarray(pixels)).permute(0, 3, 1, 2)
     # On uint8 the resize rounds in integers: the same bytes on every machine and thread count.
     return F.interpolate(frames, (size, size), mode=interpolation, antialias=True).transpose(0, 1)
+
+
+@dataclass(frozen=True)
+class MultiScaleCrop:
+    """A share of the short side in either direction, at one of 13 places: VideoMAE's, as in TSN
+    (Wang et al. 2016).
+
+    Width and height take neighbouring scales at most. A side within 3 pixels of the model's size
+    becomes that size, so that the resize leaves it alone.
+    """
+
+    scales: tuple[float, ...] = (1.0, 0.875, 0.75, 0.66)
+
+    n_uniforms = 2  # sizes, place
+
+    def __call__(self, pixels: np.ndarray, size: int, u: np.ndarray) -> Tensor:
+        _, height, width, _ = pixels.shape
+        short = min(height, width)
+        sides = [int(short * scale) for scale in self.scales]
+        sides = [size if abs(side - size) < 3 else side for side in sides]
+        sides = [min(max(side, 1), short) for side in sides]
+        pairs = [
+            (h, w) for i, h in enumerate(sides) for j, w in enumerate(sides) if abs(i - j) <= 1
+        ]
+        h, w = pairs[int(u[0] * len(pairs))]
+        place_y, place_x = _PLACES[int(u[1] * len(_PLACES))]
+        y, x = place_y * ((height - h) // 4), place_x * ((width - w) // 4)
+        return resized(pixels[:, y : y + h, x : x + w], size)
+
+
+# Corners, centre, middles of the edges, and between centre and corners: in quarters of the room.
+_PLACES = (
+    *((y, x) for y in (0, 2, 4) for x in (0, 2, 4)),
+    *((y, x) for y in (1, 3) for x in (1, 3)),
+)

@@ -35,7 +35,9 @@ class Training(RunOptions):
     """Options of every pretraining run."""
 
     preset: PresetName = "tiny"
-    """tiny runs on two CPU cores in minutes; small and base are ViT-S and ViT-B."""
+    """tiny runs on two CPU cores in minutes; small and base are ViT-S and ViT-B with structured
+    masks. videomae and audiomae do what those methods' code does, snm-video and snm-audio what
+    the structured-noise paper's tables say."""
     mask: Kind = None
     """Kind of mask, any of smnm.MaskSampler's: green3d, red2d, ..., rbn, random, tube, grid, block,
     inverse_block, time_frequency.
