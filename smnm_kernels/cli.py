@@ -17,12 +17,12 @@ COMMANDS = {
     "pretrain": (
         f"{_TRAIN}.tasks.options:Pretrain",
         f"{_TRAIN}.tasks.pretrain:pretrain",
-        "pretrain an encoder on a folder of video or audio files",
+        "pretrain an encoder on a folder of video, audio or image files",
     ),
     "demo": (
         f"{_TRAIN}.tasks.demo:Demo",
         f"{_TRAIN}.tasks.demo:demo",
-        "make a few video or audio files and pretrain on them",
+        "make a few files and pretrain on them",
     ),
     "bench": (
         "smnm_kernels.timing.command:Bench",

@@ -9,6 +9,7 @@ import time
 import av
 import numpy as np
 import soundfile
+from PIL import Image
 
 from smnm_kernels.cli import main
 
@@ -33,6 +34,15 @@ def write_sound(path, seconds=2.0, rate=16000, hertz=440.0, silent=False):
     t = np.arange(int(seconds * rate)) / rate
     tone = 0.5 * np.sin(2 * np.pi * hertz * t * (1 + 0.1 * t))
     soundfile.write(path, 0 * tone if silent else tone, rate)
+
+
+def write_picture(path, number=0, size=(80, 64)):
+    """A slope of colours under a mark."""
+    y, x = np.mgrid[0 : size[1], 0 : size[0]]
+    picture = np.stack([2 * x, 3 * y, np.full_like(x, 5 * number)], axis=-1).astype(np.uint8)
+    picture[8:24, 10 + number :][:, :16] = 255
+    Image.fromarray(picture).save(path)
+    return picture
 
 
 def pretrain(*arguments, modality="video"):

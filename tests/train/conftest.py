@@ -4,7 +4,7 @@ from testing import need_packages
 need_packages("av", "kaldi_native_fbank", "safetensors", "soundfile", "tqdm", "tyro", "PIL")
 
 import torch  # noqa: E402
-from clips import pretrain, write_sound, write_video  # noqa: E402
+from clips import pretrain, write_picture, write_sound, write_video  # noqa: E402
 
 
 @pytest.fixture(autouse=True)
@@ -27,6 +27,14 @@ def sounds(tmp_path_factory):
     folder = tmp_path_factory.mktemp("sounds")
     for i in range(4):
         write_sound(folder / f"{i}.wav", 6.0, rate=(16000, 44100)[i % 2], hertz=300 + 100 * i)
+    return folder
+
+
+@pytest.fixture(scope="session")
+def images(tmp_path_factory):
+    folder = tmp_path_factory.mktemp("images")
+    for i in range(4):
+        write_picture(folder / f"{i}.{('png', 'jpg')[i % 2]}", i)
     return folder
 
 

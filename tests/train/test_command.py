@@ -19,6 +19,8 @@ from smnm_kernels.train.model import load_encoder
 from smnm_kernels.train.run.schedule import Schedule
 from smnm_kernels.train.tasks import demo
 
+FOLDERS = {"video": "videos", "audio": "sounds", "image": "images"}  # fixtures
+
 
 def refused(capsys, *arguments):
     code = main([str(a) for a in arguments])
@@ -44,6 +46,8 @@ def refused(capsys, *arguments):
         (("--lr", "nan"), ("--lr must be a finite number", "nan")),
         (("--seed", "-1"), ("--seed must be in [0, 2**63), got -1",)),
         (("--checkpoint-every", "0"), ("--checkpoint-every must be at least 1",)),
+        (("--keep-every", "0"), ("--keep-every must be at least 1",)),
+        (("--preset", "snm-audio"), ("--preset snm-audio: is of audio", "video has tiny, small")),
     ],
 )
 def test_wrong_options_are_refused_before_any_work(tmp_path, videos, capsys, arguments, named):
@@ -51,6 +55,14 @@ def test_wrong_options_are_refused_before_any_work(tmp_path, videos, capsys, arg
     error = refused(capsys, "pretrain", "video", videos, "--out", run, *arguments)
     assert all(part in error for part in named)
     assert not run.exists()
+
+
+@pytest.mark.parametrize("modality", ["audio", "image"])
+def test_a_stride_is_refused_where_there_are_no_frames(modality, tmp_path, capsys, request):
+    data = request.getfixturevalue(FOLDERS[modality])
+    arguments = ("--out", tmp_path / "run", "--stride", 2)
+    error = refused(capsys, "pretrain", modality, data, *arguments)
+    assert f"--stride 2: {modality} has no stride" in error
 
 
 def test_folders_that_cannot_be_used_are_refused(tmp_path, videos, capsys):
@@ -72,7 +84,7 @@ def test_folders_that_cannot_be_used_are_refused(tmp_path, videos, capsys):
 
 def test_unknown_words_exit_with_2(capsys):
     assert "no command 'train'" in refused(capsys, "train")
-    for words in (["pretrain", "image", "x"], ["pretrain", "video"], ["demo", "video", "--frob"]):
+    for words in (["pretrain", "smell", "x"], ["pretrain", "video"], ["demo", "video", "--frob"]):
         with pytest.raises(SystemExit) as exit_:
             main(words)
         assert exit_.value.code == 2
@@ -168,9 +180,9 @@ def test_data_that_goes_away_ends_the_run(videos, tmp_path, capsys, monkeypatch)
     assert "cannot be read any more, at last clip" in capsys.readouterr().err
 
 
-@pytest.mark.parametrize("modality", ["video", "audio"])
+@pytest.mark.parametrize("modality", FOLDERS)
 def test_what_a_run_leaves_behind(modality, tmp_path, request):
-    folder = request.getfixturevalue({"video": "videos", "audio": "sounds"}[modality])
+    folder = request.getfixturevalue(FOLDERS[modality])
     run = tmp_path / "run"
     assert pretrain(folder, "--out", run, "--steps", 3, modality=modality) == 0
     for row in rows(run):
@@ -196,27 +208,41 @@ def test_what_a_run_leaves_behind(modality, tmp_path, request):
 
 def test_torchrun_does_what_one_process_does(videos, straight, tmp_path):
     run = tmp_path / "run"
-    words = ["pretrain", "video", videos, "--out", run, "--batch-size", 2, "--workers", 0]
+    on_two_ranks(videos, run, "--batch-size", 2, "--steps", 12)
+    assert losses(run) == pytest.approx(losses(straight), abs=2e-3)
+
+
+def test_ranks_that_accumulate_do_what_one_process_does(videos, tmp_path):
+    arguments = ("--batch-size", 4, "--steps", 4)
+    assert pretrain(videos, "--out", tmp_path / "one", *arguments) == 0
+    on_two_ranks(videos, tmp_path / "two", *arguments, "--accumulate", 2)
+    assert losses(tmp_path / "two") == pytest.approx(losses(tmp_path / "one"), abs=5e-4)
+
+
+def on_two_ranks(data, run, *arguments):
+    words = ["pretrain", "video", data, "--out", run, "--workers", 0, "--threads", 1, *arguments]
     done = subprocess.run(
         [sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc-per-node", "2"]
         + ["-m", "smnm_kernels.cli"]
-        + [str(w) for w in [*words, "--threads", 1, "--steps", 12]],
+        + [str(w) for w in words],
         capture_output=True,
         text=True,
         check=False,
         timeout=120,
     )
     assert done.returncode == 0, done.stderr
-    assert losses(run) == pytest.approx(losses(straight), abs=2e-3)
 
 
-@pytest.mark.parametrize("modality", ["video", "audio"])
-def test_the_demo_learns(modality, tmp_path, capsys):
+@pytest.mark.parametrize(
+    ("modality", "n_files", "other"),
+    [("video", 24, "audio"), ("audio", 24, "image"), ("image", 48, "video")],
+)
+def test_the_demo_learns(modality, n_files, other, tmp_path, capsys):
     words = ["demo", modality, "--out", str(tmp_path), "--steps", "50", "--schedule-steps", "300"]
     assert main(words) == 0
     said = capsys.readouterr().out
-    assert f"made 24 {modality} files" in said
-    assert "24 of 24" in said
+    assert f"made {n_files} {modality} files" in said
+    assert f"{n_files} of {n_files}" in said
     assert "done: 50 steps; loss" in said
     assert str(tmp_path / "reconstruction.png") in said
     values = losses(tmp_path)
@@ -224,14 +250,14 @@ def test_the_demo_learns(modality, tmp_path, capsys):
     assert np.mean(values[-10:]) < 0.97
     assert main(words) == 0
     assert "made" not in capsys.readouterr().out
-    words[1] = "audio" if modality == "video" else "video"
+    words[1] = other
     assert main(words) == 2
     assert "a demo of another modality" in capsys.readouterr().err
-    assert len(list((tmp_path / "data").iterdir())) == 24
+    assert len(list((tmp_path / "data").iterdir())) == n_files
 
 
 def test_demo_files_are_the_same_every_time(tmp_path):
-    for write in (demo.write_video, demo.write_recording):
+    for write in (demo.write_video, demo.write_recording, demo.write_image):
         write(tmp_path / "a", 1)
         write(tmp_path / "b", 1)
         write(tmp_path / "c", 2)

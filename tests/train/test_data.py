@@ -58,7 +58,7 @@ def test_draws_are_uniform_and_each_samples_own():
 
 
 @pytest.mark.parametrize(
-    ("modality", "folder"), [("video", "videos"), ("audio", "sounds")]
+    ("modality", "folder"), [("video", "videos"), ("audio", "sounds"), ("image", "images")]
 )
 def test_batches_do_not_depend_on_workers_or_on_where_they_start(modality, folder, request):
     source = dataset(request.getfixturevalue(folder), modality)

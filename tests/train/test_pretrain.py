@@ -19,6 +19,8 @@ GRIDS = {
     ("video", 224): (8, 14, 14),
     ("audio", 512): (1, 32, 8),
     ("audio", 1024): (1, 64, 8),
+    ("image", 96): (1, 6, 6),
+    ("image", 224): (1, 14, 14),
 }
 
 
@@ -51,6 +53,7 @@ def test_presets_fit_together(modality, name):
         ("audio", "snm-audio", 512, 2e-4, 0.05, 32, 5, "rbn", 102),
         ("video", "videomae", 2048, 1.5e-4, 0.05, 800, 40, "tube", 160),
         ("audio", "audiomae", 512, 2e-4, 1e-4, 33, 3, "random", 102),
+        ("image", "mae", 4096, 1.5e-4, 0.05, 800, 40, "random", 49),
     ],
 )
 def test_published_recipes(
@@ -103,7 +106,7 @@ def test_the_picture_shows_input_visible_part_and_restored(modality):
     masks = MaskSampler(preset.masks[modality].kind, grid, 0.8)(2)
     visible = masks.visible.view(2, *grid)
     picture = np.asarray(reconstruction(raw, visible, restored, given.picture_rows)).astype(int)
-    height, width = given.size[3], {"video": 8 * 96, "audio": 512}[modality]
+    height, width = given.size[3], {"video": 8 * 96, "audio": 512, "image": 96}[modality]
     assert picture.shape == (2 * (3 * (height + 4) + 8), 84 + width + 4, 3)
     rows = [picture[4 + i * (height + 4) :][:height, 84:-4] for i in range(3)]
     if modality != "audio":  # every other frame, side by side

@@ -12,6 +12,7 @@ from pathlib import Path
 
 import av
 import numpy as np
+import PIL.Image
 import soundfile
 from tqdm import tqdm
 
@@ -128,6 +129,12 @@ def moving_pictures(number: int) -> Iterator[np.ndarray]:
         yield np.clip(picture, 0, 255).astype(np.uint8)
 
 
+def write_image(path: Path, number: int) -> None:
+    """PNG, JPEG and WebP in turn."""
+    picture = PIL.Image.fromarray(next(moving_pictures(1000 + number)))
+    picture.save(path, format=("PNG", "JPEG", "WebP")[number % 3], lossless=True)
+
+
 def write_recording(path: Path, number: int) -> None:
     """16-bit wav."""
     rate = RECORDING_RATES[number % len(RECORDING_RATES)]
@@ -167,5 +174,8 @@ class DemoFiles:
 
 FILES = {
     "video": DemoFiles([f"clip{i:02d}.mp4" for i in range(24)], write_video),
+    "image": DemoFiles(
+        [f"image{i:02d}.{('png', 'jpg', 'webp')[i % 3]}" for i in range(48)], write_image
+    ),
     "audio": DemoFiles([f"sound{i:02d}.wav" for i in range(24)], write_recording),
 }

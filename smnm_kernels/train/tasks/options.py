@@ -36,7 +36,7 @@ class Training(RunOptions):
 
     preset: PresetName = "tiny"
     """tiny runs on two CPU cores in minutes; small and base are ViT-S and ViT-B with structured
-    masks. videomae and audiomae do what those methods' code does, snm-video and snm-audio what
+    masks. videomae, audiomae and mae do what those methods' code does, snm-video and snm-audio what
     the structured-noise paper's tables say."""
     mask: Kind = None
     """Kind of mask, any of smnm.MaskSampler's: green3d, red2d, ..., rbn, random, tube, grid, block,
@@ -53,7 +53,7 @@ class Training(RunOptions):
 
 @dataclass(kw_only=True)
 class Pretrain(Training):
-    """Pretrain a masked autoencoder (VideoMAE, AudioMAE) on a folder of ordinary files.
+    """Pretrain a masked autoencoder (VideoMAE, AudioMAE, MAE) on a folder of ordinary files.
 
     A run that was stopped, by Ctrl-C or by a crash, goes on when the same command is given again.
     """

@@ -6,7 +6,8 @@ method under it what they leave out. `small` and `base` are the methods' recipes
 masks, for ViT-S and ViT-B. `tiny` is ours altogether: it shows the whole path on two CPU cores in
 about a minute and is no recipe for good features.
 
-Sources, by the names in the comments. VideoMAE: Tong et al. 2022 and MCG-NJU/VideoMAE. AudioMAE: Huang et al. 2022 and facebookresearch/AudioMAE. SNM:
+Sources, by the names in the comments. VideoMAE: Tong et al. 2022 and MCG-NJU/VideoMAE. MAE: He et
+al. 2022 and facebookresearch/mae. AudioMAE: Huang et al. 2022 and facebookresearch/AudioMAE. SNM:
 the structured-noise paper.
 """
 
@@ -16,11 +17,12 @@ from dataclasses import dataclass, replace
 
 from smnm_kernels.train.data.audio import Audio
 from smnm_kernels.train.data.crops import MultiScaleCrop, ResizedCrop
+from smnm_kernels.train.data.image import Image
 from smnm_kernels.train.data.modality import Modality
 from smnm_kernels.train.data.video import Video
 from smnm_kernels.train.models.masked_autoencoding import MaskedAutoencoding
 from smnm_kernels.train.models.objective import Objective
-from smnm_kernels.train.models.settings import AUDIOMAE, VIDEOMAE, ModelSettings
+from smnm_kernels.train.models.settings import AUDIOMAE, MAE, VIDEOMAE, ModelSettings
 from smnm_kernels.train.run.optimisation import Optimisation
 
 
@@ -173,4 +175,45 @@ AUDIO: dict[str, Preset] = {
     ),
 }  # fmt: skip
 
-PRESETS: dict[str, dict[str, Preset]] = {"video": VIDEO, "audio": AUDIO}
+# Images.
+
+_GREEN2D = {"image": MaskSettings("green2d", 0.75)}  # ColorMAE (Hinojosa et al. 2024)
+
+_MAE_CLIP = Image(
+    size=224,  # MAE
+    crop=ResizedCrop(area=(0.2, 1.0), interpolation="bicubic"),  # MAE
+    flip=True,  # MAE
+)
+_MAE_OPTIMISATION = Optimisation(
+    batch_size=4096,  # MAE
+    base_lr=1.5e-4,  # MAE
+    base_min_lr=0.0,  # MAE
+    weight_decay=0.05,  # MAE
+    betas=(0.9, 0.95),  # MAE
+    epochs=800,  # MAE
+    warmup_epochs=40,  # MAE
+)
+
+IMAGE: dict[str, Preset] = {
+    "tiny": Preset(replace(_MAE_CLIP, size=96), _GREEN2D, _tiny(MAE), _TINY),
+    "small": Preset(
+        _MAE_CLIP,
+        _GREEN2D,
+        MaskedAutoencoding(
+            MAE.resized(
+                dim=384, depth=12, heads=6,  # ViT-S
+                decoder_dim=256, decoder_depth=8, decoder_heads=8,  # ours
+            )
+        ),
+        _MAE_OPTIMISATION,
+    ),
+    "base": Preset(_MAE_CLIP, _GREEN2D, MaskedAutoencoding(MAE), _MAE_OPTIMISATION),
+    "mae": Preset(
+        _MAE_CLIP,
+        {"image": MaskSettings("random", 0.75)},  # MAE
+        MaskedAutoencoding(MAE),
+        _MAE_OPTIMISATION,
+    ),
+}  # fmt: skip
+
+PRESETS: dict[str, dict[str, Preset]] = {"video": VIDEO, "audio": AUDIO, "image": IMAGE}

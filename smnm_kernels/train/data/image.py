@@ -1,0 +1,95 @@
+"""Pictures: how one is read, and the crop that becomes a sample. Pillow decodes."""
+
+from __future__ import annotations
+
+import struct
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+import PIL.Image
+from PIL import ImageOps
+from torch import Tensor
+
+from smnm_kernels.errors import Unusable
+
+from .crops import Crop
+from .modality import InputFormat, Record
+from .picture_rows import film_strips
+from .sample_randomness import SampleRandomness
+from .video import IMAGENET_MEAN, IMAGENET_STD
+
+SUFFIXES = frozenset((".bmp", ".jpeg", ".jpg", ".png", ".tif", ".tiff", ".webp"))
+
+# What Pillow's readers raise on damaged files.
+_READ_ERRORS = (
+    OSError,
+    ValueError,
+    SyntaxError,
+    IndexError,
+    KeyError,
+    EOFError,
+    struct.error,
+    PIL.Image.DecompressionBombError,
+)
+
+
+def read_pixels(path: Path) -> np.ndarray:
+    """The whole picture, turned as its EXIF data say: uint8 [height, width, 3]; raises Unusable.
+
+    Grey and palettes become RGB, 16 bits 8; what is transparent shows white behind it.
+    """
+    try:
+        with PIL.Image.open(path) as file:
+            file.load()
+            picture = ImageOps.exif_transpose(file)
+            if picture.mode == "F":
+                raise Unusable("holds floating-point values, whose range is not known")
+            if picture.mode.startswith("I"):
+                return _from_16_bits(np.asarray(picture))
+            if picture.has_transparency_data:
+                picture = picture.convert("RGBA")
+                white = PIL.Image.new("RGBA", picture.size, "white")
+                picture = PIL.Image.alpha_composite(white, picture)
+            return np.array(picture.convert("RGB"))  # writable, as torch wants it
+    except _READ_ERRORS as error:
+        raise Unusable(f"does not decode ({error or type(error).__name__})") from error
+
+
+def _from_16_bits(grey: np.ndarray) -> np.ndarray:
+    """[h, w] in [0, 65535] -> uint8 [h, w, 3]."""
+    if grey.min() < 0 or grey.max() > 65535:
+        raise Unusable("holds values of more than 16 bits")
+    rounded = (grey.astype(np.uint32) + 128) // 257
+    return np.repeat(rounded.astype(np.uint8)[..., None], 3, axis=2)
+
+
+@dataclass(frozen=True)
+class Image:
+    """Pictures, cropped and resized to size x size; the model gets them as one frame."""
+
+    size: int  # pixels
+    crop: Crop
+    flip: bool  # mirror half of the samples
+
+    name = "image"
+    suffixes = SUFFIXES
+
+    @property
+    def inputs(self) -> dict[str, InputFormat]:
+        size = (3, 1, self.size, self.size)
+        return {"image": InputFormat(size, IMAGENET_MEAN, IMAGENET_STD, film_strips)}
+
+    def probe(self, path: Path) -> dict[str, int]:
+        height, width, _ = read_pixels(path).shape
+        return {"width": width, "height": height}
+
+    def read(self, path: Path, record: Record, randomness: SampleRandomness) -> dict[str, Tensor]:
+        u = randomness.uniforms(self.crop.n_uniforms + 1)
+        picture = self.crop(read_pixels(path)[None], self.size, u[:-1])
+        if self.flip and u[-1] < 0.5:
+            picture = picture.flip(3)
+        return {"image": picture.contiguous()}
+
+    def remarks(self, records: list[Record]) -> list[str]:
+        return []
