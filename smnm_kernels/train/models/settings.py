@@ -14,9 +14,8 @@ import math
 from dataclasses import asdict, dataclass, replace
 from typing import Any, Literal, get_args
 
-#: How the fixed position codes are made: see `positions.py`.
-Positions = Literal["flat", "rows_columns", "rows_columns_transposed", "axes"]
-#: What the prediction of a masked patch is compared with: see `Target` in `mae.py`.
+from .positions import Grid, Positions
+
 Target = Literal["pixels", "patch", "channel"]
 
 # Mean and standard deviation of RGB in [0, 1] over ImageNet: what all three codebases take.
@@ -28,7 +27,7 @@ IMAGENET_STD = (0.229, 0.224, 0.225)
 class EncoderSettings:
     """A pre-norm ViT over the visible patches."""
 
-    patch: tuple[int, int, int]  # input values along (T, H, W)
+    patch: tuple[int, int, int]  # of (T, H, W) input values
     dim: int
     depth: int
     heads: int
@@ -48,7 +47,7 @@ class EncoderSettings:
         _check_one_of("positions", self.positions, Positions)
         _check_heads(self.dim, self.heads)
 
-    def grid(self, input_size: tuple[int, int, int, int]) -> tuple[int, int, int]:
+    def grid(self, input_size: tuple[int, int, int, int]) -> Grid:
         """Patches (T, H, W) of an input (C, T, H, W); ValueError where they do not fill it."""
         for axis, length, p in zip("THW", input_size[1:], self.patch, strict=True):
             if length % p or length < p:
@@ -70,7 +69,11 @@ class EncoderSettings:
 
 @dataclass(frozen=True)
 class DecoderSettings:
-    """A light ViT that gets the encoder's tokens and a mask token for every masked patch."""
+    """A light ViT that gets the encoder's tokens and a mask token for every masked patch.
+
+    In which order it gets them is no setting: global attention gives the same in any, and windows
+    need the grid's.
+    """
 
     dim: int
     depth: int
@@ -78,8 +81,6 @@ class DecoderSettings:
     positions: Positions
     key_bias: bool  # as in EncoderSettings
     embed_bias: bool  # of the linear layer from the encoder's width to this one
-    # True: tokens in grid order (MAE). False: visible ones, then masked ones (VideoMAE).
-    restore_order: bool
     # None: global attention in pre-norm blocks, over the class token too where there is one.
     # (h, w): cosine attention within windows of h x w tokens, shifted by h // 2 along H in every
     # other block, in post-norm blocks and without the class token (AudioMAE's local decoder).
@@ -94,8 +95,6 @@ class DecoderSettings:
     def __post_init__(self) -> None:
         _check_one_of("positions", self.positions, Positions)
         _check_heads(self.dim, self.heads)
-        if self.window and not self.restore_order:
-            raise ValueError("window needs tokens in grid order, got restore_order=False")
 
     @classmethod
     def from_dict(cls, values: dict[str, Any]) -> DecoderSettings:
@@ -193,7 +192,6 @@ VIDEOMAE = ModelSettings(
         positions="flat",
         key_bias=False,
         embed_bias=False,
-        restore_order=False,
         xavier_embed=False,
         truncated_mask_token=True,
     ),
@@ -220,7 +218,6 @@ MAE = ModelSettings(
         positions="rows_columns",
         key_bias=True,
         embed_bias=True,
-        restore_order=True,
     ),
     target="patch",
 )
@@ -236,7 +233,6 @@ AUDIOMAE = ModelSettings(
         positions="rows_columns_transposed",
         key_bias=True,
         embed_bias=True,
-        restore_order=True,
         window=(4, 4),
     ),
     target="patch",

@@ -1,0 +1,222 @@
+"""The masked autoencoder: reconstruct the masked patches from the visible ones.
+
+VideoMAE, MAE and AudioMAE in one: `ModelSettings` says in what they differ.
+"""
+
+from __future__ import annotations
+
+import math
+from typing import TYPE_CHECKING
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+from .positions import Grid, position_codes
+from .settings import DecoderSettings, ModelSettings
+from .vit import Block, Encoder, InputSize, init_xavier, run_block, select_tokens
+from .window_attention import WindowBlock
+
+if TYPE_CHECKING:
+    from smnm_kernels import Masks
+
+_TARGET_EPS = 1e-6
+
+
+class Decoder(nn.Module):
+    """From the encoder's tokens to `outputs` values for every masked token.
+
+    forward(latent [B, class tokens + n_keep, encoder_dim], masks) -> [B, N - n_keep, outputs].
+    """
+
+    def __init__(
+        self,
+        settings: DecoderSettings,
+        grid: Grid,
+        encoder_dim: int,
+        class_token: bool,
+        outputs: int,
+    ) -> None:
+        super().__init__()
+        s = settings
+        self.settings, self.class_tokens = s, int(class_token)
+        #: True: activations are computed again for the backward pass instead of kept.
+        self.checkpoint_activations = False
+
+        self.embed = nn.Linear(encoder_dim, s.dim, bias=s.embed_bias)
+        self.mask_token = nn.Parameter(torch.zeros(s.dim))
+        self.register_buffer("pos_embed", position_codes(s.positions, grid, s.dim, class_token))
+        if s.window is None:
+            self.blocks = nn.ModuleList(
+                Block(s.dim, s.heads, s.mlp_ratio, s.key_bias, s.norm_eps) for _ in range(s.depth)
+            )
+        else:
+            if grid[0] != 1:
+                raise ValueError(f"window needs a grid of (1, H, W), got {grid}")
+            self.blocks = nn.ModuleList(
+                WindowBlock(
+                    s.dim, s.heads, s.mlp_ratio, s.norm_eps, grid[1:], s.window, shifted=i % 2 == 1
+                )
+                for i in range(s.depth)
+            )
+        self.norm = nn.LayerNorm(s.dim, eps=s.final_norm_eps)
+        self.pred = nn.Linear(s.dim, outputs)
+
+        init_xavier([self.blocks, self.pred])
+        if s.xavier_embed:
+            init_xavier([self.embed])
+        if s.truncated_mask_token:
+            nn.init.trunc_normal_(self.mask_token, std=0.02, a=-0.02, b=0.02)
+        else:
+            nn.init.normal_(self.mask_token, std=0.02)
+
+    def forward(self, latent: Tensor, masks: Masks) -> Tensor:
+        attend = self._attend_globally if self.settings.window is None else self._attend_in_windows
+        return self.pred(self.norm(attend(self.embed(latent), masks)))
+
+    def _attend_globally(self, tokens: Tensor, masks: Masks) -> Tensor:
+        """Class token, visible and masked tokens, each with its own position, in this order.
+
+        The order in which attention gets its tokens changes nothing but rounding. With the masked
+        ones at the end, nothing is sorted, and the last block's other tokens can be left out.
+        """
+        positions = self.pos_embed[self.class_tokens :]
+        ids_masked = masks.ids_masked
+        visible = tokens[:, self.class_tokens :] + positions[masks.ids_keep]
+        hidden = self.mask_token + positions[ids_masked]
+        parts = [visible, hidden.to(visible.dtype)]
+        if self.class_tokens:
+            parts.insert(0, tokens[:, :1] + self.pos_embed[0])
+        tokens = torch.cat(parts, dim=1)
+        first = tokens.shape[1] - ids_masked.shape[1]
+        if not len(self.blocks):
+            return tokens[:, first:]
+        for block in self.blocks[:-1]:
+            tokens = run_block(block, tokens, self.checkpoint_activations)
+        return run_block(self.blocks[-1], tokens, self.checkpoint_activations, first)
+
+    def _attend_in_windows(self, tokens: Tensor, masks: Masks) -> Tensor:
+        """All tokens in the grid's order, without the class token."""
+        positions = self.pos_embed[self.class_tokens :]
+        visible = tokens[:, self.class_tokens :] + positions[masks.ids_keep]
+        hidden = (self.mask_token + positions).to(visible.dtype).expand(len(visible), -1, -1)
+        tokens = hidden.scatter(1, masks.ids_keep.unsqueeze(-1).expand_as(visible), visible)
+        for block in self.blocks:
+            tokens = run_block(block, tokens, self.checkpoint_activations)
+        return select_tokens(tokens, masks.ids_masked)
+
+
+class MaskedAutoencoder(nn.Module):
+    """Encoder on visible tokens, light decoder on all, squared error on masked patches.
+
+    forward(x [B, C, T, H, W] float, masks) -> loss, a float32 scalar.
+    """
+
+    def __init__(self, settings: ModelSettings, input_size: InputSize) -> None:
+        super().__init__()
+        channels = input_size[0]
+        if settings.pixel_std and len(settings.pixel_std) != channels:
+            raise ValueError(
+                f"pixel_std must have one value for each of {channels} channels, "
+                f"got {settings.pixel_std}"
+            )
+        self.settings = settings
+        self.encoder = Encoder(settings.encoder, input_size)
+        self.decoder = Decoder(
+            settings.decoder,
+            self.encoder.grid,
+            settings.encoder.dim,
+            settings.encoder.class_token,
+            settings.encoder.patch_values(channels),
+        )
+        for name, values, default in (
+            ("pixel_mean", settings.pixel_mean, 0.0),
+            ("pixel_std", settings.pixel_std, 1.0),
+        ):
+            values = torch.tensor(values or [default] * channels)
+            self.register_buffer(name, values.view(-1, 1), persistent=False)
+
+    @property
+    def checkpoint_activations(self) -> bool:
+        """Whether activations are computed again for the backward pass instead of kept."""
+        return self.encoder.checkpoint_activations
+
+    @checkpoint_activations.setter
+    def checkpoint_activations(self, again: bool) -> None:
+        self.encoder.checkpoint_activations = again
+        self.decoder.checkpoint_activations = again
+
+    def forward_encoder(self, x: Tensor, masks: Masks) -> Tensor:
+        """[B, C, T, H, W] -> [B, class tokens + n_keep, dim]."""
+        return self._encode(self.encoder.patchify(x), masks)
+
+    def forward_decoder(self, latent: Tensor, masks: Masks) -> Tensor:
+        """-> predictions for the masked tokens, as the target is, [B, N - n_keep, P]."""
+        return self.decoder(latent, masks)
+
+    def forward_loss(self, x: Tensor, pred: Tensor, masks: Masks) -> Tensor:
+        """Mean squared error of the masked patches' predictions, always in float32."""
+        return self._loss(self.encoder.patchify(x), pred, masks)
+
+    def forward(self, x: Tensor, masks: Masks) -> Tensor:
+        n = math.prod(self.encoder.grid)
+        if masks.ids_restore.shape != (x.shape[0], n):
+            raise ValueError(
+                f"masks must be for {x.shape[0]} samples of {n} tokens (grid {self.encoder.grid}), "
+                f"got ids_restore {tuple(masks.ids_restore.shape)}"
+            )
+        patches = self.encoder.patchify(x)
+        return self._loss(patches, self.decoder(self._encode(patches, masks), masks), masks)
+
+    def _encode(self, patches: Tensor, masks: Masks) -> Tensor:
+        # Selected before embedding: a masked patch never enters any computation.
+        return self.encoder.encode(select_tokens(patches, masks.ids_keep), masks.ids_keep)
+
+    def _loss(self, patches: Tensor, pred: Tensor, masks: Masks) -> Tensor:
+        target, _, _ = self.target(select_tokens(patches, masks.ids_masked).float())
+        return F.mse_loss(pred.float(), target)
+
+    @torch.no_grad()
+    def target(self, patches: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+        """What patches [B, n, P] are predicted as, [B, n, P], by the settings' `target`.
+
+        Also mean and scale that undo it, patches = target * scale + mean, of a shape that
+        broadcasts to [B, n, C, P / C].
+        """
+        by_channel = patches.unflatten(-1, (self.encoder.input_size[0], -1))
+        if self.settings.target == "pixels":
+            scale = 1 / self.pixel_std
+            mean = -self.pixel_mean * scale
+            return ((by_channel - mean) / scale).flatten(-2), mean, scale
+        # As the input is, normalised, or as pixels, the target is the same but for the eps.
+        over = (-1,) if self.settings.target == "channel" else (-2, -1)
+        mean = by_channel.mean(over, keepdim=True)
+        centred = by_channel - mean
+        count = math.prod(by_channel.shape[axis] for axis in over)
+        std = torch.linalg.vector_norm(centred, dim=over, keepdim=True) / math.sqrt(count - 1)
+        if self.settings.target == "channel":
+            scale = std + _TARGET_EPS / self.pixel_std
+        else:
+            scale = (std.square() + _TARGET_EPS).sqrt()
+        return centred.div_(scale).flatten(-2), mean, scale
+
+    def restore(self, x: Tensor, pred: Tensor, masks: Masks) -> Tensor:
+        """x with its masked patches replaced by the predictions [B, N - n_keep, P].
+
+        The normalisation is undone with each patch's own mean and standard deviation, which the
+        model does not predict: they come from x. -> [B, C, T, H, W].
+        """
+        patches = self.encoder.patchify(x).float()
+        hidden = select_tokens(patches, masks.ids_masked)
+        _, mean, scale = self.target(hidden)
+        values = pred.float().unflatten(-1, (self.encoder.input_size[0], -1)) * scale + mean
+        ids = masks.ids_masked.unsqueeze(-1).expand_as(hidden)
+        return self.encoder.unpatchify(patches.scatter(1, ids, values.flatten(-2)))
+
+
+def build_model(settings: ModelSettings, input_size: InputSize, seed: int) -> MaskedAutoencoder:
+    """A masked autoencoder for inputs (C, T, H, W) with the seed's weights: on every device the
+    same. torch's own random stream stays where it is."""
+    with torch.random.fork_rng(devices=[]):
+        torch.manual_seed(seed)
+        return MaskedAutoencoder(settings, input_size)

@@ -1,0 +1,191 @@
+"""The vision transformer: patches, pre-norm blocks, and the encoder that a run exports.
+
+One body for pictures, spectrograms and clips. A sample is [C, T, H, W], cut into patches of
+(pt, ph, pw); tokens are in row-major grid order throughout. Parameters are named as in MAE and
+VideoMAE. Which of their ways a model goes is in its `EncoderSettings`.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable, Iterable
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+from torch.utils.checkpoint import checkpoint
+
+from .positions import position_codes
+from .settings import EncoderSettings
+
+InputSize = tuple[int, int, int, int]
+
+
+def select_tokens(x: Tensor, ids: Tensor) -> Tensor:
+    """Tokens x [B, N, D] at ids [B, n] -> [B, n, D]; the index is expanded, never copied."""
+    return x.gather(1, ids.unsqueeze(-1).expand(-1, -1, x.shape[-1]))
+
+
+class Attention(nn.Module):
+    """Multi-head self-attention. Without a key bias, queries and values have theirs apart."""
+
+    def __init__(self, dim: int, heads: int, key_bias: bool) -> None:
+        super().__init__()
+        self.heads = heads
+        self.qkv = nn.Linear(dim, 3 * dim, bias=key_bias)
+        if not key_bias:
+            self.q_bias = nn.Parameter(torch.zeros(dim))
+            self.v_bias = nn.Parameter(torch.zeros(dim))
+        self.proj = nn.Linear(dim, dim)
+
+    def bias(self) -> Tensor:
+        """Of queries, keys and values: [3 * dim]."""
+        if self.qkv.bias is not None:
+            return self.qkv.bias
+        return torch.cat([self.q_bias, torch.zeros_like(self.q_bias), self.v_bias])
+
+    def forward(self, x: Tensor, first: int = 0) -> Tensor:
+        """[B, n, dim] -> [B, n - first, dim]: of the tokens from `first` on, attending to all."""
+        b, n, d = x.shape
+        bias, shape = self.bias(), (b, -1, self.heads, d // self.heads)
+        if first == 0:
+            q, k, v = F.linear(x, self.qkv.weight, bias).view(b, n, 3, *shape[2:]).unbind(2)
+        else:
+            q = F.linear(x[:, first:], self.qkv.weight[:d], bias[:d]).view(shape)
+            k, v = F.linear(x, self.qkv.weight[d:], bias[d:]).view(b, n, 2, *shape[2:]).unbind(2)
+        q, k, v = (part.transpose(1, 2) for part in (q, k, v))
+        attended = F.scaled_dot_product_attention(q, k, v).transpose(1, 2)
+        return self.proj(attended.reshape(b, n - first, d))
+
+
+class Mlp(nn.Module):
+    """Two linear layers with a GELU between them."""
+
+    def __init__(self, dim: int, hidden: int) -> None:
+        super().__init__()
+        self.fc1 = nn.Linear(dim, hidden)
+        self.fc2 = nn.Linear(hidden, dim)
+
+    def forward(self, x: Tensor) -> Tensor:
+        return self.fc2(F.gelu(self.fc1(x)))
+
+
+class Block(nn.Module):
+    """Pre-norm transformer block on [B, n, dim]."""
+
+    def __init__(
+        self, dim: int, heads: int, mlp_ratio: float, key_bias: bool, norm_eps: float
+    ) -> None:
+        super().__init__()
+        self.norm1 = nn.LayerNorm(dim, eps=norm_eps)
+        self.attn = Attention(dim, heads, key_bias)
+        self.norm2 = nn.LayerNorm(dim, eps=norm_eps)
+        self.mlp = Mlp(dim, round(dim * mlp_ratio))
+
+    def forward(self, x: Tensor, first: int = 0) -> Tensor:
+        """-> [B, n - first, dim]: those before `first` are attended to and then left out."""
+        x = x[:, first:] + self.attn(self.norm1(x), first)
+        return x + self.mlp(self.norm2(x))
+
+
+def run_block(block: Callable[..., Tensor], x: Tensor, again: bool, *arguments: int) -> Tensor:
+    """block(x, *arguments); `again`: what it computes is not kept but computed again backwards."""
+    if again and torch.is_grad_enabled():
+        return checkpoint(block, x, *arguments, use_reentrant=False)
+    return block(x, *arguments)
+
+
+def init_xavier(modules: Iterable[nn.Module]) -> None:
+    """MAE's and VideoMAE's starting values: Xavier-uniform matrices, biases of zero."""
+    for module in modules:
+        for part in module.modules():
+            if isinstance(part, nn.Linear):
+                nn.init.xavier_uniform_(part.weight)
+                if part.bias is not None:
+                    nn.init.zeros_(part.bias)
+
+
+class Encoder(nn.Module):
+    """ViT over the visible patches only: what a run exports.
+
+    forward(x [B, C, T, H, W], ids_keep int64 [B, n] or None for all) -> [B, n, dim] of the patches.
+    """
+
+    def __init__(self, settings: EncoderSettings, input_size: InputSize) -> None:
+        super().__init__()
+        s = settings
+        self.settings, self.input_size = s, tuple(input_size)
+        self.grid = s.grid(input_size)
+        #: True: activations are computed again for the backward pass instead of kept.
+        self.checkpoint_activations = False
+
+        self.patch_embed = nn.Linear(s.patch_values(input_size[0]), s.dim)
+        self.cls_token = nn.Parameter(torch.zeros(s.dim)) if s.class_token else None
+        self.register_buffer(
+            "pos_embed", position_codes(s.positions, self.grid, s.dim, s.class_token)
+        )
+        self.blocks = nn.ModuleList(
+            Block(s.dim, s.heads, s.mlp_ratio, s.key_bias, s.norm_eps) for _ in range(s.depth)
+        )
+        self.norm = nn.LayerNorm(s.dim, eps=s.norm_eps) if s.final_norm else nn.Identity()
+
+        init_xavier(self.blocks)
+        if s.xavier_embed:
+            nn.init.xavier_uniform_(self.patch_embed.weight)
+        if self.cls_token is not None:
+            nn.init.normal_(self.cls_token, std=0.02)
+
+    @property
+    def class_tokens(self) -> int:
+        """Tokens before the patches: 1 or 0."""
+        return int(self.settings.class_token)
+
+    def patchify(self, x: Tensor) -> Tensor:
+        """[B, C, T, H, W] -> [B, N, C * pt * ph * pw], the channel running slowest."""
+        if x.ndim != 5 or tuple(x.shape[1:]) != self.input_size:
+            raise ValueError(
+                f"input must be [B, C, T, H, W] with C, T, H, W = {self.input_size}, "
+                f"got {tuple(x.shape)}"
+            )
+        b, c = x.shape[:2]
+        (t, h, w), (pt, ph, pw) = self.grid, self.settings.patch
+        x = x.reshape(b, c, t, pt, h, ph, w, pw).permute(0, 2, 4, 6, 1, 3, 5, 7)
+        return x.reshape(b, t * h * w, c * pt * ph * pw)
+
+    def unpatchify(self, patches: Tensor) -> Tensor:
+        """Inverse of patchify: [B, N, C * pt * ph * pw] -> [B, C, T, H, W]."""
+        c, n = self.input_size[0], math.prod(self.grid)
+        if patches.ndim != 3 or tuple(patches.shape[1:]) != (n, self.settings.patch_values(c)):
+            raise ValueError(
+                f"patches must be [B, {n}, {self.settings.patch_values(c)}], "
+                f"got {tuple(patches.shape)}"
+            )
+        (t, h, w), (pt, ph, pw) = self.grid, self.settings.patch
+        x = patches.view(-1, t, h, w, c, pt, ph, pw).permute(0, 4, 1, 5, 2, 6, 3, 7)
+        return x.reshape(-1, *self.input_size)
+
+    def embed(self, patches: Tensor, ids: Tensor | None) -> Tensor:
+        """Patches [B, n, P] of the tokens ids [B, n] (None: all) -> the first block's input.
+
+        [B, n, dim], or [B, 1 + n, dim] with the class token in front.
+        """
+        positions = self.pos_embed[self.class_tokens :]
+        tokens = self.patch_embed(patches) + (positions if ids is None else positions[ids])
+        if self.cls_token is None:
+            return tokens
+        first = (self.cls_token + self.pos_embed[0]).expand(len(tokens), 1, -1)
+        return torch.cat([first.to(tokens.dtype), tokens], dim=1)
+
+    def encode(self, patches: Tensor, ids: Tensor | None) -> Tensor:
+        """As `embed`, through all blocks and the final norm; the class token stays in front."""
+        tokens = self.embed(patches, ids)
+        for block in self.blocks:
+            tokens = run_block(block, tokens, self.checkpoint_activations)
+        return self.norm(tokens)
+
+    def forward(self, x: Tensor, ids_keep: Tensor | None = None) -> Tensor:
+        patches = self.patchify(x)
+        if ids_keep is not None:
+            # Selected before embedding: a masked patch never enters any computation.
+            patches = select_tokens(patches, ids_keep)
+        return self.encode(patches, ids_keep)[:, self.class_tokens :]
