@@ -61,6 +61,10 @@ class EncoderSettings:
         """Values of one patch, all channels."""
         return channels * math.prod(self.patch)
 
+    def to_dict(self) -> dict[str, Any]:
+        """As JSON can hold it."""
+        return asdict(self)
+
     @classmethod
     def from_dict(cls, values: dict[str, Any]) -> EncoderSettings:
         """Back from JSON, where tuples are lists."""
