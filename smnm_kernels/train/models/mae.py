@@ -188,16 +188,16 @@ class MaskedAutoencoder(nn.Module):
             scale = 1 / self.pixel_std
             mean = -self.pixel_mean * scale
             return ((by_channel - mean) / scale).flatten(-2), mean, scale
-        # As the input is, normalised, or as pixels, the target is the same but for the eps.
-        over = (-1,) if self.settings.target == "channel" else (-2, -1)
+        # Normalised, the input and its pixels are the same but for the eps.
+        by_patch = self.settings.target == "patch"
+        over = (-2, -1) if by_patch else (-1,)
+        values = patches.shape[-1] if by_patch else by_channel.shape[-1]
         mean = by_channel.mean(over, keepdim=True)
         centred = by_channel - mean
-        count = math.prod(by_channel.shape[axis] for axis in over)
-        std = torch.linalg.vector_norm(centred, dim=over, keepdim=True) / math.sqrt(count - 1)
-        if self.settings.target == "channel":
-            scale = std + _TARGET_EPS / self.pixel_std
-        else:
-            scale = (std.square() + _TARGET_EPS).sqrt()
+        std = torch.linalg.vector_norm(centred, dim=over, keepdim=True) / math.sqrt(values - 1)
+        scale = (
+            (std.square() + _TARGET_EPS).sqrt() if by_patch else std + _TARGET_EPS / self.pixel_std
+        )
         return centred.div_(scale).flatten(-2), mean, scale
 
     def restore(self, x: Tensor, pred: Tensor, masks: Masks) -> Tensor:
