@@ -6,7 +6,7 @@ VideoMAE, MAE and AudioMAE in one: `ModelSettings` says in what they differ.
 from __future__ import annotations
 
 import math
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import torch
 import torch.nn.functional as F
@@ -82,8 +82,8 @@ class Decoder(nn.Module):
         """
         positions = self.pos_embed[self.class_tokens :]
         ids_masked = masks.ids_masked
-        visible = tokens[:, self.class_tokens :] + positions[masks.ids_keep]
-        hidden = self.mask_token + positions[ids_masked]
+        visible = tokens[:, self.class_tokens :] + F.embedding(masks.ids_keep, positions)
+        hidden = self.mask_token + F.embedding(ids_masked, positions)
         parts = [visible, hidden.to(visible.dtype)]
         if self.class_tokens:
             parts.insert(0, tokens[:, :1] + self.pos_embed[0])
@@ -98,7 +98,7 @@ class Decoder(nn.Module):
     def _attend_in_windows(self, tokens: Tensor, masks: Masks) -> Tensor:
         """All tokens in the grid's order, without the class token."""
         positions = self.pos_embed[self.class_tokens :]
-        visible = tokens[:, self.class_tokens :] + positions[masks.ids_keep]
+        visible = tokens[:, self.class_tokens :] + F.embedding(masks.ids_keep, positions)
         hidden = (self.mask_token + positions).to(visible.dtype).expand(len(visible), -1, -1)
         tokens = hidden.scatter(1, masks.ids_keep.unsqueeze(-1).expand_as(visible), visible)
         for block in self.blocks:
@@ -173,33 +173,44 @@ class MaskedAutoencoder(nn.Module):
         return self.encoder.encode(select_tokens(patches, masks.ids_keep), masks.ids_keep)
 
     def _loss(self, patches: Tensor, pred: Tensor, masks: Masks) -> Tensor:
-        target, _, _ = self.target(select_tokens(patches, masks.ids_masked).float())
-        return F.mse_loss(pred.float(), target)
+        target = select_tokens(patches, masks.ids_masked).float()
+        self._to_target(target)
+        return _MeanSquaredError.apply(pred, target)
 
     @torch.no_grad()
-    def target(self, patches: Tensor) -> tuple[Tensor, Tensor, Tensor]:
-        """What patches [B, n, P] are predicted as, [B, n, P], by the settings' `target`.
+    def target(self, patches: Tensor) -> Tensor:
+        """What patches [B, n, P] are predicted as, by the settings' `target`: float32 [B, n, P]."""
+        target = patches.float().clone()
+        self._to_target(target)
+        return target
 
-        Also mean and scale that undo it, patches = target * scale + mean, of a shape that
-        broadcasts to [B, n, C, P / C].
+    @torch.no_grad()
+    def _to_target(self, patches: Tensor) -> tuple[Tensor, Tensor]:
+        """Patches [B, n, P], in place, to what they are predicted as.
+
+        -> (mean, scale), patches = target * scale + mean, of a shape that broadcasts to
+        [B, n, C, P / C].
         """
         by_channel = patches.unflatten(-1, (self.encoder.input_size[0], -1))
         if self.settings.target == "pixels":
             scale = 1 / self.pixel_std
             mean = -self.pixel_mean * scale
-            return ((by_channel - mean) / scale).flatten(-2), mean, scale
+            by_channel.sub_(mean).div_(scale)
+            return mean, scale
         # Normalised, the input and its pixels are the same but for the eps.
         by_patch = self.settings.target == "patch"
         over = (-2, -1) if by_patch else (-1,)
         values = patches.shape[-1] if by_patch else by_channel.shape[-1]
         mean = by_channel.mean(over, keepdim=True)
-        centred = by_channel - mean
-        std = torch.linalg.vector_norm(centred, dim=over, keepdim=True) / math.sqrt(values - 1)
+        by_channel.sub_(mean)
+        std = torch.linalg.vector_norm(by_channel, dim=over, keepdim=True) / math.sqrt(values - 1)
         scale = (
             (std.square() + _TARGET_EPS).sqrt() if by_patch else std + _TARGET_EPS / self.pixel_std
         )
-        return centred.div_(scale).flatten(-2), mean, scale
+        by_channel.div_(scale)
+        return mean, scale
 
+    @torch.no_grad()
     def restore(self, x: Tensor, pred: Tensor, masks: Masks) -> Tensor:
         """x with its masked patches replaced by the predictions [B, N - n_keep, P].
 
@@ -208,10 +219,32 @@ class MaskedAutoencoder(nn.Module):
         """
         patches = self.encoder.patchify(x).float()
         hidden = select_tokens(patches, masks.ids_masked)
-        _, mean, scale = self.target(hidden)
+        mean, scale = self._to_target(hidden)
         values = pred.float().unflatten(-1, (self.encoder.input_size[0], -1)) * scale + mean
         ids = masks.ids_masked.unsqueeze(-1).expand_as(hidden)
         return self.encoder.unpatchify(patches.scatter(1, ids, values.flatten(-2)))
+
+
+class _MeanSquaredError(torch.autograd.Function):
+    """mse_loss(pred, target) in float32, which puts the difference into target's memory.
+
+    Both are as large as a batch's masked patches, the largest tensors of a step, and mse_loss would
+    make two more.
+    """
+
+    @staticmethod
+    def forward(ctx: Any, pred: Tensor, target: Tensor) -> Tensor:
+        shortfall = target.sub_(pred)
+        ctx.save_for_backward(shortfall)
+        ctx.dtype = pred.dtype
+        # By patch first: one float32 sum over millions of values would lose digits.
+        by_patch = torch.linalg.vector_norm(shortfall, dim=-1).square().mean()
+        return by_patch / shortfall.shape[-1]
+
+    @staticmethod
+    def backward(ctx: Any, grad: Tensor) -> tuple[Tensor, None]:
+        (shortfall,) = ctx.saved_tensors
+        return (shortfall * (-2 * grad / shortfall.numel())).to(ctx.dtype), None
 
 
 def build_model(settings: ModelSettings, input_size: InputSize, seed: int) -> MaskedAutoencoder:

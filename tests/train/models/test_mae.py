@@ -54,13 +54,13 @@ def test_targets_are_of_the_pixels_and_not_of_the_input():
     model = small(target="pixels", pixel_mean=mean, pixel_std=std)
     x, masks = input_and_masks(model)
     pixels = x * torch.tensor(std).view(3, 1, 1, 1) + torch.tensor(mean).view(3, 1, 1, 1)
-    target, _, _ = model.target(model.encoder.patchify(x))
+    target = model.target(model.encoder.patchify(x))
     assert torch.allclose(target, patches_of(model, pixels).flatten(2), atol=1e-6)
 
     # Nearly flat patches show what the eps is added to.
     model = small(target="channel", pixel_mean=mean, pixel_std=std)
     x, pixels = 1e-4 * x, pixels * 1e-4
-    target, _, _ = model.target(model.encoder.patchify(x))
+    target = model.target(model.encoder.patchify(x))
     patches = patches_of(model, pixels)
     expected = (patches - patches.mean(-1, keepdim=True)) / (patches.std(-1, keepdim=True) + 1e-6)
     assert torch.allclose(target, expected.flatten(2), rtol=1e-2, atol=1e-2)
@@ -112,7 +112,7 @@ def test_a_perfect_prediction_restores_the_input(family, target):
     x, masks = input_and_masks(model)
     patches = model.encoder.patchify(x)
     hidden = patches.gather(1, masks.ids_masked.unsqueeze(-1).expand(-1, -1, patches.shape[-1]))
-    perfect, _, _ = model.target(hidden)
+    perfect = model.target(hidden)
     assert torch.allclose(model.restore(x, perfect, masks), x, atol=1e-5)
     # Visible patches are the input's whatever is predicted, and masked ones are not.
     wrong = model.restore(x, torch.full_like(hidden, 7.0), masks)
