@@ -8,7 +8,8 @@ import pytest
 from testing import ROOT
 
 PACKAGE = ROOT / "smnm_kernels"
-FRONT_DOORS = {"", "train"}
+#: ``train.loop`` and ``train.model`` are import paths that were documented before the rooms.
+FRONT_DOORS = {"", "train", "train/loop", "train/model"}
 
 
 def rooms_in_order() -> list[str]:
