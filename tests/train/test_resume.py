@@ -1,6 +1,8 @@
 """A run that was stopped anywhere ends with the losses of one that was not."""
 
 import json
+import math
+import re
 import shutil
 import signal
 import subprocess
@@ -218,6 +220,9 @@ def test_a_loss_that_is_not_finite_stops_the_run(videos, tmp_path, capsys):
     run = tmp_path / "run"
     arguments = (videos, "--out", run, "--steps", 9, "--checkpoint-every", 1, "--warmup-steps", 0)
     assert pretrain(*arguments, "--lr", "1e30") == 1
-    assert "--lr" in capsys.readouterr().err
-    saved = load_checkpoint(run)
-    assert saved is None or saved["step"] == len(rows(run))
+    error = capsys.readouterr().err
+    assert re.search(r"the loss of step 2 is (nan|inf)", error)
+    assert "lower --lr than 1e+30" in error
+    # The first loss is from before the first update.
+    assert load_checkpoint(run)["step"] == len(rows(run)) == 1
+    assert math.isfinite(losses(run)[0])
