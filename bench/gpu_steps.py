@@ -118,7 +118,8 @@ def steps(folder: Path, dry_run: bool, capability: str | None) -> list[Step]:
         )  # fmt: skip
 
     some = ("threshold", "baselines", "golden", "errors", "filters")
-    a_few = ("--first-of-each-file", "-k", " or ".join(f"test_{name}.py" for name in some))
+    files = " or ".join(f"test_{name}.py" for name in some)
+    a_few = ("-p", "no:xdist", "--first-of-each-file", "-k", files)
     small_rbn = ("-m", "pytest", "tests/test_cuda.py", "-k", "small_rbn", "-p", "no:cacheprovider")
     once = ("bench/gpu_kernels.py", "--once")
     settings = ("--settings", "60", "--most-tokens", "40") if dry_run else ()

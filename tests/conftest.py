@@ -9,20 +9,66 @@ from hypothesis import HealthCheck, settings
 if not torch.cuda.is_available():
     os.environ["TRITON_INTERPRET"] = "1"
 
+# Processes that share the cores, and what they start, compute on one each.
+if "PYTEST_XDIST_WORKER" in os.environ:
+    os.environ.setdefault("OMP_NUM_THREADS", "1")
+    torch.set_num_threads(1)
+
+#: More processes than this wait for memory rather than compute.
+MOST_PROCESSES = 16
+
 # The same examples on every run, so that a red test is the change's fault and not the draw's.
 # HYPOTHESIS_PROFILE=explore looks for new ones.
 settings.register_profile(
-    "fixed",
+    "exhaustive",
     derandomize=True,
     database=None,
     deadline=None,
     max_examples=100,
     suppress_health_check=[HealthCheck.too_slow, HealthCheck.data_too_large],
 )
+settings.register_profile("fixed", settings.get_profile("exhaustive"), max_examples=25)
 settings.register_profile(
-    "explore", settings.get_profile("fixed"), derandomize=False, max_examples=500
+    "explore", settings.get_profile("exhaustive"), derandomize=False, max_examples=500
 )
-settings.load_profile(os.environ.get("HYPOTHESIS_PROFILE", "fixed"))
+
+
+def pytest_addoption(parser):
+    parser.addoption(
+        "--exhaustive",
+        action="store_true",
+        help="also run the tests marked exhaustive, and four times as many examples of the others",
+    )
+
+
+@pytest.hookimpl(tryfirst=True)
+def pytest_cmdline_main(config):
+    """Where pytest-xdist is installed, the whole suite runs on all cores: ``-n`` in addopts would
+    be an error without it, and would start processes for a single file, too."""
+    option = config.option
+    if not hasattr(option, "numprocesses"):
+        return
+    whole = config.args_source is pytest.Config.ArgsSource.TESTPATHS
+    if option.numprocesses is None and whole and not option.collectonly and not option.usepdb:
+        option.numprocesses = "logical"
+        option.maxprocesses = option.maxprocesses or MOST_PROCESSES
+    if option.numprocesses and option.dist == "no":
+        option.dist = "loadgroup"
+
+
+def pytest_configure(config):
+    tier = "exhaustive" if config.getoption("exhaustive") else "fixed"
+    settings.load_profile(os.environ.get("HYPOTHESIS_PROFILE", tier))
+
+
+def pytest_collection_modifyitems(config, items):
+    if not config.getoption("exhaustive"):
+        left = [item for item in items if item.get_closest_marker("exhaustive")]
+        items[:] = [item for item in items if not item.get_closest_marker("exhaustive")]
+        config.hook.pytest_deselected(items=left)
+    if hasattr(config, "workerinput"):
+        # What takes long comes first, so that no process is left with it at the end.
+        items.sort(key=lambda item: item.get_closest_marker("slow") is None)
 
 
 @pytest.fixture(scope="module")

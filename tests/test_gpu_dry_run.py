@@ -100,7 +100,7 @@ def test_all_test_files_are_collected_but_those_that_need_what_is_missing(result
     path = [ROOT / "bench/without_packages", ROOT, hidden["PYTHONPATH"]]
     hidden["PYTHONPATH"] = os.pathsep.join(map(str, path))
     command = (sys.executable, "-m", "pytest", "--collect-only", "-p", "no:cacheprovider")
-    command += ("-o", "addopts=-q")  # the slow ones, too
+    command += ("--exhaustive",)
     done = subprocess.run(
         command, cwd=ROOT, env=hidden, capture_output=True, text=True, check=False
     )

@@ -1,6 +1,6 @@
 """Every barrier of the GPU kernels is needed: without it, the PTX machine notices.
 
-Minutes long: pytest -m slow tests/ptx/test_mutations.py
+Minutes long: pytest --exhaustive tests/ptx/test_mutations.py
 """
 
 import importlib.util
@@ -19,7 +19,7 @@ REDUNDANT = {
     ("green", 90): {"return tl.dot(tl.permute(planes, (1, 2, 0)), along_t, total)"},
 }
 
-pytestmark = pytest.mark.slow
+pytestmark = pytest.mark.exhaustive
 
 
 @pytest.mark.parametrize("target", [80, 90])
