@@ -71,6 +71,12 @@ def pytest_collection_modifyitems(config, items):
         items.sort(key=lambda item: item.get_closest_marker("slow") is None)
 
 
+@pytest.fixture(scope="session")
+def exhaustive(pytestconfig):
+    """Whether --exhaustive was given: tests that it does not leave out do more then, too."""
+    return pytestconfig.getoption("exhaustive")
+
+
 @pytest.fixture(scope="module")
 def poisoned_memory():
     """Every torch.empty, new_empty and resize_, those of C++ ops too, comes filled with NaN, True

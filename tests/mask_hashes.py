@@ -1,8 +1,10 @@
-"""One hash for each way of making masks, of fixed arguments. ``python mask_hashes.py`` prints them
-with what smnm.backends() says, so that other processes can be compared with this one."""
+"""One hash for each way of making masks, of fixed arguments. ``python mask_hashes.py [N_IDS]``
+prints them with what smnm.backends() says, so that other processes can be compared with this one.
+"""
 
 import hashlib
 import json
+import sys
 
 import torch
 
@@ -16,48 +18,51 @@ BOTH = {
     "audio": {"kind": "rbn", "grid": (1, 32, 4), "mask_ratio": 0.75},
 }
 
+#: Of sample ids; those of banks and of given noise have none.
 CALLS = {
-    "white noise": lambda: [smnm.noise(IDS, (3, 5, 7), "white", seed=SEED)],
-    "red noise": lambda: [smnm.noise(IDS, (4, 6, 5), "red", seed=SEED)],
-    "blue noise": lambda: [smnm.noise(IDS, (1, 14, 14), "blue", seed=SEED)],
-    "green noise": lambda: [smnm.noise(IDS, (8, 14, 14), "green", seed=SEED)],
-    "random masks": lambda: smnm.noise_masks(IDS, (8, 14, 14), "white", 0.9, seed=SEED),
-    "tube masks": lambda: smnm.noise_masks(IDS, (8, 14, 14), "white", 0.9, tube=True, seed=SEED),
-    "red2d masks": lambda: smnm.noise_masks(IDS, (8, 14, 14), "red", 0.9, tube=True, seed=SEED),
-    "blue3d masks": lambda: smnm.noise_masks(IDS, (8, 14, 14), "blue", 0.9, seed=SEED),
-    "green3d masks": lambda: smnm.noise_masks(IDS, (8, 14, 14), "green", 0.9, seed=SEED),
-    "green3d variant-3 masks": lambda: smnm.noise_masks(
-        IDS, (4, 10, 9), "green", 0.75, sigma="variant-3", seed=SEED
+    "white noise": lambda ids: [smnm.noise(ids, (3, 5, 7), "white", seed=SEED)],
+    "red noise": lambda ids: [smnm.noise(ids, (4, 6, 5), "red", seed=SEED)],
+    "blue noise": lambda ids: [smnm.noise(ids, (1, 14, 14), "blue", seed=SEED)],
+    "green noise": lambda ids: [smnm.noise(ids, (8, 14, 14), "green", seed=SEED)],
+    "random masks": lambda ids: smnm.noise_masks(ids, (8, 14, 14), "white", 0.9, seed=SEED),
+    "tube masks": lambda ids: smnm.noise_masks(
+        ids, (8, 14, 14), "white", 0.9, tube=True, seed=SEED
     ),
-    "audio green masks": lambda: smnm.noise_masks(
-        IDS, (1, 64, 8), "green", n_keep=102, freq_major=True, seed=torch.tensor(SEED)
+    "red2d masks": lambda ids: smnm.noise_masks(ids, (8, 14, 14), "red", 0.9, tube=True, seed=SEED),
+    "blue3d masks": lambda ids: smnm.noise_masks(ids, (8, 14, 14), "blue", 0.9, seed=SEED),
+    "green3d masks": lambda ids: smnm.noise_masks(ids, (8, 14, 14), "green", 0.9, seed=SEED),
+    "green3d variant-3 masks": lambda ids: smnm.noise_masks(
+        ids, (4, 10, 9), "green", 0.75, sigma="variant-3", seed=SEED
     ),
-    "rbn masks": lambda: smnm.rbn_masks(IDS, (1, 64, 8), 0.8, seed=SEED),
-    "rbn random masks": lambda: smnm.rbn_masks(
-        IDS, (1, 14, 14), 0.75, tie_break="random", windows=(5,), weights=(0.7, 0.2, 0.1, 0.05)
+    "audio green masks": lambda ids: smnm.noise_masks(
+        ids, (1, 64, 8), "green", n_keep=102, freq_major=True, seed=torch.tensor(SEED)
     ),
-    "rbn overfull bank": lambda: [
+    "rbn masks": lambda ids: smnm.rbn_masks(ids, (1, 64, 8), 0.8, seed=SEED),
+    "rbn random masks": lambda ids: smnm.rbn_masks(
+        ids, (1, 14, 14), 0.75, tie_break="random", windows=(5,), weights=(0.7, 0.2, 0.1, 0.05)
+    ),
+    "rbn overfull bank": lambda ids: [
         smnm.rbn_bank(torch.arange(35).flip(0)[None], 4, 17, (1, 7, 5), tie_break="random")
     ],
-    "grid masks": lambda: baseline_masks(IDS, (2, 14, 14), "grid", 0.75, seed=SEED),
-    "block masks": lambda: baseline_masks(IDS, (2, 14, 14), "block", 0.75, seed=SEED),
-    "inverse_block masks": lambda: baseline_masks(
-        IDS, (1, 64, 8), "inverse_block", 0.8, freq_major=True, seed=SEED
+    "grid masks": lambda ids: baseline_masks(ids, (2, 14, 14), "grid", 0.75, seed=SEED),
+    "block masks": lambda ids: baseline_masks(ids, (2, 14, 14), "block", 0.75, seed=SEED),
+    "inverse_block masks": lambda ids: baseline_masks(
+        ids, (1, 64, 8), "inverse_block", 0.8, freq_major=True, seed=SEED
     ),
-    "time_frequency masks": lambda: baseline_masks(
-        IDS, (1, 64, 8), "time_frequency", 0.75, seed=SEED
+    "time_frequency masks": lambda ids: baseline_masks(
+        ids, (1, 64, 8), "time_frequency", 0.75, seed=SEED
     ),
-    "video and audio": lambda: together(None),
-    "video and audio, hidden time": lambda: together(0.5),
-    "threshold": lambda: smnm.threshold(
+    "video and audio": lambda ids: together(ids, None),
+    "video and audio, hidden time": lambda ids: together(ids, 0.5),
+    "threshold": lambda ids: smnm.threshold(
         (torch.arange(198) * 37 % 101 - 50).to(torch.float64).div(8).view(2, 99), 0.6
     ),
 }
 
 
-def together(hidden_time) -> list[torch.Tensor]:
+def together(ids, hidden_time) -> list[torch.Tensor]:
     sampler = smnm.AudioVideoSampler(**BOTH, hidden_time=hidden_time, seed=SEED)
-    return [form for masks in sampler.masks(IDS) for form in masks]
+    return [form for masks in sampler.masks(ids) for form in masks]
 
 
 def hashed(tensors) -> str:
@@ -69,9 +74,11 @@ def hashed(tensors) -> str:
     return digest.hexdigest()[:16]
 
 
-def mask_hashes() -> dict[str, str]:
-    return {name: hashed(call()) for name, call in CALLS.items()}
+def mask_hashes(n_ids: int = len(IDS)) -> dict[str, str]:
+    """Of the last ``n_ids`` of IDS."""
+    return {name: hashed(call(IDS[-n_ids:])) for name, call in CALLS.items()}
 
 
 if __name__ == "__main__":
-    print(json.dumps({"backends": smnm.backends(), "hashes": mask_hashes()}))
+    made = mask_hashes(*map(int, sys.argv[1:]))
+    print(json.dumps({"backends": smnm.backends(), "hashes": made}))
