@@ -8,8 +8,7 @@ from concurrent.futures import ThreadPoolExecutor
 import pytest
 import torch
 from op_calls import noise_masks_call, rbn_masks_call
-from test_triton import COLORS, IDS_TENSOR, STANDARD_GRIDS
-from testing import assert_same
+from testing import COLORS, IDS_TENSOR, STANDARD_GRIDS, assert_same
 
 import smnm_kernels as smnm
 from smnm_kernels.timing.profiling import device_work

@@ -6,8 +6,8 @@ from algorithm_1 import algorithm_1, mean_score
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from philox_4x32 import words
+from rbn_banks import as_sets, bank_order, tie_breaker
 from strategies import IDS, SEEDS
-from test_rbn_bank import as_sets, tie_breaker
 from testing import assert_same, devices
 
 import smnm_kernels as smnm
@@ -16,12 +16,6 @@ pytestmark = [
     pytest.mark.usefixtures("poisoned_memory"),
     pytest.mark.parametrize("device", devices()),
 ]
-
-
-def bank_order(bank, n_tokens, seed):
-    """Positions by their random word, ties (never seen) to the lower position."""
-    keys = words(n_tokens, smnm.reference.Purpose.ORDER, bank, seed)
-    return sorted(range(n_tokens), key=lambda position: (keys[position], position))
 
 
 @settings(max_examples=150)

@@ -6,9 +6,8 @@ import torch
 from algorithm_1 import algorithm_1
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from rbn_banks import WEIGHTS, as_sets, bank_order, tie_breaker
 from strategies import IDS, SEEDS
-from test_rbn_bank import WEIGHTS, as_sets, tie_breaker
-from test_rbn_masks import bank_order
 from testing import assert_same
 
 import smnm_kernels as smnm

@@ -1,12 +1,12 @@
 """The rounds on real threads: ThreadSanitizer sees no race, and the masks are right."""
 
-import os
 import shutil
 import subprocess
 from pathlib import Path
 
 import pytest
 import torch
+from testing import compiled
 
 import smnm_kernels as smnm
 
@@ -17,15 +17,12 @@ WEIGHTS = (400, 400, 100, 100)
 @pytest.fixture(scope="module")
 def threads(tmp_path_factory):
     """The compiled program."""
-    program = tmp_path_factory.mktemp("threads") / "rbn_rounds_threads"
-    compiler = os.environ.get("CXX") or shutil.which("c++") or "c++"
-    command = [compiler, "-std=c++17", "-O1", "-g", "-fsanitize=thread", "-pthread", str(SOURCE)]
-    try:
-        subprocess.run([*command, "-o", str(program)], check=True, capture_output=True, text=True)
-    except (OSError, subprocess.CalledProcessError) as error:
-        if os.environ.get("CI"):
-            raise
-        pytest.skip(f"needs a C++ compiler with ThreadSanitizer ({error})")
+    program = compiled(
+        SOURCE,
+        tmp_path_factory.mktemp("threads") / "rbn_rounds_threads",
+        *("-O1", "-g", "-fsanitize=thread", "-pthread"),
+        what="a C++ compiler with ThreadSanitizer",
+    )
     # ThreadSanitizer does not start under some kernels' layouts of a process.
     setarch = shutil.which("setarch")
     return [setarch, "-R", str(program)] if setarch else [str(program)]

@@ -2,33 +2,17 @@
 between steps makes another kernel, in the middle of training or of a graph's capture."""
 
 import importlib.util
-import json
-import os
-import subprocess
-import sys
 from pathlib import Path
 
 import pytest
-from test_triton_builds import KERNELS
-from testing import require
+from testing import TRITON_KERNELS, require, rows_printed_by
 
-HERE = Path(__file__).parent
+pytestmark = pytest.mark.slow
 
 
 @pytest.mark.parametrize("target", ["90", "gfx942"])
 def test_nothing_that_changes_between_steps_makes_another_kernel(target):
     require(importlib.util.find_spec("triton"), "Triton")
-    environment = {k: v for k, v in os.environ.items() if k != "TRITON_INTERPRET"}
-    paths = [str(HERE), str(HERE.parent / "bench"), environment.get("PYTHONPATH", "")]
-    environment["PYTHONPATH"] = os.pathsep.join(path for path in paths if path)
-    done = subprocess.run(
-        [sys.executable, str(HERE / "cache_keys.py"), target],
-        env=environment,
-        capture_output=True,
-        text=True,
-        check=False,
-    )
-    assert done.returncode == 0, done.stderr
-    rows = [json.loads(line) for line in done.stdout.splitlines()]
-    assert {row["kernel"] for row in rows} == KERNELS
+    rows = rows_printed_by(Path(__file__).with_name("cache_keys.py"), target)
+    assert {row["kernel"] for row in rows} == TRITON_KERNELS
     assert [row for row in rows if row["keys"] != 1] == []

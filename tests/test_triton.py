@@ -7,20 +7,16 @@ import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from op_calls import noise_call, noise_masks_call, rbn_bank_call, rbn_masks_call
+from rbn_banks import WEIGHTS
 from strategies import IDS, SEEDS, colors_and_sigmas, counts, grids, seeds_in_any_form
-from test_rbn_bank import WEIGHTS
-from testing import assert_same, require
+from testing import COLORS, IDS_TENSOR, STANDARD_GRIDS, assert_same, require
 
 import smnm_kernels as smnm
 from smnm_kernels.tables.constants import MAX_FIELD
 from smnm_kernels.tables.noise import noise_table
 
 DEVICE = "cuda" if torch.cuda.is_available() else "cpu"
-#: Ids of every kind, those beyond 32 bits among them.
-IDS_TENSOR = torch.tensor([0, 1, 2**32 - 1, 2**32, 2**40, 2**62 + 3, -1, -(2**62)])
-STANDARD_GRIDS = [(8, 14, 14), (16, 14, 14), (1, 64, 8), (1, 14, 14)]
 ODD_GRIDS = [(3, 5, 7), (2, 9, 33), (1, 1, 1), (1, 1, 31), (1, 31, 1), (2, 1, 1), (5, 1, 13)]
-COLORS = ["white", "red", "blue", "green"]
 
 pytestmark = pytest.mark.usefixtures("poisoned_memory")
 

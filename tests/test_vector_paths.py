@@ -1,14 +1,13 @@
 """What narrower machines run: the CPU kernels built for them make the same masks."""
 
-import os
 import platform
-import shutil
 import subprocess
 from pathlib import Path
 
 import numpy as np
 import pytest
 import torch
+from testing import compiled
 
 import smnm_kernels as smnm
 from smnm_kernels.tables.colors import parse_sigma
@@ -33,20 +32,8 @@ def program(request, tmp_path_factory):
     if flag not in Path("/proc/cpuinfo").read_text().split():
         pytest.skip(f"this machine has no {flag}")
     made = tmp_path_factory.mktemp("paths") / "vector_paths"
-    compiler = os.environ.get("CXX") or shutil.which("c++") or "c++"
-    flags = ["-std=c++17", "-O2", "-w", f"-march={machine}", f"-DSMNM_VECTORS={request.param}"]
-    try:
-        subprocess.run(
-            [compiler, *flags, str(SOURCE), "-o", str(made)],
-            check=True,
-            capture_output=True,
-            text=True,
-        )
-    except (OSError, subprocess.CalledProcessError) as error:
-        if os.environ.get("CI"):
-            raise
-        pytest.skip(f"needs a C++ compiler ({error})")
-    return made
+    flags = ("-O2", "-w", f"-march={machine}", f"-DSMNM_VECTORS={request.param}")
+    return compiled(SOURCE, made, *flags)
 
 
 @pytest.mark.parametrize(

@@ -3,6 +3,7 @@
 import importlib
 import json
 import os
+import shutil
 import subprocess
 import sys
 from pathlib import Path
@@ -11,6 +12,23 @@ import pytest
 import torch
 
 ROOT = Path(__file__).parent.parent
+COLORS = ["white", "red", "blue", "green"]
+#: Those of VideoMAE, with 16 and with 32 frames, of AudioMAE and of MAE.
+STANDARD_GRIDS = [(8, 14, 14), (16, 14, 14), (1, 64, 8), (1, 14, 14)]
+#: Ids of every kind, those beyond 32 bits among them.
+IDS_TENSOR = torch.tensor([0, 1, 2**32 - 1, 2**32, 2**40, 2**62 + 3, -1, -(2**62)])
+#: All that Triton compiles for our ops.
+TRITON_KERNELS = {
+    "noise_masks_on_chip",
+    "noise_on_chip",
+    "pass_along_w",
+    "pass_along_h",
+    "last_pass",
+    "white_pass",
+    "threshold_rows",
+    "order_words",
+    "rbn_in_order",
+}
 
 
 def devices() -> list[str]:
@@ -49,11 +67,12 @@ def need_packages(*names: str) -> None:
             pytest.importorskip(name)
 
 
-def rows_printed_by(script: Path, *arguments: object) -> list[dict]:
-    """The lines of JSON that a script prints, in a process whose Triton compiles for real: this one
-    may interpret kernels, and then does not compile any."""
+def rows_printed_by(script: Path | str, *arguments: object) -> list[dict]:
+    """The lines of JSON that a script (or "-c") prints, in a process whose Triton compiles for
+    real: this one may interpret kernels, and then does not compile any."""
     environment = {k: v for k, v in os.environ.items() if k != "TRITON_INTERPRET"}
-    environment |= {"PYTHONPATH": str(ROOT), "OMP_NUM_THREADS": "1"}
+    path = [*map(str, (ROOT, ROOT / "bench", ROOT / "tests")), os.environ.get("PYTHONPATH", "")]
+    environment |= {"PYTHONPATH": os.pathsep.join(filter(None, path)), "OMP_NUM_THREADS": "1"}
     done = subprocess.run(
         [sys.executable, str(script), *map(str, arguments)],
         env=environment,
@@ -63,3 +82,16 @@ def rows_printed_by(script: Path, *arguments: object) -> list[dict]:
     )
     assert done.returncode == 0, done.stderr
     return [json.loads(line) for line in done.stdout.splitlines()]
+
+
+def compiled(source: Path, program: Path, *flags: str, what: str = "a C++ compiler") -> Path:
+    """``program``, made of a C++ source; skips the test without ``what``, but fails in CI."""
+    compiler = os.environ.get("CXX") or shutil.which("c++") or "c++"
+    command = [compiler, "-std=c++17", *flags, str(source), "-o", str(program)]
+    try:
+        subprocess.run(command, check=True, capture_output=True, text=True)
+    except (OSError, subprocess.CalledProcessError) as error:
+        if os.environ.get("CI"):
+            raise
+        pytest.skip(f"needs {what} ({error})")
+    return program

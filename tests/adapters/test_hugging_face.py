@@ -4,6 +4,7 @@ import numpy as np
 import pytest
 import torch
 import torch.nn.functional as F
+from small_models import VIT, WIDTH
 from testing import assert_same, require
 from torch import nn
 from torch._dynamo.testing import CompileCounterWithBackend
@@ -17,22 +18,6 @@ except ModuleNotFoundError:
     transformers = None
 
 BATCH = 3
-# Wide weights, so that what a model sees shows in what it says.
-WIDTH = {
-    "hidden_size": 16,
-    "num_attention_heads": 2,
-    "num_hidden_layers": 1,
-    "initializer_range": 0.3,
-}
-VIT = {
-    **WIDTH,
-    "intermediate_size": 32,
-    "decoder_hidden_size": 16,
-    "decoder_num_attention_heads": 2,
-    "decoder_num_hidden_layers": 1,
-    "decoder_intermediate_size": 32,
-    "patch_size": 8,
-}
 
 
 @pytest.fixture(autouse=True)

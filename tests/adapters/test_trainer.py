@@ -8,7 +8,7 @@ from dataclasses import replace
 
 import pytest
 import torch
-from test_hugging_face import VIT
+from small_models import VIT
 from testing import assert_same, require
 from torch.utils.data import DataLoader, Dataset
 

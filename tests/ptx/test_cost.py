@@ -1,23 +1,16 @@
 """The cost model: what it counts, against cases worked out by hand and against the compiler."""
 
 import importlib.util
-import json
-import os
 import re
-import subprocess
-import sys
-import tempfile
-from pathlib import Path
 
 import numpy as np
 import pytest
 from small_kernels import kernel
-from testing import require
+from testing import require, rows_printed_by
 
 from ptx_machine.cost import folded, wavefronts
 from ptx_machine.threads import Threads
 
-ROOT = Path(__file__).parent.parent.parent
 WARP = Threads.all_of(32)
 LANES = np.arange(32)
 
@@ -104,20 +97,9 @@ for target in (80, 90):
 """
 
 
-def test_it_counts_about_as_many_instructions_as_the_compiler_makes():
+def test_it_counts_about_as_many_instructions_as_the_compiler_makes(tmp_path):
     require(importlib.util.find_spec("triton"), "Triton")
-    environment = {k: v for k, v in os.environ.items() if k != "TRITON_INTERPRET"}
-    path = os.pathsep.join([str(ROOT), str(ROOT / "bench"), *sys.path])
-    with tempfile.NamedTemporaryFile(suffix=".cubin") as cubin:
-        done = subprocess.run(
-            [sys.executable, "-c", _SASS, cubin.name],
-            env=environment | {"PYTHONPATH": path},
-            capture_output=True,
-            text=True,
-            check=False,
-        )
-    assert done.returncode == 0, done.stderr
-    rows = [json.loads(line) for line in done.stdout.splitlines()]
+    rows = rows_printed_by("-c", _SASS, tmp_path / "kernel.cubin")
     assert len(rows) == 6
     for target, grid, color, slots, sass in rows:
         made = len(re.findall(r"^\s+/\*[0-9a-f]{4,}\*/\s+(?!.*\bNOP\b)", sass, re.MULTILINE))

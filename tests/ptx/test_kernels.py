@@ -6,10 +6,8 @@ from pathlib import Path
 
 import pytest
 from cuda_report import nvcc
-from test_triton_builds import KERNELS as TRITON_KERNELS
-from testing import require, rows_printed_by
+from testing import TRITON_KERNELS, require, rows_printed_by
 
-ROOT = Path(__file__).parent.parent.parent
 TARGETS = (80, 90)
 #: Of these few calls are run, but every kernel; all calls in the exhaustive tier.
 FEW_TARGETS = (80,)

@@ -1,15 +1,10 @@
 """The cost model against cycles worked out by hand, and its command."""
 
 import importlib.util
-import json
-import os
-import subprocess
-import sys
-from pathlib import Path
 
 import numpy as np
 import pytest
-from testing import require
+from testing import ROOT, require, rows_printed_by
 
 from ptx_machine import Block, GlobalMemory, Kernel, parse
 from ptx_machine.cost import Constants, Timing, cost
@@ -126,16 +121,8 @@ def test_launches_in_waves():
 
 def test_the_command():
     require(importlib.util.find_spec("triton"), "Triton")
-    script = Path(__file__).parent.parent.parent / "bench" / "ptx_cost.py"
-    done = subprocess.run(
-        [sys.executable, str(script), "green", "--grid", "1", "14", "14", "--json"],
-        env={k: v for k, v in os.environ.items() if k != "TRITON_INTERPRET"},
-        capture_output=True,
-        text=True,
-        check=False,
-    )
-    assert done.returncode == 0, done.stderr
-    rows = [json.loads(line) for line in done.stdout.splitlines()]
+    script = ROOT / "bench" / "ptx_cost.py"
+    rows = rows_printed_by(script, "green", "--grid", 1, 14, 14, "--json")
     assert [row["variant"] for row in rows] == ["in order", "scheduled", "data flow"]
     for row in rows:
         assert row["stack_bytes"] == 0
