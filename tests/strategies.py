@@ -6,6 +6,7 @@ from fractions import Fraction
 
 import numpy as np
 import torch
+from hypothesis import settings
 from hypothesis import strategies as st
 
 SEEDS = st.one_of(
@@ -28,6 +29,11 @@ GPU_COLORS_AND_SIGMAS = [
     ("blue", 0.6), ("green", None), ("green", "variant-2"), ("green", (0.4, 1.4)),
     ("green", ((0.3, 1.6), (1.8, 3.0))),
 ]  # fmt: skip
+
+
+def examples(n: int) -> settings:
+    """Instead of a hundred in the exhaustive tier; in the others in proportion."""
+    return settings(max_examples=n * settings.default.max_examples // 100)
 
 
 def sample_ids(max_size: int = 5):

@@ -5,8 +5,9 @@ import pickle
 
 import pytest
 import torch
-from hypothesis import assume, given, settings
+from hypothesis import assume, given
 from hypothesis import strategies as st
+from strategies import examples
 from testing import assert_same, devices
 from torch._dynamo.testing import CompileCounterWithBackend
 
@@ -51,7 +52,7 @@ def test_independent_masks_are_those_of_two_samplers():
     freq_major=st.booleans(),
     seed=st.integers(-5, 5),
 )
-@settings(max_examples=40)
+@examples(40)
 def test_the_same_moments_are_hidden_and_the_counts_stay_exact(
     frames, per_frame, hidden, kinds, freq_major, seed
 ):
@@ -93,7 +94,7 @@ def by_hand(sample_id, seed):
 
 
 @given(first=st.integers(-(2**62), 2**62), seed=st.integers(-(2**63), 2**63 - 1))
-@settings(max_examples=15)
+@examples(15)
 def test_hidden_moments_by_hand(first, seed):
     sampler = smnm.AudioVideoSampler(VIDEO, AUDIO, hidden_time=0.5, seed=seed)
     masks = sampler.masks(torch.arange(first, first + 3))

@@ -38,6 +38,7 @@ def output(process):
     return json.loads(process.stdout)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("name", ["reference", "cpu", "triton"])
 def test_forced_backend_makes_the_same_masks_or_says_why_it_cannot(name, exhaustive):
     interpreted = {"TRITON_INTERPRET": "1"} if name == "triton" else {}
@@ -56,6 +57,7 @@ def test_forced_backend_makes_the_same_masks_or_says_why_it_cannot(name, exhaust
         assert last.endswith(smnm.backends()[name])
 
 
+@pytest.mark.slow
 def test_triton_on_cpu_tensors_needs_its_interpreter():
     process = run(SCRIPT, SMNM_BACKEND="triton", TRITON_INTERPRET=None)
     assert process.returncode != 0
@@ -92,6 +94,7 @@ def test_where_there_is_a_compiler_the_extension_is_built():
     assert smnm.backends()["cpu"] == "active"
 
 
+@pytest.mark.slow
 def test_without_the_extension_one_warning_and_the_same_masks():
     process = run("-W", "always", "-c", WITHOUT_EXTENSION, SMNM_BACKEND=None)
     came = output(process)
@@ -140,6 +143,7 @@ def test_what_runs_cuda_tensors_warns_once_where_it_is_slow(monkeypatch):
     assert len(caught) == 1
 
 
+@pytest.mark.slow
 def test_dirty_memory_and_other_threads_make_the_same_masks():
     """glibc fills every block it hands out, those inside C++ too, with the complement of a byte."""
     for byte, threads in (("165", "1"), ("255", "3")):

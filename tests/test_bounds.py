@@ -6,8 +6,9 @@ import math
 
 import pytest
 import torch
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
+from strategies import examples
 from testing import require
 
 from smnm_kernels.tables.constants import MAX_FIELD
@@ -38,7 +39,7 @@ def found():
     return found
 
 
-@settings(max_examples=150)
+@examples(150)
 @given(
     keys=st.lists(KEYS, min_size=1, max_size=ROWS * COLUMNS),
     guess=st.floats(-1e9, 1e9, width=32),

@@ -122,6 +122,7 @@ assert all(torch.equal(a, b) for a, b in zip(masks, threshold))
 """
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("color", ["white", "green"])
 def test_a_million_tokens_in_memory_proportional_to_the_grid(color):
     process = subprocess.run(

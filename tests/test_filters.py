@@ -9,8 +9,9 @@ from gaussian_fields import (
     filtered_torus,
     white_torus,
 )
-from hypothesis import assume, given, settings
+from hypothesis import assume, given
 from hypothesis import strategies as st
+from strategies import examples
 
 import smnm_kernels as smnm
 from smnm_kernels.tables.colors import parse_sigma, sigma_pairs
@@ -55,7 +56,7 @@ def assert_refused_or_within_one_percent(grid, color, sigma):
     assert worst(grid, color, sigma) < 0.01
 
 
-@settings(max_examples=300)
+@examples(300)
 @given(
     grid=WINDOWS,
     color=st.sampled_from(["red", "blue", "green"]),
@@ -123,6 +124,7 @@ PRESETS = [f"variant-{i}" for i in range(1, 6)] + ["main-text"]
 DRAWN = [("red", None), ("blue", None), *(("green", preset) for preset in PRESETS)]
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("grid", [(1, 14, 14), (1, 64, 8), (8, 14, 14)])
 @pytest.mark.parametrize(("color", "sigma"), DRAWN)
 def test_every_drawn_sigma_within_one_percent(grid, color, sigma):

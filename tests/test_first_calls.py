@@ -337,6 +337,7 @@ def test_masks_made_on_the_cpu_are_never_captured(played_cuda, monkeypatch):
         dispatch._on_cuda("noise_masks", *masks_call(IDS))
 
 
+@pytest.mark.slow
 def test_a_sampler_can_be_captured_from_the_first_call(played_cuda, cuda_ops, make):
     sampler, eager = make(), make()
     expected = [eager(2) for _ in range(3)]
@@ -434,6 +435,7 @@ def test_compiled_and_exported_code_prepares_nothing(draws, make):
     assert draws == []
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("path", ["on the chip", "in passes"])
 def test_kernels_are_launched_on_the_device_of_their_tensors(gpu, monkeypatch, call, path):
     from triton.runtime.interpreter import GridExecutor

@@ -114,6 +114,7 @@ def compared(settings, make, path=None):
     return sum(row["compared"] for row in saved.rows), differences(saved.rows)
 
 
+@pytest.mark.slow
 def test_equality_finds_none_between_reference_and_cpu():
     settings = small_settings(200, 600)
     n_compared, found = compared(settings, made_by_reference)
@@ -121,6 +122,7 @@ def test_equality_finds_none_between_reference_and_cpu():
     assert found == []
 
 
+@pytest.mark.slow
 @pytest.mark.skipif(torch.cuda.is_available(), reason="the kernels are not interpreted")
 def test_equality_finds_none_between_interpreter_and_cpu():
     require(importlib.util.find_spec("triton"), "Triton")
@@ -259,6 +261,7 @@ def test_one_call_for_a_profiler_needs_a_gpu(monkeypatch, capsys):
     assert "--once is for profilers of a GPU" in capsys.readouterr().err
 
 
+@pytest.mark.slow
 def test_scripts_find_the_ptx_machine_by_themselves():
     require(importlib.util.find_spec("triton"), "Triton")
     unwanted = ("PYTHONPATH", "TRITON_INTERPRET")

@@ -19,6 +19,8 @@ from gpu_steps import Step, steps
 from processes import ProcessDied, answers
 from saved_rows import SavedRows, read_rows
 
+pytestmark = pytest.mark.slow
+
 ABOUT = {"gpu": "a GPU", "torch": "2.11", "triton": "3.6", "dry_run": False}
 
 

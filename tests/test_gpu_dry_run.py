@@ -15,6 +15,8 @@ import pytest
 from gpu_steps import HIDDEN_IN_DRY_RUN, ROOT
 from testing import require
 
+pytestmark = [pytest.mark.slow, pytest.mark.xdist_group("dry run")]
+
 TESTS = Path(__file__).parent
 #: What imports a hidden package where it is imported.
 LEFT_OUT = {"bench/test_bench_command.py", "pictures/test_show.py", "train"}

@@ -14,6 +14,8 @@ from testing import assert_same
 
 import smnm_kernels as smnm
 
+pytestmark = [pytest.mark.slow, pytest.mark.xdist_group("ranks")]
+
 WORLD_SIZES = (1, 2, 4)
 CALLS = [n for step in ranks.STEPS for n in step]
 N = sum(CALLS)

@@ -3,10 +3,10 @@
 import pytest
 import torch
 from algorithm_1 import LINES, algorithm_1, as_written, score
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 from rbn_banks import WEIGHTS, as_sets, tie_breaker
-from strategies import SEEDS
+from strategies import SEEDS, examples
 from testing import devices
 
 import smnm_kernels as smnm
@@ -52,7 +52,7 @@ def expected(problem, order, **more):
     return algorithm_1(order, *call, **problem["rule"], **more)
 
 
-@settings(max_examples=250)
+@examples(250)
 @given(problem=problems())
 def test_first_is_algorithm_1(device, problem):
     assert run(problem, device) == [expected(problem, order) for order in problem["orders"]]
@@ -92,7 +92,7 @@ def test_many_candidates(device):
     assert run(problem, device) == [expected(problem, problem["orders"][0])]
 
 
-@settings(max_examples=40)
+@examples(40)
 @given(height=st.integers(1, 8), width=st.integers(1, 8), data=st.data())
 def test_coverage(device, height, width, data):
     """While the masks of a bank fit side by side, no position is visible twice; once they do not,

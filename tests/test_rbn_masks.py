@@ -3,10 +3,10 @@
 import pytest
 import torch
 from algorithm_1 import algorithm_1, mean_score
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 from rbn_banks import as_sets, bank_order, tie_breaker
-from strategies import IDS, SEEDS
+from strategies import IDS, SEEDS, examples
 from testing import assert_same, devices
 
 import smnm_kernels as smnm
@@ -17,7 +17,7 @@ pytestmark = [
 ]
 
 
-@settings(max_examples=150)
+@examples(150)
 @given(
     sides=st.tuples(st.integers(1, 9), st.integers(1, 9)),
     sample_id=IDS,

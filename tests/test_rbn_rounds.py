@@ -4,10 +4,10 @@ import cpp_module
 import pytest
 import torch
 from algorithm_1 import algorithm_1
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 from rbn_banks import WEIGHTS, as_sets, bank_order, tie_breaker
-from strategies import IDS, SEEDS
+from strategies import IDS, SEEDS, examples
 from testing import assert_same
 
 import smnm_kernels as smnm
@@ -69,13 +69,13 @@ def assert_banks_equal(orders, rule, shuffle):
     return ours
 
 
-@settings(max_examples=300)
+@examples(300)
 @given(rule=rules(), ids=st.lists(IDS, max_size=4), shuffle=SHUFFLES)
 def test_masks(rule, ids, shuffle):
     assert_masks_equal(torch.tensor(ids, dtype=torch.int64), rule, shuffle)
 
 
-@settings(max_examples=300)
+@examples(300)
 @given(rule=rules(), generator=st.integers(0, 2**31), shuffle=SHUFFLES)
 def test_banks(rule, generator, shuffle):
     _, height, width = rule[2]
@@ -150,7 +150,7 @@ def test_every_way_to_choose(n_candidates, windows, weights, random_ties):
             assert_masks_equal(torch.tensor([0, n_candidates - 1, -1]), rule, shuffle)
 
 
-@settings(max_examples=60)
+@examples(60)
 @given(
     n_candidates=st.integers(1, 9),
     bank=st.sampled_from([0, -1, 2**32, -(2**32), 2**59, -(2**59)]),

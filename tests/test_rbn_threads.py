@@ -10,6 +10,8 @@ from testing import compiled
 
 import smnm_kernels as smnm
 
+pytestmark = [pytest.mark.slow, pytest.mark.xdist_group("ThreadSanitizer")]
+
 SOURCE = Path(__file__).parent / "cpp/rbn_rounds_threads.cpp"
 WEIGHTS = (400, 400, 100, 100)
 

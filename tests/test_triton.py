@@ -4,11 +4,11 @@ import math
 
 import pytest
 import torch
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 from op_calls import noise_call, noise_masks_call, rbn_bank_call, rbn_masks_call
 from rbn_banks import WEIGHTS
-from strategies import IDS, SEEDS, colors_and_sigmas, counts, grids, seeds_in_any_form
+from strategies import IDS, SEEDS, colors_and_sigmas, counts, examples, grids, seeds_in_any_form
 from testing import COLORS, IDS_TENSOR, STANDARD_GRIDS, assert_same, require
 
 import smnm_kernels as smnm
@@ -71,7 +71,7 @@ def test_grids(gpu, grid, color):
         assert_masks_equal(gpu, IDS_TENSOR[4:6], grid, color, {"n_keep": n_keep}, seed=seed)
 
 
-@settings(max_examples=40)
+@examples(40)
 @given(
     ids=st.lists(IDS, max_size=3).map(lambda ids: torch.tensor(ids, dtype=torch.int64)),
     grid=grids(max_tokens=600),
@@ -185,7 +185,7 @@ def test_strided_ids_and_an_empty_batch(gpu):
         assert_masks_equal(gpu, IDS_TENSOR[:0], grid, "green", {"n_keep": 8}, tube=True)
 
 
-@settings(max_examples=60)
+@examples(60)
 @given(
     values=st.integers(1, 40).flatmap(
         lambda n: st.lists(
@@ -218,7 +218,7 @@ def test_threshold_in_chunks(gpu, in_passes, dtype):
         assert_equal_on_cpu(gpu, "threshold", (noise, n_keep))
 
 
-@settings(max_examples=25)
+@examples(25)
 @given(
     sides=st.sampled_from([(1, 1), (1, 9), (11, 1), (3, 5), (7, 4), (6, 6), (5, 13)]),
     n_candidates=st.one_of(st.none(), st.integers(1, 9)),

@@ -216,6 +216,7 @@ class Sampling(nn.Module):
         return self.model(x, noise=self.sampler(x.shape[0]).vitmae_noise)
 
 
+@pytest.mark.slow
 def test_vitmae_compiles_once_with_its_sampler():
     torch._dynamo.reset()
     counter = CompileCounterWithBackend("aot_eager")

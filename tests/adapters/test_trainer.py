@@ -141,6 +141,7 @@ def straight(request, folder, tmp_path_factory):
     return request.param, train(request.param, folder, out), out
 
 
+@pytest.mark.slow
 def test_every_clip_has_the_mask_of_its_index_and_epoch(straight):
     name, steps, _ = straight
     assert len(steps) == STEPS
@@ -157,6 +158,7 @@ def test_every_clip_has_the_mask_of_its_index_and_epoch(straight):
     assert len(every.unique(dim=0)) == EPOCHS * N_CLIPS
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("persistent", [False, True])
 def test_workers_change_nothing(straight, folder, tmp_path, persistent):
     name, steps, _ = straight

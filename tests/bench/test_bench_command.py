@@ -26,6 +26,7 @@ def rows_of(folder):
     return [json.loads(line) for line in (folder / "bench.json").read_text().splitlines()]
 
 
+@pytest.mark.slow
 def test_rows_tables_and_plots_of_masks(tmp_path, capsys):
     words = ["bench", "masks", "--quick", "--threads", "1", "--batches", "2"]
     assert main([*words, "--out", str(tmp_path)]) == 0
@@ -48,6 +49,7 @@ def test_rows_tables_and_plots_of_masks(tmp_path, capsys):
     assert "SLOWER" not in said
 
 
+@pytest.mark.slow
 def test_what_a_bank_costs(tmp_path):
     assert main(["bench", "bank", "--quick", "--out", str(tmp_path)]) == 0
     ours, crops, shared = rows_of(tmp_path)
@@ -58,6 +60,7 @@ def test_what_a_bank_costs(tmp_path):
     assert crops["uses_of_a_noise_value_per_epoch"] == round(uses, 2)
 
 
+@pytest.mark.slow
 def test_growth_has_an_exponent_for_every_curve(tmp_path):
     assert main(["bench", "growth", "--quick", "--out", str(tmp_path)]) == 0
     rows = rows_of(tmp_path)
@@ -69,6 +72,7 @@ def test_growth_has_an_exponent_for_every_curve(tmp_path):
     assert max(row["x"] for row in rows) == 2**20
 
 
+@pytest.mark.slow
 def test_a_step_and_its_model(tmp_path):
     assert main(["bench", "training", "--quick", "--out", str(tmp_path)]) == 0
     *steps, model = rows_of(tmp_path)
@@ -108,6 +112,7 @@ def test_wrong_options_are_refused_before_any_work(words, named, tmp_path, capsy
     assert not (tmp_path / "out").exists()
 
 
+@pytest.mark.slow
 def test_earlier_results_are_only_replaced_on_demand(tmp_path, capsys):
     for name in ("bench.json", "masks.png", "mine.txt"):
         (tmp_path / name).write_text("earlier")

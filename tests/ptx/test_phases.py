@@ -119,6 +119,7 @@ def test_launches_in_waves():
     assert launch_microseconds(one, 265, 2) == pytest.approx(full + part + LAUNCH_MICROSECONDS)
 
 
+@pytest.mark.slow
 def test_the_command():
     require(importlib.util.find_spec("triton"), "Triton")
     script = ROOT / "bench" / "ptx_cost.py"
