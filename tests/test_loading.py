@@ -40,6 +40,7 @@ def loaded(dataset, workers, context=None, batch_size=3, shuffle=False):
     return epochs
 
 
+@pytest.mark.slow
 @pytest.mark.filterwarnings("ignore:This DataLoader will create:UserWarning")
 @pytest.mark.parametrize(
     ("workers", "context"), [(0, None), (1, "fork"), (4, "fork"), (2, "spawn")]

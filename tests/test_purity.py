@@ -132,6 +132,7 @@ def test_rbn_bank_is_the_reference(device, call, data, dtype):
     assert_same(bank, smnm.rbn_bank(order.t().contiguous().t(), *call, **arguments))
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("grid", [(1, 128, 128), (16, 32, 32)])
 def test_ties_at_the_threshold_go_to_the_lower_token(device, grid):
     """The integer field ties now and then; some of these samples do so right at the threshold."""

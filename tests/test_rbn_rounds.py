@@ -131,6 +131,7 @@ def test_the_sizes_people_train_with(sides, n_keep, n_candidates, random_ties):
         assert_masks_equal(torch.arange(3 * n_candidates)[:40], rule, shuffle)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("random_ties", [False, True])
 @pytest.mark.parametrize("n_candidates", [1, 2, 6, 7, 10, 31, 32, 33, 64, 1024])
 @pytest.mark.parametrize(

@@ -33,6 +33,7 @@ def pairs_drawn(noise, scale):
     return np.array(pairs)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("color", "sigma"),
     [("red", None), ("blue", (0.6, 1.9)), ("green", "main-text"), ("green", "variant-5")],

@@ -41,6 +41,7 @@ class Drawing(Dataset):
         return {"drawn": drawn, "refused": refused, "by id": by_id}
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(("context", "workers"), [("fork", 2), ("spawn", 1)])
 def test_data_loader_workers_get_masks_by_id_but_no_stream(context, workers):
     loader = DataLoader(Drawing(), None, num_workers=workers, multiprocessing_context=context)
