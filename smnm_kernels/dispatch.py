@@ -60,7 +60,7 @@ def _cpu_noise(
     sigma: Sequence[float],
 ) -> Tensor:
     table = _table_tensors(grid, color, sigma)
-    return torch.ops.smnm.noise_from_table(sample_ids, seed_tensor, seed, grid, *table)
+    return torch.ops.smnm.noise_from_table.default(sample_ids, seed_tensor, seed, grid, *table)
 
 
 def _cpu_noise_masks(
@@ -75,7 +75,7 @@ def _cpu_noise_masks(
 ) -> MaskTensors:
     frames, drawn_grid = (grid[0], (1, *grid[1:])) if tube else (1, grid)
     table = _table_tensors(drawn_grid, color, sigma)
-    return torch.ops.smnm.noise_masks_from_table(
+    return torch.ops.smnm.noise_masks_from_table.default(
         sample_ids, seed_tensor, seed, drawn_grid, *table, n_keep, frames
     )
 

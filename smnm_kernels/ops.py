@@ -29,6 +29,14 @@ library.define(f"rbn_bank(Tensor order, {_RBN}) -> Tensor")
 library.define("advance(Tensor(a!) next_id, SymInt n, SymInt before, SymInt by_all) -> Tensor")
 
 
+# The overloads themselves: to find one by its name takes a tenth of a small batch's time.
+_noise = torch.ops.smnm.noise.default
+_noise_masks = torch.ops.smnm.noise_masks.default
+_threshold = torch.ops.smnm.threshold.default
+_rbn_masks = torch.ops.smnm.rbn_masks.default
+_rbn_bank = torch.ops.smnm.rbn_bank.default
+
+
 def noise(
     sample_ids: Tensor,
     seed_tensor: Tensor | None,
@@ -38,7 +46,7 @@ def noise(
     sigma: Sequence[float],
 ) -> Tensor:
     """float32 [B, T, H, W] of unit variance."""
-    return torch.ops.smnm.noise(sample_ids, seed_tensor, seed, grid, color, sigma)
+    return _noise(sample_ids, seed_tensor, seed, grid, color, sigma)
 
 
 def noise_masks(
@@ -52,14 +60,12 @@ def noise_masks(
     tube: bool,
 ) -> MaskTensors:
     """The threshold of the noise; with ``tube`` of one (1, H, W) noise, repeated over T."""
-    return torch.ops.smnm.noise_masks(
-        sample_ids, seed_tensor, seed, grid, color, sigma, n_keep, tube
-    )
+    return _noise_masks(sample_ids, seed_tensor, seed, grid, color, sigma, n_keep, tube)
 
 
 def threshold(noise: Tensor, n_keep: int) -> MaskTensors:
     """``noise`` float32 or float64 [B, N]: the n_keep largest, ties to the lower token."""
-    return torch.ops.smnm.threshold(noise, n_keep)
+    return _threshold(noise, n_keep)
 
 
 def rbn_masks(
@@ -74,7 +80,7 @@ def rbn_masks(
     random_ties: bool,
 ) -> MaskTensors:
     """Sample s is mask s mod K of bank s div K."""
-    return torch.ops.smnm.rbn_masks(
+    return _rbn_masks(
         sample_ids, seed_tensor, seed, grid, n_keep, n_candidates, windows, weights, random_ties
     )
 
@@ -91,7 +97,7 @@ def rbn_bank(
     random_ties: bool,
 ) -> Tensor:
     """bool [G, K, N] from orders int64 [G, N]; row g is bank g."""
-    return torch.ops.smnm.rbn_bank(
+    return _rbn_bank(
         order, seed_tensor, seed, grid, n_keep, n_candidates, windows, weights, random_ties
     )
 

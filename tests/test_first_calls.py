@@ -21,7 +21,7 @@ from torch.utils._python_dispatch import TorchDispatchMode
 from torch.utils._pytree import tree_leaves
 
 import smnm_kernels as smnm
-from smnm_kernels import devices, dispatch, schedules
+from smnm_kernels import devices, dispatch, ops, schedules
 from smnm_kernels.samplers import stream
 
 pytestmark = pytest.mark.skipif(torch.cuda.is_available(), reason="plays a CUDA device")
@@ -154,7 +154,7 @@ def played_cuda(gpu, cuda_ops, fresh_tables, monkeypatch):
     play_triton(monkeypatch, None)
     for name in dispatch._OPS:
         op = partial(dispatch._on_cuda, name)
-        monkeypatch.setattr(torch.ops.smnm, name, op, raising=False)
+        monkeypatch.setattr(ops, name, op)
     return played
 
 
