@@ -1,6 +1,7 @@
 """Under torch.compile: no graph break, the same masks, one compilation; and torch.export."""
 
 import io
+from dataclasses import replace
 
 import pytest
 import torch
@@ -11,7 +12,8 @@ from torch.utils._pytree import tree_leaves as leaves
 from torch.utils.checkpoint import checkpoint
 
 import smnm_kernels as smnm
-from smnm_kernels.train.model import Encoder, MaskedAutoencoder
+from smnm_kernels.train.models.mae import build_model
+from smnm_kernels.train.models.settings import VIDEOMAE
 
 RATIO, SIGMA, WINDOWS, WEIGHTS = 0.8, ((0.4, 1.0), (1.4, 2.0)), (5,), (0.1, 0.2, 0.3, 0.4)
 CALLS = {
@@ -159,10 +161,10 @@ class Step(torch.nn.Module):
 
     def __init__(self, checkpointed=False, **options):
         super().__init__()
-        torch.manual_seed(0)
         self.sampler = smnm.MaskSampler("green3d", (2, 3, 3), 0.7, seed=1)
-        encoder = Encoder((3, 4, 24, 24), (2, 8, 8), dim=24, depth=1, heads=2)
-        self.model = MaskedAutoencoder(encoder, 24, 1, 2)
+        settings = VIDEOMAE.resized(24, 1, 2, decoder_dim=24, decoder_depth=1, decoder_heads=2)
+        settings = replace(settings, encoder=replace(settings.encoder, patch=(2, 8, 8)))
+        self.model = build_model(settings, (3, 4, 24, 24), seed=0)
         self.checkpointed, self.options = checkpointed, options
 
     def forward(self, x):

@@ -4,6 +4,7 @@ import json
 import os
 import subprocess
 import sys
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -12,7 +13,8 @@ from testing import assert_same
 
 import smnm_kernels as smnm
 from smnm_kernels.kinds import KINDS
-from smnm_kernels.train.model import Encoder, MaskedAutoencoder
+from smnm_kernels.train.models.mae import build_model
+from smnm_kernels.train.models.settings import VIDEOMAE
 
 pytestmark = pytest.mark.skipif(not torch.cuda.is_available(), reason="needs a CUDA device")
 
@@ -132,9 +134,9 @@ def test_reduce_overhead_uses_graphs_and_draws_new_masks(make):
 def test_a_train_step_under_reduce_overhead():
     torch._dynamo.reset()
     torch._dynamo.utils.counters.clear()
-    torch.manual_seed(0)
-    encoder = Encoder((3, 4, 32, 32), (2, 8, 8), dim=32, depth=1, heads=2)
-    model = MaskedAutoencoder(encoder, 32, 1, 2).cuda()
+    settings = VIDEOMAE.resized(32, 1, 2, decoder_dim=32, decoder_depth=1, decoder_heads=2)
+    settings = replace(settings, encoder=replace(settings.encoder, patch=(2, 8, 8)))
+    model = build_model(settings, (3, 4, 32, 32), seed=0).cuda()
     samplers = [smnm.MaskSampler("green3d", (2, 4, 4), 0.75, seed=3).cuda() for _ in range(2)]
 
     def loss_with(sampler):

@@ -47,7 +47,8 @@ class Model(NamedTuple):
 
     @property
     def shape(self) -> str:
-        return f"{self.name}, 16 frames of {self.preset.clip.size}x{self.preset.clip.size}"
+        _, frames, height, width = self.preset.clip.inputs["video"].size
+        return f"{self.name}, {frames} frames of {height}x{width}"
 
 
 def models_for(quick: bool, device: torch.device) -> list[Model]:
@@ -193,7 +194,7 @@ class _Trainer:
         return {
             "what": "the model",
             "parameters_millions": _millions(self.model),
-            "encoder_parameters_millions": _millions(self.model.encoder),
+            "encoder_parameters_millions": _millions(self.model.get_submodule("encoder")),
             "forward_gflops_per_clip": round(counter.get_total_flops() / self.batch / 1e9, 3),
             "peak_memory_gb": memory and round(memory / 1e9, 2),
             "clips_per_second": round(1e6 * self.batch / step_us, 2),

@@ -34,7 +34,7 @@ def _packages_and_one_thread():
 
 @pytest.fixture(scope="module")
 def folder(tmp_path_factory):
-    from smnm_kernels.train.demo import write_video
+    from smnm_kernels.train.tasks.demo import write_video
 
     folder = tmp_path_factory.mktemp("clips")
     for i in range(N_CLIPS):
@@ -52,14 +52,12 @@ class Clips(Dataset):
         return N_CLIPS
 
     def __getitem__(self, index):
-        from smnm_kernels.train.presets import VIDEO
-        from smnm_kernels.train.video import probe, read_clip
+        from smnm_kernels.train.data.sample_randomness import SampleRandomness
+        from smnm_kernels.train.tasks.presets import VIDEO
 
-        path, preset = (
-            self.folder / f"{index}.mp4",
-            replace(VIDEO["tiny"], frames=FRAMES, size=SIZE),
-        )
-        clip = read_clip(path, probe(path, FRAMES), preset, seed=0, index=index, flip=False)
+        path = self.folder / f"{index}.mp4"
+        clips = replace(VIDEO["tiny"].clip, frames=FRAMES, size=SIZE, flip=False)
+        clip = clips.read(path, clips.probe(path), SampleRandomness(seed=0, index=index))["video"]
         clip = clip.transpose(0, 1).float() / 255
         return {"pixel_values": clip[0] if self.first_frame else clip}
 

@@ -266,7 +266,7 @@ def test_a_file_that_fails_after_the_scan_is_replaced_the_same_way_each_time(tmp
     for file in source.files:
         (folder / file["name"]).write_bytes(b"gone bad")
     sample = source[0]
-    assert sample.inputs is None
+    assert sample.inputs == {}
     assert [type(failure) for failure in sample.failures] == [Failure] * 4
 
 

@@ -58,12 +58,12 @@ class Line:
         self.dataset = dataset
         self.model = nn.Linear(1, 1)
         self.optimizer = adamw(self.model, optimisation)
-        self.seen = []
-        self.exported = {}
+        self.seen, self.drawn = [], []
 
     def step(self, forward, batch, clock):
         with clock.measure("think_ms"):
             self.seen += batch.sample_ids.tolist()
+            self.drawn.append(torch.rand(()).item())
         error = forward(batch.inputs["x"].flatten(1).float()) - batch.inputs["y"].flatten(1)
         return {"loss": error.square().mean(), "bias": error.mean()}
 
@@ -130,6 +130,9 @@ def test_a_task_of_its_own_is_resumed(tmp_path):
     run_line(tmp_path / "halves", steps=5, schedule_steps=10)
     halves = run_line(tmp_path / "halves", steps=10)
     assert halves.seen == whole.seen == list(range(40))
+    # What a model draws by itself is drawn again, and every step draws something else.
+    assert halves.drawn == whole.drawn[5:]
+    assert len(set(whole.drawn)) == 10
     assert losses(tmp_path / "halves" / "run") == losses(tmp_path / "whole" / "run")
     assert torch.equal(halves.model.weight, whole.model.weight)
 

@@ -21,6 +21,7 @@ from smnm_kernels.errors import Unusable
 from .modality import InputFormat, Record
 from .picture_rows import spectrograms
 from .sample_randomness import SampleRandomness
+from .statistics import AUDIOSET_MEAN, AUDIOSET_STD
 
 SUFFIXES = frozenset(
     (".aif", ".aifc", ".aiff", ".au", ".flac", ".mp3", ".oga", ".ogg", ".opus", ".w64", ".wav")
@@ -33,10 +34,6 @@ HOP = RATE * 10 // 1000  # 10 ms
 MIN_SECONDS = (WINDOW + 15 * HOP) / RATE
 # A recording that moves by less than this (full scale 1, about -80 dB) counts as silent.
 SILENCE = 2e-4
-
-# Of the log-mel over AudioSet, as AudioMAE uses them: the input is (x - mean) / (2 std).
-AUDIOSET_MEAN = -4.2677393
-AUDIOSET_STD = 4.5689974
 
 
 def probe(path: Path) -> dict[str, int]:

@@ -17,7 +17,7 @@ from .crops import Crop
 from .modality import InputFormat, Record
 from .picture_rows import film_strips
 from .sample_randomness import SampleRandomness
-from .video import IMAGENET_MEAN, IMAGENET_STD
+from .statistics import IMAGENET_MEAN, IMAGENET_STD
 
 SUFFIXES = frozenset((".bmp", ".jpeg", ".jpg", ".png", ".tif", ".tiff", ".webp"))
 

@@ -34,7 +34,7 @@ class Sample:
 
     sample_id: int
     file_number: int  # place in the run's list of files
-    inputs: dict[str, Tensor] | None  # [C, T, H, W] each; None where too many files failed
+    inputs: dict[str, Tensor]  # [C, T, H, W] each; none where too many files failed
     failures: list[Failure]
 
 
@@ -42,7 +42,7 @@ class Sample:
 class Batch:
     """What a step gets."""
 
-    inputs: dict[str, Tensor] | None  # [B, C, T, H, W] each; None where a sample has none
+    inputs: dict[str, Tensor]  # [B, C, T, H, W] each; none where a sample has none
     sample_ids: Tensor  # int64 [B]
     file_numbers: Tensor  # int64 [B]
     failures: list[Failure]
@@ -56,8 +56,6 @@ class Batch:
         return replace(self, inputs=inputs)
 
     def pin_memory(self) -> Batch:
-        if self.inputs is None:
-            return self
         return replace(self, inputs={name: x.pin_memory() for name, x in self.inputs.items()})
 
 
@@ -84,7 +82,7 @@ class SampleDataset(Dataset):
                 return Sample(index, number, self.read(number, index), failures)
             except Unusable as error:
                 failures.append(Failure(self.files[number]["name"], str(error)))
-        return Sample(index, number, None, failures)
+        return Sample(index, number, {}, failures)
 
 
 @dataclass(frozen=True)
@@ -115,8 +113,8 @@ class BatchNumbers:
 
 
 def collate(samples: list[Sample]) -> Batch:
-    inputs = None
-    if all(sample.inputs is not None for sample in samples):
+    inputs = {}
+    if all(sample.inputs for sample in samples):
         names = samples[0].inputs
         inputs = {name: torch.stack([sample.inputs[name] for sample in samples]) for name in names}
     return Batch(

@@ -19,13 +19,10 @@ from .crops import Crop
 from .modality import InputFormat, Record
 from .picture_rows import film_strips
 from .sample_randomness import SampleRandomness
+from .statistics import IMAGENET_MEAN, IMAGENET_STD
 
 _CONTAINERS = "3gp avi flv m2ts m4v mkv mov mp4 mpeg mpg mts ogv webm wmv"
 SUFFIXES = frozenset("." + name for name in _CONTAINERS.split())
-
-# Mean and standard deviation of RGB in [0, 1] over ImageNet, as VideoMAE and MAE use them.
-IMAGENET_MEAN = (0.485, 0.456, 0.406)
-IMAGENET_STD = (0.229, 0.224, 0.225)
 
 _READ_ERRORS = (av.error.FFmpegError, OSError, ValueError, EOFError)
 

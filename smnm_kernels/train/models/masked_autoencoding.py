@@ -13,8 +13,9 @@ from torch import Tensor
 from smnm_kernels import Masks
 from smnm_kernels.files import replacing
 from smnm_kernels.train.data.modality import InputFormat
-from smnm_kernels.train.model import MaskedAutoencoder, build_model, encoder_metadata
 
+from .encoder_file import encoder_metadata
+from .mae import MaskedAutoencoder, build_model
 from .settings import ModelSettings
 
 
@@ -27,9 +28,13 @@ class MaskedAutoencoding:
     def grids(self, inputs: dict[str, InputFormat]) -> dict[str, tuple[int, int, int]]:
         return {name: self.model.encoder.grid(given.size) for name, given in inputs.items()}
 
-    def build(self, inputs: dict[str, InputFormat], seed: int) -> MaskedAutoencoder:
+    def build(
+        self, inputs: dict[str, InputFormat], seed: int, checkpoint_activations: bool = False
+    ) -> MaskedAutoencoder:
         (given,) = inputs.values()
-        return build_model(self.model, given.size, seed)
+        model = build_model(self.model, given.size, seed)
+        model.checkpoint_activations = checkpoint_activations
+        return model
 
     def losses(
         self, forward: Callable[..., Any], inputs: dict[str, Tensor], masks: dict[str, Masks]

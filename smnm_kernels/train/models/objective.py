@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from dataclasses import Field
 from pathlib import Path
-from typing import Any, Protocol
+from typing import Any, ClassVar, Protocol
 
 from torch import Tensor, nn
 
@@ -15,15 +16,20 @@ from smnm_kernels.train.data.modality import InputFormat
 class Objective(Protocol):
     """A model's settings, and what it learns: a frozen dataclass.
 
-    Inputs, masks and grids are dicts by the names of the modality's inputs.
+    Inputs, masks and grids are dicts by the names of the modality's inputs. `model` is what `build`
+    made.
     """
+
+    __dataclass_fields__: ClassVar[dict[str, Field[Any]]]
 
     def grids(self, inputs: dict[str, InputFormat]) -> dict[str, tuple[int, int, int]]:
         """Patches of each input along (T, H, W)."""
 
-    def build(self, inputs: dict[str, InputFormat], seed: int) -> nn.Module:
-        """The model with the seed's weights: the same on every device. Where its
-        `checkpoint_activations` is set, blocks compute theirs again for the gradients."""
+    def build(
+        self, inputs: dict[str, InputFormat], seed: int, checkpoint_activations: bool = False
+    ) -> nn.Module:
+        """The model with the seed's weights: the same on every device. With
+        `checkpoint_activations` its blocks compute theirs again for the gradients."""
 
     def losses(
         self, forward: Callable[..., Any], inputs: dict[str, Tensor], masks: dict[str, Masks]
@@ -32,9 +38,9 @@ class Objective(Protocol):
         place of the model, once."""
 
     def restore(
-        self, model: nn.Module, inputs: dict[str, Tensor], masks: dict[str, Masks]
+        self, model: Any, inputs: dict[str, Tensor], masks: dict[str, Masks]
     ) -> dict[str, Tensor]:
         """Inputs whose masked patches are what the model makes of them, for pictures."""
 
-    def export(self, model: nn.Module, path: Path, metadata: dict[str, str]) -> None:
+    def export(self, model: Any, path: Path, metadata: dict[str, str]) -> None:
         """Write the encoder with the metadata, whole or not at all."""

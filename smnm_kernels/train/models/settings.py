@@ -14,13 +14,11 @@ import math
 from dataclasses import asdict, dataclass, replace
 from typing import Any, Literal, get_args
 
+from smnm_kernels.train.data.statistics import IMAGENET_MEAN, IMAGENET_STD
+
 from .positions import Grid, Positions
 
 Target = Literal["pixels", "patch", "channel"]
-
-# Mean and standard deviation of RGB in [0, 1] over ImageNet: what all three codebases take.
-IMAGENET_MEAN = (0.485, 0.456, 0.406)
-IMAGENET_STD = (0.229, 0.224, 0.225)
 
 
 @dataclass(frozen=True)

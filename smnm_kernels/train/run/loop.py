@@ -11,8 +11,9 @@ from contextlib import AbstractContextManager, nullcontext
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import torch
-from torch import nn
+from torch import Tensor, nn
 from torch.nn.parallel import DistributedDataParallel
 from tqdm import tqdm
 
@@ -55,8 +56,10 @@ class Loop:
     def run(self) -> int:
         """Train what is left to train. Returns 0, or 130 / 143 when SIGINT / SIGTERM made it save
         and stop; raises RunError where it cannot go on."""
+        devices = [self.device] if self.device.type == "cuda" else []
         try:
-            return self._run()
+            with torch.random.fork_rng(devices):
+                return self._run()
         except OSError as error:
             raise RunError(
                 f"{error.filename or self.out}: {error.strerror or error}; the last "
@@ -141,17 +144,20 @@ class Loop:
         lr = self.plan.schedule.rate(self.step)
         for group in optimizer.param_groups:
             group["lr"] = lr
-        clock, waited, sums = StepClock(self.device), 0.0, {}
+        clock, waited = StepClock(self.device), 0.0
+        sums: dict[str, Tensor] = {}
         for part in range(parts):
             waiting_since = time.perf_counter()
             batch = next(batches)
             waited += time.perf_counter() - waiting_since
             self._report_failures(batch)
+            torch.manual_seed(_seed_of(self.task.dataset.seed, batch))
             with forward.synchronised(part == parts - 1):
                 scalars = self.task.step(forward, batch.to(self.device), clock)
                 (scalars["loss"] / parts).backward()
             for name, value in scalars.items():
-                sums[name] = sums.get(name, 0) + value.detach() / parts
+                value = value.detach() / parts
+                sums[name] = sums[name] + value if part else value
         optimizer.step()
         optimizer.zero_grad(set_to_none=True)
         self.step += 1
@@ -170,7 +176,7 @@ class Loop:
 
     def _save(self) -> None:
         """last.pt, and a picture of what the model does by now."""
-        if not self.folder or self.saved_at == self.step:
+        if not self.folder or not self.log or self.saved_at == self.step:
             return
         self.log.sync()
         self.folder.save_checkpoint(
@@ -183,7 +189,7 @@ class Loop:
         )
         self.saved_at = self.step
         if self.step < self.plan.steps:
-            self._draw()
+            self._draw(self.folder)
 
     def _keep(self) -> None:
         if self.folder:
@@ -191,10 +197,10 @@ class Loop:
             path.parent.mkdir(exist_ok=True)
             self.task.export(path, self.step)
 
-    def _draw(self) -> None:
+    def _draw(self, folder: RunFolder) -> None:
         picture = self.task.picture(self._report_failure)
         if picture is not None:
-            with replacing(self.folder.path / self.task.picture_name) as file:
+            with replacing(folder.path / self.task.picture_name) as file:
                 picture.save(file, format="PNG")
 
     def _finish(self) -> None:
@@ -203,13 +209,13 @@ class Loop:
             return
         path = self.folder.path / ENCODER
         if self.task.exported_step(path) != self.step:
-            self._draw()
+            self._draw(self.folder)
             self.task.export(path, self.step)
 
     def _report_failures(self, batch: Batch) -> None:
         for failure in batch.failures:
             self._report_failure(failure)
-        if batch.inputs is None:
+        if not batch.inputs:
             last = batch.failures[-1]
             raise RunError(
                 f"{self.task.dataset.folder}: files that passed the scan cannot be read any more, "
@@ -226,7 +232,7 @@ class Loop:
             self.folder.write_skipped(self.plan.skipped)
 
     def _summary(self) -> str:
-        if not self.log:
+        if not self.folder or not self.log:
             return ""
         losses, n = self.log.losses, min(_SUMMARY_STEPS, len(self.log.losses))
         first, last = sum(losses[:n]) / n, sum(losses[-n:]) / n
@@ -245,6 +251,13 @@ class Loop:
     def _say(self, text: str) -> None:
         if self.folder:
             print(text, flush=True)
+
+
+def _seed_of(seed: int, batch: Batch) -> int:
+    """Of what a model draws by itself, such as dropout: the same after a resume, and another for
+    each part and rank."""
+    first = int(batch.sample_ids[0])
+    return int(np.random.SeedSequence([seed, first]).generate_state(1, np.uint64)[0])
 
 
 class Forward:

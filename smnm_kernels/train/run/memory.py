@@ -70,7 +70,7 @@ def _peak(
         without_values = {
             id(t): mode.from_tensor(t) for t in (*model.parameters(), *model.buffers())
         }
-        held = list(without_values.values())
+        held: list[Tensor] = list(without_values.values())
         model = copy.deepcopy(model, without_values)
         arguments = tree_map_only(Tensor, mode.from_tensor, arguments)
         for weight in model.parameters():

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from dataclasses import dataclass
 
 import torch
@@ -19,11 +20,22 @@ class Optimisation:
     weight_decay: float
     betas: tuple[float, float]
     # Lengths in passes over the files; those in steps replace them where they are given.
-    epochs: int | None = None
-    warmup_epochs: int | None = None
+    epochs: int = 0
+    warmup_epochs: int = 0
     steps: int | None = None
     warmup_steps: int | None = None
     checkpoint_every: int = 500  # steps
+
+    def total_steps(self, n_files: int) -> int:
+        if self.steps is not None:
+            return self.steps
+        return math.ceil(self.epochs * n_files / self.batch_size)
+
+    def warmup_of(self, schedule_steps: int) -> int:
+        """Steps of warmup in a schedule of this length."""
+        if self.warmup_steps is not None:
+            return self.warmup_steps
+        return round(schedule_steps * self.warmup_epochs / self.epochs)
 
     @property
     def lr(self) -> float:

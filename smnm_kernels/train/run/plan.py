@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import math
 import platform
 from dataclasses import asdict, dataclass
 from importlib.metadata import PackageNotFoundError, version
@@ -94,14 +93,10 @@ def make_plan(
                 f"{'; '.join(found)}. Give the same files, or another --out"
             )
     runtime = before["runtime"] if before else {}
-    steps = options.steps or runtime.get("steps") or optimisation.steps
-    if steps is None:
-        steps = math.ceil(optimisation.epochs * len(listing.usable) / optimisation.batch_size)
+    steps = options.steps or runtime.get("steps") or optimisation.total_steps(len(listing.usable))
     if not before:
         settings["schedule_steps"] = options.schedule_steps or steps
-        if optimisation.warmup_steps is None:
-            share = optimisation.warmup_epochs / optimisation.epochs
-            settings["warmup_steps"] = round(settings["schedule_steps"] * share)
+        settings["warmup_steps"] = optimisation.warmup_of(settings["schedule_steps"])
     # Both move the last bits of sums, so a resumed run keeps what it had.
     threads = options.threads or runtime.get("threads") or default_threads()
     accumulate = options.accumulate or runtime.get("accumulate") or 1

@@ -19,10 +19,19 @@ class Task(Protocol):
     """One kind of training. From the loop it gets data, ranks, precision, compilation,
     accumulation, metrics, checkpoints and signals."""
 
-    dataset: SampleDataset
-    model: nn.Module  # on the run's device
-    optimizer: torch.optim.Optimizer
-    picture_name: str  # file in RUN
+    @property
+    def dataset(self) -> SampleDataset: ...
+
+    @property
+    def model(self) -> nn.Module:
+        """On the run's device."""
+
+    @property
+    def optimizer(self) -> torch.optim.Optimizer: ...
+
+    @property
+    def picture_name(self) -> str:
+        """Of the file in RUN."""
 
     def step(
         self, forward: Callable[..., Any], batch: Batch, clock: StepClock

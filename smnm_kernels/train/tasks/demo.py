@@ -9,6 +9,7 @@ import os
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, fields
 from pathlib import Path
+from typing import Any
 
 import av
 import numpy as np
@@ -91,7 +92,7 @@ def moving_pictures(number: int) -> Iterator[np.ndarray]:
     y, x = np.mgrid[0:size, 0:size].astype(np.float64)
     angle, turn = rng.uniform(0, 2 * np.pi), rng.uniform(-0.02, 0.02)
     light = rng.uniform(0.3, 1, 3)
-    waves = [
+    waves: list[dict[str, Any]] = [
         {
             "angle": rng.uniform(0, np.pi),
             "length": rng.uniform(60, 140),
@@ -100,7 +101,7 @@ def moving_pictures(number: int) -> Iterator[np.ndarray]:
         }
         for _ in range(3)
     ]
-    shapes = [
+    shapes: list[dict[str, Any]] = [
         {
             "box": bool(rng.integers(2)),
             "radius": rng.uniform(9, 24),

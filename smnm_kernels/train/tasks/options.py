@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass, fields, replace
 from pathlib import Path
-from typing import Annotated, Any
+from typing import TYPE_CHECKING, Annotated, Any
 
 from tyro.conf import Positional, arg
 from tyro.extras import literal_type_from_choices
@@ -23,10 +23,14 @@ from smnm_kernels.train.run.options import (
 
 from .presets import PRESETS, Preset
 
-ModalityName = Positional[literal_type_from_choices(PRESETS)]
-PresetName = literal_type_from_choices(
-    dict.fromkeys(name for table in PRESETS.values() for name in table)
-)
+if TYPE_CHECKING:
+    ModalityName = str
+    PresetName = str
+else:
+    ModalityName = Positional[literal_type_from_choices(PRESETS)]
+    PresetName = literal_type_from_choices(
+        dict.fromkeys(name for table in PRESETS.values() for name in table)
+    )
 Kind = Annotated[str | None, arg(metavar="KIND", help_behavior_hint="")]
 
 

@@ -43,8 +43,7 @@ def pretrain(options: Pretrain) -> int:
         recipe = recipe_of(options, settled)
         plan, folder = begin(options, recipe, options.data, options.out, settled.device)
         dataset = SampleDataset(options.data, plan.files, settled.preset.clip, options.seed)
-        task = Pretraining(settled, dataset)
-        task.model.checkpoint_activations = options.checkpoint_activations
+        task = Pretraining(settled, dataset, options.checkpoint_activations)
         return Loop(task, plan, settled.device, options.out, folder).run()
     finally:
         ranks.stop()
@@ -102,7 +101,9 @@ class Pretraining:
 
     picture_name = "reconstruction.png"
 
-    def __init__(self, settled: Settled, dataset: SampleDataset) -> None:
+    def __init__(
+        self, settled: Settled, dataset: SampleDataset, checkpoint_activations: bool = False
+    ) -> None:
         preset, device = settled.preset, settled.device
         self.preset, self.objective, self.dataset = preset, preset.objective, dataset
         self.device = device
@@ -111,7 +112,8 @@ class Pretraining:
             name: Normalisation(given, device) for name, given in self.inputs.items()
         }
         self.samplers = {name: sampler.to(device) for name, sampler in settled.samplers.items()}
-        self.model = self.objective.build(self.inputs, dataset.seed).to(device)
+        model = self.objective.build(self.inputs, dataset.seed, checkpoint_activations)
+        self.model = model.to(device)
         self.optimizer = adamw(self.model, preset.optimisation)
 
     def step(

@@ -20,12 +20,12 @@ def reconstruction(
     raw, restored: float [B, C, T, H, W], values as they were before normalisation.
     visible: bool [B, T', H', W'], the patches that the encoder saw; the grid divides T, H and W.
     """
-    raw, restored = (np.nan_to_num(x.cpu().numpy()) for x in (raw, restored))
+    before, after = (np.nan_to_num(x.cpu().numpy()) for x in (raw, restored))
     seen = visible.cpu().numpy()[:, None]
     for axis in (2, 3, 4):
-        seen = seen.repeat(raw.shape[axis] // seen.shape[axis], axis)
-    seen = np.broadcast_to(seen, raw.shape)
-    samples = [rows(raw[i], seen[i], restored[i]) for i in range(len(raw))]
+        seen = seen.repeat(before.shape[axis] // seen.shape[axis], axis)
+    seen = np.broadcast_to(seen, before.shape)
+    samples = [rows(before[i], seen[i], after[i]) for i in range(len(before))]
 
     height, width = samples[0][0].shape[:2]
     step = height + _GAP
