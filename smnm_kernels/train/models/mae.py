@@ -29,6 +29,8 @@ class Decoder(nn.Module):
     forward(latent [B, class tokens + n_keep, encoder_dim], masks) -> [B, N - n_keep, outputs].
     """
 
+    pos_embed: Tensor
+
     def __init__(
         self,
         settings: DecoderSettings,
@@ -112,6 +114,9 @@ class MaskedAutoencoder(nn.Module):
     forward(x [B, C, T, H, W] float, masks) -> loss, a float32 scalar.
     """
 
+    pixel_mean: Tensor  # [C, 1]
+    pixel_std: Tensor
+
     def __init__(self, settings: ModelSettings, input_size: InputSize) -> None:
         super().__init__()
         channels = input_size[0]
@@ -129,12 +134,10 @@ class MaskedAutoencoder(nn.Module):
             settings.encoder.class_token,
             settings.encoder.patch_values(channels),
         )
-        for name, values, default in (
-            ("pixel_mean", settings.pixel_mean, 0.0),
-            ("pixel_std", settings.pixel_std, 1.0),
-        ):
-            values = torch.tensor(values or [default] * channels)
-            self.register_buffer(name, values.view(-1, 1), persistent=False)
+        mean = torch.tensor(settings.pixel_mean or [0.0] * channels)
+        std = torch.tensor(settings.pixel_std or [1.0] * channels)
+        self.register_buffer("pixel_mean", mean.view(-1, 1), persistent=False)
+        self.register_buffer("pixel_std", std.view(-1, 1), persistent=False)
 
     @property
     def checkpoint_activations(self) -> bool:
@@ -203,7 +206,8 @@ class MaskedAutoencoder(nn.Module):
         values = patches.shape[-1] if by_patch else by_channel.shape[-1]
         mean = by_channel.mean(over, keepdim=True)
         by_channel.sub_(mean)
-        std = torch.linalg.vector_norm(by_channel, dim=over, keepdim=True) / math.sqrt(values - 1)
+        norm = torch.linalg.vector_norm(by_channel, dim=over, keepdim=True)
+        std = norm / math.sqrt(values - 1)
         scale = (
             (std.square() + _TARGET_EPS).sqrt() if by_patch else std + _TARGET_EPS / self.pixel_std
         )

@@ -114,6 +114,8 @@ class Encoder(nn.Module):
     forward(x [B, C, T, H, W], ids_keep int64 [B, n] or None for all) -> [B, n, dim] of the patches.
     """
 
+    pos_embed: Tensor
+
     def __init__(self, settings: EncoderSettings, input_size: InputSize) -> None:
         super().__init__()
         s = settings

@@ -6,10 +6,12 @@ from dataclasses import replace
 import pytest
 import torch
 from small_models import FAMILIES, input_and_masks, shaken, sized, small
+from torch.nn.functional import mse_loss
 
 from smnm_kernels import Masks, MaskSampler
 from smnm_kernels.train.models.mae import build_model
 from smnm_kernels.train.models.settings import AUDIOMAE, MAE, VIDEOMAE, ModelSettings
+from smnm_kernels.train.models.vit import select_tokens
 
 TARGETS = ["pixels", "patch", "channel"]
 
@@ -47,6 +49,19 @@ def test_the_loss_is_the_error_of_masked_patches(family, target):
     assert torch.allclose(model.forward_loss(x, pred, masks), expected, rtol=1e-5)
     assert torch.allclose(model.eval()(x, masks), model.forward_loss(
         x, model.forward_decoder(model.forward_encoder(x, masks), masks), masks))  # fmt: skip
+
+
+@pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16])
+def test_the_gradient_is_that_of_the_mean_squared_error(dtype):
+    model = small()
+    x, masks = input_and_masks(model)
+    pred = torch.randn(2, masks.ids_masked.shape[1], 96, dtype=dtype, requires_grad=True)
+    (3 * model.forward_loss(x, pred, masks)).backward()
+    hidden = select_tokens(model.encoder.patchify(x), masks.ids_masked)
+    same = pred.detach().requires_grad_()
+    (3 * mse_loss(same.float(), model.target(hidden))).backward()
+    assert pred.grad.dtype == dtype
+    assert torch.allclose(pred.grad, same.grad, rtol=1e-5)
 
 
 def test_targets_are_of_the_pixels_and_not_of_the_input():
