@@ -4,8 +4,8 @@ from pathlib import Path
 
 import pytest
 import torch
+from families import FAMILIES, input_and_masks, shaken, small
 from safetensors.torch import load_file, save_file
-from small_models import FAMILIES, input_and_masks, shaken, small
 
 from smnm_kernels.train.models.encoder_file import encoder_metadata, load_encoder
 

@@ -5,7 +5,7 @@ from dataclasses import replace
 
 import pytest
 import torch
-from small_models import FAMILIES, input_and_masks, shaken, sized, small
+from families import FAMILIES, input_and_masks, shaken, sized, small
 from torch.nn.functional import mse_loss
 
 from smnm_kernels import Masks, MaskSampler

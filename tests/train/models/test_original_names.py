@@ -2,7 +2,7 @@
 
 import pytest
 import torch
-from small_models import FAMILIES, shaken, sized, small
+from families import FAMILIES, shaken, sized, small
 
 from smnm_kernels.train.models.formats import (
     encoder_state,

@@ -4,9 +4,9 @@ import math
 
 import pytest
 import torch
+from families import FAMILIES, input_and_masks, small
 from hypothesis import given
 from hypothesis import strategies as st
-from small_models import FAMILIES, input_and_masks, small
 
 from smnm_kernels.train.models.settings import (
     AUDIOMAE,

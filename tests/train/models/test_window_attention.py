@@ -4,7 +4,7 @@ import math
 
 import pytest
 import torch
-from small_models import input_and_masks, shaken, small
+from families import input_and_masks, shaken, small
 from testing import need_packages
 
 from smnm_kernels.train.models.window_attention import PositionBias, WindowBlock
