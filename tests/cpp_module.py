@@ -3,33 +3,25 @@
 import hashlib
 import importlib.util
 import os
-import shutil
-import subprocess
 import sysconfig
 from functools import cache
 from pathlib import Path
 from types import ModuleType
 
-import pytest
 import torch
-
-ROOT = Path(__file__).parent.parent
-SOURCES = ("module.cpp", "rbn_rounds_shuffled.cpp")
+from testing import ROOT, compiled
 
 
 @cache
 def load() -> ModuleType:
     """The module smnm_cpp. It registers torch.ops.smnm_by_rounds. Skips without a compiler."""
     torch_folder = Path(torch.__file__).parent
-    compiler = os.environ.get("CXX") or shutil.which("c++") or "c++"
-    command = [
-        *(compiler, "-std=c++17", "-O1", "-shared", "-fPIC", "-Wno-psabi"),
-        "-DTORCH_TARGET_VERSION=0x020a000000000000",
+    flags = (
+        *("-O1", "-shared", "-fPIC", "-Wno-psabi", "-DTORCH_TARGET_VERSION=0x020a000000000000"),
         *(f"-I{torch_folder}/include", f"-I{sysconfig.get_path('include')}"),
-        *(str(ROOT / "tests/cpp" / name) for name in SOURCES),
-        *(f"-L{torch_folder}/lib", "-lc10", "-ltorch", "-ltorch_cpu"),
-    ]
-    state = hashlib.sha256(repr((command, torch.__version__)).encode())
+        *("-Wl,--no-as-needed", f"-L{torch_folder}/lib", "-lc10", "-ltorch", "-ltorch_cpu"),
+    )
+    state = hashlib.sha256(repr((flags, torch.__version__)).encode())
     for folder in ("csrc", "tests/cpp"):
         for path in sorted((ROOT / folder).rglob("*.*")):
             state.update(path.read_bytes())
@@ -38,15 +30,8 @@ def load() -> ModuleType:
         made.parent.mkdir(parents=True, exist_ok=True)
         # Workers that compile at once each put a whole file in its place.
         unfinished = made.with_suffix(f".{os.getpid()}")
-        try:
-            subprocess.run(
-                [*command, "-o", str(unfinished)], check=True, capture_output=True, text=True
-            )
-        except (OSError, subprocess.CalledProcessError) as error:
-            if os.environ.get("CI"):
-                raise
-            pytest.skip(f"needs a C++ compiler and Python's headers ({error})")
-        unfinished.replace(made)
+        what = "a C++ compiler and Python's headers"
+        compiled(ROOT / "tests/cpp/module.cpp", unfinished, *flags, what=what).replace(made)
     spec = importlib.util.spec_from_file_location("smnm_cpp", made)
     module = importlib.util.module_from_spec(spec)
     spec.loader.exec_module(module)

@@ -2,7 +2,7 @@
 #include <pybind11/pybind11.h>
 
 #include "../../csrc/common/constants.h"
-#include "../../csrc/common/philox.h"
+#include "rbn_rounds_shuffled.cpp"
 
 PYBIND11_MODULE(smnm_cpp, m) {
   m.def("constants", [] {
@@ -13,6 +13,7 @@ PYBIND11_MODULE(smnm_cpp, m) {
     constants["TAP_SHIFT"] = smnm::kTapShift;
     constants["MAX_SIGNAL"] = smnm::kMaxSignal;
     constants["MAX_FIELD"] = smnm::kMaxField;
+    constants["WHITE_BITS"] = smnm::kWhiteBits;
     constants["WHITE_SCALE"] = smnm::kWhiteScale;
     constants["MAX_CANDIDATES"] = smnm::kMaxCandidates;
     constants["MAX_SCORE"] = smnm::kMaxScore;
