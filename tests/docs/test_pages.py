@@ -6,13 +6,14 @@ import shlex
 from dataclasses import dataclass
 from pathlib import Path
 
+import numpy as np
 import pytest
 import stand_ins
 from testing import ROOT, need_packages
 
 import smnm_kernels as smnm
 from smnm_kernels import adapters
-from smnm_kernels.cli import COMMANDS
+from smnm_kernels.cli import COMMANDS, main
 from smnm_kernels.kinds import KINDS
 
 PAGES = [ROOT / "README.md", *sorted((ROOT / "docs").glob("*.md"))]
@@ -149,3 +150,39 @@ def test_commands_have_the_options_that_pages_name(page):
         if arguments not in ([], ["--help"]):
             module, options = COMMANDS[name][0].split(":")
             tyro.cli(getattr(importlib.import_module(module), options), args=arguments)
+
+
+def pictures():
+    """Picture in docs/: the arguments of `smnm show` that a page says it was made with."""
+    made = {}
+    for page in PAGES:
+        for name, *arguments in commands(page):
+            if name == "show" and arguments and arguments[-1].startswith("docs/"):
+                made[arguments[-1]] = arguments[:-1]
+    return made
+
+
+def test_every_picture_is_on_a_page_with_the_command_that_makes_it():
+    in_folder = {
+        f"docs/{path.name}" for path in (ROOT / "docs").glob("*.*") if path.suffix != ".md"
+    }
+    assert in_folder - {"docs/pages_outside.py"} == pictures().keys()
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("picture", [p for p in pictures() if p != "docs/spectra.png"])
+def test_pictures_are_what_their_commands_draw(picture, tmp_path):
+    need_packages("tyro", "PIL", "matplotlib")
+    from PIL import Image
+
+    made = tmp_path / Path(picture).name
+    assert main(["show", *pictures()[picture], str(made)]) == 0
+    with Image.open(made) as ours, Image.open(ROOT / picture) as theirs:
+        assert (ours.size, getattr(ours, "n_frames", 1)) == (
+            theirs.size,
+            getattr(theirs, "n_frames", 1),
+        )
+        differ = np.any(
+            np.asarray(ours.convert("RGB")) != np.asarray(theirs.convert("RGB")), axis=2
+        )
+    assert differ.mean() < 0.01  # letters may be drawn otherwise by another version
