@@ -1,8 +1,8 @@
 """Pages of the site that lie outside of docs/, and the links between all pages.
 
-The README is the site's first page; the changelog, measured results and the examples' sources are
-pages, too. Links are written as they work in the repository itself, relative to the file that they
-stand in. Here they become links between the pages.
+The README is the site's first page; the contributor's guide, the changelog, measured results and
+the examples' sources are pages, too. Links are written as they work in the repository itself,
+relative to the file that they stand in. Here they become links between the pages.
 """
 
 from __future__ import annotations
@@ -48,7 +48,10 @@ def _pages_outside() -> dict[str, str]:
     """Place in the repository: place in the site."""
     results = [p for p in sorted(ROOT.glob("bench/results/**/*")) if p.suffix in (".md", ".png")]
     examples = sorted(ROOT.glob("examples/*.py"))
-    pages = {"README.md": "index.md", "CHANGELOG.md": "CHANGELOG.md"}
+    pages = {
+        "README.md": "index.md",
+        **{name: name for name in ("CHANGELOG.md", "CONTRIBUTING.md")},
+    }
     for path in (*results, *examples):
         place = path.relative_to(ROOT).as_posix()
         pages[place] = place.removesuffix(".py") + (".md" if path.suffix == ".py" else "")

@@ -8,6 +8,7 @@ looks at what the block made.
 import math
 import os
 import tempfile
+from contextlib import contextmanager
 from pathlib import Path
 from types import SimpleNamespace
 
@@ -307,12 +308,28 @@ def loaders(names):
     yield
 
 
+def two_recordings(names):
+    with _recordings():
+        yield
+        assert len(Path("RUN/metrics.jsonl").read_text().splitlines()) == 1
+
+
 def finished_run(names):
-    """In the present folder: DATA with two recordings, RUN of one step on them."""
+    from smnm_kernels.cli import main
+
+    with _recordings():
+        size = ["--steps", "1", "--batch-size", "2", "--workers", "0", "--device", "cpu"]
+        assert main(["pretrain", "audio", "DATA", "--out", "RUN", *size]) == 0
+        names["clip"] = torch.randn(2, 1, 1, 512, 128)
+        yield
+        assert names["features"].shape == (2, 256, 192)
+
+
+@contextmanager
+def _recordings():
+    """In a new folder, where the process works meanwhile: DATA with two recordings."""
     need_packages("av", "soundfile", "tyro", "tqdm", "safetensors", "matplotlib", "PIL")
     import soundfile
-
-    from smnm_kernels.cli import main
 
     was = Path.cwd()
     with tempfile.TemporaryDirectory() as folder:
@@ -321,11 +338,7 @@ def finished_run(names):
             Path("DATA").mkdir()
             for i in range(2):
                 soundfile.write(f"DATA/{i}.wav", torch.randn(16_000 * 6).numpy() / 9, 16_000)
-            size = ["--steps", "1", "--batch-size", "2", "--workers", "0", "--device", "cpu"]
-            assert main(["pretrain", "audio", "DATA", "--out", "RUN", *size]) == 0
-            names["clip"] = torch.randn(2, 1, 1, 512, 128)
             yield
-            assert names["features"].shape == (2, 256, 192)
         finally:
             os.chdir(was)
 

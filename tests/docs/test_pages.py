@@ -100,6 +100,32 @@ def test_every_kind_is_in_the_table():
     assert in_table == KINDS.keys()
 
 
+def test_the_table_of_presets_is_what_the_code_says():
+    need_packages("av", "soundfile", "tqdm")
+    from smnm_kernels.train.tasks.presets import PRESETS
+
+    in_table = {}
+    training = (ROOT / "docs" / "training.md").read_text()
+    for names, modality, _, masks, batch, rate, decay, length in table_after(
+        training, "| preset |"
+    ):
+        for name in re.findall(r"`([\w-]+)`", names):
+            in_table[modality, name] = (masks, int(batch), float(rate), float(decay), length)
+    assert in_table == {
+        (modality, name): _row(preset)
+        for modality, presets in PRESETS.items()
+        for name, preset in presets.items()
+    }
+
+
+def _row(preset):
+    [masks], how = preset.masks.values(), preset.optimisation
+    epochs = f"{how.epochs}, {how.warmup_epochs}"
+    length = f"{how.steps} steps, {how.warmup_steps}" if how.steps else epochs
+    kind = f"{masks.kind} {round(masks.ratio, 2):g}"
+    return kind, how.batch_size, how.base_lr, how.weight_decay, length
+
+
 def test_the_table_of_adapters_names_what_there_is():
     rows = table_after(README, "| codebase |")
     written = " ".join(row[1] for row in rows)
