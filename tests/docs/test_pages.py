@@ -144,6 +144,15 @@ def test_links_lead_to_a_file_and_a_heading_that_are_there(page):
             assert match["anchor"] in anchors(target), f"{page.name}: {match[0]}"
 
 
+@pytest.mark.parametrize("page", [*PAGES, ROOT / "CONTRIBUTING.md"], ids=lambda page: page.name)
+def test_files_that_pages_name_are_there(page):
+    folders = "bench|csrc|docs|examples|smnm_kernels|tests"
+    named = re.findall(
+        rf"(?<![\w/])((?:{folders})/[\w./]*\w\.(?:py|sh|md|h|cpp|cu))\b", page.read_text()
+    )
+    assert not [name for name in named if "NAME" not in name and not (ROOT / name).exists()]
+
+
 def anchors(page: Path):
     """Of its headings, as GitHub and mkdocs make them."""
     headings = re.findall(r"^#+ (.+)$", page.read_text(), flags=re.MULTILINE)
