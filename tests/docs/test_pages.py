@@ -63,7 +63,12 @@ def run_blocks(page: Path):
 with_python = [page for page in PAGES if "```python" in page.read_text()]
 
 
-@pytest.mark.parametrize("page", with_python, ids=lambda page: page.name)
+def slow_where_models_train(page):
+    marks = [pytest.mark.slow] if page.name in ("adapters.md", "training.md") else []
+    return pytest.param(page, marks=marks, id=page.name)
+
+
+@pytest.mark.parametrize("page", [slow_where_models_train(page) for page in with_python])
 def test_every_block_of_python_runs(page):
     assert page.read_text().count("```python") == len(list(blocks(page)))
     run_blocks(page)
