@@ -46,6 +46,10 @@ def pytest_cmdline_main(config):
     """Where pytest-xdist is installed, the whole suite runs on all cores: ``-n`` in addopts would
     be an error without it, and would start processes for a single file, too."""
     option = config.option
+    if hasattr(config, "workerinput"):
+        # Such a process has read the command line, which does not tell what was decided here.
+        option.loadgroup = config.workerinput["loadgroup"]
+        return
     if not hasattr(option, "numprocesses"):
         return
     whole = config.args_source is pytest.Config.ArgsSource.TESTPATHS
@@ -54,6 +58,11 @@ def pytest_cmdline_main(config):
         option.maxprocesses = option.maxprocesses or MOST_PROCESSES
     if option.numprocesses and option.dist == "no":
         option.dist = "loadgroup"
+
+
+@pytest.hookimpl(optionalhook=True)
+def pytest_configure_node(node):
+    node.workerinput["loadgroup"] = node.config.option.dist == "loadgroup"
 
 
 def pytest_configure(config):
