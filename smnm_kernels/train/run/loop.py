@@ -23,7 +23,7 @@ from smnm_kernels.train.data.loader import Batch, BatchNumbers, Failure, make_lo
 
 from . import ranks
 from .folder import ENCODER, METRICS, MetricsLog, RunFolder, load_checkpoint
-from .memory import StepMemory, step_memory
+from .memory import NEEDS_VALUES, step_memory
 from .meter import Meter, StepClock
 from .plan import Plan
 from .signals import StopSignal
@@ -243,10 +243,10 @@ class Loop:
             f"pictures: {run / self.task.picture_name}"
         )
 
-    def _say_memory(self, memory: StepMemory) -> None:
+    def _say_memory(self, found: str) -> None:
         if self.folder:
             part = self.plan.batch_size // self.plan.accumulate // ranks.world_size()
-            tqdm.write(f"memory of a step, {part} samples at a time, computed: {memory}")
+            tqdm.write(f"memory of a step, {part} samples at a time, computed: {found}")
 
     def _say(self, text: str) -> None:
         if self.folder:
@@ -271,21 +271,27 @@ class Forward:
         model: nn.Module,
         plan: Plan,
         device: torch.device,
-        say_memory: Callable[[StepMemory], None],
+        say_memory: Callable[[str], None],
     ) -> None:
         if plan.compile:
             model.compile()
         self.model = model
         self.over_ranks = DistributedDataParallel(model) if ranks.world_size() > 1 else None
         self.device_type, self.dtype = device.type, plan.autocast
-        self._say_memory: Callable[[StepMemory], None] | None = say_memory
+        self._say_memory: Callable[[str], None] | None = say_memory
 
     def __call__(self, *arguments: Any) -> Any:
         if self._say_memory:
-            self._say_memory(step_memory(self.model, arguments, self._precision()))
+            self._say_memory(self._memory(arguments))
             self._say_memory = None
         with self._precision():
             return (self.over_ranks or self.model)(*arguments)
+
+    def _memory(self, arguments: tuple[Any, ...]) -> str:
+        try:
+            return str(step_memory(self.model, arguments, self._precision()))
+        except NEEDS_VALUES as error:
+            return f"no, the model's work depends on values ({error})"
 
     def _precision(self) -> AbstractContextManager[None]:
         return torch.autocast(self.device_type, self.dtype, enabled=self.dtype is not None)

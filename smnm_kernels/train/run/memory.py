@@ -16,9 +16,21 @@ from typing import Any
 
 import torch
 from torch import Tensor, nn
-from torch._subclasses.fake_tensor import FakeTensorMode
+from torch._subclasses.fake_tensor import (
+    DataDependentOutputException,
+    DynamicOutputShapeException,
+    FakeTensorMode,
+    UnsupportedFakeTensorException,
+)
 from torch.utils._python_dispatch import TorchDispatchMode
 from torch.utils._pytree import tree_leaves, tree_map_only
+
+# Of models whose work depends on values, as where a boolean mask selects.
+NEEDS_VALUES = (
+    DataDependentOutputException,
+    DynamicOutputShapeException,
+    UnsupportedFakeTensorException,
+)
 
 
 @dataclass(frozen=True)
@@ -52,7 +64,10 @@ class StepMemory:
 def step_memory(
     model: nn.Module, arguments: tuple[Any, ...], precision: AbstractContextManager[None]
 ) -> StepMemory:
-    """Of the gradients of model(*arguments), a loss or several, and of AdamW."""
+    """Of the gradients of model(*arguments), a loss or several, and of AdamW.
+
+    Raises one of NEEDS_VALUES where it cannot be computed.
+    """
     trained = [p for p in model.parameters() if p.requires_grad]
     return StepMemory(
         weights=sum(t.nbytes for t in (*model.parameters(), *model.buffers())),
