@@ -43,7 +43,8 @@ class Kind(ABC):
 
         Args:
             sample_ids: int64 [B], checked; their device does the work.
-            data: what a data-driven kind looks at, a row for each id; None for all others.
+            data: what a data-driven kind looks at, a row for each id; None for all others. The
+                trainer gives the normalised input, float32 [B, C, T, H, W].
         """
         if self.needs_data or data is not None:
             self._check_data(sample_ids, data)

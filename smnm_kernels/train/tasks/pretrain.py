@@ -121,7 +121,10 @@ class Pretraining:
     ) -> dict[str, Tensor]:
         x = self._normalised(batch.inputs)
         with clock.measure("mask_ms"):
-            masks = {name: sampler(len(batch)) for name, sampler in self.samplers.items()}
+            masks = {
+                name: sampler(len(batch), x[name] if sampler.needs_data else None)
+                for name, sampler in self.samplers.items()
+            }
         return self.objective.losses(forward, x, masks)
 
     def _normalised(self, inputs: dict[str, Tensor]) -> dict[str, Tensor]:
@@ -151,7 +154,10 @@ class Pretraining:
         x = self._normalised(raw)
         # Masks by their ids: looking does not move the run's own stream on.
         ids = torch.arange(len(samples), device=self.device)
-        masks = {name: sampler.masks(ids) for name, sampler in self.samplers.items()}
+        masks = {
+            name: sampler.masks(ids, x[name] if sampler.needs_data else None)
+            for name, sampler in self.samplers.items()
+        }
         return self._picture(x, masks)
 
     @torch.no_grad()
