@@ -8,7 +8,7 @@ from collections.abc import Callable, Sequence
 from decimal import Decimal
 from fractions import Fraction
 from functools import lru_cache, wraps
-from typing import TYPE_CHECKING, Any, NamedTuple, ParamSpec, TypeVar
+from typing import TYPE_CHECKING, Any, NamedTuple, ParamSpec, TypeGuard, TypeVar
 
 import torch
 from torch import Tensor
@@ -169,7 +169,7 @@ def is_sequence(value: object) -> TypeIs[Sequence]:
     return isinstance(value, Sequence) and not isinstance(value, (str, bytes))
 
 
-def is_int(value: object) -> bool:
+def is_int(value: object) -> TypeGuard[int]:
     """Also for the symbolic ints of torch.export."""
     if type(value) is int:  # most are; the ABC takes its time
         return True
@@ -192,8 +192,9 @@ def parse_once(parse: Callable[P, Parsed]) -> Callable[P, Parsed]:
                 *as_constant(arguments),
                 **{name: as_constant(named[name]) for name in named},  # type: ignore[arg-type]
             )
-        if not (_is_plain(arguments) and all(map(_is_plain, named.values()))):
-            return parse(*arguments, **named)
+        for value in (*arguments, *named.values()):
+            if type(value) not in _PLAIN and not _is_plain_sequence(value):
+                return parse(*arguments, **named)
         key = repr((arguments, named))
         result = results.get(key)
         if result is None:
@@ -205,11 +206,15 @@ def parse_once(parse: Callable[P, Parsed]) -> Callable[P, Parsed]:
     return cached
 
 
-def _is_plain(value: Any) -> bool:
-    """Whether its text says all there is to say of a value: builtins, not subclasses of them."""
-    if type(value) in (tuple, list):
-        return all(map(_is_plain, value))
-    return value is None or type(value) in (int, float, bool, str)
+#: Types of which a text says all there is to say; no subclasses of them.
+_PLAIN = frozenset({type(None), int, float, bool, str})
+
+
+def _is_plain_sequence(value: Any) -> bool:
+    """Whether it is a tuple or list of plain values, or of such sequences."""
+    if type(value) not in (tuple, list):
+        return False
+    return all(type(item) in _PLAIN or _is_plain_sequence(item) for item in value)
 
 
 def as_constant(value: Value) -> Value:

@@ -152,16 +152,16 @@ def check_sampler(sampler: object, kind: type | tuple[type, ...]) -> None:
 
 def _shares(batch_size: int | Sequence[int], rank: int, world_size: int) -> tuple[int, int, int]:
     """(samples of this rank, of the ranks before it, of all ranks)."""
-    if is_sequence(batch_size):
-        if len(batch_size) != world_size or not all(is_int(n) and n >= 0 for n in batch_size):
-            raise ValueError(
-                f"batch_size as a sequence must have a non-negative int for each of the "
-                f"{world_size} ranks, got {batch_size!r}"
-            )
-        return batch_size[rank], sum(batch_size[:rank]), sum(batch_size)
-    if not is_int(batch_size) or batch_size < 0:
+    if is_int(batch_size) and batch_size >= 0:
+        return batch_size, rank * batch_size, world_size * batch_size
+    if not is_sequence(batch_size):
         raise ValueError(f"batch_size must be a non-negative int, got {batch_size!r}")
-    return batch_size, rank * batch_size, world_size * batch_size
+    if len(batch_size) != world_size or not all(is_int(n) and n >= 0 for n in batch_size):
+        raise ValueError(
+            f"batch_size as a sequence must have a non-negative int for each of the "
+            f"{world_size} ranks, got {batch_size!r}"
+        )
+    return batch_size[rank], sum(batch_size[:rank]), sum(batch_size)
 
 
 def rank_and_world_size() -> tuple[int, int]:
