@@ -325,19 +325,47 @@ def finished_run(names):
         assert names["features"].shape == (2, 256, 192)
 
 
+def video_encoder(names):
+    need_packages("transformers", "safetensors")
+    from safetensors.torch import save_file
+
+    from smnm_kernels.train.models.encoder_file import encoder_metadata
+    from smnm_kernels.train.models.settings import VIDEOMAE
+    from smnm_kernels.train.models.vit import Encoder
+
+    settings = VIDEOMAE.resized(192, 4, 3, 128, 2, 4).encoder
+    encoder = Encoder(settings, (3, 16, 96, 96)).eval()
+    with _new_folder():
+        Path("RUN").mkdir()
+        state = {name: t.contiguous() for name, t in encoder.state_dict().items()}
+        save_file(state, "RUN/encoder.safetensors", metadata=encoder_metadata(encoder))
+        yield
+    clip = torch.randn(2, 3, 16, 96, 96)
+    with torch.no_grad():
+        theirs = names["model"].eval()(clip.transpose(1, 2)).last_hidden_state
+        torch.testing.assert_close(theirs, encoder(clip), rtol=1e-4, atol=1e-5)
+
+
 @contextmanager
 def _recordings():
-    """In a new folder, where the process works meanwhile: DATA with two recordings."""
+    """In a new folder: DATA with two recordings."""
     need_packages("av", "soundfile", "tyro", "tqdm", "safetensors", "matplotlib", "PIL")
     import soundfile
 
+    with _new_folder():
+        Path("DATA").mkdir()
+        for i in range(2):
+            soundfile.write(f"DATA/{i}.wav", torch.randn(16_000 * 6).numpy() / 9, 16_000)
+        yield
+
+
+@contextmanager
+def _new_folder():
+    """Where the process works meanwhile."""
     was = Path.cwd()
     with tempfile.TemporaryDirectory() as folder:
         os.chdir(folder)
         try:
-            Path("DATA").mkdir()
-            for i in range(2):
-                soundfile.write(f"DATA/{i}.wav", torch.randn(16_000 * 6).numpy() / 9, 16_000)
             yield
         finally:
             os.chdir(was)
