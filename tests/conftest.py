@@ -46,23 +46,14 @@ def pytest_cmdline_main(config):
     """Where pytest-xdist is installed, the whole suite runs on all cores: ``-n`` in addopts would
     be an error without it, and would start processes for a single file, too."""
     option = config.option
-    if hasattr(config, "workerinput"):
-        # Such a process has read the command line, which does not tell what was decided here.
-        option.loadgroup = config.workerinput["loadgroup"]
-        return
-    if not hasattr(option, "numprocesses"):
+    if not hasattr(option, "numprocesses") or hasattr(config, "workerinput"):
         return
     whole = config.args_source is pytest.Config.ArgsSource.TESTPATHS
     if option.numprocesses is None and whole and not option.collectonly and not option.usepdb:
         option.numprocesses = "logical"
         option.maxprocesses = option.maxprocesses or MOST_PROCESSES
     if option.numprocesses and option.dist == "no":
-        option.dist = "loadgroup"
-
-
-@pytest.hookimpl(optionalhook=True)
-def pytest_configure_node(node):
-    node.workerinput["loadgroup"] = node.config.option.dist == "loadgroup"
+        option.dist = "worksteal"  # neighbours, who share fixtures, stay together
 
 
 def pytest_configure(config):

@@ -18,16 +18,11 @@ GRIDS = [(1, 14, 14), (1, 64, 8), (8, 14, 14)]
 pytestmark = pytest.mark.slow
 
 
-def every_field():
-    for device in devices():
-        for grid in GRIDS:
-            for color, sigma in CASES:
-                name = f"{device}-{'x'.join(map(str, grid))}-{color}-{sigma}"
-                made_once = pytest.mark.xdist_group(name)
-                yield pytest.param((device, grid, color, sigma), id=name, marks=made_once)
-
-
-@pytest.fixture(scope="module", params=every_field())
+@pytest.fixture(
+    scope="module",
+    params=[(device, grid, *case) for device in devices() for grid in GRIDS for case in CASES],
+    ids=lambda p: f"{p[0]}-{'x'.join(map(str, p[1]))}-{p[2]}-{p[3]}",
+)
 def fields(request, exhaustive):
     """(float32 [B, T, H, W], color, sigma, grid)"""
     device, grid, color, sigma = request.param

@@ -10,11 +10,11 @@ import pytest
 import ranks
 import torch
 from mask_hashes import hashed
-from testing import assert_same
+from testing import assert_same, made_once
 
 import smnm_kernels as smnm
 
-pytestmark = [pytest.mark.slow, pytest.mark.xdist_group("ranks")]
+pytestmark = pytest.mark.slow
 
 WORLD_SIZES = (1, 2, 4)
 CALLS = [n for step in ranks.STEPS for n in step]
@@ -23,7 +23,6 @@ SAVED_AT = sum(n for step in ranks.STEPS[: ranks.SAVED_AFTER] for n in step)
 
 
 def launch(world_size, folder):
-    """What each rank saved."""
     # --standalone takes a free port, so that tests can run at the same time.
     torchrun = [sys.executable, "-m", "torch.distributed.run", "--standalone"]
     script = [str(Path(ranks.__file__)), str(folder)]
@@ -40,16 +39,24 @@ def launch(world_size, folder):
         process.terminate()  # and torchrun its ranks
         said, _ = process.communicate()
     assert process.returncode == 0, said
-    return [
-        torch.load(folder / f"{world_size}-{rank}.pt", weights_only=True)
-        for rank in range(world_size)
-    ]
+
+
+def launch_all(folder):
+    for world_size in (2, 1, 4):
+        launch(world_size, folder)
 
 
 @pytest.fixture(scope="module")
 def launched(tmp_path_factory):
-    folder = tmp_path_factory.mktemp("ranks")
-    return {world_size: launch(world_size, folder) for world_size in (2, 1, 4)}
+    """Of each world size, what each rank saved."""
+    folder = made_once(tmp_path_factory, "ranks", launch_all)
+    return {
+        world_size: [
+            torch.load(folder / f"{world_size}-{rank}.pt", weights_only=True)
+            for rank in range(world_size)
+        ]
+        for world_size in WORLD_SIZES
+    }
 
 
 @pytest.fixture(scope="module")

@@ -6,25 +6,29 @@ from pathlib import Path
 
 import pytest
 import torch
-from testing import compiled
+from testing import compiled, made_once
 
 import smnm_kernels as smnm
 
-pytestmark = [pytest.mark.slow, pytest.mark.xdist_group("ThreadSanitizer")]
+pytestmark = pytest.mark.slow
 
 SOURCE = Path(__file__).parent / "cpp/rbn_rounds_threads.cpp"
 WEIGHTS = (400, 400, 100, 100)
 
 
-@pytest.fixture(scope="module")
-def threads(tmp_path_factory):
-    """The compiled program."""
-    program = compiled(
+def compile_threads(folder):
+    compiled(
         SOURCE,
-        tmp_path_factory.mktemp("threads") / "rbn_rounds_threads",
+        folder / SOURCE.stem,
         *("-O1", "-g", "-fsanitize=thread", "-pthread"),
         what="a C++ compiler with ThreadSanitizer",
     )
+
+
+@pytest.fixture(scope="module")
+def threads(tmp_path_factory):
+    """The compiled program."""
+    program = made_once(tmp_path_factory, "ThreadSanitizer", compile_threads) / SOURCE.stem
     # ThreadSanitizer does not start under some kernels' layouts of a process.
     setarch = shutil.which("setarch")
     return [setarch, "-R", str(program)] if setarch else [str(program)]

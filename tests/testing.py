@@ -6,10 +6,12 @@ import os
 import shutil
 import subprocess
 import sys
+from collections.abc import Callable
 from pathlib import Path
 
 import pytest
 import torch
+from filelock import FileLock
 
 ROOT = Path(__file__).parent.parent
 COLORS = ["white", "red", "blue", "green"]
@@ -82,6 +84,19 @@ def rows_printed_by(script: Path | str, *arguments: object) -> list[dict]:
     )
     assert done.returncode == 0, done.stderr
     return [json.loads(line) for line in done.stdout.splitlines()]
+
+
+def made_once(tmp_path_factory, name: str, make: Callable[[Path], object]) -> Path:
+    """The folder that ``make(folder)`` has filled, once for all processes of a run of the tests."""
+    base = tmp_path_factory.getbasetemp()
+    base = base.parent if "PYTEST_XDIST_WORKER" in os.environ else base
+    folder, unfinished = base / name, base / f"{name}.unfinished"
+    with FileLock(base / f"{name}.lock"):
+        if not folder.exists():
+            unfinished.mkdir(exist_ok=True)
+            make(unfinished)
+            unfinished.rename(folder)
+    return folder
 
 
 def compiled(source: Path, program: Path, *flags: str, what: str = "a C++ compiler") -> Path:

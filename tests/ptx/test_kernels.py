@@ -1,12 +1,13 @@
 """The PTX of every GPU kernel, executed: equal to the CPU bit by bit, and nothing found wrong."""
 
 import importlib.util
+import json
 import re
 from pathlib import Path
 
 import pytest
 from cuda_report import nvcc
-from testing import TRITON_KERNELS, require, rows_printed_by
+from testing import TRITON_KERNELS, made_once, require, rows_printed_by
 
 TARGETS = (80, 90)
 #: Of these few calls are run, but every kernel; all calls in the exhaustive tier.
@@ -37,30 +38,25 @@ HARMLESS = {
 }
 
 
-@pytest.fixture(scope="module")
-def runs():
-    """Rows that ``every_kernel.py`` has printed, by target and language."""
-    return {}
-
-
 @pytest.fixture
-def rows(runs, target, language, exhaustive):
-    if (target, language) not in runs:
-        require(importlib.util.find_spec("triton"), "Triton")
-        require(nvcc(), "nvcc")
-        script = Path(__file__).with_name("every_kernel.py")
-        few = ["--few"] if target in FEW_TARGETS and not exhaustive else []
-        runs[target, language] = rows_printed_by(script, target, language, *few)
-    return runs[target, language]
+def rows(tmp_path_factory, target, language, exhaustive):
+    """What ``every_kernel.py`` prints."""
+    require(importlib.util.find_spec("triton"), "Triton")
+    require(nvcc(), "nvcc")
+    script = Path(__file__).with_name("every_kernel.py")
+    few = ["--few"] if target in FEW_TARGETS and not exhaustive else []
+
+    def run(folder):
+        rows = rows_printed_by(script, target, language, *few)
+        (folder / "rows.json").write_text(json.dumps(rows))
+
+    folder = made_once(tmp_path_factory, f"{language}-{target}", run)
+    return json.loads((folder / "rows.json").read_text())
 
 
 for_every_run = pytest.mark.parametrize(
     ("target", "language"),
-    [
-        pytest.param(t, language, marks=pytest.mark.xdist_group(f"{language} kernels, sm_{t}"))
-        for language in LANGUAGES
-        for t in TARGETS
-    ],
+    [(t, language) for language in LANGUAGES for t in TARGETS],
 )
 
 
