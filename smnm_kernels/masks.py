@@ -14,9 +14,9 @@ from .arguments import is_int
 class Masks(NamedTuple):
     """Which tokens of each sample are visible, in the three forms training code asks for.
 
-    A NamedTuple, so it is a pytree: it crosses ``torch.compile``, ``.to()`` maps and collate
-    functions like any tuple. Token indices are row-major over the grid, ``(t*H + y)*W + x``.
-    Every row has exactly the same number of visible tokens.
+    A NamedTuple, and so a pytree: ``torch.compile``, collate functions and tree maps such as those
+    of ``.to()`` take it as they take any tuple. Token indices are row-major over the grid,
+    ``(t*H + y)*W + x``. Every row has exactly the same number of visible tokens.
     """
 
     #: bool [B, N], True = visible (goes to the encoder).
@@ -45,18 +45,18 @@ class Masks(NamedTuple):
         in_order.scatter_(1, self.ids_restore, tokens.expand_as(self.ids_restore))
         return in_order[:, self.n_keep :]
 
-    # One view for each codebase that wants another form or polarity.
+    # Views: the same masks in the form and polarity that one codebase wants.
 
     @property
     def mae(self) -> tuple[Tensor, Tensor, Tensor]:
         """(ids_keep, float32 [B, N] with 1 = removed, ids_restore): what ``random_masking`` of
-        MAE, AudioMAE and CAV-MAE works out from its noise."""
+        MAE, AudioMAE and CAV-MAE computes from its noise."""
         return self.ids_keep, self.masked.float(), self.ids_restore
 
     @property
     def vitmae_noise(self) -> Tensor:
-        """float32 [B, N], smallest kept: the ``noise`` of Hugging Face's ViTMAE, whose argsort
-        turns it into the same ids_keep and ids_restore. Its count must be ``n_keep``."""
+        """float32 [B, N], smallest kept: the ``noise`` argument of Hugging Face's ViTMAE. The model
+        sorts it and gets the same ids_keep and ids_restore, if it keeps ``n_keep`` tokens."""
         return self.ids_restore.float()
 
     @property
@@ -79,33 +79,24 @@ class Masks(NamedTuple):
     def from_visible(cls, visible: Tensor, n_keep: int | None = None) -> Masks:
         """Masks made elsewhere, from bool ``visible`` [B, N], True = visible.
 
-        Reads the device, to see that every row shows as many tokens as the first: models that
-        take a batch of masks silently mix up samples otherwise.
+        Checks that every row shows as many tokens as the first, because models that take a batch of
+        masks silently mix up samples otherwise. The check makes the host wait for the device.
 
         Args:
-            n_keep: how many they should show, checked where given.
+            n_keep: how many tokens every row must show; by default as many as row 0 shows.
 
         Raises:
-            TypeError, ValueError: also where ``visible`` looks like its complement.
+            TypeError, ValueError: naming what is wrong. Where the masked tokens of ``visible`` are
+                ``n_keep``, the message says that the polarity looks wrong.
         """
-        return cls._with_count(visible, _count("visible", visible, n_keep, visible_is=True))
+        return masks_of_visible(visible, _count("visible", visible, n_keep, visible_is=True))
 
     @classmethod
     def from_masked(cls, masked: Tensor, n_keep: int | None = None) -> Masks:
         """As ``from_visible``, from bool ``masked`` [B, N], True = masked (VideoMAE's and Hugging
         Face's ``bool_masked_pos``). ``n_keep`` counts the visible tokens here, too."""
         n_keep = _count("masked", masked, n_keep, visible_is=False)
-        return cls._with_count(~masked, n_keep)
-
-    @classmethod
-    def _with_count(cls, visible: Tensor, n_keep: int) -> Masks:
-        """``from_visible`` without a look at the device: that every row of bool ``visible`` [B, N]
-        shows exactly ``n_keep`` tokens is the caller's promise."""
-        tokens = torch.arange(visible.shape[1], device=visible.device).expand_as(visible)
-        visible_before = visible.cumsum(1) - visible.long()
-        ids_restore = torch.where(visible, visible_before, n_keep + tokens - visible_before)
-        in_order = torch.empty_like(ids_restore).scatter_(1, ids_restore, tokens)
-        return cls(visible, in_order[:, :n_keep].contiguous(), ids_restore)
+        return masks_of_visible(~masked, n_keep)
 
     def freq_major(self, grid: tuple[int, int, int]) -> Masks:
         """The same masks with tokens counted mel band first, ``(t*W + x)*H + y``.
@@ -114,11 +105,28 @@ class Masks(NamedTuple):
         Face AST). ``grid`` is the time-major (T, H = time, W = mel) grid the masks were made on.
         """
         visible = self.visible.unflatten(1, tuple(grid)).transpose(2, 3).flatten(1)
-        return Masks._with_count(visible, self.n_keep)
+        return masks_of_visible(visible, self.n_keep)
+
+
+def masks_of_visible(visible: Tensor, n_keep: int) -> Masks:
+    """Masks of bool ``visible`` [B, N], every row of which must show exactly ``n_keep`` tokens.
+
+    This is not checked, so the host does not wait for the device.
+    """
+    tokens = torch.arange(visible.shape[1], device=visible.device).expand_as(visible)
+    visible_before = visible.cumsum(1) - visible.long()
+    ids_restore = torch.where(visible, visible_before, n_keep + tokens - visible_before)
+    in_order = torch.empty_like(ids_restore).scatter_(1, ids_restore, tokens)
+    return Masks(visible, in_order[:, :n_keep].contiguous(), ids_restore)
 
 
 def _count(name: str, given: Tensor, n_keep: int | None, visible_is: bool) -> int:
-    """Visible tokens of every row of a bool mask in which ``visible_is`` marks the visible ones."""
+    """Checks the bool mask ``given``; returns how many tokens each of its rows shows.
+
+    Args:
+        name: what messages call it.
+        visible_is: the value that marks visible tokens.
+    """
     wanted = f"{name} must be a bool tensor [B, N], True = {name}"
     if not isinstance(given, Tensor):
         raise TypeError(f"{wanted}, got {type(given).__name__}")
@@ -156,5 +164,5 @@ def _count(name: str, given: Tensor, n_keep: int | None, visible_is: bool) -> in
     return count
 
 
-# So that torch.export can save a model that returns masks: it asks for this of every namedtuple.
+# torch.export can save a model that returns masks only if their type is registered.
 _pytree._register_namedtuple(Masks, serialized_type_name="smnm_kernels.Masks")

@@ -27,7 +27,7 @@ from smnm_kernels.arguments import (
     parse_n_keep,
     parse_once,
 )
-from smnm_kernels.masks import Masks
+from smnm_kernels.masks import Masks, masks_of_visible
 from smnm_kernels.tables.constants import N_BLOCKS, STRUCTURE_SEED, WHITE_BITS
 
 from .kind import Kind
@@ -76,7 +76,7 @@ class StructureKind(Kind):
         in_frame = Masks(*ops.threshold(priority, n_keep // frames))
         if frames == 1:
             return in_frame
-        return Masks._with_count(in_frame.visible.repeat(1, frames), n_keep)
+        return masks_of_visible(in_frame.visible.repeat(1, frames), n_keep)
 
 
 def _parse_structure(

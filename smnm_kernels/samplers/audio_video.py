@@ -12,7 +12,7 @@ from torch.utils import _pytree
 
 from smnm_kernels.arguments import Seed, check_sample_ids, visible_share
 from smnm_kernels.kinds import Kind, NoiseKind, RbnKind, make_kind
-from smnm_kernels.masks import Masks
+from smnm_kernels.masks import Masks, masks_of_visible
 
 from .stream import MaskStream
 
@@ -200,7 +200,7 @@ class _Moments:
         place = (shown.ids_keep[:, :, None] * self.rows + within).flatten(1)
         visible = rows_left.new_zeros(len(sample_ids), height, width)
         visible = visible.scatter(1, place[:, :, None].expand_as(rows_left), rows_left)
-        return self.audio.in_token_order(Masks._with_count(visible.flatten(1), self.audio.n_keep))
+        return self.audio.in_token_order(masks_of_visible(visible.flatten(1), self.audio.n_keep))
 
 
 def _kind_of(name: str, arguments: Mapping[str, Any]) -> Kind:
