@@ -24,27 +24,27 @@ Value = TypeVar("Value")
 
 #: Token indices fit 32 bits in the kernels, and a grid this large is a mistake anyway.
 MAX_TOKENS = 2**30
-#: Calls of one function whose arguments are not parsed again.
+#: How many results ``parse_once`` keeps for one function.
 MAX_CACHED = 256
 
 
 class Seed(NamedTuple):
-    """A seed as the ops take it."""
+    """A seed as the ops take it: a tensor or an int."""
 
-    #: One-element int64, read on the device of the work; or None.
+    #: int64 of one element on the device of the sample ids, read by the kernel; or None.
     tensor: Tensor | None
-    #: What counts where there is no tensor.
+    #: The seed where ``tensor`` is None; ignored otherwise.
     value: int
 
     @classmethod
     def beside(cls, sample_ids: Tensor, seed: Tensor) -> Seed:
-        """The tensor where it lies on the device of the ids, else its value."""
+        """``seed`` as a tensor if it is on the device of ``sample_ids``, else as an int."""
         if seed.device == sample_ids.device:
             return cls(seed, 0)
         return cls(None, int(seed))
 
     def __xor__(self, other: int) -> Seed:
-        """Names other random words."""
+        """Another seed, so that a second use of the same ids gets other random words."""
         if self.tensor is None:
             return Seed(None, self.value ^ other)
         return Seed(self.tensor ^ other, 0)
@@ -71,8 +71,8 @@ def parse_n_keep(
     """Visible tokens per sample: floor(N * (1 - ratio)) on the decimal ratio as written.
 
     1000 tokens at 0.9 keep 100, where binary floating point would keep 99. With ``frames`` > 1
-    one mask of N/frames tokens is repeated, so the rounding is per frame and the result is a
-    multiple of ``frames``.
+    one mask of N/frames tokens is repeated over the frames. Then the count of one frame is rounded
+    down, and the result is a multiple of ``frames``.
     """
     if (mask_ratio is None) == (n_keep is None):
         came = "neither" if n_keep is None else f"mask_ratio={mask_ratio!r} and n_keep={n_keep!r}"
@@ -99,8 +99,10 @@ def parse_n_keep(
 
 @torch.compiler.assume_constant_result
 def visible_share(mask_ratio: float | None) -> tuple[int, int]:
-    """1 - mask_ratio as a fraction of two ints, with the ratio taken as the decimal the caller
-    wrote. A constant to torch.compile, which cannot look into fractions."""
+    """(numerator, denominator) of 1 - mask_ratio, for the decimal that the caller wrote.
+
+    torch.compile cannot trace fractions, so the result is a constant to it.
+    """
     if isinstance(mask_ratio, bool) or not isinstance(mask_ratio, (numbers.Real, Decimal)):
         raise TypeError(f"mask_ratio must be a real number in [0, 1), got {mask_ratio!r}")
     try:
@@ -114,7 +116,7 @@ def visible_share(mask_ratio: float | None) -> tuple[int, int]:
 
 @lru_cache(maxsize=256, typed=True)
 def decimal_as_written(number: numbers.Real | Decimal) -> Fraction:
-    """Exactly the shortest decimal that prints as this number: what was typed."""
+    """The number as the caller typed it: exactly the shortest decimal that prints as it."""
     return number if isinstance(number, Fraction) else Fraction(str(number))
 
 
@@ -129,7 +131,7 @@ def check_sample_ids(sample_ids: Tensor) -> None:
 
 
 def parse_seed(seed: int | Tensor, device: torch.device) -> Seed:
-    """Of an int, or of a one-element int64 tensor on the device of the work."""
+    """The seed from an int, or from a one-element int64 tensor on the device of the sample ids."""
     if isinstance(seed, Tensor):
         if seed.dtype != torch.int64 or seed.numel() != 1:
             raise TypeError(
@@ -147,14 +149,14 @@ def parse_seed(seed: int | Tensor, device: torch.device) -> Seed:
 
 
 def parse_noise(noise: Tensor, mask_ratio: float | None, n_keep: int | None) -> tuple[Tensor, int]:
-    """(noise as float32 or float64 [B, N], n_keep) of the arguments of ``threshold``."""
+    """(noise as float32 or float64 [B, N], n_keep) from the arguments of ``threshold``."""
     if not isinstance(noise, Tensor):
         raise TypeError(f"noise must be a floating-point tensor, got {type(noise).__name__}")
     if not noise.dtype.is_floating_point:
         raise TypeError(f"noise must be floating point, got {noise.dtype}")
     if noise.dim() < 2 or 0 in noise.shape[1:]:
         raise ValueError(f"noise must have shape [B, T, H, W] or [B, N], got {list(noise.shape)}")
-    # 16-bit floats embed exactly in float32.
+    # float32 holds every 16-bit float exactly.
     flat = (noise if noise.dtype == torch.float64 else noise.float()).flatten(1)
     return flat, parse_n_keep(flat.shape[1], mask_ratio, n_keep)
 
@@ -170,18 +172,19 @@ def is_sequence(value: object) -> TypeIs[Sequence]:
 
 
 def is_int(value: object) -> TypeGuard[int]:
-    """Also for the symbolic ints of torch.export."""
-    if type(value) is int:  # most are; the ABC takes its time
+    """True for ints of Python, NumPy and torch.export (symbolic ints); False for bools."""
+    if type(value) is int:  # the usual case, and much faster than isinstance with an ABC
         return True
     return isinstance(value, (numbers.Integral, torch.SymInt)) and not isinstance(value, bool)
 
 
 def parse_once(parse: Callable[P, Parsed]) -> Callable[P, Parsed]:
-    """``parse``, which keeps what it made of the same arguments where all of them are plain.
+    """Caches ``parse`` by its arguments, if all of them are plain (None, numbers, strings, tuples
+    and lists).
 
-    A training loop passes the same every time, and parsing them costs more than a small batch of
-    masks. How plain arguments print tells them apart, also 1 from 1.0 and True. In compiled code
-    they are constants.
+    A training loop passes the same arguments every time, and parsing them costs more than a small
+    batch of masks. The key is the text of the arguments, which also tells 1 from 1.0 and from True.
+    In compiled code nothing is cached: there the arguments are constants.
     """
     results: dict[str, Parsed] = {}
 
@@ -206,7 +209,7 @@ def parse_once(parse: Callable[P, Parsed]) -> Callable[P, Parsed]:
     return cached
 
 
-#: Types of which a text says all there is to say; no subclasses of them.
+#: Types whose text says everything about a value; subclasses of them are not meant.
 _PLAIN = frozenset({type(None), int, float, bool, str})
 
 
@@ -218,10 +221,11 @@ def _is_plain_sequence(value: Any) -> bool:
 
 
 def as_constant(value: Value) -> Value:
-    """``value``, a constant to torch.compile from here on.
+    """``value``, made a constant to torch.compile.
 
-    Under ``dynamic=True`` it makes symbols of all numbers that come from outside the compiled
-    function, defaults included. What names a kind of mask has one graph for each value.
+    Under ``dynamic=True`` torch.compile turns every number from outside the compiled function into
+    a symbol, defaults included. Settings of a kind of mask must be constants instead: each value
+    gets a graph of its own.
     """
     if torch.compiler.is_compiling():
         if isinstance(value, (tuple, list)):

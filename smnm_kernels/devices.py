@@ -1,4 +1,4 @@
-"""What is asked of a device before something is launched there."""
+"""Questions about a device that are asked before a launch."""
 
 from __future__ import annotations
 
@@ -6,13 +6,13 @@ import torch
 
 
 def is_cuda(device: torch.device) -> bool:
-    """Whether kernels must be loaded there, and allocations may belong to CUDA graphs. Also ROCm's
-    devices."""
+    """Whether it is a GPU: kernels must be loaded there, and allocations may belong to CUDA graphs.
+    ROCm's devices count, too."""
     return device.type == "cuda"
 
 
 def is_capturing(device: torch.device) -> bool:
-    """Whether what is launched there now goes into a CUDA graph."""
+    """Whether a CUDA graph is being captured on the device's current stream."""
     if not is_cuda(device):
         return False
     with torch.cuda.device(device):

@@ -1,4 +1,4 @@
-"""What can go wrong on the command line and is not a fault of the program."""
+"""Errors of the command line that are not faults of the program."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ class UsageError(Exception):
 
 
 class RunError(Exception):
-    """A run cannot go on; what it saved last stays whole. Shown as one line, exit code 1."""
+    """A run cannot go on. What it saved last is intact. Shown as one line, exit code 1."""
 
 
 class Unusable(Exception):

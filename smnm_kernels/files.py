@@ -1,4 +1,4 @@
-"""Files that are there whole or not at all."""
+"""Writing a file so that it is never left half written."""
 
 from __future__ import annotations
 
@@ -11,7 +11,8 @@ from typing import IO
 
 @contextmanager
 def replacing(path: Path) -> Iterator[IO[bytes]]:
-    """A binary file that takes path's place, whole and on disk, when the block ends well."""
+    """A binary file to write to. When the block ends without an error, it replaces the file at
+    ``path``, whole and on disk; otherwise ``path`` stays as it was."""
     temporary = path.with_name(f".{path.name}.{os.getpid()}.tmp")
     try:
         with temporary.open("wb") as file:

@@ -1,7 +1,7 @@
 """The compiled libraries beside this file: they register ops when they are loaded.
 
-None knows Python, so that one build serves every version of it. Beside its ops the CPU library has
-C symbols that say what it is.
+They do not use Python's C API, so one build serves every version of Python. Beside its ops the CPU
+library has C functions that describe how it was built.
 """
 
 from __future__ import annotations
@@ -45,7 +45,7 @@ def _load(name: str) -> str | None:
 
 
 def cpu_build_info() -> dict[str, object]:
-    """What the CPU library, which is loaded, was built with."""
+    """What the CPU library was built with. The library must be loaded."""
     describe = ctypes.CDLL(str(_path("cpu"))).smnm_build_info
     describe.restype = ctypes.c_char_p
     return json.loads(describe())
@@ -54,7 +54,7 @@ def cpu_build_info() -> dict[str, object]:
 def rbn_path(
     height: int, width: int, n_candidates: int, windows: Sequence[int], weights: Sequence[int]
 ) -> str:
-    """How the CPU library, which is loaded, runs banks of these checked arguments."""
+    """How the CPU library runs banks of these checked arguments. The library must be loaded."""
     describe = ctypes.CDLL(str(_path("cpu"))).smnm_rbn_path
     describe.restype = ctypes.c_char_p
     int64 = ctypes.c_int64

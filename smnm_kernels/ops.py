@@ -29,7 +29,7 @@ library.define(f"rbn_bank(Tensor order, {_RBN}) -> Tensor")
 library.define("advance(Tensor(a!) next_id, SymInt n, SymInt before, SymInt by_all) -> Tensor")
 
 
-# The overloads themselves: to find one by its name takes a tenth of a small batch's time.
+# Looked up once: to look an overload up by its name takes a tenth of a small batch's time.
 _noise = torch.ops.smnm.noise.default
 _noise_masks = torch.ops.smnm.noise_masks.default
 _threshold = torch.ops.smnm.threshold.default
@@ -59,7 +59,7 @@ def noise_masks(
     n_keep: int,
     tube: bool,
 ) -> MaskTensors:
-    """The threshold of the noise; with ``tube`` of one (1, H, W) noise, repeated over T."""
+    """The threshold of the noise. With ``tube``, one (1, H, W) mask is repeated over T."""
     return _noise_masks(sample_ids, seed_tensor, seed, grid, color, sigma, n_keep, tube)
 
 
