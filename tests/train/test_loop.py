@@ -1,6 +1,7 @@
 """The loop with a task and a kind of data of its own, and what it brings to every task."""
 
 from dataclasses import dataclass
+from functools import partial
 from itertools import accumulate
 
 import pytest
@@ -16,7 +17,7 @@ from smnm_kernels.errors import Unusable
 from smnm_kernels.train.data.loader import SampleDataset
 from smnm_kernels.train.run.loop import Loop
 from smnm_kernels.train.run.memory import step_memory
-from smnm_kernels.train.run.optimisation import Optimisation, adamw
+from smnm_kernels.train.run.optimisation import Optimisation
 from smnm_kernels.train.run.options import RunOptions
 from smnm_kernels.train.run.plan import Recipe, begin
 from smnm_kernels.train.tasks.presets import PRESETS
@@ -53,11 +54,11 @@ class Line:
 
     picture_name = "line.png"
 
-    def __init__(self, dataset, optimisation):
+    def __init__(self, dataset):
         torch.manual_seed(0)
         self.dataset = dataset
         self.model = nn.Linear(1, 1)
-        self.optimizer = adamw(self.model, optimisation)
+        self.optimizer = torch.optim.SGD(self.model.parameters())  # unlike Adam, of some scale
         self.seen, self.drawn = [], []
 
     def step(self, forward, batch, clock):
@@ -84,7 +85,7 @@ class Line:
 
 
 OPTIMISATION = Optimisation(
-    batch_size=4, base_lr=32.0, base_min_lr=0.0, weight_decay=0.0, betas=(0.9, 0.95),
+    batch_size=4, base_lr=3.2, base_min_lr=0.0, weight_decay=0.0, betas=(0.9, 0.95),
     steps=10, warmup_steps=2, checkpoint_every=3,
 )  # fmt: skip
 
@@ -99,7 +100,7 @@ def run_line(tmp_path, **options):
     recipe = Recipe(modality, OPTIMISATION, OPTIMISATION.lr, {"noise": 0.1})
     options = RunOptions(workers=0, threads=1, **options)
     plan, folder = begin(options, recipe, data, tmp_path / "run", CPU)
-    task = Line(SampleDataset(data, plan.files, modality, options.seed), OPTIMISATION)
+    task = Line(SampleDataset(data, plan.files, modality, options.seed))
     assert Loop(task, plan, CPU, tmp_path / "run", folder).run() == 0
     return task
 
@@ -191,27 +192,41 @@ def test_bfloat16_is_another_precision_and_trains(videos, straight, tmp_path):
         pretrain(videos, "--out", run, "--precision", "float16")
 
 
-@pytest.mark.parametrize("again", [False, True])
-def test_the_computed_memory_is_what_a_step_takes(again):
+def steep():
+    """Most is there in the middle of its backward pass."""
+    return nn.Sequential(nn.Linear(8, 4096), nn.ReLU(), nn.Linear(4096, 1)), (torch.randn(64, 8),)
+
+
+def tiny(again):
     preset = PRESETS["video"]["tiny"]
-    model = preset.objective.build(preset.clip.inputs, 0)
-    model.checkpoint_activations = again
-    masks = preset_masks(preset, 16)
-    x = torch.randn(16, *preset.clip.inputs["video"].size)
-    no_autocast = torch.autocast("cpu", enabled=False)
+    inputs = preset.clip.inputs
+    model = preset.objective.build(inputs, 0, checkpoint_activations=again)
+    masks = MaskSampler(preset.masks["video"].kind, preset.objective.grids(inputs)["video"], 0.9)(
+        16
+    )
+    return model, (torch.randn(16, *inputs["video"].size), masks)
+
+
+@pytest.mark.parametrize(
+    "made",
+    [steep, partial(tiny, again=False), partial(tiny, again=True)],
+    ids=["steep", "tiny", "tiny again"],
+)
+def test_the_computed_memory_is_what_a_step_takes(made):
+    model, arguments = made()
 
     def step():
-        model(x, masks).backward()
+        model(*arguments).sum().backward()
 
     step()  # gradients are there from now on
     taken = allocated_at_most(step)
-    computed = step_memory(model, (x, masks), no_autocast)
+    computed = step_memory(model, arguments, torch.autocast("cpu", enabled=False))
     n_bytes = sum(p.nbytes for p in model.parameters())
     assert computed.gradients == n_bytes
     assert computed.optimizer == 2 * n_bytes
     assert computed.weights >= n_bytes
     # Kernels also take some for themselves while they run.
-    assert 0.85 * taken < computed.activations < 1.03 * taken
+    assert 0.97 * taken < computed.activations < 1.02 * taken
 
 
 def allocated_at_most(step):
@@ -220,9 +235,3 @@ def allocated_at_most(step):
         step()
     events = [e for e in seen.profiler.kineto_results.events() if e.name() == "[memory]"]
     return max(accumulate(e.nbytes() for e in sorted(events, key=lambda e: e.start_ns())))
-
-
-def preset_masks(preset, n):
-    grid = preset.objective.grids(preset.clip.inputs)["video"]
-    masks = preset.masks["video"]
-    return MaskSampler(masks.kind, grid, masks.ratio)(n)
