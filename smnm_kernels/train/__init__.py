@@ -8,6 +8,4 @@ data/    kinds of data: from files to batches
 models/  models, what they learn, their file formats
 run/     the run folder and the resumable loop, for any task
 tasks/   what can be trained: options, recipes, what a step is
-
-A room imports from those above it only; run/ from data/ alone.
 """

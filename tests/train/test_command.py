@@ -102,6 +102,7 @@ def test_help_names_commands_and_options(capsys):
         assert option in text
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("package", ["tyro", "av", "kaldi_native_fbank", "safetensors"])
 def test_a_missing_package_is_one_line(package, videos, tmp_path):
     words = ["pretrain", "video", str(videos), "--out", str(tmp_path / "run")]
@@ -206,12 +207,14 @@ def test_what_a_run_leaves_behind(modality, tmp_path, request):
         assert encoder(torch.zeros(1, *encoder.input_size)).isfinite().all()
 
 
+@pytest.mark.slow
 def test_torchrun_does_what_one_process_does(videos, straight, tmp_path):
     run = tmp_path / "run"
     on_two_ranks(videos, run, "--batch-size", 2, "--steps", 12)
     assert losses(run) == pytest.approx(losses(straight), abs=2e-3)
 
 
+@pytest.mark.slow
 def test_ranks_that_accumulate_do_what_one_process_does(videos, tmp_path):
     arguments = ("--batch-size", 4, "--steps", 4)
     assert pretrain(videos, "--out", tmp_path / "one", *arguments) == 0
@@ -233,6 +236,7 @@ def on_two_ranks(data, run, *arguments):
     assert done.returncode == 0, done.stderr
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("modality", "n_files", "other"),
     [("video", 24, "audio"), ("audio", 24, "image"), ("image", 48, "video")],
@@ -286,6 +290,7 @@ def test_the_learning_rate_schedule():
     assert rates(3, 0, 2)[0] == 1.0
 
 
+@pytest.mark.slow
 def test_an_error_in_a_worker_ends_the_run(videos, tmp_path):
     """And does not leave it waiting for the workers."""
     code = (

@@ -150,6 +150,7 @@ def test_parts_of_a_batch_give_the_gradients_of_the_whole(tmp_path):
     assert torch.allclose(parts.model.weight, whole.model.weight, rtol=1e-5)
 
 
+@pytest.mark.slow
 def test_accumulated_pretraining_has_the_losses_of_the_large_batch(videos, tmp_path):
     arguments = ("--steps", 4, "--batch-size", 4)
     for name, n in (("whole", 1), ("parts", 4)):
@@ -174,6 +175,7 @@ def test_a_batch_that_does_not_fall_into_parts_is_refused(videos, tmp_path, caps
     assert not run.exists()
 
 
+@pytest.mark.slow
 def test_kept_encoders_and_recomputed_activations_change_no_loss(videos, straight, tmp_path):
     run = tmp_path / "run"
     arguments = ("--steps", 12, "--keep-every", 5, "--checkpoint-activations")
@@ -183,6 +185,7 @@ def test_kept_encoders_and_recomputed_activations_change_no_loss(videos, straigh
     assert kept == ["step-00000005.safetensors", "step-00000010.safetensors"]
 
 
+@pytest.mark.slow
 def test_bfloat16_is_another_precision_and_trains(videos, straight, tmp_path):
     run = tmp_path / "run"
     assert pretrain(videos, "--out", run, "--steps", 12, "--precision", "bfloat16") == 0

@@ -21,6 +21,7 @@ from smnm_kernels.train.run.folder import MetricsLog, RunFolder, load_checkpoint
 STEPS = ("--steps", 12, "--checkpoint-every", 3)
 
 
+@pytest.mark.slow
 def test_killed_anywhere_and_started_again(videos, straight, tmp_path):
     run = tmp_path / "run"
     arguments = (videos, "--out", run, *STEPS, "--workers", 1)
@@ -49,6 +50,7 @@ def test_killed_anywhere_and_started_again(videos, straight, tmp_path):
     assert all(torch.equal(ours[name], theirs[name]) for name in theirs)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
 def test_signal_saves_and_says_how_to_go_on(videos, straight, tmp_path, number):
     run = tmp_path / "run"

@@ -48,7 +48,7 @@ class RunOptions:
     """Run the model through torch.compile."""
     checkpoint_activations: bool = False
     """Keep only what goes into each block and compute the rest again for the gradients: less
-    memory, about a third more time, the same losses."""
+    memory, more time, the same losses."""
     workers: Count = None
     """Processes that read files; 0 reads in the trainer itself. Never changes a result.
     Default: one less than there are cores, at least 1, at most 8."""

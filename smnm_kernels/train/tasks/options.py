@@ -35,8 +35,8 @@ Kind = Annotated[str | None, arg(metavar="KIND", help_behavior_hint="")]
 
 
 @dataclass(kw_only=True)
-class Training(RunOptions):
-    """Options of every pretraining run."""
+class RecipeOptions:
+    """What is learnt, and from which samples."""
 
     preset: PresetName = "tiny"
     """tiny runs on two CPU cores in minutes; small and base are ViT-S and ViT-B with structured
@@ -45,14 +45,21 @@ class Training(RunOptions):
     mask: Kind = None
     """Kind of mask, any of smnm.MaskSampler's: green3d, red2d, ..., rbn, random, tube, grid, block,
     inverse_block, time_frequency.
-    Default: the preset's."""
+    Default: the preset's; tiny, small and base take green3d for video, rbn for audio, green2d for
+    images."""
     mask_ratio: Number = None
-    """Share of patches that is masked, in [0, 1). Default: the preset's."""
+    """Share of patches that is masked, in [0, 1). Default: the preset's: 0.9 for video, 0.8 for
+    audio, 0.75 for images."""
     stride: Count = None
     """Video: take every N-th frame; shorter files get the largest stride that fits.
     Default: 4, tiny 2."""
     flip: bool = True
     """Mirror half of the samples where the preset does; --no-flip mirrors none."""
+
+
+@dataclass(kw_only=True)
+class Training(RunOptions, RecipeOptions):  # help lists the fields of the last class first
+    """Options of every pretraining run."""
 
 
 @dataclass(kw_only=True)
