@@ -66,6 +66,7 @@ def test_triton_on_cpu_tensors_needs_its_interpreter():
     assert "TRITON_INTERPRET=1" in last or smnm.backends()["triton"] in last
 
 
+@pytest.mark.slow
 def test_unknown_backend_is_refused():
     process = run(SCRIPT, SMNM_BACKEND="nonsense")
     assert process.returncode != 0

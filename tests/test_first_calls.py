@@ -296,6 +296,7 @@ def test_a_table_that_could_not_be_made_is_made_later(played_cuda):
     assert table(torch.device("cpu")) == "table"
 
 
+@pytest.mark.slow
 def test_a_first_call_inside_a_capture_is_refused(played_cuda, call, monkeypatch):
     op, arguments = call
     dispatch._on_cuda(op, arguments[0][:0], *arguments[1:])  # needs no kernel, and loads none
@@ -311,6 +312,7 @@ def test_a_first_call_inside_a_capture_is_refused(played_cuda, call, monkeypatch
     assert_same(dispatch._on_cuda(op, *arguments), made)
 
 
+@pytest.mark.slow
 def test_captures_may_take_other_batches_seeds_and_counts(played_cuda):
     dispatch._on_cuda("noise_masks", *masks_call(IDS, seed=torch.tensor(1)))
     dispatch._on_cuda("rbn_masks", *rbn_call(IDS))

@@ -153,6 +153,7 @@ def test_orders_of_any_length(device, n_tokens):
         assert_same(masks.ids_keep[0].cpu(), order[:n_keep].sort().values)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("tie_break", ["first", "random"])
 def test_scores_that_outgrow_the_caches(device, tie_break):
     ids, call = torch.arange(33, device=device), ((1, 65, 65), 0.97)

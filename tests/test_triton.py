@@ -100,6 +100,7 @@ def test_grids_in_passes(gpu, in_passes, grid, color):
     assert_masks_equal(gpu, ids, grid, color, {"n_keep": grid[0]}, tube=True)
 
 
+@pytest.mark.slow
 def test_rbn_in_parts(gpu, monkeypatch):
     from smnm_kernels.triton_kernels import rbn_ops
 
@@ -111,6 +112,7 @@ def test_rbn_in_parts(gpu, monkeypatch):
     assert_equal_on_cpu(gpu, "rbn_bank", rbn_bank_call(orders, 3, 4, (1, 3, 4), *rule, 1))
 
 
+@pytest.mark.slow
 def test_a_grid_too_large_for_the_chip(gpu):
     from smnm_kernels.triton_kernels.noise_ops import device_table
     from smnm_kernels.triton_kernels.tiles import tile_of
@@ -125,6 +127,7 @@ def test_a_grid_too_large_for_the_chip(gpu):
     assert_masks_equal(gpu, IDS_TENSOR[4:5], (1, 50, 50), "green", {"n_keep": 2499})
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("grid", "sigma"),
     [
@@ -139,6 +142,7 @@ def test_long_axes(gpu, in_passes, grid, sigma):
     assert_noise_equal(gpu, ids, grid, "green", sigma)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("grid", [(3, 5, 7), (1, 14, 14)], ids=str)
 @pytest.mark.parametrize("path", ["on the chip", "in passes"])
 @pytest.mark.skipif(smnm.build_info() is None, reason="needs the C++ extension")
@@ -168,6 +172,7 @@ def test_an_order_that_is_no_permutation_ends(gpu):
     assert made.sum() == 3  # the one position, once in each mask
 
 
+@pytest.mark.slow
 def test_the_standard_grids_take_one_launch(gpu, monkeypatch):
     """So none of them may take the path of large grids, with the sigmas it takes by default."""
     from smnm_kernels.triton_kernels import noise_ops
@@ -214,6 +219,7 @@ def test_threshold_of_any_floats(gpu, values, dtype, data):
     assert_equal_on_cpu(gpu, "threshold", (noise, n_keep))
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("dtype", [torch.float32, torch.float64])
 def test_threshold_in_chunks(gpu, in_passes, dtype):
     noise = torch.randint(-9, 9, (2, 555), generator=torch.Generator().manual_seed(1)).to(dtype)

@@ -89,6 +89,7 @@ def test_the_sampler_is_part_of_the_model():
     assert torch.equal(model(torch.ones(2, 16, 6)), first)
 
 
+@pytest.mark.slow
 def test_the_model_compiles_without_a_break():
     torch._dynamo.reset()
     eager, other = model_with(sampler()), model_with(sampler())

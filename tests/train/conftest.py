@@ -7,6 +7,12 @@ import torch  # noqa: E402
 from clips import pretrain, write_picture, write_sound, write_video  # noqa: E402
 
 
+def pytest_collection_modifyitems(items):
+    for item in items:
+        if "straight" in getattr(item, "fixturenames", ()):
+            item.add_marker(pytest.mark.slow)
+
+
 @pytest.fixture(autouse=True)
 def _threads():
     before = torch.get_num_threads()

@@ -119,6 +119,7 @@ def test_a_missing_package_is_one_line(package, videos, tmp_path):
     )
 
 
+@pytest.mark.slow
 def test_twenty_clips_of_which_three_are_broken(tmp_path, capsys):
     folder = tmp_path / "videos"
     (folder / "below").mkdir(parents=True)
@@ -154,6 +155,7 @@ def test_nothing_usable_exits_with_2(tmp_path, capsys):
     assert not (tmp_path / "run").exists()
 
 
+@pytest.mark.slow
 def test_a_file_that_fails_later_is_named_once(videos, tmp_path, capsys, monkeypatch):
     original = Video.read
 
@@ -172,6 +174,7 @@ def test_a_file_that_fails_later_is_named_once(videos, tmp_path, capsys, monkeyp
     }
 
 
+@pytest.mark.slow
 def test_data_that_goes_away_ends_the_run(videos, tmp_path, capsys, monkeypatch):
     def failing(*_):
         raise Unusable("is gone")
@@ -181,6 +184,7 @@ def test_data_that_goes_away_ends_the_run(videos, tmp_path, capsys, monkeypatch)
     assert "cannot be read any more, at last clip" in capsys.readouterr().err
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("modality", FOLDERS)
 def test_what_a_run_leaves_behind(modality, tmp_path, request):
     folder = request.getfixturevalue(FOLDERS[modality])
@@ -260,6 +264,7 @@ def test_the_demo_learns(modality, n_files, other, tmp_path, capsys):
     assert len(list((tmp_path / "data").iterdir())) == n_files
 
 
+@pytest.mark.slow
 def test_demo_files_are_the_same_every_time(tmp_path):
     for write in (demo.write_video, demo.write_recording, demo.write_image):
         write(tmp_path / "a", 1)

@@ -57,6 +57,7 @@ def test_draws_are_uniform_and_each_samples_own():
     assert uniforms(7, 3, 2).tolist() == [0.34038383804135663, 0.11123498753933492]
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("modality", "folder"), [("video", "videos"), ("audio", "sounds"), ("image", "images")]
 )
