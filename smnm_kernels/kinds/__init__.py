@@ -15,9 +15,16 @@ from smnm_kernels.arguments import is_sequence
 from .kind import Kind
 from .noise import NoiseField, NoiseKind
 from .rbn import RbnKind
-from .structures import BlockKind, InverseBlockKind, LatticeKind, TimeFrequencyKind
+from .structures import (
+    BASELINES,
+    BlockKind,
+    InverseBlockKind,
+    LatticeKind,
+    TimeFrequencyKind,
+)
 
-#: What makes each kind of a grid, a mask ratio or n_keep, and its parameters.
+#: For each name of a kind, the function that makes one from a grid, a mask ratio or n_keep, and the
+#: kind's parameters.
 KINDS: dict[str, Callable[..., Kind]] = {
     "random": partial(NoiseKind.parse, color="white"),
     "tube": partial(NoiseKind.parse, color="white", tube=True),
@@ -28,10 +35,7 @@ KINDS: dict[str, Callable[..., Kind]] = {
     "blue3d": partial(NoiseKind.parse, color="blue", tube=False),
     "green2d": partial(NoiseKind.parse, color="green", tube=True),
     "green3d": partial(NoiseKind.parse, color="green", tube=False),
-    "grid": LatticeKind.parse,
-    "block": BlockKind.parse,
-    "inverse_block": InverseBlockKind.parse,
-    "time_frequency": TimeFrequencyKind.parse,
+    **BASELINES,
 }
 
 
@@ -63,7 +67,7 @@ def make_kind(
 
 
 def parameters_of(kind: str) -> set[str]:
-    """The parameters of a kind beyond grid and count."""
+    """The names of a kind's parameters, without grid, mask_ratio and n_keep."""
     parse = KINDS[kind]
     fixed = parse.keywords if isinstance(parse, partial) else {}
     return inspect.signature(parse).parameters.keys() - {"grid", "mask_ratio", "n_keep", *fixed}

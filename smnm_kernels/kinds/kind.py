@@ -13,17 +13,18 @@ from smnm_kernels.masks import Masks
 
 
 class Kind(ABC):
-    """A kind of mask on one grid, with its arguments checked: ids and a seed give masks.
+    """A kind of mask on one grid, with checked arguments. ``draw`` makes masks of ids and a seed.
 
-    A subclass is a frozen dataclass with these fields and more. Its class method ``parse`` makes it
-    of what users write; equal settings are equal objects.
+    A subclass is a frozen dataclass with these fields and more, so equal settings are equal
+    objects. Its static method ``parse`` makes one from the arguments that users write.
     """
 
     #: (T, H, W) patches.
     grid: Grid
     #: Visible tokens of every mask.
     n_keep: int
-    #: Tokens are counted along W first in what ``draw`` gives; the mask is made row-major.
+    #: Whether ``draw`` returns tokens in frequency-major order, ``(t*W + x)*H + y``. Masks are made
+    #: row-major and reordered.
     freq_major: bool
     #: Whether the masks depend on values of the input.
     needs_data: ClassVar[bool] = False
@@ -43,20 +44,20 @@ class Kind(ABC):
 
         Args:
             sample_ids: int64 [B], checked; their device does the work.
-            data: what a data-driven kind looks at, a row for each id; None for all others. The
-                trainer gives the normalised input, float32 [B, C, T, H, W].
+            data: the input that a data-driven kind looks at, a row for each id; None for all
+                others. The trainer gives the normalised input, float32 [B, C, T, H, W].
         """
         if self.needs_data or data is not None:
             self._check_data(sample_ids, data)
         return self.in_token_order(self._draw_row_major(sample_ids, seed, data))
 
     def describe(self, parameters: Mapping[str, object]) -> str:
-        """One line, with the parameters as they were given."""
+        """One line: name, grid, n_keep and these parameters, as the user gave them."""
         more = "".join(f", {name}={value!r}" for name, value in parameters.items())
         return f"{self.name!r}, grid={self.grid}, n_keep={self.n_keep}{more}"
 
     def in_token_order(self, masks: Masks) -> Masks:
-        """Masks that were made row-major, with tokens counted as ``freq_major`` says."""
+        """Reorders the tokens of row-major ``masks`` if ``freq_major`` is True."""
         return masks.freq_major(self.grid) if self.freq_major else masks
 
     @abstractmethod

@@ -26,13 +26,13 @@ from .kind import Kind
 
 @dataclass(frozen=True)
 class NoiseField:
-    """Noise of one color on one grid: all of it but ids and seed."""
+    """Noise of one color on one grid. Sample ids and a seed are all that ``draw`` needs besides."""
 
     grid: Grid
     color: Color
-    #: Canonical, see ``parse_sigma``.
+    #: In the canonical form of ``parse_sigma``.
     sigma: tuple[float, ...]
-    #: Those of the op behind ids and seed.
+    #: The op's arguments that follow ids and seed, put together once.
     op_arguments: tuple = field(init=False, repr=False, compare=False)
 
     def __post_init__(self) -> None:
@@ -40,7 +40,7 @@ class NoiseField:
 
     @property
     def given_sigma(self) -> Sigma:
-        """As users write it: ranges, also of fixed values."""
+        """Sigma as an argument of ``noise``, every value as a (low, high) range."""
         if self.color == "white":
             return None
         return (self.sigma[:2], self.sigma[2:]) if self.color == "green" else self.sigma
@@ -48,7 +48,7 @@ class NoiseField:
     @staticmethod
     @parse_once
     def parse(grid: Sequence[int], color: Color, sigma: Sigma = None) -> NoiseField:
-        """Of the arguments of ``smnm_kernels.noise``."""
+        """From the arguments of ``smnm_kernels.noise``."""
         color = parse_color(color)
         return NoiseField(parse_grid(grid), color, tuple(parse_sigma(color, sigma)))
 
@@ -61,14 +61,14 @@ class NoiseField:
 class NoiseKind(Kind):
     """The largest values of each sample's noise are visible (the paper's Algorithm 2)."""
 
-    #: (1, H, W) of one frame where ``tube`` is True.
+    #: On the whole grid; on one frame, (1, H, W), if ``tube`` is True.
     noise: NoiseField
     grid: Grid
     n_keep: int
-    #: One two-dimensional mask is repeated over T.
+    #: Whether one two-dimensional mask is repeated over T.
     tube: bool
     freq_major: bool
-    #: Those of the op behind ids and seed.
+    #: The op's arguments that follow ids and seed, put together once.
     op_arguments: tuple = field(init=False, repr=False, compare=False)
 
     def __post_init__(self) -> None:
@@ -87,7 +87,7 @@ class NoiseKind(Kind):
         tube: bool = False,
         freq_major: bool = False,
     ) -> NoiseKind:
-        """Of the arguments of ``smnm_kernels.noise_masks``."""
+        """From the arguments of ``smnm_kernels.noise_masks``."""
         noise = NoiseField.parse(grid, color, sigma)
         sides = noise.grid
         if parse_flag("tube", tube):
@@ -112,7 +112,11 @@ class NoiseKind(Kind):
         return Masks(*made)
 
     def draw_within(self, places: Tensor, sample_ids: Tensor, seed: Seed) -> Masks:
-        """Masks that are visible only where ``places``, bool that broadcasts to [B, T, H, W], is
-        True: the largest values of the noise there. Not for a tube."""
+        """Masks whose visible tokens all lie where ``places`` is True: the largest values of the
+        noise there. Not for a tube.
+
+        Args:
+            places: bool, broadcast to [B, T, H, W], True for at least n_keep tokens of each sample.
+        """
         noise = self.noise.draw(sample_ids, seed).masked_fill(~places, -math.inf)
         return self.in_token_order(Masks(*ops.threshold(noise.flatten(1), self.n_keep)))

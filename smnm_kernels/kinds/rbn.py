@@ -29,7 +29,7 @@ from smnm_kernels.tables.constants import MAX_CANDIDATES, MAX_SCORE
 
 from .kind import Kind
 
-#: The defaults of every function that makes R-BN masks.
+#: Defaults of every function that makes R-BN masks.
 WINDOWS = (3, 5)
 WEIGHTS = (0.4, 0.4, 0.1, 0.1)
 TIE_BREAKS = ("first", "random")
@@ -47,10 +47,10 @@ class RbnKind(Kind):
     windows: tuple[int, ...]
     #: Thousandths for horizontal, vertical, main diagonal, second diagonal.
     weights: tuple[int, int, int, int]
-    #: Which of tied masks gets a position: any, or else the first.
+    #: Whether a random one of the tied masks gets a position; else the first of them does.
     random_ties: bool
     freq_major: bool
-    #: Those of the ops behind ids (or orders) and seed.
+    #: The arguments of both ops that follow ids (or orders) and seed, put together once.
     op_arguments: tuple = field(init=False, repr=False, compare=False)
 
     def __post_init__(self) -> None:
@@ -70,7 +70,7 @@ class RbnKind(Kind):
         tie_break: str = "first",
         freq_major: bool = False,
     ) -> RbnKind:
-        """Of the arguments of ``smnm_kernels.rbn_masks``."""
+        """From the arguments of ``smnm_kernels.rbn_masks``."""
         parse_flag("freq_major", freq_major)
         sides = parse_grid(grid)
         if sides[0] != 1:
@@ -111,7 +111,7 @@ class RbnKind(Kind):
 
 
 def default_n_candidates(n_tokens: int, n_keep: int) -> int:
-    """As many masks as fit without sharing a position, at least 2."""
+    """K: how many masks fit on the grid without sharing a position, at least 2."""
     return min(max(2, n_tokens // n_keep), MAX_CANDIDATES)
 
 
@@ -157,9 +157,10 @@ def _thousandths(weight: float) -> int:
 
 
 def check_order(order: Tensor, n_tokens: int) -> None:
-    """Integer [G, N], each row a permutation of 0..N-1.
+    """``order`` must be integer [G, N], each row a permutation of 0..N-1.
 
-    Reading the rows makes the host wait for the device; orders are made outside training steps.
+    To read the rows, the host waits for the device. Orders are made outside training steps, so the
+    wait costs no training time.
     """
     complaint = f"order must be an integer tensor [G, {n_tokens}] of permutations of its positions"
     if not isinstance(order, Tensor):

@@ -1,8 +1,9 @@
 """The masks that structured noise is compared with: grid, block, inverse block, time-frequency.
 
-Each marks places by its structure; then the n_keep largest of the marks with white noise added are
-visible. So counts are exact: a structure with too many places is thinned at random, one with too
-few is topped up. ``reference.baseline_masks`` is the definition.
+Each kind gives every patch a mark by its structure and adds white noise to the marks; the n_keep
+largest sums are visible. So counts are exact: where the structure leaves too many patches visible,
+some are masked at random, and where it leaves too few, others are added at random.
+``reference.baseline_masks`` is the definition.
 """
 
 from __future__ import annotations
@@ -28,16 +29,20 @@ from smnm_kernels.arguments import (
     parse_once,
 )
 from smnm_kernels.masks import Masks, masks_of_visible
-from smnm_kernels.tables.constants import N_BLOCKS, STRUCTURE_SEED, WHITE_BITS
+from smnm_kernels.tables.constants import (
+    EXACT_WHITE_SCALE,
+    N_BLOCKS,
+    STRUCTURE_SEED,
+    WHITE_BITS,
+)
 
 from .kind import Kind
 
-#: n -> float32 [B, n]: white noise of the structure's own.
+#: n -> float32 [B, n]: white noise that only the structure uses.
 DrawWhite = Callable[[int], Tensor]
 Structure = TypeVar("Structure", bound="StructureKind")
 
-#: White noise as Python's float, which is what float64 arithmetic with it needs.
-_WHITE_SCALE = 3**0.5 / 2**WHITE_BITS
+#: Default side of an inverse block, in patches.
 BLOCK_SIZE = 5
 
 
@@ -55,7 +60,7 @@ class StructureKind(Kind):
 
     @abstractmethod
     def marks(self, draw_white: DrawWhite, height: int, width: int, in_frame: int) -> Tensor:
-        """float64 [B, H, W], whole numbers: places with larger ones are visible first.
+        """float64 [B, H, W], whole numbers: patches with larger ones are visible first.
 
         Args:
             in_frame: visible patches of a frame.
@@ -143,7 +148,7 @@ class BlockKind(StructureKind):
         return "block"
 
     def marks(self, draw_white: DrawWhite, height: int, width: int, in_frame: int) -> Tensor:
-        """How many blocks come before the first that covers a patch."""
+        """For each patch, how many blocks are drawn before the first one that covers it."""
         noise = draw_white(4 * N_BLOCKS)
         inside = []
         for side, part in ((height, noise[:, : 2 * N_BLOCKS]), (width, noise[:, 2 * N_BLOCKS :])):
@@ -244,7 +249,8 @@ def parse_baseline(
     block_size: int,
     freq_major: bool,
 ) -> StructureKind:
-    """Of the arguments of ``smnm_kernels.baseline_masks``, of which all kinds have all."""
+    """From the arguments of ``smnm_kernels.baseline_masks``, which are the same for all kinds:
+    ``block_size`` is checked for all and used by "inverse_block" alone."""
     if not isinstance(kind, str) or kind not in BASELINES:
         raise ValueError(f"kind must be one of {', '.join(BASELINES)}, got {kind!r}")
     block_size = check_block_size(block_size)
@@ -259,13 +265,14 @@ def check_block_size(block_size: int) -> int:
 
 
 def _kept_lines(side: int, n_keep: int, n_tokens: int) -> int:
-    """Rows (or columns) that stay: the least a with a / side >= sqrt(n_keep / n_tokens)."""
+    """Rows (or columns) that stay visible: the least a with a / side >= sqrt(n_keep / n_tokens)."""
     a = math.isqrt(side * side * n_keep // n_tokens)
     return a if a * a * n_tokens >= side * side * n_keep else a + 1
 
 
 def _uniform(white: Tensor, n: int | Tensor) -> Tensor:
-    """int64 in [0, n) from white noise: its 22 random bits, scaled."""
-    # Half way between two integers before the floor, so that float32's rounding does not matter.
-    bits = ((white.double() / _WHITE_SCALE + 2**WHITE_BITS) / 2).floor().long()
+    """int64 in [0, n), from the 22 random bits of each value of white noise."""
+    # Before the floor, values lie half way between two integers: float32's rounding of the noise
+    # cannot move one past an integer.
+    bits = ((white.double() / EXACT_WHITE_SCALE + 2**WHITE_BITS) / 2).floor().long()
     return bits * n >> WHITE_BITS

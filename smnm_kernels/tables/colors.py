@@ -16,12 +16,13 @@ Color = str
 COLORS = ("white", "red", "blue", "green")
 
 MIN_SIGMA, MAX_SIGMA = 0.2, 8.0
-#: A narrower Gaussian is nearly the identity: too little is left when it is subtracted from white
-#: noise (blue) or from one narrower still (green).
+#: The smallest sigma that may be subtracted. A narrower Gaussian is nearly the identity: subtracted
+#: from white noise (blue) or from a still narrower Gaussian (green), it leaves too little.
 MIN_SUBTRACTED_SIGMA = 0.35
-#: Of green noise little is left when its sigmas are close: fixed pairs must keep to the first
-#: bound, and drawn pairs that break the second are drawn again. Up to a quotient of 0.85 no
-#: covariance is off by 1% of the variance, at 0.95 by up to 1.5%: the taps are rounded.
+#: Bounds of sigma1 / sigma2. Green noise with close sigmas is a difference of which little is left.
+#: Fixed pairs above the first bound are errors; drawn pairs above the second are drawn again. Taps
+#: are rounded, so that at 0.95 a covariance is off by up to 1.5% of the variance, and up to 0.85 by
+#: less than 1%.
 MAX_FIXED_QUOTIENT, MAX_DRAWN_QUOTIENT = 0.95, 0.9
 #: A sigma drawn from a range takes one of this many equally spaced values.
 N_LEVELS = 32

@@ -1,6 +1,6 @@
-"""The constants that more than one kernel or language needs.
+"""Constants that more than one kernel or language needs.
 
-The C++ kernels repeat some of them, and a test compares the two.
+``csrc/common/constants.h`` repeats some of them for C++, and a test compares the two.
 """
 
 from __future__ import annotations
@@ -20,8 +20,9 @@ class Purpose(enum.IntEnum):
     CROP = 4
 
 
-#: Units of the integer noise per standard deviation; quantiles of N(0, 1) in a table this long.
+#: Units of the integer noise per standard deviation.
 NOISE_UNIT = 256
+#: Length of the table of quantiles of N(0, 1), the values of white noise that is filtered.
 N_QUANTILES = 4096
 #: L2 norm of the taps of a pass, and the shift that undoes it.
 TAP_UNIT = 2048
@@ -31,17 +32,18 @@ TAP_SHIFT = 11
 MAX_SIGNAL = 1500
 #: The field is clamped to 22 bits and a sign, eight standard deviations at the least.
 MAX_FIELD = 2**22 - 1
-#: White noise has the odd integers of this many bits and a sign for its values.
+#: Values of white noise that is not filtered are odd integers of this many bits and a sign.
 WHITE_BITS = 22
-#: From those integers to unit variance: their standard deviation is 2**22 / sqrt(3).
-WHITE_SCALE = np.float32(3**0.5 / 2**WHITE_BITS)
+#: These integers have standard deviation 2**22 / sqrt(3); times this, they have unit variance.
+EXACT_WHITE_SCALE = 3**0.5 / 2**WHITE_BITS
+WHITE_SCALE = np.float32(EXACT_WHITE_SCALE)
 
-#: Scores of R-BN are sums of thousandths in int32, with headroom for a "full" marker.
+#: Scores of R-BN are sums of thousandths in int32. Larger values mark masks that are full.
 MAX_SCORE = 2**28
 MAX_CANDIDATES = 1024
 
-#: The seed XOR this draws the structure of grid, block, inverse block and time-frequency masks, so
-#: that its words are not those of the white noise that is added.
+#: The seed XOR this draws the structure of grid, block, inverse block and time-frequency masks: its
+#: random words must differ from those of the white noise that is added.
 STRUCTURE_SEED = 0x2545F4914F6CDD1D
-#: As many blocks cover a frame but for a few patches, whatever is drawn.
+#: Blocks of a "block" mask. This many leave only a few patches uncovered, whatever is drawn.
 N_BLOCKS = 32

@@ -1,14 +1,15 @@
-"""From a color and its sigma to the integers the noise is made with.
+"""From a color and its sigma to the integers that noise is made with.
 
-Everything a kernel needs besides random words is worked out here, once per (grid, color, sigma),
-in exact or correctly rounded arithmetic, so that every machine holds the same few kilobytes.
+Everything a kernel needs besides random words is computed here, once per (grid, color, sigma), in
+exact or correctly rounded arithmetic. So every machine has the same few kilobytes.
 
-Every color is ``chain 1 - chain 2`` of separable Gaussians (see ``colors``). Each chain runs one
-1-D circular filter per axis, along W, then H, then T (a grid with T = 1 is two-dimensional: no
-filter along T). Taps are integers with L2 norm 2048, so noise of 256 units per standard deviation
-keeps that scale after the shift by 11 between passes. A normalised Gaussian would instead shrink
-by its own L2 norm on each axis; what chain 2 shrinks more than chain 1 is its ``gain`` (in
-units of 1/2048), applied to its taps of the last pass.
+Every color is chain 1 minus chain 2 (see ``colors``). A chain is a separable Gaussian: one circular
+filter per axis, along W, then H, then T. A grid with T = 1 is two-dimensional: nothing is filtered
+along T. The numbers of a filter are its taps. They are integers of L2 norm 2048, so noise of 256
+units per standard deviation keeps that scale after the shift by 11 between passes. A normalised
+Gaussian would instead shrink the noise by its own L2 norm on each axis. Chain 2 would shrink more
+than chain 1; the quotient is its ``gain`` (in units of 1/2048), and multiplies the taps of its last
+pass.
 """
 
 from __future__ import annotations
@@ -67,7 +68,7 @@ def noise_table(grid: Grid, color: Color, sigma: tuple[float, ...]) -> NoiseTabl
         - 2 * _inner(taps, chain1, chain2, last2=last2)
         + _inner(taps, chain2, chain2, last1=last2, last2=last2)
     )
-    # All passes but the last are shifted back.
+    # All passes but the last are shifted back to units of noise.
     std = NOISE_UNIT * np.sqrt(power) / TAP_UNIT ** (len(torus) - 1)
     two_dimensional = len(torus) == 2
     rows = np.concatenate([np.zeros((len(levels), int(two_dimensional)), np.int64), *taps], axis=1)
@@ -99,7 +100,8 @@ def _inner(
 def noise_quantiles() -> Tensor:
     """int16 [4096]: the quantiles of N(0, 1) at (i + 1/2) / 4096, in units of 1/256.
 
-    None lies within 5e-5 of where rounding turns, far more than libraries of mathematics differ.
+    Before rounding, none is within 5e-5 of a half, and mathematics libraries differ by far less. So
+    every machine rounds alike.
     """
     normal = NormalDist()
     upper = [

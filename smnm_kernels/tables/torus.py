@@ -1,8 +1,9 @@
 """How large the torus must be on which noise is filtered.
 
-The filters are circular on a torus larger than the window by a ``halo`` on each axis: the least
-that keeps what wraps around into the window near 0.6% of the variance, so that with the rounding
-of the taps no covariance is off by 1%.
+A torus is a grid on which every axis wraps around. Filters are circular on it. It is larger than
+the window, the grid of the mask, by the same number of patches on each axis: the ``halo``. The halo
+is the smallest for which no covariance in the window changes by more than about 0.6% of the
+variance because of the wrapping. With the rounding of the taps, no covariance is then off by 1%.
 """
 
 from __future__ import annotations
@@ -19,13 +20,14 @@ MAX_WRAP = 0.006
 def halo(axes: tuple[int, ...], pairs: list[tuple[float, float | None]]) -> int:
     """How much larger than the window the torus must be on each axis.
 
-    Along one axis of length n the largest lag, n - 1, also sees the covariance at the lag halo + 1
-    that wraps around, so the search begins where that is below MAX_WRAP for every pair of sigmas.
-    On short axes several images add up, so it ends where the worst lag of the window is as good.
+    Two patches at the largest lag of an axis of length n, n - 1, are also halo + 1 apart the other
+    way round the torus. So the search begins at a halo for which the covariance at that lag is
+    below MAX_WRAP for every pair of sigmas. On short axes several ways round add up, so the search
+    goes on until the worst lag of the window is below MAX_WRAP, too.
     """
     by_lag = sorted(pairs, key=lambda pair: _last_lag(*pair, len(axes)))
     width = max(_last_lag(*by_lag[-1], len(axes)), 3)
-    # The pairs that reach furthest, and the widest Gaussian under the narrowest.
+    # The pairs with the longest lags; and the largest sigma2 with the smallest sigma1 beside it.
     worst = [*by_lag[-8:], max(pairs, key=lambda pair: ((pair[1] or pair[0]), -pair[0]))]
     while any(_wrap_error(axes, width, *pair) > MAX_WRAP for pair in worst):
         width += 1
@@ -58,7 +60,8 @@ def _last_lag(s1: float, s2: float | None, n_dims: int) -> int:
 
 def _wrap_error(axes: tuple[int, ...], width: int, s1: float, s2: float | None) -> float:
     """Largest difference, over the lags of the window, between the covariances on the torus and on
-    the endless lattice, as a share of the variance. On long axes only both ends are looked at."""
+    the endless lattice, as a share of the variance. On long axes only the 24 shortest and the 24
+    longest lags are computed."""
     torus, endless = np.zeros(()), np.zeros(())
     for a, b, sign in _terms(s1, s2):
         along = _lag_covariance(a, b)
@@ -76,7 +79,8 @@ def _wrap_error(axes: tuple[int, ...], width: int, s1: float, s2: float | None) 
 
 
 def _terms(s1: float, s2: float | None) -> list[tuple[float, float, int]]:
-    """(a, b, sign): the covariance of chain 1 - chain 2 as those of G(a)*w with G(b)*w."""
+    """The covariance of chain 1 - chain 2 is a sum of covariances of G(a)*w with G(b)*w: (a, b,
+    factor) of each."""
     if s2 is None:
         return [(s1, s1, 1)]
     return [(s1, s1, 1), (s1, s2, -2), (s2, s2, 1)]
