@@ -1,4 +1,8 @@
-"""Samplers: modules that draw the next masks of one seed's endless stream of sample ids."""
+"""Samplers: modules that draw masks, one call after the other.
+
+The stream of a sampler is the endless sequence of its sample ids: sample number i of the run has
+id i. Each call takes the next ids of the stream.
+"""
 
 from .audio_video import AudioVideoMasks, AudioVideoSampler
 from .mask_sampler import MaskSampler

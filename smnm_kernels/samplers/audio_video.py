@@ -1,4 +1,5 @@
-"""Masks for the video and the audio of the same clips, independent or hiding the same moments."""
+"""Masks for the video and the audio of the same clips: independent, or both hiding the same
+moments."""
 
 from __future__ import annotations
 
@@ -16,12 +17,13 @@ from smnm_kernels.masks import Masks, masks_of_visible
 
 from .stream import MaskStream
 
-#: The seed XOR one of these: audio masks and hidden moments draw other words than video masks.
+#: The seed XOR these is the seed of audio masks and of hidden moments, whose random words must
+#: differ from those of the video masks.
 _AUDIO_SEED, _MOMENTS_SEED = 0x3C6EF372FE94F82B, 0x5851F42D4C957F2D
 
 
 class AudioVideoMasks(NamedTuple):
-    """Masks of the two modalities of the same clips, row by row. A pytree."""
+    """Masks of the two modalities; row i of both belongs to clip i. A pytree."""
 
     video: Masks
     audio: Masks
@@ -43,20 +45,21 @@ class AudioVideoSampler(MaskStream):
     Without ``hidden_time`` the two are independent: the video masks are those of a ``MaskSampler``
     with the same arguments, the audio masks those of one with another seed.
 
-    With it, a share of the clip's moments is hidden in both: no token of those moments is visible
-    in either, so that neither modality can be restored from the other's view of the same moment.
-    All visible tokens lie in the other moments, as many as ever. Which moments, is drawn for each
-    clip: the lowest of a red noise over time, so that hidden moments hang together. Video shows the
-    largest values of its noise in what is left; R-BN runs on the rows that are left, put together.
-    That is our definition; the papers give none.
+    With it, a share of each clip's moments is hidden in both: no token of a hidden moment is
+    visible in either modality, so neither can be restored from the other's view of that moment. The
+    number of visible tokens stays the same; all lie in the other moments. Hidden moments are drawn
+    for each clip: those where a red noise over time is lowest, so that they come in runs. In the
+    moments that are left, video shows the largest values of its noise, and R-BN runs on the audio
+    rows that are left as if they were one grid. This is our definition; the papers give none.
 
     Args:
-        video, audio: arguments of ``MaskSampler`` without the seed. A moment is the longest stretch
-            that is a whole number of video frames, ``grid[0]``, and of audio rows, ``grid[1]`` of
-            (1, T, F): with 8 frames and 64 rows there are 8 moments of 1 frame and 8 rows.
-        hidden_time: share of the moments hidden in both, in (0, 1): all but
-            ``floor(moments * (1 - hidden_time))`` of them. Needs a kind of video mask that is not
-            repeated over time.
+        video, audio: arguments of ``MaskSampler`` without the seed. Moments are equal parts of the
+            clip, as many as divide both the video frames, ``grid[0]``, and the audio rows,
+            ``grid[1]`` of (1, T, F): with 8 frames and 64 rows there are 8 moments of 1 frame and 8
+            rows.
+        hidden_time: share of the moments hidden in both, in (0, 1):
+            ``floor(moments * (1 - hidden_time))`` are not hidden. Needs a kind of video mask that
+            is not repeated over time.
         seed: names the stream.
     """
 
@@ -95,10 +98,11 @@ class AudioVideoSampler(MaskStream):
     def masks(
         self, sample_ids: Tensor, data: Mapping[str, Tensor] | None = None
     ) -> AudioVideoMasks:
-        """The masks with these ids (int64 [B]), without advancing the stream.
+        """The masks of these sample ids (int64 [B]); the stream does not advance.
 
         Args:
-            data: {"video": ..., "audio": ...} of those kinds of masks that look at the input.
+            data: {"video": ..., "audio": ...}, the inputs, for those of the two kinds that look at
+                the input.
         """
         check_sample_ids(sample_ids)
         video_seed = Seed.beside(sample_ids, self.seed)
@@ -110,7 +114,10 @@ class AudioVideoSampler(MaskStream):
                 self.audio.draw(sample_ids, audio_seed, data.get("audio")),
             )
         if data is not None:
-            raise TypeError("data must not be given: masks with hidden_time look at no input")
+            raise TypeError(
+                "data must not be given: masks with hidden_time do not depend on the input, got "
+                f"{type(data).__name__}"
+            )
         shown = self._moments.shown(sample_ids, video_seed ^ _MOMENTS_SEED)
         return AudioVideoMasks(
             self._moments.video_masks(sample_ids, video_seed, shown),
@@ -182,7 +189,7 @@ class _Moments:
             self._rbn_of_rows_left = make_kind("rbn", left, n_keep=audio.n_keep, **more)
 
     def shown(self, sample_ids: Tensor, seed: Seed) -> Masks:
-        """Which moments are not hidden, as masks of the moments."""
+        """Masks over the moments, visible = not hidden."""
         return self._which.draw(sample_ids, seed)
 
     def video_masks(self, sample_ids: Tensor, seed: Seed, shown: Masks) -> Masks:

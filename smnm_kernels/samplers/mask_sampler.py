@@ -17,17 +17,18 @@ class MaskSampler(MaskStream):
     """Draws the next masks of one seed's endless stream: ``sampler(batch_size) -> Masks``.
 
     Args:
-        kind: "green3d", "red3d", "blue3d" and "green2d", "red2d", "blue2d"; "rbn"; and to compare
-            with, "random", "tube", "grid", "block", "inverse_block", "time_frequency".
+        kind: "green3d", "red3d", "blue3d", "green2d", "red2d", "blue2d" or "rbn"; or one of those
+            they are compared with: "random", "tube", "grid", "block", "inverse_block",
+            "time_frequency".
         grid: (T, H, W) patches; (H, W) is (1, H, W).
         mask_ratio: share masked, in [0, 1); or give ``n_keep``.
         seed: names the stream.
-        parameters: what ``noise_masks`` (``sigma``) or ``rbn_masks`` (``n_candidates``,
-            ``windows``, ``weights``, ``tie_break``) take beyond that, ``block_size`` of
-            "inverse_block", and ``freq_major``.
+        parameters: ``freq_major``, and those of the kind: ``sigma`` of red, blue and green noise
+            (see ``noise_masks``); ``n_candidates``, ``windows``, ``weights`` and ``tie_break`` of
+            "rbn" (see ``rbn_masks``); ``block_size`` of "inverse_block" (see ``baseline_masks``).
 
-    A kind that looks at the input takes it as a second argument, ``sampler(batch_size, data)``; all
-    others refuse one.
+    A kind that looks at the input takes it as a second argument, ``sampler(batch_size, data)``. All
+    other kinds raise TypeError if they are given one.
     """
 
     def __init__(
@@ -68,8 +69,13 @@ class MaskSampler(MaskStream):
         return {} if self.needs_data else {self.settings: self.masks}
 
     def masks(self, sample_ids: Tensor, data: Tensor | None = None) -> Masks:
-        """The masks with these ids (int64 [B]), without advancing: for evaluation, or where a
-        dataset's index names the mask. ``data``, a row for each id, for kinds that look at it."""
+        """The masks of these sample ids; the stream does not advance. For evaluation, or where the
+        ids come from a dataset's indices.
+
+        Args:
+            sample_ids: int64 [B]; their device does the work.
+            data: the input, a row for each id, for kinds that look at it.
+        """
         check_sample_ids(sample_ids)
         return self.settings.draw(sample_ids, Seed.beside(sample_ids, self.seed), data)
 

@@ -1,8 +1,10 @@
-"""The next sample ids, and the two places where asking for them would give masks a second time.
+"""Taking the next sample ids of a stream, and two places where that would be wrong.
 
-A data loader worker holds a copy of the stream, so every worker would draw the same masks: refused.
-Activation checkpointing runs a region of the forward pass once more in the backward pass, which
-would take new masks there: refused, or the ids of the forward pass are used again.
+* In a data loader worker. Every worker has a copy of the sampler, so all would draw the same masks.
+  This is an error.
+* In a backward pass. Activation checkpointing runs a region of the forward pass again there, and a
+  call in the region would take new ids. This is an error, too, unless the region runs in
+  ``NoteIds`` and then in ``RepeatIds``: these replay the ids of the forward pass.
 """
 
 from __future__ import annotations
@@ -39,13 +41,16 @@ COMPILED = (
 
 @torch.library.impl(library, "advance", "CompositeExplicitAutograd")
 def advance(next_id: Tensor, n: int, before: int, by_all: int) -> Tensor:
-    """The n ids from ``next_id + before`` on, int64 [n]; then ``next_id`` is ``by_all`` more.
+    """The n ids from ``next_id + before`` on, int64 [n]. Adds ``by_all`` to ``next_id``.
 
-    An op, so that compiled code, too, looks when it runs where it runs.
+    It is an op, so that compiled code makes the checks when it runs, not when it is compiled.
+
+    Raises:
+        RuntimeError: in a data loader worker and in a backward pass.
     """
     if get_worker_info() is not None:
         raise RuntimeError(_IN_A_WORKER)
-    # The graph task is that of a running backward pass, -1 outside one.
+    # The id of the backward pass that runs in this thread, -1 if none does.
     if torch._C._current_graph_task_id() != -1:
         raise RuntimeError(_IN_BACKWARD)
     sample_ids = torch.arange(before, before + n, device=next_id.device).add_(next_id)
@@ -54,13 +59,14 @@ def advance(next_id: Tensor, n: int, before: int, by_all: int) -> Tensor:
 
 
 class NoteIds(AbstractContextManager):
-    """While a region runs in the forward pass: notes the ids of the sampler's calls."""
+    """Appends the ids of the sampler's calls to ``noted``, while a region runs in the forward
+    pass."""
 
     def __init__(self, stream: MaskStream, noted: list[Tensor]) -> None:
         self.stream, self.noted = stream, noted
 
     def __enter__(self) -> None:
-        # A region inside another is noted by both: each is computed again by itself.
+        # Calls in nested regions are noted for each: every region is computed again by itself.
         self._was = self.stream._notes
         self.stream._notes = (*self._was, self.noted)
 
@@ -69,7 +75,8 @@ class NoteIds(AbstractContextManager):
 
 
 class RepeatIds(AbstractContextManager):
-    """While a region runs again in a backward pass: the sampler's calls take the noted ids."""
+    """Lets the sampler's calls take the ids in ``noted``, while a region runs again in the backward
+    pass."""
 
     def __init__(self, stream: MaskStream, noted: list[Tensor]) -> None:
         self.stream, self.noted = stream, noted

@@ -19,7 +19,7 @@ from .stream import MaskStream
 
 
 class _At(NamedTuple):
-    """A step's (or epoch's) arguments, and the kind that was made of them."""
+    """The arguments of one step (or epoch), and the kind made from them."""
 
     arguments: dict[str, object]
     kind: Kind
@@ -40,13 +40,13 @@ class ScheduledSampler(MaskStream):
     ``state_dict()``; with ``every="epoch"`` it is what ``set_epoch`` says, in shared memory, so
     that data loader workers see it too. Sample ids go on as in a ``MaskSampler``.
 
-    Draw outside compiled code and pass the masks in: a graph cannot choose by a step that it does
-    not know. The number of visible tokens is marked as dynamic, so what takes the masks is compiled
+    Draw outside compiled code and pass the masks in: a compiled graph does not know the step. The
+    number of visible tokens is marked as dynamic, so the code that takes the masks is compiled
     once.
 
     On a GPU the kernels of the present step and of all milestones of ``stages`` are compiled when
-    the sampler comes there. A sigma that changes from step to step may need another kernel now and
-    then, which takes seconds and cannot be captured in a CUDA graph.
+    the sampler is moved there. A sigma that changes from step to step may need another kernel now
+    and then. To compile it takes seconds, and a CUDA graph cannot capture that.
 
     Args:
         kind, grid, mask_ratio, n_keep, seed, parameters: as for ``MaskSampler``; all but grid and
@@ -75,7 +75,7 @@ class ScheduledSampler(MaskStream):
         self._scheduled = {"kind": kind, "mask_ratio": mask_ratio, "n_keep": n_keep, **parameters}
         self._step = SharedInt()
         self._last: _At | None = None
-        # What is wrong at the ends of a schedule fails now, not after a day of training.
+        # Errors at the ends of a schedule are raised now, not after a day of training.
         self._milestones = sorted(
             {0}.union(*(getattr(s, "milestones", ()) for s in self._scheduled.values()))
         )
@@ -119,11 +119,11 @@ class ScheduledSampler(MaskStream):
     )
     def forward(self, batch_size: int | Sequence[int], data: Tensor | None = None) -> Masks:
         """The next masks of this rank, of the present step; advances stream and step."""
-        _ = self.settings  # what is wrong with this step fails before the stream moves on
+        _ = self.settings  # errors of this step are raised before the stream advances
         masks = super().forward(batch_size, data)
         if self.every == "step":
             self._step.set(self.step + 1)
-        # A count changes with the ratio, and with a kind that rounds otherwise.
+        # n_keep changes with the ratio, and with the kind: some round it per frame.
         torch._dynamo.maybe_mark_dynamic(masks.ids_keep, 1)
         return masks
 
@@ -132,7 +132,7 @@ class ScheduledSampler(MaskStream):
         return any(kind.needs_data for kind in self._kinds_ahead())
 
     def _kinds_ahead(self) -> Iterator[Kind]:
-        """Of the milestones of all schedules, and of the present step."""
+        """The kinds at the milestones of all schedules and at the present step."""
         return (self._at(step).kind for step in (*self._milestones, self.step))
 
     def _first_draws(self) -> dict[Kind, Callable[[Tensor], object]]:
@@ -140,12 +140,13 @@ class ScheduledSampler(MaskStream):
         return {k: partial(k.draw, seed=seed) for k in self._kinds_ahead() if not k.needs_data}
 
     def masks(self, sample_ids: Tensor, data: Tensor | None = None) -> Masks:
-        """The masks with these ids (int64 [B]) at the present step or epoch; nothing advances."""
+        """The masks of these sample ids (int64 [B]) at the present step or epoch; neither stream
+        nor step advances. ``data`` as for ``MaskSampler.masks``."""
         check_sample_ids(sample_ids)
         return self.settings.draw(sample_ids, Seed.beside(sample_ids, self.seed), data)
 
     def set_epoch(self, epoch: int) -> None:
-        """Before each epoch, where the schedule goes by epoch."""
+        """Sets the epoch of a schedule with ``every="epoch"``. Call it before each epoch."""
         if self.every != "epoch":
             raise ValueError('set_epoch is for every="epoch"; this schedule goes by step')
         if not is_int(epoch) or epoch < self.step:

@@ -1,4 +1,4 @@
-"""A number that data loader workers see change."""
+"""An int that data loader workers share with the process that started them."""
 
 from __future__ import annotations
 
@@ -7,7 +7,7 @@ from torch import Tensor
 
 
 class SharedInt:
-    """An int in shared memory, also after it was copied or pickled: a copy is shared anew."""
+    """An int in shared memory. A copy, also by pickle, gets shared memory of its own."""
 
     def __init__(self, value: int = 0) -> None:
         self._memory = torch.tensor(value, dtype=torch.int64, device="cpu").share_memory_()
@@ -19,5 +19,5 @@ class SharedInt:
         self._memory.fill_(value)
 
     def __setstate__(self, state: dict[str, Tensor]) -> None:
-        # A worker's own copy arrives in the memory of its parent, which this leaves as it is.
+        # In a spawned worker the tensor is in its parent's shared memory already, and stays there.
         self._memory = state["_memory"].share_memory_()

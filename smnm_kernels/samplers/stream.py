@@ -1,4 +1,4 @@
-"""What all samplers share: the endless stream of sample ids, and who draws which of them."""
+"""What all samplers share: the endless stream of sample ids, shared out among the ranks."""
 
 from __future__ import annotations
 
@@ -15,26 +15,27 @@ from smnm_kernels.masks import Masks
 
 from .replay import COMPILED, NoteIds, RepeatIds, advance
 
-#: (device, key of what was drawn), so that copies of a sampler draw nothing again.
+#: What ``_prepare`` has drawn, in any sampler of the process: (device, key of ``_first_draws``).
 _prepared: set[tuple[torch.device, Hashable]] = set()
 
 
 class MaskStream(nn.Module):
-    """Calls take the next sample ids; a subclass's ``masks`` makes masks of ids.
+    """The base class of samplers: a call takes the next sample ids of the stream, and the
+    subclass's ``masks`` makes the masks of these ids.
 
     Sample number i of the stream has sample id i, whatever the batch sizes. In an initialized
     ``torch.distributed`` group, each call takes one batch per rank, in rank order, so the ranks
-    together draw what one process with the whole batch would. That counts every rank as one of data
-    parallelism; where several work on the same samples (tensor parallelism), they name them with
-    ``masks``.
+    together draw what one process with the whole batch would. This takes every rank for a data
+    parallel one. Where several ranks work on the same samples (tensor parallelism), call ``masks``
+    with the ids of these samples instead.
 
-    The state is two int64 buffers, ``seed`` and ``next_id`` (samples drawn so far by all ranks):
-    ``.to()``, ``state_dict()`` and CUDA graphs work as for any module, and a stream resumed from a
-    state dict goes on where it stopped, on any number of ranks.
+    The state is two int64 buffers, ``seed`` and ``next_id`` (samples drawn so far by all ranks).
+    ``.to()``, ``state_dict()`` and CUDA graphs work as for any module. A sampler that loads a state
+    dict goes on where the saved one stopped, on any number of ranks.
 
-    Built on a CUDA device or moved to one, it makes a mask of each kind that it draws from and
-    drops it: kernels are compiled and loaded then, and calls can be captured in CUDA graphs from
-    the first. (Not of kinds that look at the input, which is not there yet.)
+    A sampler that is made on a CUDA device or moved to one draws a mask of each of its kinds and
+    drops it. This compiles and loads the kernels, so that CUDA graphs can capture the first call.
+    Kinds that look at the input are left out, because there is no input yet.
     """
 
     #: What a call returns.
@@ -44,12 +45,14 @@ class MaskStream(nn.Module):
 
     def __init__(self, seed: int | Tensor) -> None:
         super().__init__()
-        seed_tensor, value = parse_seed(seed, getattr(seed, "device", torch.device("cpu")))
+        device = seed.device if isinstance(seed, Tensor) else torch.device("cpu")
+        seed_tensor, value = parse_seed(seed, device)
         value = value if seed_tensor is None else int(seed_tensor)
         self._seed_given = value
         self.register_buffer("seed", torch.tensor(value, dtype=torch.int64))
         self.register_buffer("next_id", torch.zeros((), dtype=torch.int64))
-        # Ids of the calls in a checkpointed region: noted here, or taken again.
+        # For activation checkpointing: lists that calls append their ids to, and the ids that calls
+        # take again. See ``replay``.
         self._notes: tuple[list[Tensor], ...] = ()
         self._repeated: Iterator[Tensor] | None = None
 
@@ -67,9 +70,10 @@ class MaskStream(nn.Module):
         self._prepare()
 
     def _prepare(self) -> None:
-        """Once for each device and kind. Subclasses call it when they are built."""
+        """Draws the first masks on a CUDA device, once for each device and kind. Subclasses call it
+        at the end of their ``__init__``."""
         device = self.next_id.device
-        # Buffers that are no plain tensors, such as those of FakeTensorMode, have no memory there.
+        # Fake tensors and the like claim to be on the device, but have no memory there.
         if not devices.is_cuda(device) or type(self.next_id) is not Tensor:
             return
         if torch.compiler.is_compiling() or devices.is_capturing(device):
@@ -80,7 +84,8 @@ class MaskStream(nn.Module):
                 _prepared.add((device, key))
 
     def _first_draws(self) -> Mapping[Any, Callable[[Tensor], object]]:
-        """What makes the masks that calls may draw, each by what tells it from others."""
+        """Functions of sample ids that draw the masks which calls may draw, one for each kind. The
+        key says what is drawn: functions with equal keys are called once."""
         raise NotImplementedError
 
     @property
@@ -102,9 +107,9 @@ class MaskStream(nn.Module):
             data: the input of this rank's samples, for kinds of masks that look at it.
 
         Raises:
-            RuntimeError: in a data loader worker, where every worker would draw the same masks;
-                and in a backward pass, where a checkpointed region would go on with other masks
-                than the forward pass had (see ``checkpoint_contexts``).
+            RuntimeError: in a data loader worker, because every worker would draw the same masks;
+                and in a backward pass, because a checkpointed region would get other masks than in
+                the forward pass (see ``checkpoint_contexts``).
         """
         n, before, by_all = _shares(batch_size, *rank_and_world_size())
         if torch.compiler.is_compiling():
@@ -113,15 +118,15 @@ class MaskStream(nn.Module):
             sample_ids = torch.ops.smnm.advance(self.next_id, n, before, by_all)
         elif self._repeated is not None:
             sample_ids = next(self._repeated)
-        else:  # what the op does, without the dispatcher, which doubles its time
+        else:  # the same function as the op's, called directly: the dispatcher doubles its time
             sample_ids = advance(self.next_id, n, before, by_all)
         for noted in self._notes:
             noted.append(sample_ids)
         return self.masks(sample_ids, data)
 
     def reset_parameters(self) -> None:
-        """Seed and place as they were at first: what PyTorch asks of a module that was made on the
-        meta device and has memory now (``to_empty``)."""
+        """Sets the seed and the place in the stream to those of a new sampler. PyTorch calls it for
+        modules that were made on the meta device and got memory later (``to_empty``)."""
         self.seed.fill_(self._seed_given)
         self.next_id.zero_()
 
@@ -133,19 +138,19 @@ class MaskStream(nn.Module):
 
     def checkpoint_contexts(self) -> tuple[AbstractContextManager, AbstractContextManager]:
         """Lets a region of activation checkpointing call the sampler: when the backward pass
-        computes the region again, it draws the masks of the forward pass again.
+        computes the region again, calls return the masks of the forward pass.
 
         >>> checkpoint(block, x, use_reentrant=False, context_fn=sampler.checkpoint_contexts)
 
-        For eager code and this sampler alone. Not needed where the masks are drawn before the
-        region, as torch.compile wants them.
+        It serves this sampler alone, in eager code. In compiled code, draw the masks before the
+        region and pass them in; then these contexts are not needed.
         """
         noted: list[Tensor] = []
         return NoteIds(self, noted), RepeatIds(self, noted)
 
 
 def check_sampler(sampler: object, kind: type | tuple[type, ...]) -> None:
-    """A TypeError where it is not one of ours."""
+    """Raises TypeError if ``sampler`` is no instance of ``kind``."""
     if not isinstance(sampler, kind):
         raise TypeError(f"sampler must be a MaskSampler, got {type(sampler).__name__}")
 
