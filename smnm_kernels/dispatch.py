@@ -1,11 +1,11 @@
 """Which code runs the ops.
 
-What runs CPU tensors is chosen once, at import. ``SMNM_BACKEND`` forces it: ``reference`` (the
-NumPy definition), ``cpu`` (the C++ library) or ``triton`` (the GPU's kernels in Triton's
-interpreter). Unset, it is the library where it was built, else the reference with a warning.
+The backend of CPU tensors is chosen once, at import. The environment variable ``SMNM_BACKEND``
+forces it: ``reference`` (the NumPy definition), ``cpu`` (the C++ library) or ``triton`` (the Triton
+kernels in Triton's interpreter). Unset, it is the C++ library if it was built, else the reference.
 
-CUDA tensors run on the Triton kernels (``triton_kernels``), R-BN on the CUDA library where it was
-built. What then has no kernel is made on the CPU and copied. Every slower path warns, once.
+CUDA tensors run on the Triton kernels (``triton_kernels``); R-BN runs on the CUDA library if it was
+built. Where Triton cannot run, masks are made on the CPU and copied. Every slower path warns, once.
 """
 
 from __future__ import annotations
@@ -43,7 +43,7 @@ class _TableTensors(NamedTuple):
 
 
 def _table_tensors(grid: Sequence[int], color: Color, sigma: Sequence[float]) -> _TableTensors:
-    """White noise has no table."""
+    """The table of this noise; empty tensors for white noise, which has none."""
     if color == "white":
         integers = torch.empty(0, 3, dtype=torch.int16)
         return _TableTensors(grid, integers, integers, torch.empty(0), integers)
@@ -81,7 +81,7 @@ def _cpu_noise_masks(
 
 
 def _load_cpu() -> str | None:
-    """Loads the CPU library, which registers the CPU kernels; returns why it could not."""
+    """Loads the CPU library and registers its kernels. Returns None, or why it cannot be loaded."""
     problem = libraries.cpu_problem()
     if problem is not None:
         return problem
@@ -116,10 +116,18 @@ def _on_cuda(name: str, first: Tensor, *arguments: object) -> object:
 
 @cache
 def _cuda_ops() -> dict[str, Callable]:
-    """What runs CUDA tensors, by op. Found at the first call: importing Triton takes its time."""
+    """The function that runs each op on CUDA tensors. Found at the first call, because importing
+    Triton is slow."""
     problem = _triton_problem()
     if problem:
-        return {name: partial(_copy_from_cpu, problem, name) for name in _OPS}
+        copy = partial(_copy_from_cpu, problem)
+        return {
+            "noise": partial(copy, torch.ops.smnm.noise.default),
+            "noise_masks": partial(copy, torch.ops.smnm.noise_masks.default),
+            "threshold": partial(copy, torch.ops.smnm.threshold.default),
+            "rbn_masks": partial(copy, torch.ops.smnm.rbn_masks.default),
+            "rbn_bank": partial(copy, torch.ops.smnm.rbn_bank.default),
+        }
     from .triton_kernels import cuda_ops
 
     return {
@@ -131,20 +139,22 @@ def _cuda_ops() -> dict[str, Callable]:
     }
 
 
-def _copy_from_cpu(problem: str, name: str, first: Tensor, *arguments: object) -> object:
+def _copy_from_cpu(
+    problem: str, op: Callable[..., object], first: Tensor, *arguments: object
+) -> object:
+    """Runs ``op`` on the CPU and copies its result to the device of ``first``."""
     if devices.is_capturing(first.device):
         raise RuntimeError(
             f"masks that are made on the CPU cannot be captured in a CUDA graph: {problem}"
         )
     _warn_of_detour(first.device.type, problem)
     on_cpu = [a.cpu() if isinstance(a, Tensor) else a for a in arguments]
-    made = getattr(torch.ops.smnm, name)(first.cpu(), *on_cpu)
-    return tree_map(lambda tensor: tensor.to(first.device), made)
+    return tree_map(lambda tensor: tensor.to(first.device), op(first.cpu(), *on_cpu))
 
 
 @cache
 def _triton_problem() -> str | None:
-    """Why Triton cannot launch kernels here, or None. An importable Triton may lack a driver."""
+    """Why Triton cannot launch kernels here, or None. Triton may be installed without a driver."""
     try:
         import triton
 
@@ -222,7 +232,7 @@ def backends() -> dict[str, str]:
 
 
 def build_info() -> dict[str, object] | None:
-    """What the C++ library was built with, or None where it is not loaded."""
+    """What the C++ library was built with, or None if it is not loaded."""
     if _missing["cpu"] is not None:
         return None
     return libraries.cpu_build_info()

@@ -1,4 +1,4 @@
-"""The public functions: arguments checked, then one op."""
+"""The public functions. Each checks its arguments and calls one op."""
 
 from __future__ import annotations
 
@@ -27,26 +27,27 @@ def noise(
     """Colored noise: a window of an endless stationary field of unit variance for each sample.
 
     ``red = G(s)*w``, ``blue = w - G(s)*w``, ``green = G(s1)*w - G(s2)*w`` for white noise w and
-    normalised Gaussians G, in two dimensions (H, W) where T = 1 and in three otherwise. Each
-    sample depends on ``(seed, sample id, grid, color, sigma)`` alone.
+    normalised Gaussians G (``*`` is convolution), in two dimensions (H, W) if T = 1 and in three
+    otherwise. Each sample depends on ``(seed, sample id, grid, color, sigma)`` alone.
 
     Args:
         sample_ids: int64 [B], any values; their device does the work.
         grid: (T, H, W) patches.
         color: "white", "red", "blue" or "green".
-        sigma: standard deviation of the Gaussian, in patches, in [0.2, 8]. For red and blue a
-            number or a (low, high) range to draw each sample's from, by default (0.5, 2). For
-            green a pair (sigma1, sigma2) of those, or a preset: "variant-1" to "variant-5" (the
-            paper's Table A.1; 5 is the default) or "main-text". Drawn values come from 32 equally
-            spaced levels. A difference must leave something: blue's sigma and green's sigma2 are
-            at least 0.35, and sigma1 is at most 0.95 sigma2 (drawn pairs beyond 0.9 are redrawn).
-        seed: int, or int64 tensor of one element read on the device.
+        sigma: standard deviation of the Gaussian, in patches, in [0.2, 8]. For red and blue: a
+            number, or a (low, high) range that each sample draws its own from, by default (0.5, 2).
+            For green: a pair (sigma1, sigma2) of numbers or ranges, or a preset, "variant-1" to
+            "variant-5" (the paper's Table A.1; 5 is the default) or "main-text". A drawn value is
+            one of 32 equally spaced levels of the range. Blue's sigma and green's sigma2 are at
+            least 0.35, and sigma1 is at most 0.95 sigma2, because otherwise little is left of the
+            difference. Drawn pairs with sigma1 above 0.9 sigma2 are drawn again.
+        seed: int, or int64 tensor of one element on the device of ``sample_ids``.
 
     Returns:
         float32 [B, T, H, W]: exactly the field that ``noise_masks`` thresholds.
 
     Raises:
-        TypeError, ValueError: naming the argument, before any work.
+        TypeError, ValueError: before any work. The message names the argument.
 
     Source: Bhowmik et al., "Structured-Noise Masked Modeling for Video, Audio and Beyond", 2025.
     """
@@ -87,8 +88,8 @@ def noise_masks(
     Args:
         sample_ids, grid, color, sigma, seed: as for ``noise``.
         mask_ratio, n_keep: as for ``threshold``; exactly one of them.
-        tube: draw one two-dimensional mask and repeat it over T. The count is then exact per
-            frame, T * floor(H*W*(1 - mask_ratio)), and ``n_keep`` must be a multiple of T.
+        tube: draw one two-dimensional mask and repeat it over T. The count is then rounded down for
+            each frame, T * floor(H*W*(1 - mask_ratio)), and ``n_keep`` must be a multiple of T.
         freq_major: count tokens along W first, (t*W + x)*H + y, for audio models that flatten
             their spectrogram frequency-major.
     """
@@ -118,11 +119,12 @@ def rbn_masks(
     freq_major: bool = False,
     seed: int | Tensor = 0,
 ) -> Masks:
-    """Regularized blue noise: masks that spread their visible patches by competing for positions.
+    """Regularized blue noise (R-BN): masks whose visible patches are evenly spread.
 
-    Sample s is mask s mod K of bank s div K; the K masks of a bank are made together by Algorithm 1
-    in the bank's own random order. Positions are visited in that order; each goes to the mask whose
-    visible patches are fewest on the lines through it.
+    K masks, a bank, are made together by the paper's Algorithm 1. It visits the positions of the
+    grid in a random order. Each position becomes visible in one mask of the bank: the one that has
+    the fewest visible patches on the lines through it, counted in windows around it. Sample s is
+    mask s mod K of bank s div K.
 
     Args:
         sample_ids, mask_ratio, n_keep, freq_major, seed: as for ``noise_masks``.
@@ -132,9 +134,9 @@ def rbn_masks(
         windows: odd window sizes; a patch counts once for each window that reaches it.
         weights: of the horizontal, vertical, main and second diagonal line; decimals with at most
             three places.
-        tie_break: "first" gives ties to the lowest mask (the algorithm as printed), which leaves
-            the last mask of a bank the most clustered; "random" to any of the tied, which makes
-            all masks of a bank alike.
+        tie_break: which of several masks with equally few gets a position. "first": the lowest, as
+            in the printed algorithm; the last mask of a bank is then more clustered than the
+            others. "random": any of them; then all masks of a bank are alike.
     """
     check_sample_ids(sample_ids)
     kind = RbnKind.parse(
@@ -161,14 +163,14 @@ def rbn_bank(
     tie_break: str = "first",
     seed: int | Tensor = 0,
 ) -> Tensor:
-    """Algorithm 1 with given orders: the K masks of each bank.
+    """The K masks of each bank, for orders that the caller gives (Algorithm 1).
 
     Args:
         order: integer [G, N], each row a permutation of the positions.
-        n_candidates: K. With K * n_keep > N the order is swept again until all masks are full.
+        n_candidates: K. If K * n_keep > N, the order is visited again until all masks are full.
         n_keep: visible tokens of every mask.
         grid, windows, weights, tie_break: as for ``rbn_masks``.
-        seed: only used by ``tie_break="random"``, where row g draws as bank g.
+        seed: used by ``tie_break="random"`` alone: row g takes the random words of bank g.
 
     Returns:
         bool [G, K, N], True = visible.
@@ -176,7 +178,7 @@ def rbn_bank(
     kind = RbnKind.parse(
         grid,
         n_keep=n_keep,
-        n_candidates=parse_n_candidates(n_candidates),  # not None: the orders' owner knows
+        n_candidates=parse_n_candidates(n_candidates),  # here None is an error, not a default
         windows=windows,
         weights=weights,
         tie_break=tie_break,
@@ -196,7 +198,7 @@ def baseline_masks(
     freq_major: bool = False,
     seed: int | Tensor = 0,
 ) -> Masks:
-    """Masks of the usual structures; one (1, H, W) mask repeated over T, as for a tube.
+    """Masks of the usual structures. One (1, H, W) mask is repeated over T.
 
     Args:
         sample_ids, mask_ratio, n_keep, freq_major, seed: as for ``noise_masks``.
@@ -205,7 +207,8 @@ def baseline_masks(
             frame)), at a random offset (MAE's grid-wise sampling). "block": 32 rectangles of a
             quarter to a half of each side, masked one after the other until enough is masked
             (BEiT's and MAE's block-wise masking, in integers). "inverse_block": square blocks
-            round random centres are visible (data2vec 2.0, with its 0.07 more than needed).
+            round random centres are visible (data2vec 2.0; as there, blocks are drawn for a share
+            that is 0.07 larger than needed).
             "time_frequency": whole columns of time and bands of mel are masked (AudioMAE's
             fine-tuning), the same share of each.
         block_size: side of an inverse block, in patches.

@@ -1,4 +1,4 @@
-"""Masks made where the data is loaded: by dataset index and epoch, whatever the workers."""
+"""Masks made in data loaders. They depend on dataset index and epoch, not on the workers."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ from .samplers.shared_int import SharedInt
 
 
 class Numbered(NamedTuple):
-    """An example that is no mapping, and the id of its mask."""
+    """An example that is not a mapping, with the id of its mask."""
 
     example: object
     sample_id: int
@@ -27,14 +27,15 @@ class WithSampleIds(Dataset):
 
     The id is ``epoch * len(dataset) + index``: every example gets another mask in every epoch, and
     the same one for any number of workers or processes, any batch size and any order. The epoch is
-    in shared memory, so that ``set_epoch`` reaches persistent workers too. An example read twice in
-    one epoch, as where nobody calls ``set_epoch``, gives a warning. Of several datasets, wrap what
-    joins them: wrapped one by one they have the same ids.
+    in shared memory, so that ``set_epoch`` reaches persistent workers too. A warning says when an
+    example is read twice in one epoch, which happens if nobody calls ``set_epoch``. To use several
+    datasets, join them first and wrap the joined one: wrapped one by one, they get the same ids.
 
     Args:
-        dataset: map-style. An example that is a mapping gets the id, an int, as another item; of
-            any other, a tuple or tensor, it makes a pair ``Numbered(example, sample_id)``.
-        id_key: where a mapping's id goes.
+        dataset: map-style. If an example is a mapping, the id, an int, is added to it as an item.
+            Any other example, such as a tuple or a tensor, becomes
+            ``Numbered(example, sample_id)``.
+        id_key: the key of the id in a mapping.
         fixed: for evaluation: every example keeps the mask of epoch 0, whatever ``set_epoch`` says.
     """
 
@@ -48,13 +49,13 @@ class WithSampleIds(Dataset):
         self.id_key = id_key
         self.fixed = parse_flag("fixed", fixed)
         self._epoch = SharedInt()
-        # For each example, the epoch in which some worker read it last, in a byte; 255 is never.
+        # For each example, the epoch (mod 255) in which a worker read it last; 255 is never.
         self._read_in = torch.full((len(dataset),), 255, dtype=torch.uint8).share_memory_()
         self._warned = SharedInt()
 
     def set_epoch(self, epoch: int) -> None:
-        """Before each epoch. Hugging Face's Trainer and accelerate call it by themselves, but not
-        always: see ``adapters.epoch_callback``."""
+        """Call it before each epoch. Hugging Face's Trainer and accelerate do so by themselves, but
+        not always: see ``adapters.epoch_callback``."""
         if not is_int(epoch) or epoch < 0:
             raise ValueError(f"epoch must be a non-negative int, got {epoch!r}")
         if not self.fixed:
@@ -100,18 +101,19 @@ class MaskCollator:
     >>> loader = DataLoader(WithSampleIds(clips), 64, collate_fn=MaskCollator(sampler), ...)
     >>> model(**batch)                       # pixel_values, bool_masked_pos
 
-    Where examples are no mappings, a batch is the pair (collated examples, masks).
+    If examples are mappings, the masks are added to the batch; else a batch is the pair (collated
+    examples, masks).
 
     Args:
-        sampler: what makes the masks, on the CPU; its stream is not advanced. One that is scheduled
-            must go by epoch, and be told it.
+        sampler: makes the masks, on the CPU; its stream does not advance. A ``ScheduledSampler``
+            must have ``every="epoch"``, and its ``set_epoch`` must be called.
         view: the form of the masks, a field or property of ``Masks`` ("masked", "vitmae_noise",
             "hiera_kept", "data2vec_masked", "visible", "ids_keep", ...), or a function of them.
-        key: where they go in the batch; the name of the model's argument.
-        collate: makes the batch of the examples without their ids.
+        key: their key in the batch: the name of the model's argument.
+        collate: makes a batch from the examples without their ids.
         id_key: the key that ``WithSampleIds`` uses.
-        data: for kinds of masks that look at the input, where in the batch that is: a key, or a
-            function of the collated examples.
+        data: for kinds of masks that look at the input: the input's key in the batch, or a function
+            of the collated examples.
     """
 
     def __init__(
@@ -127,7 +129,7 @@ class MaskCollator:
         check_sampler(sampler, MaskStream)
         if isinstance(sampler, ScheduledSampler) and sampler.every == "step":
             raise ValueError(
-                "sampler must not change by step: loaders make batches ahead of the step that uses "
+                "sampler must not change by step: loaders make batches before the step that uses "
                 'them. Schedule it with every="epoch"'
             )
         if not callable(view) and not hasattr(sampler.result, view):

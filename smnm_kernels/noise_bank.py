@@ -1,9 +1,8 @@
-"""The paper's offline pipeline, to compare with: noise volumes made ahead of time, kept on disk or
-in memory, cropped at random for every sample.
+"""The paper's offline pipeline: noise volumes are made before training, kept on disk or in memory,
+and cropped at random for every sample.
 
-On-the-fly masks (``MaskSampler``) need none of this. A bank repeats its volumes, costs gigabytes,
-and every process loads it; it is here so that the two can be measured side by side, and so that
-runs on published banks can be repeated.
+``MaskSampler`` needs none of this. A bank repeats its volumes, takes gigabytes, and is loaded by
+every process. It is here to measure the two side by side, and to repeat runs on published banks.
 """
 
 from __future__ import annotations
@@ -31,10 +30,10 @@ class NoiseBank:
     """Noise volumes, and masks cut from them.
 
     Args:
-        volumes: floating point [M, T, H, W]; any published bank will do. Crops are taken where it
-            lives: a memory-mapped tensor reads only the pages it needs, a CUDA tensor never
-            leaves the device.
-        origin: what the volumes are (color, sigma, seed), kept in ``save``'s side file.
+        volumes: floating point [M, T, H, W], such as a published bank. Crops are made where the
+            tensor is: of a memory-mapped one only the pages that are needed are read, and a CUDA
+            tensor never leaves the device.
+        origin: what the volumes are (color, sigma, seed); ``save`` writes it to a file beside them.
 
     Example::
 
@@ -70,8 +69,8 @@ class NoiseBank:
             n_volumes: M. 3072 volumes of 64x64x64 take 3 GiB.
             shape: (T, H, W) of each volume; T = 1 makes a two-dimensional bank.
             color, sigma, seed: as for ``noise``.
-            path: write volume after volume to this ``.npy`` file and map it, instead of holding
-                the bank in memory.
+            path: a ``.npy`` file to write the volumes to, one after the other, and to map then,
+                instead of holding the bank in memory.
             progress: wraps the loop over volumes, such as ``tqdm.tqdm``.
         """
         shape = parse_grid(shape)
@@ -100,7 +99,8 @@ class NoiseBank:
         return cls.load(path)
 
     def save(self, path: str | os.PathLike) -> None:
-        """Writes ``path`` (.npy, readable by ``numpy.load``) and its origin beside it (.json)."""
+        """Writes the volumes to ``path`` (.npy, readable by ``numpy.load``) and their origin to a
+        .json file beside it."""
         path = _npy_path(path)
         with replacing(path) as file:
             np.save(file, self.volumes.cpu().numpy())
@@ -108,9 +108,10 @@ class NoiseBank:
 
     @classmethod
     def load(cls, path: str | os.PathLike, *, mmap: bool = True) -> NoiseBank:
-        """Opens a ``.npy`` bank; memory-mapped, so processes on one machine share its pages."""
+        """Opens a ``.npy`` bank, by default memory-mapped, so that processes on one machine share
+        its pages."""
         path = _npy_path(path)
-        # "c": private copy-on-write pages, since torch does not know read-only memory.
+        # "c" maps pages copy-on-write: torch has no read-only tensors.
         volumes = torch.from_numpy(np.load(path, mmap_mode="c" if mmap else None))
         beside = path.with_suffix(".json")
         return cls(volumes, json.loads(beside.read_text()) if beside.exists() else None)
@@ -186,9 +187,11 @@ class NoiseBank:
 
 
 def _crop_words(sample_ids: Tensor, seed: Tensor) -> list[Tensor]:
-    """Five words for each sample, int64 [B] in [0, 2**32): Philox blocks 0 and 1 of Purpose.CROP.
+    """Five random words for each sample, int64 [B] in [0, 2**32): Philox blocks 0 and 1 of
+    Purpose.CROP.
 
-    In torch operations, so that crops are drawn where the bank is without waiting for the host.
+    Made of torch operations, so that crops are drawn on the bank's device without waiting for the
+    host.
     """
     blocks = torch.arange(2, device=sample_ids.device)[:, None].expand(2, len(sample_ids))
     c = [blocks, torch.full_like(blocks, Purpose.CROP), sample_ids & _LOW, sample_ids >> 32 & _LOW]
@@ -196,7 +199,7 @@ def _crop_words(sample_ids: Tensor, seed: Tensor) -> list[Tensor]:
     keys0 = ((seed & _LOW) + rounds * 0x9E3779B9 & _LOW).unbind()
     keys1 = ((seed >> 32 & _LOW) + rounds * 0xBB67AE85 & _LOW).unbind()
     for key0, key1 in zip(keys0, keys1, strict=True):
-        # The 64-bit products wrap around, which leaves their bits as they are unsigned.
+        # These int64 products may overflow. Their bits are still those of the unsigned products.
         product0, product1 = c[0] * 0xD2511F53, c[2] * 0xCD9E8D57
         c = [
             (product1 >> 32 & _LOW) ^ c[1] ^ key0,

@@ -17,8 +17,8 @@ def linear(start: object, end: object, steps: int, *, places: int = 2) -> Ramp:
         start, end: numbers, or sequences of them such as sigma's ranges, of the same form.
         steps: steps (or epochs) from one to the other.
         places: decimals that values between the ends are rounded to; ints stay ints. Every sigma
-            has its own filters and every ratio its own shapes, so a few settings serve better than
-            one for each step.
+            needs filters of its own and every ratio other shapes, so a few different values are
+            faster than one for each step.
     """
     return Ramp(start, end, steps, places, half_cosine=False)
 
@@ -29,7 +29,8 @@ def cosine(start: object, end: object, steps: int, *, places: int = 2) -> Ramp:
 
 
 def stages(values: Mapping[int, object]) -> Stages:
-    """Constant stretches: ``stages({0: "random", 2000: "green3d"})`` changes at step 2000."""
+    """A constant value for each stage: ``stages({0: "random", 2000: "green3d"})`` changes at step
+    2000."""
     return Stages(dict(values))
 
 
@@ -68,7 +69,7 @@ class Ramp:
         if is_sequence(start) and is_sequence(end) and len(start) == len(end):
             return tuple(self._between(a, b, share) for a, b in zip(start, end, strict=True))
         value = start + share * (end - start)
-        if share in (0, 1):  # the ends as they were given, however many decimals they have
+        if share in (0, 1):  # the ends are not rounded
             return end if share else start
         value = round(value) if is_int(start) and is_int(end) else round(value, self.places)
         return min(max(value, min(start, end)), max(start, end))

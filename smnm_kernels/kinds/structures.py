@@ -164,8 +164,8 @@ class BlockKind(StructureKind):
 
 @dataclass(frozen=True)
 class InverseBlockKind(StructureKind):
-    """Square blocks round random centres are visible (data2vec 2.0, with its 0.07 more than
-    needed)."""
+    """Square blocks round random centres are visible (data2vec 2.0; as there, blocks are drawn for
+    a share of the patches that is 0.07 larger than needed)."""
 
     #: Side of a block, in patches.
     block_size: int
