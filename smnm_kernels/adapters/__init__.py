@@ -1,8 +1,8 @@
-"""Masks in the form that existing training codebases call for.
+"""Masks in the form that existing training codebases expect.
 
-Most of them take a view of ``Masks`` (``masked``, ``mae``, ``vitmae_noise``, ``hiera_kept``,
-``jepa``, ``data2vec_masked``) as it is. Here is what stands in for a method, class or collator of
-theirs. Each is an ordinary object that can be pickled and copied.
+Most codebases take a view of ``Masks`` (``masked``, ``mae``, ``vitmae_noise``, ``hiera_kept``,
+``jepa``, ``data2vec_masked``) as it is. The objects here replace a method, class or collator of a
+codebase. All of them can be pickled and copied.
 """
 
 from .collators import JepaCollator

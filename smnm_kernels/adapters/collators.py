@@ -1,4 +1,4 @@
-"""Stand-ins for collators that make the masks of a batch."""
+"""Replacements for collators that make the masks of a batch."""
 
 from __future__ import annotations
 
@@ -17,11 +17,12 @@ class JepaCollator:
     >>> mask_collator = JepaCollator(smnm.MaskSampler("green3d", (8, 14, 14), 0.75))
     >>> for udata, masks_enc, masks_pred in loader: ...
 
-    Context and target part the tokens: none are cut off to make the rows of a batch equally long.
+    Every token is in the context or in the target. None are dropped to make the rows of a batch
+    equally long.
 
     Args:
         samplers: one for each pair of masks (V-JEPA's ``cfgs_mask``).
-        collate: of the examples without their ids.
+        collate: makes a batch from the examples without their ids.
         id_key: the key that ``WithSampleIds`` uses.
     """
 
@@ -44,4 +45,5 @@ class JepaCollator:
         return self.collate(rest), [m.ids_keep for m in masks], [m.ids_masked for m in masks]
 
     def step(self) -> None:
-        """Nothing: masks go by sample id, so there is no counter to bring up on resuming."""
+        """Does nothing. Training code calls it when it resumes, to advance a counter; masks that
+        depend on sample ids have none."""

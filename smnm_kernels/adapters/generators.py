@@ -1,4 +1,4 @@
-"""Stand-ins for what a dataset calls to get the mask of one sample."""
+"""Replacements for objects that a dataset calls to get the mask of one sample."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from torch import Tensor
 from smnm_kernels.arguments import is_int, parse_flag, parse_grid, visible_share
 from smnm_kernels.samplers import MaskSampler, check_sampler, rank_and_world_size
 
-# Where a dataset passes no id: 2**46 draws for each of 2**16 ranks.
+# Ids drawn for datasets that pass none: 46 random bits, below 16 bits for the rank.
 _ID_BITS = 46
 
 
@@ -22,20 +22,21 @@ class MaskingGenerator:
 
     >>> self.masked_position_generator = MaskingGenerator(args.window_size, args.mask_ratio)
 
-    For VideoMAEv2, with ``per_frame=True``, also in place of its decoder's generator, whose 1 means
-    not reconstructed:
+    For VideoMAEv2, with ``per_frame=True``, it also replaces the generator of the decoder's mask,
+    in which 1 means not reconstructed:
 
     >>> self.encoder_mask_map_generator = MaskingGenerator(size, 0.9, per_frame=True)
     >>> self.decoder_mask_map_generator = MaskingGenerator(size, 0.5, "random", per_frame=True)
 
-    Without an id, a call draws one from torch's generator, which DataLoader seeds anew for every
-    worker and epoch; the rank is part of it, so ranks with the same seed differ. With one, say
-    ``generator(epoch * len(self) + index)``, the mask is the same for any number of workers.
+    A call without a sample id draws one from torch's generator, which DataLoader seeds anew for
+    every worker and epoch. The rank is part of the id, so ranks with the same seed differ. With a
+    sample id, such as ``generator(epoch * len(self) + index)``, the mask is the same for any number
+    of workers.
 
     Args:
         input_size: (T, H, W) patches.
-        mask_ratio: ``int(mask_ratio * H * W)`` patches are masked for each frame, as there: 160
-            stay visible at (8, 14, 14) and 0.9.
+        mask_ratio: ``int(mask_ratio * H * W)`` patches are masked for each frame, as in these
+            codebases: 160 stay visible at (8, 14, 14) and 0.9.
         kind, seed, parameters: as for ``MaskSampler``.
         per_frame: return [T, H*W], as VideoMAEv2 does, instead of [T*H*W].
     """
@@ -51,7 +52,7 @@ class MaskingGenerator:
         **parameters: Any,
     ) -> None:
         self.frames, self.height, self.width = parse_grid(input_size)
-        visible_share(mask_ratio)  # a ratio outside [0, 1) fails under its own name
+        visible_share(mask_ratio)  # so that the error of a bad ratio names mask_ratio, not n_keep
         self.num_patches_per_frame = self.height * self.width
         self.total_patches = self.frames * self.num_patches_per_frame
         self.num_masks_per_frame = int(mask_ratio * self.num_patches_per_frame)
@@ -81,14 +82,14 @@ class MaskingGenerator:
 
 
 class ClonedMasks:
-    """``precomputed_mask`` of data2vec 2.0 and EAT for one sample, each of its clones masked
-    otherwise: what their dataset puts into an example.
+    """The ``precomputed_mask`` that data2vec 2.0's and EAT's datasets put into an example: a mask
+    for each of the sample's clones.
 
     >>> self.masks = ClonedMasks(smnm.MaskSampler("rbn", (1, 64, 8), 0.8), clone_batch=16)
     >>> example["precomputed_mask"] = self.masks(epoch * len(self) + index)
 
     Args:
-        sampler: its stream is not advanced.
+        sampler: makes the masks; its stream does not advance.
         clone_batch: the model's ``clone_batch``.
     """
 
@@ -99,8 +100,8 @@ class ClonedMasks:
         self.sampler, self.clone_batch = sampler, clone_batch
 
     def __call__(self, sample_id: int) -> Tensor:
-        """uint8 [clone_batch, N], 1 = masked. The collater concatenates samples: sample-major,
-        as the model repeats its input."""
+        """uint8 [clone_batch, N], 1 = masked. The codebase's collater concatenates these, so the
+        clones of a sample follow each other, as in the model's repeated input."""
         if not is_int(sample_id):
             raise TypeError(f"sample_id must be an int, got {sample_id!r}")
         ids = sample_id * self.clone_batch + torch.arange(self.clone_batch)

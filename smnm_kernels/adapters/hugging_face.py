@@ -9,7 +9,7 @@ from smnm_kernels.samplers import MaskSampler, ScheduledSampler
 if TYPE_CHECKING:
     from transformers import TrainerCallback
 
-#: Of VideoMAE's pretraining; its config has no ratio.
+#: The mask ratio of VideoMAE's pretraining, which is not in its config.
 _VIDEOMAE_RATIO = 0.9
 
 
@@ -37,9 +37,9 @@ def hf_sampler(
 
     Args:
         config: a ``VideoMAEConfig``, ``ViTMAEConfig``, ``HieraConfig`` or ``VJEPA2Config``.
-        mask_ratio, n_keep: ViTMAE and Hiera keep ``int(N * (1 - config.mask_ratio))`` whatever the
-            noise, so that is the only count allowed, and the default. VideoMAE masks 0.9 by
-            default; V-JEPA 2 has no default.
+        mask_ratio, n_keep: ViTMAE and Hiera always keep ``int(N * (1 - config.mask_ratio))``
+            tokens, so this is the default and no other count is allowed. The default of VideoMAE is
+            a ratio of 0.9; V-JEPA 2 has no default.
         kind, seed, parameters: as for ``MaskSampler``.
     """
     model_type = getattr(config, "model_type", None)
@@ -80,12 +80,12 @@ def hf_sampler(
 
 
 def epoch_callback() -> TrainerCallback:
-    """For ``Trainer(..., callbacks=[...])``: tells a ``WithSampleIds`` dataset its epoch, and the
-    ``ScheduledSampler`` of a ``MaskCollator``.
+    """A callback for ``Trainer(..., callbacks=[...])`` that calls ``set_epoch`` of a
+    ``WithSampleIds`` dataset, and sets the epoch of a ``MaskCollator``'s ``ScheduledSampler``.
 
-    The Trainer leaves that to accelerate, which passes over the dataset where there are several
-    processes, and behind the skipped batches of a run resumed within an epoch
-    (``DataLoaderShard.set_epoch``): masks would repeat.
+    The Trainer leaves this to accelerate, whose ``DataLoaderShard.set_epoch`` does not reach the
+    dataset in two cases: with several processes, and while batches are skipped in a run that was
+    resumed within an epoch. Masks would then repeat.
     """
     from transformers import TrainerCallback
 

@@ -1,7 +1,7 @@
-"""Stand-ins for the masking methods of models that mask inside their forward pass.
+"""Replacements for the masking methods of models that mask inside their forward pass.
 
-A model's method is replaced on the instance. These are no modules: an nn.Module set under the name
-of a method would be registered and never called.
+They are assigned to the model instance under the method's name. They are no ``nn.Module``: a model
+registers a module as a child and would go on to call its own method.
 """
 
 from __future__ import annotations
@@ -26,9 +26,10 @@ class RandomMasking:
     As an attribute of the model, the sampler is saved and moved with it.
 
     Args:
-        samplers: one; or several of different N, of which the number of tokens chooses: CAV-MAE
-            masks audio and video with the same method. CAV-MAE's audio tokens are
-            frequency-major: make its sampler with ``freq_major=True``.
+        samplers: one; or several with different numbers of tokens, for models such as CAV-MAE that
+            mask audio and video with the same method. A call takes the sampler whose grid has as
+            many tokens as its input. CAV-MAE's audio tokens are frequency-major: make that sampler
+            with ``freq_major=True``.
     """
 
     def __init__(self, *samplers: Sampler) -> None:
@@ -51,22 +52,22 @@ class RandomMasking:
         ids_restore int64 [B, N]).
 
         Args:
-            mask_ratio: what the model asks for; must agree with a MaskSampler's count, by our
-                rounding or MAE's ``int(N * (1 - mask_ratio))``. A ScheduledSampler goes its own
-                way.
-            t, f, mode: what CAV-MAE's structured masking passes besides. The sampler's kind decides
-                the structure.
+            mask_ratio: the model's ratio. A MaskSampler's count must agree with it, by our rounding
+                or by MAE's ``int(N * (1 - mask_ratio))``. With a ScheduledSampler it is ignored.
+            t, f, mode: arguments of CAV-MAE's structured masking. They are ignored: the sampler's
+                kind decides the structure.
         """
         sampler = self._sampler_for(x)
         if mask_ratio is not None:
             _check_count(x.shape[1], sampler, mask_ratio)
-        return self._masked(x, sampler)
+        return self._mask(x, sampler)
 
     def random_masking_2d(
         self, x: Tensor, mask_t_prob: float, mask_f_prob: float
     ) -> tuple[Tensor, Tensor, Tensor]:
-        """AudioMAE's other method, for models made with ``mask_2d=True``. The share that stays
-        visible there is (1 - mask_t_prob) * (1 - mask_f_prob), each rounded down."""
+        """AudioMAE's other method, of models made with ``mask_2d=True``. It keeps
+        int(T * (1 - mask_t_prob)) * int(F * (1 - mask_f_prob)) tokens, and the sampler must, too.
+        """
         sampler = self._sampler_for(x)
         _, n_t, n_f = sampler.grid
         n_keep = int(n_t * (1 - mask_t_prob)) * int(n_f * (1 - mask_f_prob))
@@ -76,7 +77,7 @@ class RandomMasking:
                 f"{n_t} x {n_f} tokens, but the sampler {sampler.n_keep}: make it with "
                 f"n_keep={n_keep}"
             )
-        return self._masked(x, sampler)
+        return self._mask(x, sampler)
 
     def _sampler_for(self, x: Tensor) -> Sampler:
         if x.shape[1] not in self.samplers:
@@ -86,7 +87,7 @@ class RandomMasking:
             )
         return self.samplers[x.shape[1]]
 
-    def _masked(self, x: Tensor, sampler: Sampler) -> tuple[Tensor, Tensor, Tensor]:
+    def _mask(self, x: Tensor, sampler: Sampler) -> tuple[Tensor, Tensor, Tensor]:
         _check_device(x.device, sampler)
         masks = sampler(x.shape[0])
         ids_keep, removed, ids_restore = masks.mae
