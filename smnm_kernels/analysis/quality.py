@@ -1,8 +1,9 @@
-"""What a kind of mask is worth: how even, how gapless, how fair to all tokens, how new each time.
+"""The quality of masks: whether visible tokens are spread evenly and without large holes, whether
+all tokens are visible equally often, and whether masks repeat.
 
-Every function takes bool ``visible`` [B, T, H, W], True = visible, and says in its docstring what
-number random masks have, where there is a formula. ``report`` puts all of them into one row of a
-table. ``largest_hole`` needs scipy.
+The functions take bool ``visible`` [B, T, H, W], True = visible. Their docstrings give the value
+for random masks, if there is a formula. ``report`` puts all of them into one row of a table.
+``largest_hole`` needs scipy.
 """
 
 from __future__ import annotations
@@ -24,21 +25,23 @@ from smnm_kernels.tables.colors import Color, Sigma
 
 #: (dy, dx) of horizontal, vertical, main and second diagonal, in the order of R-BN's weights.
 LINES = ((0, 1), (1, 0), (1, 1), (1, -1))
-#: Parts of a batch of fields whose spread tells the sampling error.
+#: A batch of fields is split into this many groups, and the spread of their spectra gives the
+#: sampling error.
 N_GROUPS = 50
-#: Of the masks of a report, those whose holes and whose noise's spectrum are looked at.
+#: A report measures the holes of this many of its masks at most, and the spectrum of this many
+#: noise fields.
 FEW_MASKS, FEW_FIELDS = 1000, 2000
 
 
 class SpectrumError(NamedTuple):
     #: Relative L2 distance between estimated and expected spectrum.
     error: float
-    #: Root mean square of ``error`` where nothing but sampling separates the two.
+    #: The root mean square that ``error`` has if the two differ by sampling error alone.
     sampling: float
 
 
 class LargestHole(NamedTuple):
-    #: In patches, over the masks of a batch.
+    #: Mean and maximum, over the masks of a batch, of each mask's largest hole in patches.
     mean: float
     worst: float
 
@@ -48,7 +51,8 @@ class Coverage(NamedTuple):
     deviation: float
     #: Expected ``deviation`` of independent masks with independent tokens.
     expected: float
-    #: 1 is expected of independent fair masks; less: masks share out the tokens; more: unfair.
+    #: 1 is expected of independent masks that show all tokens equally often. Less: masks avoid the
+    #: tokens of other masks. More: some tokens are visible more often than others.
     chi2_per_dof: float
 
 
@@ -62,12 +66,12 @@ class Distinct(NamedTuple):
 def spectrum_error(
     fields: Tensor, grid: Sequence[int], color: Color, sigma: Sigma = None
 ) -> SpectrumError:
-    """Distance of the fields' radial spectrum from the one that their formula gives.
+    """Distance between the fields' radial spectrum and the one that their formula gives.
 
     ``error`` is ||estimate - expected|| / ||expected||, L2 over the shells of ``radial_spectrum``.
-    ``sampling`` is measured: the same norm of the estimate's standard error, from the spread of
-    up to 50 parts of the batch. Where the formula is right, ``error`` is about ``sampling``, and
-    both fall with sqrt(B).
+    ``sampling`` is the same norm of the estimate's standard error, which is measured from the
+    spread of up to 50 groups of the batch. If the formula is right, ``error`` is about
+    ``sampling``, and both fall with sqrt(B).
 
     Args:
         fields: floating point [B, T, H, W], B >= 2, zero mean and unit variance.
@@ -99,9 +103,9 @@ def clustering(
 
     The score of a patch is the sum, over windows, of the weighted counts of other visible patches
     in the window on the horizontal, the vertical and the two diagonals through it, in its own
-    frame (``reference.rbn_score`` / 1000). For video, this is the mean over frames, each weighted
-    by its visible patches, since a frame may have none. Random masks of n among N tokens have
-    (n - 1) / (N - 1) of what everything visible has.
+    frame (``reference.rbn_score`` / 1000). The mean is over all visible patches of a video, so a
+    frame without visible patches does not count. Random masks that show n of N tokens have
+    (n - 1) / (N - 1) times the value of a mask that shows everything.
     """
     _check(visible)
     *_, height, width = visible.shape
@@ -123,15 +127,19 @@ def clustering(
 def largest_hole(visible: Tensor) -> LargestHole:
     """The largest Euclidean distance, in patches, from a masked patch to the nearest visible one.
 
-    Over (T, H, W), a frame counting as much as a patch; over (H, W) where T = 1. The mean over
-    masks, and the worst of them. 0 where nothing is masked; masks that show nothing are refused.
+    Distances are over (T, H, W), with one frame as far as one patch; over (H, W) if T = 1. A mask
+    that shows everything has 0.
+
+    Raises:
+        ValueError: if a mask shows nothing.
     """
     from scipy.ndimage import distance_transform_edt
 
     _check(visible)
     if not visible.flatten(1).any(1).all():
         raise ValueError("visible must show a patch in every mask: a hole ends at a visible patch")
-    # One transform for all masks, laid so far apart that the nearest visible patch is one's own.
+    # One transform for all masks. They lie so far apart that the nearest visible patch is always
+    # one of the same mask.
     apart = 1.0 + math.hypot(*visible.shape[1:])
     distance = distance_transform_edt(~visible.cpu().numpy(), sampling=(apart, 1, 1, 1))
     largest = distance.max(axis=(1, 2, 3))
@@ -141,17 +149,18 @@ def largest_hole(visible: Tensor) -> LargestHole:
 def coverage(visible: Tensor) -> Coverage:
     """How equally often each token is visible, over the masks of the batch.
 
-    A token's share of B independent masks that show p of the tokens has the standard deviation
-    sqrt(p (1 - p) / B), the unit here. ``chi2_per_dof`` is the mean of the squared deviations: with
-    p the mean over tokens, masks of exact counts give chi-square over N - 1 degrees of freedom,
-    its N / (N - 1) included. Tokens that are alike (a tube's frames, neighbours in a blob) leave
-    its mean at 1, spread it wider, and lower the largest deviation.
+    The unit of deviations is sqrt(p (1 - p) / B): the standard deviation of how often a token is
+    visible in B independent masks that show the share p of the tokens. ``chi2_per_dof`` is the mean
+    of the squared deviations. p is the mean over tokens, so for masks of exact counts this is
+    chi-square over N - 1 degrees of freedom, its N / (N - 1) included. Tokens that are visible
+    together (a tube's frames, neighbours in a blob) do not change the mean of ``chi2_per_dof``, but
+    they raise its spread and lower the largest deviation.
     """
     _check(visible)
     share = visible.flatten(1).sum(0).double() / len(visible)
     p = float(share.mean())
     unit = math.sqrt(p * (1 - p) / len(visible))
-    # Where every token is visible, or none, nothing can deviate.
+    # If every token is visible, or none is, nothing can deviate.
     deviation = (share - p) / unit if 0 < p < 1 else torch.zeros_like(share)
     return Coverage(
         float(deviation.abs().max()), _largest_of(len(share)), float(deviation.square().mean())
@@ -160,7 +169,8 @@ def coverage(visible: Tensor) -> Coverage:
 
 def _largest_of(n: int) -> float:
     """Expected largest magnitude of n independent standard normal numbers."""
-    # The integral of P(largest > x); beyond 12 nothing is left for any n that fits in memory.
+    # The integral of P(largest > x), which is 0 in float64 beyond x = 12 for any n that fits in
+    # memory.
     x = torch.linspace(0, 12, 12001, dtype=torch.float64)
     one_is_below = torch.special.erf(x / math.sqrt(2))
     return float(torch.trapezoid(1 - one_is_below**n, x))
@@ -190,16 +200,17 @@ def distinct(visible: Tensor) -> Distinct:
 
 
 def report(kind_sampler: MaskSampler, n_masks: int, batch: int) -> dict[str, int | float | None]:
-    """A row of the table: all of the above for the masks of ids 0 to n_masks - 1, on the CPU.
+    """A row of a table: all measures of this module for the masks of ids 0 to n_masks - 1, on the
+    CPU.
 
     Args:
-        kind_sampler: a ``MaskSampler``, or what has its ``grid`` and ``masks(ids)``.
+        kind_sampler: a ``MaskSampler``, or another object with ``grid`` and ``masks(ids)``.
         n_masks: at least 2.
         batch: masks drawn at a time.
 
     Returns:
-        Numbers of four digits. ``spectrum_*`` are of the noise before the threshold, None for kinds
-        without a formula; ``changes_in_time`` is None where T = 1.
+        Numbers, rounded to four digits. ``spectrum_*`` describe the noise before the threshold;
+        they are None for kinds without a formula. ``changes_in_time`` is None if T = 1.
     """
     settings = getattr(kind_sampler, "settings", None)
     if settings is not None and settings.freq_major:

@@ -1,11 +1,11 @@
 """Radial power spectra: estimated from fields, and expected from the formula of their color.
 
-The estimate is the plain periodogram of the window, |DFT|^2 / N, averaged over fields and over
-frequencies of equal length. A window has edges, so its periodogram leaks: its expectation is not
-the power spectrum of the endless field, but the DFT of the field's covariance times the window's
-triangle, (1 - |d| / n) along each axis of length n. ``expected_spectrum`` computes exactly that
-from the formula, so that formula and estimate differ by sampling error alone, without a taper
-that would blur both. Units: cycles per patch; power 1 is white noise of unit variance.
+The estimate is the plain periodogram of a window of the field, |DFT|^2 / N, averaged over fields
+and over frequencies of equal length. A window has edges, so its expected periodogram is not the
+power spectrum of the endless field. It is the DFT of the field's covariance times the window's
+triangle, (1 - |d| / n) along each axis of length n. ``expected_spectrum`` computes exactly that, so
+it and the estimate differ by sampling error alone. No taper is used; it would blur both. Units:
+cycles per patch; power 1 is white noise of unit variance.
 """
 
 from __future__ import annotations
@@ -20,7 +20,7 @@ from torch import Tensor
 from smnm_kernels.arguments import parse_grid
 from smnm_kernels.tables.colors import Color, Sigma, parse_color, parse_sigma, sigma_pairs
 
-#: The sampled Gaussian is cut where it has fallen to 1e-14 of its centre.
+#: The sampled Gaussian is cut at this many sigmas, where it is 1e-14 of its centre.
 REACH = 8.0
 
 
@@ -47,8 +47,9 @@ def expected_spectrum(
     """What ``radial_spectrum(smnm.noise(ids, grid, color, sigma=sigma))`` converges to.
 
     |G1(f)|^2 for red, |1 - G1(f)|^2 for blue and |G1(f) - G2(f)|^2 for green, where G(f) is the
-    transform of the normalised Gaussian sampled on the patches; each pair of sigmas scaled to
-    unit variance, as ``smnm.noise`` does, and then averaged over the pairs that it draws from.
+    transform of the normalised Gaussian sampled on the patches. The spectrum of each pair of sigmas
+    is scaled to unit variance, as ``smnm.noise`` does it, and then averaged over all pairs that
+    ``smnm.noise`` draws from.
 
     Args:
         grid, color, sigma: as for ``smnm.noise``.
@@ -113,7 +114,8 @@ def _gaussian(sigma: float) -> np.ndarray:
 def _over_shells(periodogram: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
     """Average over shells as thick as the finest frequency step of the grid.
 
-    Frequency 0 is left out: it is the mean of the window, which a mask of exact count fixes.
+    Frequency 0 is left out. It is the mean of the window, which is the same for all masks with the
+    same count.
     """
     axes = [np.fft.fftfreq(n) for n in periodogram.shape]
     length = np.sqrt(sum(f**2 for f in np.meshgrid(*axes, indexing="ij"))).ravel()

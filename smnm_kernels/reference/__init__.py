@@ -8,14 +8,14 @@ All randomness is Philox4x32-10 (Salmon et al., "Parallel random numbers: as eas
     key     = (seed low, seed high)
     counter = (block, purpose, sample id low, sample id high)
 
-Each use has words of its own (``Purpose``). A block yields four 32-bit words. Arrays of words are
-laid out in *segments*: with q blocks, word j of block b is element j*q + b, so neighbours in
-memory come from neighbouring blocks, which suits vectors and warps alike.
+Each use of random words has a ``Purpose``, so no two uses share words. A block yields four 32-bit
+words. Arrays of words are laid out in *segments*: with q blocks, word j of block b is element
+j*q + b. Neighbours in memory then come from neighbouring blocks, as vectors and warps want it.
 
 Integers
 --------
-Noise, filter taps and sums are integers small enough that float32 holds them exactly, so any
-order of summation on any unit gives the same field (see ``noise_table``).
+Noise, filter taps and sums are integers so small that float32 holds them exactly. So any order of
+summation, on any hardware, gives the same field (see ``tables.noise``).
 """
 
 from __future__ import annotations

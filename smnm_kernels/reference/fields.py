@@ -1,4 +1,7 @@
-"""Noise and its threshold, and the kernels of their ops: canonical arguments, in schema order."""
+"""Noise, its threshold, and the kernels of their ops.
+
+A kernel takes canonical arguments, in the order of the op's schema.
+"""
 
 from __future__ import annotations
 
@@ -56,7 +59,8 @@ def rescale(total: np.ndarray) -> np.ndarray:
 def field(
     sample_id: int, grid: Grid, color: Color, sigma: Sequence[float], seed: int
 ) -> tuple[np.ndarray, np.float32]:
-    """The integer field int64 [T, H, W] that is thresholded, and its scale to unit variance."""
+    """The integer field int64 [T, H, W] that is thresholded, and the factor that gives it unit
+    variance."""
     if color == "white":
         n = int(np.prod(grid))
         value = words(n, Purpose.NOISE, sample_id, seed).astype(np.int64) >> 32 - WHITE_BITS
@@ -119,7 +123,7 @@ def noise_masks_kernel(
     n_keep: int,
     tube: bool,
 ) -> Masks:
-    """Threshold of the noise; with ``tube`` of one (1, H, W) noise, repeated over T."""
+    """The threshold of the noise. With ``tube``, one (1, H, W) mask is repeated over T."""
     frames, drawn_grid = (grid[0], (1, *grid[1:])) if tube else (1, grid)
     drawn = noise_kernel(sample_ids, seed_tensor, seed, drawn_grid, color, sigma)
     frame = threshold_kernel(drawn.flatten(1), n_keep // frames)
@@ -127,6 +131,6 @@ def noise_masks_kernel(
 
 
 def masks_from_visible(visible: Tensor, n_keep: int) -> Masks:
-    """The ids by sorting: masked (True) after visible (False), stable."""
+    """Masks of bool ``visible`` [B, N]; the ids come from a stable sort, visible tokens first."""
     in_order = (~visible).to(torch.uint8).sort(dim=1, stable=True).indices
     return Masks(visible, in_order[:, :n_keep].contiguous(), in_order.argsort(dim=1))

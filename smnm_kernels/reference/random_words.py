@@ -1,4 +1,4 @@
-"""Random words: Philox4x32-10, laid out as ``reference`` says."""
+"""Random words from Philox4x32-10; ``reference`` defines their layout."""
 
 from __future__ import annotations
 

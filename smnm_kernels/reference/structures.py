@@ -24,7 +24,7 @@ from .random_words import words
 def structure_masks(
     sample_ids: Tensor, seed_tensor: Tensor | None, seed: int, structure: StructureKind
 ) -> Masks:
-    """Tokens counted row-major."""
+    """The masks of one structure, tokens in row-major order."""
     seed = seed if seed_tensor is None else int(seed_tensor)
     frames, height, width = structure.grid
     in_frame = structure.n_keep // frames
@@ -40,14 +40,14 @@ def structure_masks(
 
 
 def _bits(n: int, sample_id: int, seed: int) -> list[int]:
-    """What white noise makes of n words: their top 22 bits."""
+    """The top 22 bits of n random words: those that white noise is made from."""
     return [int(word) >> 32 - WHITE_BITS for word in words(n, Purpose.NOISE, sample_id, seed)]
 
 
 def _marks(
     structure: StructureKind, height: int, width: int, n_keep: int, sample_id: int, seed: int
 ) -> list[int]:
-    """The mark of each patch: those with larger ones are visible first."""
+    """The mark of each patch: patches with larger marks are visible first."""
 
     def draw(n: int) -> list[int]:
         return _bits(n, sample_id, seed ^ STRUCTURE_SEED)
@@ -89,7 +89,7 @@ def _marks(
                     v, u = y + dy - block_size // 2, x + dx - block_size // 2
                     marked.add((min(max(v, 0), height - 1), min(max(u, 0), width - 1)))
         return [int(place in marked) for place in places]
-    # The same share of rows and columns, the least of each with room for all.
+    # The same share of rows and of columns: of each the fewest that have room for all n_keep.
     share = Fraction(n_keep, height * width)
     n_rows = next(n for n in range(height + 1) if Fraction(n, height) ** 2 >= share)
     n_columns = next(n for n in range(width + 1) if Fraction(n, width) ** 2 >= share)
