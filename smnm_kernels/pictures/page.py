@@ -60,14 +60,14 @@ class Tile:
 
 @dataclass(frozen=True)
 class Block:
-    """All that is shown of one kind."""
+    """The part of the page that shows one kind."""
 
     name: str
     captions: list[str]
     colour: Colour
     rows: list[list[Tile]]
     patch: int
-    #: From one tile to the next in a row.
+    #: Pixels from one tile of a row to the next.
     step: int
     width: int
     caption_beside_name: bool
@@ -92,7 +92,7 @@ def paint_masks(panels: Sequence[Panel], n_samples: int) -> Image.Image:
 
 
 def paint_frames(panels: Sequence[Panel], n_samples: int) -> Iterator[Image.Image]:
-    """The same masks as one picture for each frame, kinds beside each other."""
+    """One picture for each frame of the same masks, with the kinds beside each other."""
     masks = _masks(panels, n_samples)
     length = max(panel.grid[0] for panel in panels)
     for t in range(length):
@@ -102,13 +102,14 @@ def paint_frames(panels: Sequence[Panel], n_samples: int) -> Iterator[Image.Imag
 
 def _masks(panels: Sequence[Panel], n_samples: int) -> list[np.ndarray]:
     """bool [n_samples, T, H, W] of each panel."""
-    # A patch is at least a pixel, so what cannot be shown is known before memory is spent on it.
+    # A patch is at least a pixel, so a picture that is too large is known before masks are drawn.
     _check_size(n_samples * sum(math.prod(panel.grid) for panel in panels))
     return [panel.visible(n_samples).numpy() for panel in panels]
 
 
 def _block(panel: Panel, masks: np.ndarray, frame: int | None) -> Block:
-    """All frames of the masks, or one; a mask without time is the same at every time."""
+    """The block of one kind: all frames of its masks, or frame ``frame`` alone. Masks with T = 1
+    show the same frame at every time."""
     n_samples, length, height, width = masks.shape
     captions = panel.facts()
     sideways = length == 1 and height > width
@@ -201,8 +202,8 @@ def _paint(blocks: list[Block], panels: Sequence[Panel], time: str = "") -> Imag
 
 
 def _flow(blocks: list[Block]) -> tuple[list[tuple[int, int]], int, int]:
-    """Where the first tile of each block lies, (x, y), and how wide (without margins) and high the
-    page is. Blocks stand beside each other while they fit, their tiles at one height."""
+    """((x, y) of the first tile of each block, width of the page without margins, its height).
+    Blocks stand beside each other while they fit, with their tiles at one height."""
     rows: list[list[tuple[Block, int]]] = []
     x = WIDTH
     for block in blocks:
@@ -248,7 +249,7 @@ def _text_width(words: str) -> int:
 
 @lru_cache
 def _font(size: int, bold: bool = False) -> ImageFont.FreeTypeFont:
-    # Pillow's own font lacks the sign of multiplication and sigma; matplotlib brings one.
+    # Pillow's own font lacks the multiplication sign and sigma; the font in matplotlib has both.
     fonts = Path(import_for_pictures("matplotlib").get_data_path()) / "fonts" / "ttf"
     name = "DejaVuSans-Bold.ttf" if bold else "DejaVuSans.ttf"
     return import_for_pictures("PIL.ImageFont").truetype(str(fonts / name), size)

@@ -1,4 +1,4 @@
-"""From the arguments of `smnm show` to what is shown: one panel for each kind."""
+"""The panels of `smnm show`: from its arguments to one sampler for each kind."""
 
 from __future__ import annotations
 
@@ -23,21 +23,21 @@ TIMES, SIGMA = "\N{MULTIPLICATION SIGN}", "\N{GREEK SMALL LETTER SIGMA}"
 
 @dataclass(frozen=True)
 class Panel:
-    """One kind with all its arguments settled, ready for its masks."""
+    """One kind with a sampler that has all its arguments."""
 
     sampler: MaskSampler
     mask_ratio: float | None
 
     @property
     def noise(self) -> NoiseField | None:
-        """The noise that is thresholded, (1, H, W) where it is repeated over T; None for kinds that
-        are made in another way."""
+        """The noise that is thresholded, on (1, H, W) if one mask is repeated over T; None for
+        kinds that are made in another way."""
         settings = self.sampler.settings
         return settings.noise if isinstance(settings, NoiseKind) else None
 
     @property
     def color(self) -> str | None:
-        """Of the noise."""
+        """The color of the noise, or None."""
         return None if self.noise is None else self.noise.color
 
     @property
@@ -103,7 +103,7 @@ def panels(
             f"sigma is for red, blue and green kinds, got sigma={' '.join(sigma)} "
             f"with {', '.join(kinds)}"
         )
-    settled = []
+    made = []
     for kind in kinds:
         audio = kind in AUDIO_KINDS
         own_grid = audio_grid if audio and grid[0] != 1 else grid
@@ -116,13 +116,13 @@ def panels(
             sampler = MaskSampler(kind, own_grid, ratio, n_keep=n_keep, seed=seed, **extra)
         except (TypeError, ValueError) as error:
             raise UsageError(f"{kind}: {error}") from None
-        settled.append(Panel(sampler, ratio))
-    return settled
+        made.append(Panel(sampler, ratio))
+    return made
 
 
 def _sigma(words: Sequence[str]) -> Sigma:
-    """From words on a command line: a preset; one number; two numbers (for red and blue the range,
-    for green the pair); or four, the two ranges of green."""
+    """Sigma from the words of a command line: a preset; one number; two numbers, the range of red
+    and blue or the pair of green; or four numbers, the two ranges of green."""
     if not words:
         return None
     if len(words) == 1 and words[0] in SIGMA_PRESETS:

@@ -30,7 +30,7 @@ ALL_KINDS = ("random", "red3d", "blue3d", "green3d", "rbn", "tube", "red2d", "bl
 
 @dataclass(kw_only=True)
 class Show:
-    """Draw masks of one or several kinds, each visible patch bright, each masked one dark.
+    """Show masks of one or several kinds in a picture: visible patches bright, masked ones dark.
 
     Video kinds show their frames in a row, in order of time; a name that ends in .gif plays them.
     With --spectrum, plot the radial power spectrum of each kind beside the curve that its formula
@@ -59,11 +59,12 @@ class Show:
     main-text), a number or a range LOW HIGH for red and blue, a pair S1 S2 or two ranges
     LOW1 HIGH1 LOW2 HIGH2 for green. Default: as for smnm.noise."""
     samples: int | None = None
-    """Masks of each kind: shown, by default 1, or averaged with --spectrum, by default 400."""
+    """How many masks of each kind are shown (default 1), or with --spectrum averaged over (default
+    400)."""
     seed: int = 0
-    """Names the stream the masks are taken from; sample ids are 0, 1, ..."""
+    """Seed of the masks; their sample ids are 0, 1, ..."""
     spectrum: bool = False
-    """Draw power spectra instead of masks."""
+    """Plot power spectra instead of masks."""
 
     def run(self) -> None:
         """Write the picture.
@@ -76,7 +77,7 @@ class Show:
         samples = default_samples if self.samples is None else self.samples
         if not is_int(samples) or samples < 1:
             raise UsageError(f"samples must be a positive int, got {samples!r}")
-        settled = panels(
+        shown = panels(
             self.kinds or (ALL_KINDS if self.spectrum else FOUR_KINDS),
             self.grid or ((32, 32, 32) if self.spectrum else (8, 14, 14)),
             self.audio_grid,
@@ -86,20 +87,20 @@ class Show:
             self.seed,
         )
         animated = out.suffix.lower() == ".gif"
-        if animated and all(panel.grid[0] == 1 for panel in settled):
+        if animated and all(panel.grid[0] == 1 for panel in shown):
             raise UsageError(f"out={out}: a .gif needs a kind whose grid has T > 1; write a .png")
         if self.spectrum:
-            picture = _png(paint_spectra(settled, samples))
+            picture = _png(paint_spectra(shown, samples))
         elif animated:
-            picture = _gif(paint_frames(settled, samples))
+            picture = _gif(paint_frames(shown, samples))
         else:
-            picture = _png(paint_masks(settled, samples))
+            picture = _png(paint_masks(shown, samples))
         try:
             with replacing(out) as file:
                 file.write(picture)
         except OSError as error:
             raise UsageError(f"out={out} cannot be written: {error.strerror}") from error
-        print(f"{out}: {', '.join(panel.kind for panel in settled)}")
+        print(f"{out}: {', '.join(panel.kind for panel in shown)}")
 
 
 def _parse_out(out: Path | None, spectrum: bool) -> Path:
@@ -120,7 +121,7 @@ def _png(picture: Image.Image) -> bytes:
 
 
 def _gif(frames: Iterator[Image.Image]) -> bytes:
-    # One palette for all: colours that change from frame to frame would flicker.
+    # All frames share one palette: with a palette each, colours would flicker.
     none = import_for_pictures("PIL.Image").Dither.NONE
     first = next(frames).quantize(128, dither=none)
     rest = (frame.quantize(palette=first, dither=none) for frame in frames)

@@ -35,20 +35,21 @@ MASKS: dict[str, Any] = {"ls": (0, (5, 2)), "lw": 1.3}
 
 @dataclass(frozen=True)
 class Spectra:
-    """The lines of one kind; power [n_bins] over frequency [n_bins] in cycles per patch."""
+    """The curves of one kind: power [n_bins] over frequency [n_bins] in cycles per patch."""
 
     frequency: np.ndarray
-    #: Of the masks, shifted and scaled to zero mean and unit variance.
+    #: The masks' power, after they are shifted and scaled to zero mean and unit variance.
     masks: np.ndarray
-    #: Of the noise they are thresholded from; None where there is none.
+    #: The power of the noise that is thresholded; None, as the next two, if there is no noise.
     noise: np.ndarray | None
-    #: What the formula expects of that noise through the window, and of the endless field.
+    #: The formula's power for this noise, as a window of this size shows it.
     expected: np.ndarray | None
+    #: The formula's power for the endless field.
     formula: np.ndarray | None
 
 
 def spectra(panel: Panel, n_samples: int) -> Spectra:
-    """Estimated from the masks and fields with sample ids 0 to n_samples - 1."""
+    """The curves of one kind, from the masks and fields of sample ids 0 to n_samples - 1."""
     # A mask that is repeated over T has one two-dimensional spectrum.
     noise, grid = panel.noise, panel.grid if panel.noise is None else panel.noise.grid
     share = panel.sampler.n_keep / panel.sampler.masks(torch.arange(0)).visible.shape[1]
@@ -58,7 +59,7 @@ def spectra(panel: Panel, n_samples: int) -> Spectra:
         visible = panel.sampler.masks(ids).visible.unflatten(1, panel.grid)
         return (visible[:, : grid[0]].float() - share) / deviation
 
-    frequency, masks = _averaged(mask_fields, n_samples, grid)
+    frequency, masks = _mean_spectrum(mask_fields, n_samples, grid)
     if noise is None:
         return Spectra(frequency, masks, None, None, None)
 
@@ -68,13 +69,13 @@ def spectra(panel: Panel, n_samples: int) -> Spectra:
     return Spectra(
         frequency,
         masks,
-        _averaged(noise_fields, n_samples, grid)[1],
+        _mean_spectrum(noise_fields, n_samples, grid)[1],
         expected_spectrum(grid, noise.color, noise.given_sigma)[1],
         expected_spectrum(grid, noise.color, noise.given_sigma, window=False)[1],
     )
 
 
-def _averaged(
+def _mean_spectrum(
     fields: Callable[[Tensor], Tensor], n_samples: int, grid: tuple[int, int, int]
 ) -> tuple[np.ndarray, np.ndarray]:
     chunk = max(1, CHUNK // (grid[0] * grid[1] * grid[2]))
@@ -86,7 +87,7 @@ def _averaged(
 
 
 def paint_spectra(panels: Sequence[Panel], n_samples: int) -> Image.Image:
-    """One diagram for each kind, and the legend in a place of its own."""
+    """One diagram for each kind, and one more place for the legend."""
     figure_module, lines_module = (
         import_for_pictures("matplotlib.figure"),
         import_for_pictures("matplotlib.lines"),
