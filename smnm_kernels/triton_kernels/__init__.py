@@ -1,6 +1,6 @@
-"""The ops in Triton, with the signatures of their twins in ``smnm_kernels.reference``.
+"""The ops in Triton, with the names and signatures of ``smnm_kernels.reference``.
 
-They run CUDA tensors, and CPU tensors in Triton's interpreter (``TRITON_INTERPRET=1``).
+They run on CUDA tensors, and on CPU tensors in Triton's interpreter (``TRITON_INTERPRET=1``).
 """
 
 from .noise_ops import noise_kernel, noise_masks_kernel

@@ -1,7 +1,8 @@
-"""The ops on CUDA tensors: a launch each, and what the first call of its kind must take care of.
+"""The ops on CUDA tensors. Each launches the op's kernels and guards the first such call.
 
-Kernels are loaded and tables copied in a first call. A CUDA graph cannot capture it, because Triton
-would keep the kernel that did not load; and threads wait for each other's.
+The first call loads kernels and copies tables to the device. A CUDA graph must not capture it:
+Triton would then keep a kernel that was not loaded. Threads must not make it at the same time, so
+one waits for the other.
 """
 
 from __future__ import annotations
@@ -25,7 +26,8 @@ from .threshold_ops import threshold_kernel
 
 Made = TypeVar("Made")
 
-#: What has kernels and tables on its device: keys of calls that went well, and had rows.
+#: Keys of calls whose kernels and tables are on the device: such a call succeeded, with at least
+#: one row.
 _loaded: set[Hashable] = set()
 _first_calls = Lock()
 
@@ -143,11 +145,18 @@ def _call(
     first: Tensor,
     warn: Callable[[torch.device], None] | None = None,
 ) -> Made:
-    """``launch()``. Calls with equal keys run the same kernels with the same tables: all but the
-    rows of ``first``, the seed and ``n_keep`` is equal."""
+    """Calls ``launch``, guarded if it is the first call with this key.
+
+    Args:
+        key: the op's name, then everything that selects its kernels and tables: all arguments but
+            the rows of ``first``, the seed and ``n_keep``.
+        launch: launches the kernels and returns what they make.
+        first: the op's first tensor.
+        warn: called with the device before the first launch.
+    """
     if key in _loaded:
         return launch()
-    # Triton's kernels are not ready for a second thread while the first one loads them.
+    # Triton cannot load a kernel in two threads at once.
     with _first_calls:
         if devices.is_capturing(first.device):
             raise RuntimeError(
@@ -165,7 +174,7 @@ def _call(
 
 
 def _seed_beside(first: Tensor, seed_tensor: Tensor | None, seed: int) -> Seed:
-    """A seed that kernels on the device of ``first`` can read."""
+    """The seed in a form that kernels on the device of ``first`` can read."""
     if seed_tensor is None or seed_tensor.device == first.device:
         return Seed(seed_tensor, seed)
     if seed_tensor.device.type != "cpu":
@@ -178,7 +187,8 @@ def _seed_beside(first: Tensor, seed_tensor: Tensor | None, seed: int) -> Seed:
 
 @cache
 def _warn_of_no_tensor_cores(device: torch.device) -> None:
-    """Triton's products need compute capability 8.0, else they are sums in registers that spill."""
+    """Below compute capability 8.0, Triton computes products without tensor cores, in registers
+    that spill."""
     if not devices.is_cuda(device) or torch.version.hip:
         return
     capability = torch.cuda.get_device_capability(device)

@@ -1,4 +1,4 @@
-"""Tables that the kernels read on the device: made at the first use, and kept for good."""
+"""Tables that the kernels read on the device: made at the first use and never dropped."""
 
 from __future__ import annotations
 
@@ -16,10 +16,10 @@ Make = TypeVar("Make", bound=Callable[..., object])
 
 
 def keep_on_device(make: Make) -> Make:
-    """``make(*key, device)``, called once for each key and device.
+    """Makes ``make(*key, device)`` run once for each key and device; later calls get its result.
 
-    A table is never dropped and never part of a CUDA graph's memory pool: graphs go on reading the
-    tables they were captured with, and write over what their pools hold.
+    A result is never dropped, because CUDA graphs go on reading the tables they were captured with.
+    It is never in a CUDA graph's memory pool, because graphs write over the memory of their pool.
     """
     kept: dict[tuple, object] = {}
     lock = Lock()
@@ -27,7 +27,8 @@ def keep_on_device(make: Make) -> Make:
     @wraps(make)
     def table(*key: object) -> object:
         if key not in kept:
-            # One of two tables made at once would be dropped, perhaps after a graph was captured.
+            # If two threads made a table each, one table would be dropped, and a graph that reads
+            # it may have been captured.
             with lock:
                 if key not in kept:
                     kept[key] = _make_outside_pools(make, key)
@@ -37,17 +38,20 @@ def keep_on_device(make: Make) -> Make:
 
 
 def _make_outside_pools(make: Callable[..., object], key: tuple) -> object:
-    """torch.compile's CUDA graphs, and ``torch.cuda.use_mem_pool``, send what their thread
-    allocates to a pool, a capture what its stream does; so neither of them is the caller's."""
+    """``make(*key)`` in a thread and on a stream of its own.
+
+    torch.compile's CUDA graphs and ``torch.cuda.use_mem_pool`` take the allocations of their thread
+    into a memory pool, and a capture takes those of its stream.
+    """
     device = key[-1]
     if not devices.is_cuda(device):
         return make(*key)
 
-    def made() -> object:
+    def make_on_new_stream() -> object:
         with torch.cuda.device(device), torch.cuda.stream(torch.cuda.Stream(device)):
             table = make(*key)
             torch.cuda.current_stream(device).synchronize()
         return table
 
     with ThreadPoolExecutor(1) as thread:
-        return thread.submit(made).result()
+        return thread.submit(make_on_new_stream).result()

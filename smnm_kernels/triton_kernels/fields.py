@@ -1,14 +1,15 @@
-"""The field of one sample in the registers of one program, in the order of its tile.
+"""The field of one sample in the registers of one program.
 
-Tiles have powers of two for sides. What a tile holds beyond the torus is noise like any other, and
-meets taps that are zero. Loads stand well before what uses them. The order of a tile
-(``tiles.places`` says where each token is) lets a warp write and read it with few bank conflicts.
+A tile is an array whose sides are powers of two, as Triton wants them. Beyond the torus it holds
+noise like everywhere else, but the taps there are zero. Values are in the order of the tile:
+``tiles.places`` says where each token is. A warp can write and read this order with few bank
+conflicts. Loads stand well before the code that uses them, because memory is slow to answer.
 """
 
 import triton
 import triton.language as tl
 
-from .filters import circulant, rescaled, scaled
+from .filters import circulant, rescale, scale_taps
 from .words import look_up, noise_picks, white_keys
 
 
@@ -36,11 +37,11 @@ def field_3d(
 ):
     """float32: chain 1 minus chain 2, exact below 2**24.
 
-    A segment of the noise is ceil(torus T / 8) whole planes, so two planes of Philox blocks make
-    16 planes of noise, which every pass takes at once. Their rows come in PIECES, because the next
-    power of two would be a third more of them. The pass along T is a batch of products, one per
-    column of patches: a single one has so many rows that Triton gives it to Blackwell's tensor
-    memory, and Triton 3.6 then fails to compile the sums over its result.
+    A segment of the noise is ceil(torus T / 8) whole planes. So two planes of Philox blocks make 16
+    planes of noise, and every pass filters these 16 at once. Their rows come in PIECES: to pad them
+    to one power of two would take a third more rows. The pass along T is a batch of products, one
+    for each column of patches. A single product would have so many rows that Triton puts it into
+    Blackwell's tensor memory, and Triton 3.6 then fails to compile the sums over its result.
     """
     segment: tl.constexpr = (TORUS[0] + 7) // 8
     pad_t: tl.constexpr = SIDES[0]
@@ -83,7 +84,7 @@ def field_3d(
                     along_h2 = along_h(taps2_h, GRID, TORUS, SIDES, *PIECES[i + 1])
         total1 = filter_along_t(signal1, along_t1.to(tl.float16), total1)
         if CHAINS == 2:
-            total2 = filter_along_t(signal2, scaled(along_t2, gain), total2)
+            total2 = filter_along_t(signal2, scale_taps(along_t2, gain), total2)
     total = tl.reshape(total1 - total2, [pad_w // 8, 8, pad_h // 8, 8, pad_t // 2, 2])
     return tl.reshape(tl.permute(total, (1, 2, 5, 4, 0, 3)), [pad_w * pad_h * pad_t])
 
@@ -101,7 +102,7 @@ def plane_picks(
     """[2, rows, COLUMNS, 8]: one piece of planes ``first`` and ``first`` + 1 of each segment."""
     plane = first + tl.arange(0, 2)[:, None, None]
     y = START + tl.arange(0, ROWS)[None, :, None]
-    # Beyond the torus the last column again: equal picks are read from the table at once.
+    # Beyond the torus, the last column is repeated: one read of the table serves equal picks.
     x = tl.minimum(tl.arange(0, COLUMNS)[None, None, :], TORUS[2] - 1)
     return noise_picks(seed, sample_id, (plane * TORUS[1] + y) * TORUS[2] + x)
 
@@ -115,7 +116,7 @@ def along_h(
     START: tl.constexpr,
     ROWS: tl.constexpr,
 ):
-    """int16 [max(rows, 16), H]: the taps along H that the rows of a piece meet."""
+    """int16 [max(rows, 16), H]: the taps along H for the rows of a piece."""
     row = tl.arange(0, max(ROWS, 16))[:, None]
     y_in, y_out = START + row, tl.arange(0, SIDES[1])[None, :]
     inside = (row < ROWS) & (y_in < TORUS[1])
@@ -124,12 +125,12 @@ def along_h(
 
 @triton.jit
 def filter_rows(noise, along_w, along_h, signal, SIDES: tl.constexpr, ROWS: tl.constexpr):
-    """float32 [16 * W, H]: ``signal`` and what the passes along W and H make of a piece."""
+    """float32 [16 * W, H]: ``signal`` plus a piece of the noise, filtered along W and H."""
     pad_w: tl.constexpr = SIDES[2]
-    rows = rescaled(tl.dot(noise, along_w.to(tl.float16)))
+    rows = rescale(tl.dot(noise, along_w.to(tl.float16)))
     rows = tl.permute(tl.reshape(rows, [16, ROWS, pad_w]), (0, 2, 1))
     if ROWS == 8:
-        # A product takes sixteen at least.
+        # A product needs at least 16 rows; zeros are added to these 8.
         rows = tl.permute(tl.join(rows, tl.zeros_like(rows)), (0, 1, 3, 2))
     rows = tl.reshape(rows, [16 * pad_w, max(ROWS, 16)])
     return tl.dot(rows, along_h.to(tl.float16), signal)
@@ -137,9 +138,9 @@ def filter_rows(noise, along_w, along_h, signal, SIDES: tl.constexpr, ROWS: tl.c
 
 @triton.jit
 def filter_along_t(signal, along_t, total):
-    """float32 [W, H, T]: ``total`` and what the pass along T makes of sixteen planes."""
+    """float32 [W, H, T]: ``total`` plus sixteen planes, filtered along T."""
     pad_w: tl.constexpr = total.shape[0]
-    planes = tl.reshape(rescaled(signal), [16, pad_w, total.shape[1]])
+    planes = tl.reshape(rescale(signal), [16, pad_w, total.shape[1]])
     along_t = tl.broadcast_to(along_t[None, :, :], [pad_w, 16, total.shape[2]])
     return tl.dot(tl.permute(planes, (1, 2, 0)), along_t, total)
 
@@ -185,15 +186,15 @@ def field_2d(
         along_h2 = circulant(taps2, y_in, y_out, TORUS[1], GRID[1], inside)
     noise = tl.permute(look_up(picks, table), (2, 0, 1))
     noise = tl.reshape(noise, [8 * pad_segment, COLUMNS])
-    total = filtered_2d(noise, along_w1, along_h1.to(tl.float16))
+    total = filter_2d(noise, along_w1, along_h1.to(tl.float16))
     if CHAINS == 2:
-        total -= filtered_2d(noise, along_w2, scaled(along_h2, gain))
+        total -= filter_2d(noise, along_w2, scale_taps(along_h2, gain))
     total = tl.reshape(total, [pad_w // 8, 8, pad_h // 8, 4, 2])
     return tl.reshape(tl.permute(total, (0, 2, 4, 3, 1)), [pad_w * pad_h])
 
 
 @triton.jit
-def filtered_2d(noise, along_w, along_h):
+def filter_2d(noise, along_w, along_h):
     """float32 [W, H]: both passes of one chain."""
-    signal = rescaled(tl.dot(noise, along_w.to(tl.float16)))
+    signal = rescale(tl.dot(noise, along_w.to(tl.float16)))
     return tl.dot(tl.trans(signal), along_h)

@@ -1,7 +1,7 @@
 """smnm::noise and smnm::noise_masks in Triton.
 
-The host never waits: seeds and ids are read on the device, and tables stay there after their first
-use.
+The host never waits for the device: kernels read seeds and ids there, and tables stay there after
+their first use.
 """
 
 from __future__ import annotations
@@ -25,14 +25,15 @@ from .device_tables import keep_on_device
 from .on_chip import noise_masks_on_chip, noise_on_chip
 from .passes import last_pass, pass_along_h, pass_along_w, white_pass
 from .threshold_ops import fill_masks, on_device_of
-from .tiles import Tile, padded, places, tile_of
+from .tiles import Tile, next_power_of_two, places, tile_of
 
-#: Scratch memory of grids that do not fit on the chip: as many samples at once as this holds.
+#: Bound of the scratch memory for grids that do not fit on the chip. It limits how many samples are
+#: made at once.
 MAX_SCRATCH_BYTES = 2**28
 
 
 class DeviceTable(NamedTuple):
-    """A noise table where the kernels read it. White noise uses nothing but its scale."""
+    """A noise table on the device. Of white noise only the scale is used."""
 
     #: Chains of filters: 2 for green and blue, 1 for red, 0 for white.
     chains: int
@@ -72,6 +73,7 @@ def device_places(grid: Grid, tile: Tile, chains: int, device: torch.device) -> 
 
 
 def tap_reach(table: NoiseTable) -> int:
+    """The largest distance on the torus at which a tap is not zero."""
     reach = 0
     for taps in table.taps.split(table.torus, dim=1):
         distance = taps.any(dim=0).nonzero().flatten().tolist()
@@ -129,7 +131,7 @@ def noise_masks_kernel(
     n_keep: int,
     tube: bool,
 ) -> Masks:
-    """Threshold of the noise; with ``tube`` of one (1, H, W) noise, repeated over T."""
+    """The threshold of the noise. With ``tube``, one (1, H, W) mask is repeated over T."""
     masks = Masks(*empty_masks(sample_ids, math.prod(grid), n_keep))
     sample_ids = sample_ids.contiguous()
     if len(sample_ids) == 0:
@@ -172,8 +174,11 @@ def noise_masks_kernel(
 
 @cache
 def likely_bound(chains: int, n_keep: int, n_tokens: int) -> tuple[float, float]:
-    """(guess, spacing) of ``bound_near`` for noise of unit variance: the quantile of its
-    distribution, which is uniform for white noise, and how far apart values lie there."""
+    """The (guess, spacing) that ``bound_near`` takes, for noise of unit variance.
+
+    The guess is the quantile of the noise's distribution above which n_keep tokens are expected;
+    the spacing is how far apart values lie there. White noise is uniform, other noise normal.
+    """
     if chains == 0:
         return 3**0.5 * (1 - 2 * n_keep / n_tokens), 2 * 3**0.5 / n_tokens
     normal = NormalDist()
@@ -182,7 +187,8 @@ def likely_bound(chains: int, n_keep: int, n_tokens: int) -> tuple[float, float]
 
 
 def parts(batch: int, grid: Grid, torus: Grid) -> Iterator[slice]:
-    """The batch in parts whose signals and field fit in MAX_SCRATCH_BYTES (one sample at least)."""
+    """Splits the batch into parts whose signals and fields fit in MAX_SCRATCH_BYTES; a part has at
+    least one sample."""
     signals = 4 * torus[0] * grid[2] * (torus[1] + grid[1])
     size = max(1, MAX_SCRATCH_BYTES // (signals + 4 * math.prod(grid)))
     return (slice(start, min(start + size, batch)) for start in range(0, batch, size))
@@ -196,7 +202,8 @@ def fill_field(
     grid: Grid,
     table: DeviceTable,
 ) -> None:
-    """Pass by pass: the integers that are compared (int32), or the noise itself (float32)."""
+    """Fills ``out`` pass by pass: int32 with the integer field that is thresholded, float32 with
+    noise of unit variance."""
     frames, height, width = grid
     torus, batch = table.torus, len(sample_ids)
     if table.chains == 0:
@@ -209,24 +216,28 @@ def fill_field(
     draw = (sample_ids, seed_tensor, seed, table.taps, table.pairs, len(table.pairs))
     chains = table.chains
     signal = out.new_empty((chains, batch, torus[0] * torus[1], width), dtype=torch.float16)
-    tile = (padded(width, 16, 64), 32, 8)
+    tile = (next_power_of_two(width, 16, 64), 32, 8)
     segment = -(-torus[1] // 8) if frames == 1 else -(-torus[0] // 8) * torus[1]
     n_tiles = -(-width // tile[0]) * -(-segment // tile[2])
     pass_along_w[(batch * n_tiles, chains)](
         *draw, table.quantiles, signal, grid, torus, table.reach, tile, num_warps=4
     )
     if frames > 1:
-        source, tile = signal, (padded(height, 16, 64), 32, padded(width, 16, 64))
+        source, tile = (
+            signal,
+            (next_power_of_two(height, 16, 64), 32, next_power_of_two(width, 16, 64)),
+        )
         signal = out.new_empty((chains, batch, torus[0], height, width), dtype=torch.float16)
         n_tiles = -(-height // tile[0]) * -(-width // tile[2])
         pass_along_h[(batch * torus[0] * n_tiles, chains)](
             *draw, source, signal, grid, torus, table.reach, tile, num_warps=4
         )
     n_out, across = (height, width) if frames == 1 else (frames, height * width)
-    tile = (padded(n_out, 16, 64), 32, padded(across, 16, 64))
+    tile = (next_power_of_two(n_out, 16, 64), 32, next_power_of_two(across, 16, 64))
     n_tiles = -(-n_out // tile[0]) * -(-across // tile[2])
-    # One stage: pipelined, Triton 3.6 hands copies to the tensor cores without the fence that PTX
-    # asks for, and writes over what a product may still read.
+    # One stage, because Triton 3.6's pipelining of this kernel is wrong: it hands copies to the
+    # tensor cores without the fence that PTX requires, and writes over memory that a product may
+    # still read.
     last_pass[(batch * n_tiles,)](
         *draw,
         table.scale,

@@ -1,8 +1,8 @@
-"""Noise and masks of one sample per program, from random words to indices in one launch.
+"""Noise and masks in one launch, from random words to indices: each program makes one sample.
 
-For grids whose torus fits into the registers and shared memory of one multiprocessor. CHAINS is 2
-for green and blue noise, 1 for red, 0 for white; SIDES, PIECES, COLUMNS and TOKENS are those of
-``tiles.Tile``.
+This is for grids whose torus fits into the registers and shared memory of one multiprocessor.
+CHAINS is 2 for green and blue noise, 1 for red, 0 for white. SIDES, PIECES, COLUMNS and TOKENS are
+``tiles.Tile.constants``.
 """
 
 import triton
@@ -40,8 +40,8 @@ def noise_masks_on_chip(
     TOKENS: tl.constexpr,
     FRAMES: tl.constexpr,
 ):
-    """``n_keep`` is that of one of FRAMES equal frames; ``guess`` and ``spacing`` those of
-    ``bound_near`` for noise of unit variance."""
+    """``n_keep`` counts the visible tokens of one of FRAMES equal frames. ``guess`` and ``spacing``
+    are ``noise_ops.likely_bound``."""
     row = tl.program_id(0)
     sample_id, seed = tl.load(sample_ids + row), scalar_seed(seed_pointer, seed)
     keys, token, valid, unit = field(
@@ -141,13 +141,13 @@ def field(
     COLUMNS: tl.constexpr,
     TOKENS: tl.constexpr,
 ):
-    """(keys, token, valid, unit): the integers that are compared, int32 [TOKENS], their tokens,
-    which of them are tokens at all, and what makes unit variance of them."""
-    # On NVIDIA a column is one thread's.
+    """(keys, token, valid, unit): the integers of the field, int32 [TOKENS]; the token of each;
+    whether the grid has that token; and the factor that gives the field unit variance."""
+    # On NVIDIA a column belongs to one thread.
     rows: tl.constexpr = TOKENS[0]
     columns: tl.constexpr = TOKENS[1]
     token = tl.arange(0, columns)[None, :] * rows + tl.arange(0, rows)[:, None]
-    # What is needed last is asked for first: memory answers meanwhile.
+    # Loaded first though it is needed last, so that the load runs beside the other work.
     place = tl.load(places + token)
     if CHAINS == 0:
         unit = tl.load(scale)
@@ -189,7 +189,7 @@ def field(
                 COLUMNS,
             )
         keys = tl.minimum(tl.maximum(total, -MAX_FIELD), MAX_FIELD).to(tl.int32)
-    # From the order of the tile to that of the tokens, eight in a row with each thread.
+    # From the order of the tile to that of the tokens: each thread gets up to eight in a row.
     place = tl.reshape(place.to(tl.int32), [rows * columns])
     keys = tl.reshape(tl.gather(keys, place, 0), [rows, columns])
     return keys, token, token < GRID[0] * GRID[1] * GRID[2], unit

@@ -1,22 +1,23 @@
-"""Noise of grids that do not fit on the chip: one launch per pass, signals in memory between them.
+"""Noise of grids that do not fit on the chip: one launch per pass, with signals in memory between.
 
-The passes are those of ``on_chip``, tile by tile: products with pieces of the circulant matrices.
-Signals are float16 [chains, B, ...]; a program works on one chain of one sample. All tiles of all
-samples lie along the first axis of the launch, the only one not limited to 65,535. TILE is a tile's
-(outputs along the filtered axis, inputs along it, size across it). A tile sees no further than
-REACH, beyond which all taps are zero, so that work grows with the tokens.
+The passes are those of ``on_chip``, done tile by tile: products with pieces of the circulant
+matrices. Signals are float16 [chains, B, ...]; a program makes a tile of one chain of one sample.
+All tiles of all samples lie along the first axis of the launch, the only one not limited to 65,535.
+TILE is (outputs of a tile along the filtered axis, inputs that are read at a time, size of the tile
+across the axis). REACH is the largest distance at which a tap is not zero. A tile reads no inputs
+beyond it, so that work grows linearly with the tokens.
 """
 
 import triton
 import triton.language as tl
 
-from .filters import MAX_FIELD, TAP_UNIT, circulant, rescaled, scaled
+from .filters import MAX_FIELD, TAP_UNIT, circulant, rescale, scale_taps
 from .words import noise_values, scalar_seed, sigma_pair, white_keys
 
 
 @triton.jit
 def chain_taps(seed, sample_id, taps, pairs, n_pairs, chain, TORUS: tl.constexpr):
-    """The taps of the sample's chain, along T, H and W one after the other."""
+    """Points to the taps of the sample's chain: those along T, then along H, then along W."""
     _, level1, level2, _ = sigma_pair(seed, sample_id, pairs, n_pairs)
     level = tl.where(chain == 0, level1, level2)
     return taps + level * (TORUS[0] + TORUS[1] + TORUS[2])
@@ -37,7 +38,7 @@ def pass_along_w(
     REACH: tl.constexpr,
     TILE: tl.constexpr,
 ):
-    """White noise drawn and filtered: [torus T * torus H, torus W] -> [.., W].
+    """Draws white noise and filters it: [torus T * torus H, torus W] -> [torus T * torus H, W].
 
     A segment of the noise is whole rows, so a tile of Philox blocks makes eight tiles of rows.
     """
@@ -76,7 +77,7 @@ def pass_along_w(
     batch = tl.num_programs(0) // n_tiles
     signal += (chain * batch + sample).to(tl.int64) * (n_rows * GRID[2])
     inside = (in_segment < segment) & (row_out < n_rows) & (x_out < GRID[2])
-    tl.store(signal + row_out.to(tl.int64) * GRID[2] + x_out, rescaled(total), mask=inside)
+    tl.store(signal + row_out.to(tl.int64) * GRID[2] + x_out, rescale(total), mask=inside)
 
 
 @triton.jit(do_not_specialize=["sample_ids", "seed_pointer", "seed", "n_pairs"])
@@ -94,7 +95,7 @@ def pass_along_h(
     REACH: tl.constexpr,
     TILE: tl.constexpr,
 ):
-    """[torus T, torus H, W] -> [torus T, H, W]."""
+    """Filters [torus T, torus H, W] -> [torus T, H, W]."""
     n_across: tl.constexpr = (GRID[2] + TILE[2] - 1) // TILE[2]
     n_tiles: tl.constexpr = n_across * ((GRID[1] + TILE[0] - 1) // TILE[0])
     plane, chain = tl.program_id(0) // n_tiles, tl.program_id(1)
@@ -109,7 +110,7 @@ def pass_along_h(
     signal += plane * (TORUS[1] * GRID[2])
     total = filter_tile(signal, taps, TAP_UNIT, first_y, x, REACH, TORUS[1], GRID[1], GRID[2], TILE)
     out += plane * (GRID[1] * GRID[2])
-    tl.store(out + y * GRID[2] + x, rescaled(total), mask=(y < GRID[1]) & (x < GRID[2]))
+    tl.store(out + y * GRID[2] + x, rescale(total), mask=(y < GRID[1]) & (x < GRID[2]))
 
 
 @triton.jit(do_not_specialize=["sample_ids", "seed_pointer", "seed", "n_pairs", "out"])
@@ -129,9 +130,9 @@ def last_pass(
     CHAINS: tl.constexpr,
     TILE: tl.constexpr,
 ):
-    """Along T (H in two dimensions), chain 1 minus chain 2.
+    """Filters both chains along T (along H in two dimensions) and subtracts chain 2 from chain 1.
 
-    ``out`` int32 takes the integers that are compared, float32 the noise of unit variance.
+    ``out`` gets the integers of the field if it is int32, noise of unit variance if it is float32.
     """
     if GRID[0] == 1:
         taps += TORUS[0]
@@ -182,7 +183,8 @@ def filter_tile(
     ACROSS: tl.constexpr,
     TILE: tl.constexpr,
 ):
-    """float32: outputs from ``first`` of the filter along the first axis of [SIDE, ACROSS]."""
+    """float32: one tile of the filter's outputs along the first axis of ``signal`` [SIDE, ACROSS],
+    from output ``first`` on."""
     n_out: tl.constexpr = TILE[0]
     n_across: tl.constexpr = TILE[2]
     target = first + tl.arange(0, n_out)[:, None]
@@ -197,7 +199,7 @@ def filter_tile(
             signal + source[:, None].to(tl.int64) * ACROSS + place, mask=inside, other=0.0
         )
         matrix = circulant(taps, source[None, :], target, SIDE, N_OUT, nth[None, :] < seen)
-        total = tl.dot(scaled(matrix, gain), values, total)
+        total = tl.dot(scale_taps(matrix, gain), values, total)
     return total
 
 
@@ -211,7 +213,7 @@ def white_pass(
     GRID: tl.constexpr,
     BLOCKS: tl.constexpr,
 ):
-    """White noise from a tile of Philox blocks; ``out`` as in ``last_pass``."""
+    """Makes white noise from a tile of Philox blocks; ``out`` as in ``last_pass``."""
     n_tokens: tl.constexpr = GRID[0] * GRID[1] * GRID[2]
     n_blocks: tl.constexpr = (n_tokens + 3) // 4
     n_tiles: tl.constexpr = (n_blocks + BLOCKS - 1) // BLOCKS
@@ -229,8 +231,11 @@ def white_pass(
 
 @triton.jit
 def start_of_sample(out, sample, N: tl.constexpr):
-    """Where 4 divides N, every sample of 32-bit values starts on 16 bytes, those of a part of a
-    batch too. Triton is told so here: from the argument it would make a kernel for each alignment.
+    """Points to the N values of a sample.
+
+    If 4 divides N, every sample of 32-bit values starts at a multiple of 16 bytes, also in a part
+    of a batch. Triton is told so here. Without this it would compile a kernel for each alignment of
+    the argument.
     """
     out += sample * N
     if N % 4 == 0:

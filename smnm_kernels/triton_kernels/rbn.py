@@ -1,8 +1,10 @@
-"""R-BN without the CUDA library: Algorithm 1 in order, a sample's bank per program, candidates as
-lanes. A bank runs once per sample: finding repeats would make the host wait.
+"""R-BN without the CUDA library: Algorithm 1, one position after the other.
 
-As on the CPU, scores are kept up to date: a newly visible patch raises those of the cells on its
-four lines. The next position must see them, so a barrier ends each of the N steps.
+A program runs the bank of one sample, and its lanes are the candidates. Samples of one bank run it
+each for itself, because the host would have to wait to find out which samples share one.
+
+As on the CPU, scores are kept up to date: when a patch becomes visible, the scores on its four
+lines rise. The next position must see them, so a barrier ends each of the N steps.
 """
 
 import triton
@@ -13,13 +15,13 @@ from .words import philox_words, scalar_seed
 
 ORDER = tl.constexpr(int(Purpose.ORDER))
 TIE = tl.constexpr(int(Purpose.TIE))
-#: Above any score: marks a mask that is full, or that already shows the position.
+#: More than any score. The score of a mask that is full or already shows the position.
 TAKEN = tl.constexpr(2 * MAX_SCORE)
 
 
 @triton.jit(do_not_specialize=["banks", "seed_pointer", "seed"])
 def order_words(banks, seed_pointer, seed: "i64", words, N: tl.constexpr, BLOCKS: tl.constexpr):
-    """int64 [B, N]: the words whose stable order is the order of each bank's positions."""
+    """Fills ``words`` int64 [B, N], whose stable sort gives the order of each bank's positions."""
     n_blocks: tl.constexpr = (N + 3) // 4
     bank = tl.load(banks + tl.program_id(0))
     seed = scalar_seed(seed_pointer, seed)
@@ -54,9 +56,10 @@ def rbn_in_order(
     PAD_NEIGHBOURS: tl.constexpr,
     RANDOM_TIES: tl.constexpr,
 ):
-    """Fills visible [B, K, N], given as zeros, as are the scores [B, N, PAD_K].
+    """Fills ``visible`` [B, K, N]. The caller sets it and ``scores`` [B, N, PAD_K] to zero.
 
-    ``neighbours`` int32 [3, PAD_NEIGHBOURS]: steps along H and W, and the rise of the score there.
+    ``neighbours`` int32 [3, PAD_NEIGHBOURS]: steps along H, steps along W, and by how much the
+    score rises there.
     """
     n_tokens: tl.constexpr = H * W
     n_blocks: tl.constexpr = (n_tokens + 3) // 4
@@ -72,13 +75,14 @@ def rbn_in_order(
     rise = tl.load(neighbours + 2 * PAD_NEIGHBOURS + neighbour)
     room = tl.where(mask < K, n_keep, 0)
     sweep = 0
-    # A permutation fills every mask in K sweeps (``rbn_rounds.h``), and no order may hang the GPU.
+    # K sweeps of a permutation fill every mask (``rbn_rounds.h`` says why). The bound keeps an
+    # order that is no permutation from hanging the GPU.
     while (tl.max(room, 0) > 0) & (sweep < K):
         for step in range(n_tokens):
             position = tl.load(orders + step).to(tl.int32)
             here = tl.load(scores + position * PAD_K + mask)
             here = tl.where(room > 0, here, TAKEN)
-            # Nobody wins a position that every mask shows already or has no room for.
+            # If every mask is full or shows the position already, none wins it.
             tied = ((here == tl.min(here, 0)) & (here < TAKEN)).to(tl.int32)
             pick = 0
             if RANDOM_TIES:
@@ -97,7 +101,8 @@ def rbn_in_order(
             there = scores + (y * W + x) * PAD_K + winner
             raise_by = tl.where(tl.sum(won.to(tl.int32), 0) == 1, rise, 0)
             raised = tl.load(there, mask=inside, other=0) + raise_by
-            # A tile of fewer than 32 lies in the warp several times, and one of them stores.
+            # With fewer than 32 neighbours, several lanes hold the same one, and one of them
+            # stores. All must load before that.
             tl.debug_barrier()
             tl.store(there, raised, mask=inside)
             room -= won.to(tl.int32)

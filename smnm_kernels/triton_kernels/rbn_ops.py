@@ -1,4 +1,4 @@
-"""smnm::rbn_masks and smnm::rbn_bank in Triton, where the CUDA library cannot be had."""
+"""smnm::rbn_masks and smnm::rbn_bank in Triton, for machines without the CUDA library."""
 
 from __future__ import annotations
 
@@ -13,9 +13,9 @@ from ..ops import empty_masks
 from .device_tables import keep_on_device
 from .rbn import order_words, rbn_in_order
 from .threshold_ops import fill_masks, on_device_of
-from .tiles import padded
+from .tiles import next_power_of_two
 
-#: Scratch memory: as many banks at once as this holds.
+#: Bound of the scratch memory. It limits how many banks run at once.
 MAX_SCRATCH_BYTES = 2**28
 
 
@@ -37,7 +37,7 @@ def rbn_masks_kernel(
         return masks
     sides = grid[0], grid[1], grid[2]
     rule = (n_candidates, tuple(windows), tuple(weights), random_ties)
-    blocks = padded(-(-n_tokens // 4), 32, 256)
+    blocks = next_power_of_two(-(-n_tokens // 4), 32, 256)
     with on_device_of(sample_ids):
         for part in parts(len(sample_ids), n_tokens, n_candidates):
             ids = sample_ids[part]
@@ -87,8 +87,9 @@ def rbn_bank_kernel(
 
 
 def parts(batch: int, n_tokens: int, n_candidates: int) -> Iterator[slice]:
-    """The batch in parts whose scores fit in MAX_SCRATCH_BYTES (one bank at least)."""
-    size = max(1, MAX_SCRATCH_BYTES // (4 * n_tokens * padded(n_candidates, 1)))
+    """Splits the batch into parts whose scores fit in MAX_SCRATCH_BYTES; a part has at least one
+    bank."""
+    size = max(1, MAX_SCRATCH_BYTES // (4 * n_tokens * next_power_of_two(n_candidates, 1)))
     return (slice(start, min(start + size, batch)) for start in range(0, batch, size))
 
 
@@ -105,7 +106,7 @@ def run_banks(
     random_ties: bool,
 ) -> Tensor:
     _, height, width = grid
-    pad_k = padded(n_candidates, 1)
+    pad_k = next_power_of_two(n_candidates, 1)
     neighbours = neighbour_table(height, width, windows, weights, order.device)
     scores = order.new_zeros((len(order), height * width, pad_k), dtype=torch.int32)
     visible = order.new_zeros((len(order), n_candidates, height * width), dtype=torch.bool)
@@ -138,8 +139,9 @@ def neighbour_table(
     weights: tuple[int, ...],
     device: torch.device,
 ) -> Tensor:
-    """int32 [3, n]: steps along H and W and the rise of the score there, padded with no rise."""
-    # Steps longer than a side of the grid lead from no position to another.
+    """int32 [3, n]: steps along H, steps along W, and by how much the score rises there; n is a
+    power of two, and columns beyond the neighbours have a rise of 0."""
+    # A step longer than a side of the grid leads out of it.
     reach = min(max(windows) // 2, max(height, width) - 1)
     rows = [
         (sign * step * dy, sign * step * dx, weight * sum(w // 2 >= step for w in windows))
@@ -147,5 +149,5 @@ def neighbour_table(
         for (dy, dx), weight in zip([(0, 1), (1, 0), (1, 1), (1, -1)], weights, strict=True)
         for sign in (1, -1)
     ]
-    rows += [(height, width, 0)] * (padded(len(rows), 1) - len(rows))
+    rows += [(height, width, 0)] * (next_power_of_two(len(rows), 1) - len(rows))
     return torch.tensor(rows, dtype=torch.int32, device=device).T.contiguous()

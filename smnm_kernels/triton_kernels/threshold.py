@@ -1,8 +1,9 @@
 """The threshold: the n_keep largest keys of a sample are visible, ties to the lower token.
 
-Keys stand in columns of consecutive tokens, int32 or int64 [rows, columns], rows being 8 at most.
-A column belongs to one thread, so that what is counted along it stays in registers. Padding has
-keys below every bound.
+Keys are the integers that are compared, int32 or int64 [rows, columns]. A column holds at most 8
+consecutive tokens and belongs to one thread, so that counts along it stay in registers. Padding has
+keys below every bound. The bound that the functions search for is the key of the last visible
+token: a token is visible if its key reaches the bound, apart from ties.
 """
 
 import triton
@@ -13,11 +14,13 @@ from .filters import MAX_FIELD
 
 @triton.jit
 def bound_near(keys, n_tokens, n_keep, guess, spacing):
-    """(bound, how many keys reach it): n_keep, or the n_keep-th largest key and more of its equals.
+    """(bound, how many keys reach it). The count is n_keep; or, if keys tie there, the bound is the
+    n_keep-th largest key, and the count includes all keys equal to it.
 
-    Keys lie within MAX_FIELD. ``guess`` is where the bound may be and ``spacing`` how far keys lie
-    apart there, both float32. They only decide how many steps it takes, about five: the next bound
-    to try is where a straight line through the counts of the two that are known meets n_keep.
+    Keys are at most MAX_FIELD in magnitude. ``guess`` is where the bound may be and ``spacing`` how
+    far apart keys lie there, both float32. They change only how many steps the search takes, about
+    five. Each step lays a straight line through the counts at the two nearest bounds that are known
+    and tries the bound at which the line meets n_keep.
     """
     low, n_low = -MAX_FIELD - 1, n_tokens
     high, n_high = MAX_FIELD + 1, 0
@@ -33,14 +36,14 @@ def bound_near(keys, n_tokens, n_keep, guess, spacing):
         step += 1
         if n_low != n_keep:
             if (low == -MAX_FIELD - 1) | (high == MAX_FIELD + 1):
-                # One side is not known yet: to where the other should be, and one key further.
+                # Only one side is known. Go to where the other should be, and one key further.
                 ahead = (count - n_keep) + tl.where(count >= n_keep, 1, -1)
                 ahead = tl.minimum(tl.maximum(ahead * spacing, -2.0 * MAX_FIELD), 2.0 * MAX_FIELD)
                 middle += ahead.to(tl.int32)
             else:
                 share = (n_low - n_keep).to(tl.float32) / (n_low - n_high).to(tl.float32)
                 middle = low + ((high - low).to(tl.float32) * share).to(tl.int32)
-            # Keys that are spread unevenly, or all alike, still end.
+            # Halving the interval ends the search also if keys are spread very unevenly.
             if (step > 6) & (step % 2 == 0):
                 middle = (low + high) >> 1
     return low, n_low
@@ -48,8 +51,8 @@ def bound_near(keys, n_tokens, n_keep, guess, spacing):
 
 @triton.jit
 def count_reaching_small(keys, bound):
-    """How many keys, at most 2**22 in magnitude, reach the bound: by the sign of the difference,
-    which the compiler makes less of than of comparisons."""
+    """How many keys, at most 2**22 in magnitude, reach the bound. It adds up the signs of the
+    differences, for which the compiler needs fewer instructions than for comparisons."""
     return keys.numel + tl.sum(tl.sum((keys - bound) >> 31, 0), 0)
 
 
@@ -60,10 +63,10 @@ def count_reaching(keys, bound):
 
 @triton.jit
 def bound_between(keys, n_tokens, n_keep, low, high, values=None):
-    """As ``bound_near`` for any integers in [low, high], of which nothing else is known.
+    """As ``bound_near``, for any integers in [low, high], by halving the interval.
 
-    Halves the interval. Where ``values`` are given, they are read anew for each step, in chunks of
-    which ``keys`` is the first: its shape and type are those of all.
+    If ``values`` are given, each step reads them again, in chunks with the shape and type of
+    ``keys``, which is the first chunk.
     """
     low, high = tl.full([], low, keys.dtype), tl.full([], high, keys.dtype)
     n_low = tl.full([], n_tokens, tl.int32)
@@ -84,10 +87,10 @@ def bound_between(keys, n_tokens, n_keep, low, high, values=None):
 
 @triton.jit
 def flags_before(flags):
-    """int32 [rows, columns]: how many flags (0 or 1) there are before each, column by column.
+    """int32 [rows, columns]: how many of the flags (0 or 1) before each are 1, column by column.
 
-    A column's flags are the digits of one number: times all ones, each digit is the sum of those up
-    to it.
+    The flags of a column are put into one number as its hexadecimal digits. Times 0x11111111, each
+    digit is the sum of the digits up to it.
     """
     rows: tl.constexpr = flags.shape[0]
     digit = 4 * tl.arange(0, rows)[:, None]
@@ -112,9 +115,10 @@ def write_masks(
     ids_restore,
     FRAMES: tl.constexpr,
 ):
-    """Writes sample ``row`` from all of its keys, of which ``n_reaching`` reach the bound.
+    """Writes the masks of sample ``row`` from all of its keys, of which ``n_reaching`` reach the
+    bound.
 
-    ``n_tokens`` and ``n_keep`` are those of one frame, which is repeated FRAMES times.
+    ``n_tokens`` and ``n_keep`` count the tokens of one frame, which is repeated FRAMES times.
     """
     if n_reaching != n_keep:
         equal = (keys == bound).to(tl.int32)
@@ -156,9 +160,8 @@ def write_part(
 
 @triton.jit
 def load_keys(values, token, valid):
-    """Integers in the order of ``torch.sort``: -0 equals 0, NaN is above everything.
-
-    Padding is the lowest integer of the type, which no value maps to.
+    """Maps values to integers that compare as ``torch.sort`` orders the values: -0 equals 0, and
+    NaN is above everything. Padding is the lowest integer of the type, which no value maps to.
     """
     value = tl.load(values + token, mask=valid, other=0)
     if value.dtype == tl.float32:
@@ -179,7 +182,7 @@ def load_keys(values, token, valid):
     return tl.where(valid, bits, tl.full([], lowest, bits.dtype))
 
 
-# Rows start anywhere, so vectors would gain nothing.
+# Most rows do not start at a multiple of 16 bytes, so kernels for aligned pointers gain nothing.
 @triton.jit(
     do_not_specialize=["values", "n_tokens", "n_keep", "visible", "ids_keep", "ids_restore"]
 )
@@ -197,10 +200,11 @@ def threshold_rows(
     COLUMNS: tl.constexpr,
     ONE_CHUNK: tl.constexpr,
 ):
-    """One sample per program, [B, N] floats or int32 in [LOW, HIGH] (the range of their keys).
+    """The threshold of ``values`` [B, N], floats or int32, one sample per program. Their keys lie
+    in [LOW, HIGH].
 
-    Where a chunk of ROWS * COLUMNS holds a sample, its keys are read once; else once for every step
-    of the search.
+    If a chunk of ROWS * COLUMNS keys holds a sample, its values are read once; else once for every
+    step of the search.
     """
     row = tl.program_id(0)
     values += row.to(tl.int64) * n_tokens
@@ -255,7 +259,7 @@ def threshold_rows(
 @triton.jit
 def chunk_of_keys(values, start, n_tokens, ROWS: tl.constexpr, COLUMNS: tl.constexpr):
     """(keys, token, valid) [ROWS, COLUMNS] of the tokens from ``start`` on."""
-    # Read one after the other, then turned.
+    # Loads take tokens in order; then the keys are transposed into columns.
     token = start + tl.arange(0, ROWS * COLUMNS)
     keys = load_keys(values, token, token < n_tokens)
     keys = tl.trans(tl.reshape(keys, [COLUMNS, ROWS]))

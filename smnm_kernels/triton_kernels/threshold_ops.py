@@ -1,4 +1,4 @@
-"""smnm::threshold in Triton, and what the other ops share with it."""
+"""smnm::threshold in Triton, and functions that the other ops share with it."""
 
 from __future__ import annotations
 
@@ -11,14 +11,15 @@ from ..masks import Masks
 from ..ops import empty_masks
 from ..tables.constants import MAX_FIELD
 from .threshold import threshold_rows
-from .tiles import in_columns, padded
+from .tiles import in_columns, next_power_of_two
 
-#: Bytes of keys that a program of the threshold holds at once.
+#: A program of the threshold holds at most this many bytes of keys at once.
 MAX_CHUNK_BYTES = 2**14
 
 
 def threshold_kernel(noise: Tensor, n_keep: int) -> Masks:
-    """``noise`` float32 or float64 [B, N]: the n_keep largest of each row, ties to the lower."""
+    """``noise`` float32 or float64 [B, N]: the n_keep largest of each row are visible, ties to the
+    lower token."""
     masks = Masks(*empty_masks(noise, noise.shape[1], n_keep))
     if len(noise):
         with on_device_of(noise):
@@ -27,14 +28,17 @@ def threshold_kernel(noise: Tensor, n_keep: int) -> Masks:
 
 
 def fill_masks(masks: Masks, values: Tensor, n_keep: int, frames: int) -> None:
-    """The threshold of ``values`` [B, N]: float32, float64, or the int32 of a field."""
+    """Fills ``masks`` with the threshold of ``values`` [B, N]: float32, float64, or int32 fields.
+
+    ``n_keep`` counts the visible tokens of one frame, which is repeated ``frames`` times.
+    """
     n_tokens = values.shape[1]
     low, high = {
         torch.int32: (-MAX_FIELD - 1, MAX_FIELD),
         torch.float32: (-(2**31) + 1, 2**31 - 1),
         torch.float64: (-(2**63) + 1, 2**63 - 1),
     }[values.dtype]
-    chunk = padded(n_tokens, 32, MAX_CHUNK_BYTES // values.element_size())
+    chunk = next_power_of_two(n_tokens, 32, MAX_CHUNK_BYTES // values.element_size())
     warps = 8 if chunk > 2**10 else 4
     threshold_rows[(len(values),)](
         values,

@@ -1,4 +1,4 @@
-"""Random words and the noise they stand for, laid out as in ``smnm_kernels.reference``."""
+"""Random words and the noise made from them; ``smnm_kernels.reference`` defines their layout."""
 
 import triton
 import triton.language as tl
@@ -18,7 +18,7 @@ def philox_words(seed, sample_id, block, purpose: tl.constexpr):
     c2, c3 = sample_id.to(tl.uint32), (sample_id >> 32).to(tl.uint32)
     key0, key1 = seed.to(tl.uint32), (seed >> 32).to(tl.uint32)
     for _ in tl.static_range(10):
-        # One product of 64 bits is cheaper than its two halves by themselves.
+        # One 64-bit product is cheaper than two products that give its halves.
         product0 = c0.to(tl.uint64) * 0xD2511F53
         product1 = c2.to(tl.uint64) * 0xCD9E8D57
         c0 = (product1 >> 32).to(tl.uint32) ^ c1 ^ key0
@@ -32,13 +32,13 @@ def philox_words(seed, sample_id, block, purpose: tl.constexpr):
 
 @triton.jit
 def noise_values(seed, sample_id, block, table):
-    """float16 [*block.shape, 8]: the quantiles picked by the eight halves of each block."""
+    """float16 [*block.shape, 8]: the quantiles that the eight half words of each block pick."""
     return look_up(noise_picks(seed, sample_id, block), table)
 
 
 @triton.jit
 def noise_picks(seed, sample_id, block):
-    """uint32 [*block.shape, 8]: which quantiles the eight halves of each block pick.
+    """uint32 [*block.shape, 8]: which quantiles the eight half words of each block pick.
 
     The last axis is the segment: low half of word 0, high half of word 0, low half of word 1, ...
     """
@@ -51,9 +51,9 @@ def noise_picks(seed, sample_id, block):
 
 @triton.jit
 def look_up(picks, table):
-    """float16: the quantiles picked."""
-    # A gather from registers goes through shared memory, which takes 32 scattered reads at a time
-    # far better than the cache does.
+    """float16: the quantiles at these indices."""
+    # A gather from registers goes through shared memory, which serves 32 scattered reads at a time
+    # far faster than the cache.
     values = tl.gather(table, tl.reshape(picks, [picks.numel]).to(tl.int32), 0)
     return tl.reshape(values, picks.shape)
 
@@ -64,14 +64,15 @@ def sigma_pair(seed, sample_id, pairs, n_pairs):
     word, _, _, _ = philox_words(seed, sample_id, tl.zeros([1], tl.uint32), SIGMA)
     pair = (tl.max(word, 0).to(tl.uint64) * n_pairs >> 32).to(tl.int32)
     row = pairs + 3 * pair
-    # The table is int16, in which products with the length of a row of taps would overflow.
+    # int32, because products with the length of a row of taps overflow the table's int16.
     level1, level2 = tl.load(row).to(tl.int32), tl.load(row + 1).to(tl.int32)
     return pair, level1, level2, tl.load(row + 2).to(tl.int32)
 
 
 @triton.jit
 def scalar_seed(seed_pointer, seed):
-    """The seed, read on the device where it lives there, so that a graph replays with new ones."""
+    """The seed: read through the pointer if there is one, so that a CUDA graph replays with the
+    seed that the tensor holds then."""
     if seed_pointer is not None:
         seed = tl.load(seed_pointer)
     return seed
