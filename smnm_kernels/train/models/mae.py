@@ -204,6 +204,11 @@ class MaskedAutoencoder(nn.Module):
         by_patch = self.settings.target == "patch"
         over = (-2, -1) if by_patch else (-1,)
         values = patches.shape[-1] if by_patch else by_channel.shape[-1]
+        # The rounding of a flat patch's mean, divided by an eps as small, would be its target; what
+        # is measured from one of its values is 0.
+        first = by_channel[..., :1, :1] if by_patch else by_channel[..., :1]
+        first = first.clone()
+        by_channel.sub_(first)
         mean = by_channel.mean(over, keepdim=True)
         by_channel.sub_(mean)
         norm = torch.linalg.vector_norm(by_channel, dim=over, keepdim=True)
@@ -212,7 +217,7 @@ class MaskedAutoencoder(nn.Module):
             (std.square() + _TARGET_EPS).sqrt() if by_patch else std + _TARGET_EPS / self.pixel_std
         )
         by_channel.div_(scale)
-        return mean, scale
+        return first + mean, scale
 
     @torch.no_grad()
     def restore(self, x: Tensor, pred: Tensor, masks: Masks) -> Tensor:

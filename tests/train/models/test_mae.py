@@ -144,6 +144,16 @@ def test_a_perfect_prediction_restores_the_input(family, target):
 
 
 @pytest.mark.parametrize("family", FAMILIES)
+def test_the_target_of_flat_patches_is_zero(family):
+    """And not the rounding of their mean, which an eps as small would make visible."""
+    model = small(family)
+    x, _ = input_and_masks(model)
+    patches = model.encoder.patchify(x)
+    values = torch.rand_like(patches[..., :1]).expand_as(patches)
+    assert (model.target(values) == 0).all()
+
+
+@pytest.mark.parametrize("family", FAMILIES)
 def test_flat_patches_have_a_finite_loss(family):
     model = small(family)
     x, masks = input_and_masks(model)
