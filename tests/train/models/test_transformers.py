@@ -22,6 +22,7 @@ from transformers import (  # noqa: E402
 )
 
 from smnm_kernels.train.models.formats import (  # noqa: E402
+    encoder_part,
     encoder_state,
     from_hf_videomae,
     from_hf_vitmae,
@@ -35,7 +36,7 @@ from smnm_kernels.train.models.formats import (  # noqa: E402
     with_key_bias,
 )
 from smnm_kernels.train.models.mae import MaskedAutoencoder, build_model  # noqa: E402
-from smnm_kernels.train.models.settings import MAE, VIDEOMAE  # noqa: E402
+from smnm_kernels.train.models.settings import AUDIOMAE, MAE, VIDEOMAE  # noqa: E402
 
 CLOSE = dict(rtol=1e-5, atol=1e-5)
 
@@ -200,24 +201,27 @@ def test_encoders_alone(tmp_path):
     video, size = settings_of_hf_videomae(config_of(VideoMAEConfig, **VIDEO["odd"]).to_dict())
     encoder = shaken(build_model(video, size, seed=1).encoder)
     state = to_hf_videomae(encoder_state(encoder), video.encoder.patch)
-    theirs = loaded_from(tmp_path, VideoMAEModel, hf_videomae_config(video, size), state)
+    config = hf_videomae_config(encoder.settings, size)
+    theirs = loaded_from(tmp_path, VideoMAEModel, config, state)
     x = clip(size)
     with torch.no_grad():
         assert torch.allclose(encoder(x), theirs(x.transpose(1, 2))[0], **CLOSE)
-    back = from_hf_videomae(theirs.state_dict())
-    assert all(torch.equal(encoder_state(encoder)[name], t) for name, t in back.items())
+    returned = build_model(video, size, seed=2).encoder
+    load_weights(returned, encoder_part(from_hf_videomae(theirs.state_dict())))
+    assert_same_state(returned, encoder)
 
     picture, size = settings_of_hf_vitmae(config_of(ViTMAEConfig, **PICTURES["odd"]).to_dict())
     encoder = shaken(build_model(picture, size, seed=1).encoder)
     state = to_hf_vitmae(encoder_state(encoder), picture.encoder.patch)
-    config = hf_vitmae_config(picture, size) | {"mask_ratio": 0.0}
+    config = hf_vitmae_config(encoder.settings, size) | {"mask_ratio": 0.0}
     theirs = loaded_from(tmp_path, ViTMAEModel, config, state)
     x, in_order = clip(size), torch.arange(49.0).expand(3, -1)
     with torch.no_grad():
         expected = theirs(x[:, :, 0], noise=in_order).last_hidden_state[:, 1:]
         assert torch.allclose(encoder(x), expected, **CLOSE)
-    back = from_hf_vitmae(theirs.state_dict())
-    assert all(torch.equal(encoder_state(encoder)[name], t) for name, t in back.items())
+    returned = build_model(picture, size, seed=2).encoder
+    load_weights(returned, encoder_part(from_hf_vitmae(theirs.state_dict())))
+    assert_same_state(returned, encoder)
 
 
 def test_a_key_bias_changes_nothing(tmp_path):
@@ -249,6 +253,10 @@ def test_what_a_class_cannot_hold_is_refused():
         hf_vitmae_config(MAE, (1, 1, 64, 32))
     with pytest.raises(ValueError, match="flat positions and no class token"):
         hf_videomae_config(MAE, (3, 1, 32, 32))
+    with pytest.raises(ValueError, match=r"window must be None for transformers, got \(4, 4\)"):
+        hf_vitmae_config(AUDIOMAE, (1, 1, 64, 64))
+    with pytest.raises(ValueError, match=r"patch must be square for transformers"):
+        hf_vitmae_config(replace(MAE.encoder, patch=(1, 8, 4)), (1, 1, 64, 64))
     with pytest.raises(ValueError, match="target must be channel or pixels for this class"):
         hf_videomae_config(replace(VIDEOMAE, target="patch"), (3, 16, 32, 32))
     with pytest.raises(ValueError, match=r"patch must be \(1, ph, pw\) for ViTMAE"):

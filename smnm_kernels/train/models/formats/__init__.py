@@ -16,9 +16,10 @@ from .hugging_face import (
     to_hf_vitmae,
 )
 from .original import from_mae, from_videomae, to_mae, to_videomae
-from .state import encoder_state, load_weights, with_key_bias
+from .state import encoder_part, encoder_state, load_weights, with_key_bias
 
 __all__ = [
+    "encoder_part",
     "encoder_state",
     "from_hf_videomae",
     "from_hf_vitmae",

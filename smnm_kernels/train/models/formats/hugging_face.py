@@ -13,7 +13,9 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from ..settings import IMAGENET_MEAN, IMAGENET_STD, MAE, VIDEOMAE, ModelSettings
+from smnm_kernels.train.data.statistics import IMAGENET_MEAN, IMAGENET_STD
+
+from ..settings import MAE, VIDEOMAE, EncoderSettings, ModelSettings, Target
 from ..vit import InputSize
 from .state import Renames, State, our_shapes, renamed, substituted, their_shapes, with_key_bias
 
@@ -97,36 +99,42 @@ def from_hf_vitmae(state: Mapping[str, Tensor]) -> State:
     return our_shapes(renamed(state, _VITMAE, to_ours=True))
 
 
-def hf_videomae_config(settings: ModelSettings, input_size: InputSize) -> dict[str, Any]:
-    """Arguments of VideoMAEConfig for this model. Its decoder's last norm has an eps of 1e-5."""
-    _, t, _, _ = input_size
-    if settings.encoder.positions != "flat" or settings.encoder.class_token:
+def hf_videomae_config(
+    settings: ModelSettings | EncoderSettings, input_size: InputSize
+) -> dict[str, Any]:
+    """Arguments of VideoMAEConfig for this model, or for an encoder alone.
+
+    The last norm of that class's decoder always has an eps of 1e-5.
+    """
+    encoder = _encoder_of(settings)
+    if encoder.positions != "flat" or encoder.class_token:
         raise ValueError(
             "settings must have flat positions and no class token for VideoMAE, got "
-            f"{settings.encoder.positions} and class_token={settings.encoder.class_token}"
+            f"{encoder.positions} and class_token={encoder.class_token}"
         )
     return {
-        **_config(settings, input_size),
-        "num_frames": t,
-        "tubelet_size": settings.encoder.patch[0],
+        **_config(settings, input_size, "channel"),
+        "num_frames": input_size[1],
+        "tubelet_size": encoder.patch[0],
         "qv_bias": True,
-        "use_mean_pooling": not settings.encoder.final_norm,
-        "norm_pix_loss": _norm_pix(settings, "channel"),
+        "use_mean_pooling": not encoder.final_norm,
     }
 
 
-def hf_vitmae_config(settings: ModelSettings, input_size: InputSize) -> dict[str, Any]:
-    """Arguments of ViTMAEConfig for this model; that class takes square pictures only."""
+def hf_vitmae_config(
+    settings: ModelSettings | EncoderSettings, input_size: InputSize
+) -> dict[str, Any]:
+    """Arguments of ViTMAEConfig for this model, or for an encoder alone; square pictures only."""
     _, t, h, w = input_size
     if t != 1 or h != w:
         raise ValueError(f"input_size must be (C, 1, H, H) for ViTMAE, got {input_size}")
-    if not settings.encoder.class_token or not settings.encoder.final_norm:
-        raise ValueError("settings must have a class token and a final norm for ViTMAE")
-    return {
-        **_config(settings, input_size),
-        "qkv_bias": True,
-        "norm_pix_loss": _norm_pix(settings, "patch"),
-    }
+    encoder = _encoder_of(settings)
+    if not encoder.class_token or not encoder.final_norm:
+        raise ValueError(
+            "settings must have a class token and a final norm for ViTMAE, got "
+            f"class_token={encoder.class_token} and final_norm={encoder.final_norm}"
+        )
+    return {**_config(settings, input_size, "patch"), "qkv_bias": True}
 
 
 def settings_of_hf_videomae(config: Mapping[str, Any]) -> tuple[ModelSettings, InputSize]:
@@ -158,16 +166,20 @@ def settings_of_hf_vitmae(config: Mapping[str, Any]) -> tuple[ModelSettings, Inp
     return settings, (config["num_channels"], 1, h, w)
 
 
-def _config(settings: ModelSettings, input_size: InputSize) -> dict[str, Any]:
-    encoder, decoder = settings.encoder, settings.decoder
+def _encoder_of(settings: ModelSettings | EncoderSettings) -> EncoderSettings:
+    return settings.encoder if isinstance(settings, ModelSettings) else settings
+
+
+def _config(
+    settings: ModelSettings | EncoderSettings, input_size: InputSize, normalised: Target
+) -> dict[str, Any]:
+    """What both configurations name alike. normalised: what the class takes for a target."""
+    encoder = _encoder_of(settings)
     c, _, h, w = input_size
     _, ph, pw = encoder.patch
-    if ph != pw or decoder.window is not None:
-        raise ValueError(
-            "settings must have square patches and a decoder without windows for transformers, "
-            f"got patch {encoder.patch} and window {decoder.window}"
-        )
-    return {
+    if ph != pw:
+        raise ValueError(f"patch must be square for transformers, got {encoder.patch}")
+    config = {
         "image_size": h if h == w else [h, w],
         "patch_size": ph,
         "num_channels": c,
@@ -176,10 +188,23 @@ def _config(settings: ModelSettings, input_size: InputSize) -> dict[str, Any]:
         "num_attention_heads": encoder.heads,
         "intermediate_size": round(encoder.dim * encoder.mlp_ratio),
         "layer_norm_eps": encoder.norm_eps,
+    }
+    if isinstance(settings, EncoderSettings):
+        return config
+    decoder = settings.decoder
+    if decoder.window is not None:
+        raise ValueError(f"window must be None for transformers, got {decoder.window}")
+    if settings.target not in (normalised, "pixels"):
+        raise ValueError(
+            f"target must be {normalised} or pixels for this class, got {settings.target}"
+        )
+    return {
+        **config,
         "decoder_hidden_size": decoder.dim,
         "decoder_num_hidden_layers": decoder.depth,
         "decoder_num_attention_heads": decoder.heads,
         "decoder_intermediate_size": round(decoder.dim * decoder.mlp_ratio),
+        "norm_pix_loss": settings.target == normalised,
     }
 
 
@@ -209,12 +234,6 @@ def _settings(
             mlp_ratio=config["decoder_intermediate_size"] / config["decoder_hidden_size"],
         ),
     )
-
-
-def _norm_pix(settings: ModelSettings, target: str) -> bool:
-    if settings.target not in (target, "pixels"):
-        raise ValueError(f"target must be {target} or pixels for this class, got {settings.target}")
-    return settings.target == target
 
 
 def _pair(value: int | tuple[int, int] | list[int]) -> tuple[int, int]:

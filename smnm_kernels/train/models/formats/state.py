@@ -18,8 +18,16 @@ def encoder_state(encoder: nn.Module) -> State:
     return {f"encoder.{name}": t for name, t in encoder.state_dict().items()}
 
 
+def encoder_part(state: Mapping[str, Tensor]) -> State:
+    """Of our state dict what an encoder alone holds, under its own names."""
+    prefix = "encoder."
+    return {name.removeprefix(prefix): t for name, t in state.items() if name.startswith(prefix)}
+
+
 def load_weights(model: nn.Module, state: Mapping[str, Tensor]) -> None:
-    """Our state dict into a model. Fixed position codes may be missing: the model has its own.
+    """Our state dict into a model, or its `encoder_part` into an encoder.
+
+    Fixed position codes may be missing: the model has its own.
 
     Raises:
         ValueError: naming what is missing, what is too much, or whose shape differs.
