@@ -120,8 +120,13 @@ def levels(low, high):
     return [low + (high - low) * (i + 0.5) / N_LEVELS for i in range(N_LEVELS)]
 
 
-PRESETS = [f"variant-{i}" for i in range(1, 6)] + ["main-text"]
-DRAWN = [("red", None), ("blue", None), *(("green", preset) for preset in PRESETS)]
+PRESETS = ["variant-1", "variant-2", "variant-5", "main-text"]
+DRAWN = [
+    *(("red", None), ("blue", None), *(("green", preset) for preset in PRESETS)),
+    # A thousand pairs of sigmas each, as variant-5 has.
+    pytest.param("green", "variant-3", marks=pytest.mark.exhaustive),
+    pytest.param("green", "variant-4", marks=pytest.mark.exhaustive),
+]
 
 
 @pytest.mark.slow

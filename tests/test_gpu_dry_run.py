@@ -15,7 +15,7 @@ import pytest
 from gpu_steps import HIDDEN_IN_DRY_RUN, ROOT
 from testing import require
 
-pytestmark = pytest.mark.slow
+pytestmark = pytest.mark.exhaustive
 
 TESTS = Path(__file__).parent
 #: What imports a hidden package where it is imported.

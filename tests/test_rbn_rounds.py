@@ -25,6 +25,7 @@ def by_rounds():
 
 
 SHUFFLES = st.integers(0, 2**31)
+MANY = pytest.param(1024, marks=pytest.mark.exhaustive)
 DEFAULT = ([3, 5], [400, 400, 100, 100])
 
 
@@ -131,9 +132,8 @@ def test_the_sizes_people_train_with(sides, n_keep, n_candidates, random_ties):
         assert_masks_equal(torch.arange(3 * n_candidates)[:40], rule, shuffle)
 
 
-@pytest.mark.slow
 @pytest.mark.parametrize("random_ties", [False, True])
-@pytest.mark.parametrize("n_candidates", [1, 2, 6, 7, 10, 31, 32, 33, 64, 1024])
+@pytest.mark.parametrize("n_candidates", [1, 2, 6, 7, 10, 31, 32, 33, 64, MANY])
 @pytest.mark.parametrize(
     ("windows", "weights"),
     [

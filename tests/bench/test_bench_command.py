@@ -61,7 +61,7 @@ def test_what_a_bank_costs(tmp_path):
     assert crops["uses_of_a_noise_value_per_epoch"] == round(uses, 2)
 
 
-@pytest.mark.slow
+@pytest.mark.exhaustive
 def test_growth_has_an_exponent_for_every_curve(tmp_path):
     assert main(["bench", "growth", "--quick", "--out", str(tmp_path)]) == 0
     rows = rows_of(tmp_path)
