@@ -2,13 +2,13 @@
 
 import hashlib
 import importlib.util
-import os
 import sysconfig
 from functools import cache
 from pathlib import Path
 from types import ModuleType
 
 import torch
+from filelock import FileLock
 from testing import ROOT, compiled
 
 
@@ -26,12 +26,12 @@ def load() -> ModuleType:
         for path in sorted((ROOT / folder).rglob("*.*")):
             state.update(path.read_bytes())
     made = ROOT / "build/tests" / state.hexdigest()[:16] / "smnm_cpp.so"
-    if not made.exists():
-        made.parent.mkdir(parents=True, exist_ok=True)
-        # Workers that compile at once each put a whole file in its place.
-        unfinished = made.with_suffix(f".{os.getpid()}")
-        what = "a C++ compiler and Python's headers"
-        compiled(ROOT / "tests/cpp/module.cpp", unfinished, *flags, what=what).replace(made)
+    made.parent.mkdir(parents=True, exist_ok=True)
+    with FileLock(made.with_suffix(".lock")):
+        if not made.exists():
+            unfinished = made.with_suffix(".unfinished")
+            what = "a C++ compiler and Python's headers"
+            compiled(ROOT / "tests/cpp/module.cpp", unfinished, *flags, what=what).replace(made)
     spec = importlib.util.spec_from_file_location("smnm_cpp", made)
     module = importlib.util.module_from_spec(spec)
     spec.loader.exec_module(module)
