@@ -22,7 +22,6 @@ from op_calls import (
     noise_masks_call,
     rbn_bank_call,
     rbn_masks_call,
-    threshold_call,
 )
 
 from ptx_machine.cuda_launch import CudaKernels, CudaMachine
@@ -95,10 +94,10 @@ def thresholds() -> Iterator[Call]:
             values = torch.randn(2, n, generator=generator, dtype=dtype)
             values[:, ::7], values[1, ::5] = 0.0, -0.0
             values[0, n // 2], values[1, n // 3] = math.nan, math.inf
-            call = threshold_call(values, None, max(1, n // 10))
+            call = (values, max(1, n // 10))
             yield Call(f"threshold {dtype} {n}", "threshold", call, random=n in (512, 2500))
         tied = torch.randint(-3, 3, (2, 1568), generator=generator).to(dtype)
-        yield Call(f"threshold ties {dtype}", "threshold", threshold_call(tied, None, 784))
+        yield Call(f"threshold ties {dtype}", "threshold", (tied, 784))
 
 
 def rbn(name, ids, grid, n_keep, k, ties, windows=(3, 5), random=False, seed=3) -> Call:
