@@ -1,37 +1,46 @@
-"""The console command `smnm`. One subcommand is one dataclass given to tyro and one function on it.
+"""The console command `smnm`.
 
-What a subcommand needs is imported when it runs, so that help and mistakes answer at once.
+Each subcommand has a dataclass of options, which tyro fills from the command line, and a function
+that takes it. Modules are imported when their subcommand runs, so that help comes at once.
 """
 
 from __future__ import annotations
 
-import importlib
+import pkgutil
 import sys
 from collections.abc import Sequence
 from importlib.metadata import version
-from typing import Any
+from typing import Any, NamedTuple
+
+
+class Command(NamedTuple):
+    #: "module:name" of the dataclass of its options.
+    options: str
+    #: "module:name" of the function that takes the options.
+    function: str
+    summary: str
+
 
 _TRAIN = "smnm_kernels.train"
-# name: (module and dataclass of its options, module and function that takes them, summary)
 COMMANDS = {
-    "pretrain": (
+    "pretrain": Command(
         f"{_TRAIN}.tasks.options:Pretrain",
         f"{_TRAIN}.tasks.pretrain:pretrain",
         "pretrain an encoder on a folder of video, audio or image files",
     ),
-    "demo": (
+    "demo": Command(
         f"{_TRAIN}.tasks.demo:Demo",
         f"{_TRAIN}.tasks.demo:demo",
         "make a few files and pretrain on them",
     ),
-    "bench": (
+    "bench": Command(
         "smnm_kernels.timing.command:Bench",
-        None,
+        "smnm_kernels.timing.command:Bench.run",
         "measure mask making against what training code does without it",
     ),
-    "show": (
+    "show": Command(
         "smnm_kernels.pictures.show:Show",
-        None,  # calls itself: Show.run()
+        "smnm_kernels.pictures.show:Show.run",
         "show masks and their power spectra in a picture",
     ),
 }
@@ -53,19 +62,18 @@ def main(arguments: Sequence[str] | None = None) -> int:
     name, *rest = arguments
     if name not in COMMANDS:
         return _refuse(f"no command {name!r}; there are {', '.join(COMMANDS)}")
-    options_place, function_place, _ = COMMANDS[name]
+    command = COMMANDS[name]
     try:
         import tyro
 
         from smnm_kernels.errors import RunError, UsageError
 
-        options_type = _load(options_place)
+        options_type = _load(command.options)
     except ImportError as error:
         return _missing(error, name)
     options: Any = tyro.cli(options_type, prog=f"smnm {name}", args=rest)
     try:
-        run = _load(function_place) if function_place else type(options).run
-        return run(options) or 0
+        return _load(command.function)(options) or 0
     except ImportError as error:
         return _missing(error, name)
     except UsageError as error:
@@ -78,14 +86,14 @@ def main(arguments: Sequence[str] | None = None) -> int:
         return 130
 
 
-def _load(place: str) -> type:
-    module, name = place.split(":")
-    return getattr(importlib.import_module(module), name)
+def _load(place: str) -> Any:
+    """What "module:name" stands for."""
+    return pkgutil.resolve_name(place)
 
 
 def _usage() -> str:
     lines = ["usage: smnm COMMAND ...", ""]
-    lines += [f"  smnm {name:<10}{summary}" for name, (_, _, summary) in COMMANDS.items()]
+    lines += [f"  smnm {name:<10}{command.summary}" for name, command in COMMANDS.items()]
     lines += ["", "`smnm COMMAND --help` lists a command's options."]
     return "\n".join(lines)
 
@@ -96,7 +104,7 @@ def _refuse(message: str) -> int:
 
 
 def _missing(error: ImportError, command: str) -> int:
-    """One line for a package that is not installed; any other failed import is a fault."""
+    """Reports a package that is not installed in one line; raises any other import error again."""
     missing = (error.name or "").split(".")[0]
     if not isinstance(error, ModuleNotFoundError) or missing == "smnm_kernels":
         raise error

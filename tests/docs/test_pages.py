@@ -1,6 +1,6 @@
 """Blocks of Python in README and in docs/ run, links lead somewhere, and tables are complete."""
 
-import importlib
+import pkgutil
 import re
 import shlex
 from dataclasses import dataclass
@@ -188,8 +188,7 @@ def test_commands_have_the_options_that_pages_name(page):
     for name, *arguments in commands(page):
         assert name in COMMANDS, name
         if arguments not in ([], ["--help"]):
-            module, options = COMMANDS[name][0].split(":")
-            tyro.cli(getattr(importlib.import_module(module), options), args=arguments)
+            tyro.cli(pkgutil.resolve_name(COMMANDS[name].options), args=arguments)
 
 
 def pictures():
