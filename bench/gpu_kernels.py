@@ -28,9 +28,9 @@ from smnm_kernels.arguments import Grid
 from smnm_kernels.kinds.rbn import default_n_candidates
 from smnm_kernels.tables.colors import parse_sigma
 from smnm_kernels.tables.noise import noise_table
+from smnm_kernels.timing.paired_times import CALLS_PER_GRAPH, Contender, Times, measure, rows
 from smnm_kernels.timing.peers import mae_random_masking, rand_topk, resident_bank_masking
 from smnm_kernels.timing.profiling import device_work
-from smnm_kernels.timing.timing import CALLS_PER_GRAPH, Contender, Times, measure, rows
 
 #: The most telling ones first, should the time run out. 132 is a program for each multiprocessor of
 #: an H100 or H200.

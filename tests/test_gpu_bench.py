@@ -40,6 +40,7 @@ from testing import require
 
 import smnm_kernels as smnm
 from smnm_kernels.reference import fields, random_words
+from smnm_kernels.timing.paired_times import Contender, Times
 from smnm_kernels.timing.peers import (
     bank_masking,
     mae_random_masking,
@@ -47,7 +48,6 @@ from smnm_kernels.timing.peers import (
     resident_bank_masking,
     resident_crops,
 )
-from smnm_kernels.timing.timing import Contender, Times
 
 BENCH = Path(gpu_kernels.__file__).parent
 

@@ -1,1 +1,2 @@
-"""Benchmarks: other ways to make masks (``peers``), their times, and what masks are worth."""
+"""`smnm bench`: how long masks take, beside other ways to make them (``peers``), and how good they
+are."""

@@ -1,4 +1,5 @@
-"""What a bank of noise costs besides the time of a crop: bytes, loading, and masks seen again."""
+"""The section "bank" of `smnm bench`: what a bank of noise costs besides the time of crops. That is
+memory, loading, and masks that repeat."""
 
 from __future__ import annotations
 
@@ -19,14 +20,14 @@ from smnm_kernels.timing import peers
 from .facts import device_name
 from .mask_making import AUDIO, VIDEO
 
-#: ColorMAE's bank has 3072 images; of a bank of volumes no size is published, so it gets as many.
+#: ColorMAE's bank has 3072 images. No size of a bank of volumes is published; this one has as many.
 VOLUMES, SIDE = 3072, 64
 CLIPS_OF_KINETICS_400 = 240_436
 BATCH = 64
 
 
 def bank_costs(quick: bool, progress: Callable[[str], None]) -> list[dict]:
-    """A row for each way of having masks."""
+    """A row for each way to get masks."""
     n_masks = 2_000 if quick else 20_000
     n_volumes = 16 if quick else 64
     progress(f"bank: {n_volumes} volumes of {SIDE}^3")
@@ -97,8 +98,8 @@ def _visible(masks: peers.MaeMasks) -> torch.Tensor:
 
 
 def _making_and_loading(bank: smnm.NoiseBank) -> tuple[float, float]:
-    """Seconds for the volumes of this bank: with scipy as published code makes them, from eight of
-    them, and read from a file that is in the page cache into memory."""
+    """(seconds to make, seconds to load) of the volumes of this bank. They are made with scipy, as
+    published code does it; eight are timed. They are loaded from a file in the page cache."""
     peers.scipy_green(1, (SIDE,) * 3, (1.0, 2.0))
     start = time.perf_counter()
     peers.scipy_green(8, (SIDE,) * 3, (1.0, 2.0))
@@ -112,14 +113,14 @@ def _making_and_loading(bank: smnm.NoiseBank) -> tuple[float, float]:
 
 
 def _seconds_for_tables() -> float:
-    """The first mask of a grid, color and sigma makes their tables."""
+    """Seconds to make the table of a grid, color and sigma, which their first mask waits for."""
     start = time.perf_counter()
     noise_table.__wrapped__(VIDEO.grid, "green", tuple(parse_sigma("green", None)))
     return round(time.perf_counter() - start, 3)
 
 
 def _table_bytes() -> int:
-    """Of our tables for video and audio: filters, sigma pairs, quantiles."""
+    """Bytes of our tables for video and audio: filters, sigma pairs, quantiles."""
     tensors = [noise_quantiles()]
     for shape in (VIDEO, AUDIO):
         table = noise_table(shape.grid, "green", tuple(parse_sigma("green", None)))

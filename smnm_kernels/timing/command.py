@@ -10,7 +10,7 @@ import tempfile
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Literal
+from typing import Literal, NamedTuple
 
 import torch
 from tqdm import tqdm
@@ -19,19 +19,27 @@ from tyro.conf import Positional
 from smnm_kernels.errors import UsageError
 from smnm_kernels.files import replacing
 
-from .compare import compared, read_rows
+from .compare import compare_runs, read_rows
 from .facts import facts
 from .tables import markdown
 
-#: The sections and their seconds of measuring, of the quick and of the full run.
+
+class Seconds(NamedTuple):
+    """How long a section measures in the quick and in the full run; 0 if it decides that itself."""
+
+    quick: float
+    full: float
+
+
 SECONDS = {
-    "masks": (40, 150),
-    "quality": (0, 0),
-    "growth": (20, 60),
-    "bank": (0, 0),
-    "training": (20, 120),
+    "masks": Seconds(40, 150),
+    "quality": Seconds(0, 0),
+    "growth": Seconds(20, 60),
+    "bank": Seconds(0, 0),
+    "training": Seconds(20, 120),
 }
-#: Of the masks section: two runs of one program lie apart by chance in 1 of 126 rows.
+#: Repeats of the masks section. With five, all repeats of one run lie below all of another by
+#: chance in 1 of 126 rows.
 REPEATS = 5
 ROWS, TABLES = "bench.json", "bench.md"
 PLOTS = tuple(f"{section}.png" for section in SECONDS)
@@ -39,12 +47,12 @@ PLOTS = tuple(f"{section}.png" for section in SECONDS)
 
 @dataclass(kw_only=True)
 class Bench:
-    """Measure mask making: against what training code does without it, what banks cost, what masks
-    are worth, how time grows, and what a training step feels of it.
+    """Measure how long masks take beside those of other code, how good they are, how time grows,
+    what banks of noise cost, and how much time masks add to a training step.
 
-    Writes OUT/bench.json (a row of JSON a line), OUT/bench.md (tables) and plots. Before anything
-    is timed, masks of noise and R-BN are compared with their definition. Keep the machine quiet
-    meanwhile.
+    Writes OUT/bench.json (a JSON row in each line), OUT/bench.md (tables) and plots. Before
+    anything is timed, masks of noise and R-BN are compared with their definition. Let nothing else
+    run on the machine meanwhile.
 
     Examples: smnm bench --quick; smnm bench masks growth --threads 2 --out here;
     smnm bench --compare old/bench.json new/bench.json
@@ -65,12 +73,12 @@ class Bench:
     threads: int | None = None
     """CPU threads of torch. Default: its own choice."""
     compare: tuple[Path, Path] | None = None
-    """Two bench.json of earlier runs: say what changed from the first to the second, with a verdict
-    only outside the noise of repeated measurements. Nothing is measured."""
+    """Two bench.json of earlier runs: print what changed from the first to the second, and call it
+    faster or slower only if it is outside the noise of repeated measurements. Measures nothing."""
 
     def run(self) -> None:
         if self.compare is not None:
-            print(compared(*(read_rows(path) for path in self.compare)))
+            print(compare_runs(*(read_rows(path) for path in self.compare)))
             return
         device = _device(self.device)
         if self.threads is not None:
@@ -85,11 +93,11 @@ class Bench:
         from .plots import write_plots
 
         for module in ("matplotlib", "scipy"):
-            importlib.import_module(module)  # not after minutes of measuring
+            importlib.import_module(module)  # a missing package fails now, not after minutes
         if device.type == "cuda":
             torch.cuda.set_device(device)
         about = facts(device)
-        _say_what_disturbs(about["busy_cores"])
+        _warn_if_busy(about["busy_cores"])
         with tqdm(desc="bench", bar_format="{desc} [{elapsed}]", disable=None) as bar:
 
             def progress(text: str) -> None:
@@ -102,7 +110,7 @@ class Bench:
             rows: list[dict] = []
             for section in self.sections or SECONDS:
                 rows += self._measure(section, device, progress)
-                # After every section: what was measured stays if a later one is stopped.
+                # After every section, so that nothing is lost if a later one is stopped.
                 self._write(rows, about)
         for path in write_plots(rows, self.out):
             print(path)
@@ -110,7 +118,7 @@ class Bench:
         print(f"{self.out / ROWS}\n{self.out / TABLES}")
 
     def _prepare_out(self) -> None:
-        """A folder that can be written, without results."""
+        """Makes OUT, checks that it can be written, and removes earlier results if allowed."""
         try:
             self.out.mkdir(parents=True, exist_ok=True)
             tempfile.TemporaryFile(dir=self.out).close()
@@ -130,7 +138,7 @@ class Bench:
     def _measure(
         self, section: str, device: torch.device, progress: Callable[[str], None]
     ) -> list[dict]:
-        seconds = SECONDS[section][not self.quick]
+        seconds = SECONDS[section].quick if self.quick else SECONDS[section].full
         if section == "masks":
             from .mask_making import mask_making
 
@@ -173,9 +181,9 @@ def _device(name: str) -> torch.device:
     return device
 
 
-def _say_what_disturbs(busy_cores: float | None) -> None:
+def _warn_if_busy(busy_cores: float | None) -> None:
     if busy_cores is not None and busy_cores > 0.3:
         print(
-            f"warning: other processes keep {busy_cores:.1f} cores busy; times will be theirs, too",
+            f"warning: other processes keep {busy_cores:.1f} cores busy, which changes the times",
             file=sys.stderr,
         )

@@ -1,4 +1,4 @@
-"""What changed between two runs, with a verdict only where it is outside the noise."""
+"""What changed between two runs of `smnm bench`."""
 
 from __future__ import annotations
 
@@ -7,9 +7,9 @@ from pathlib import Path
 
 from smnm_kernels.errors import UsageError
 
-#: Facts that make two runs comparable at all.
+#: Facts that must be the same in two runs for their times to be compared.
 SAME = ("device", "threads", "torch", "backend")
-#: Less than this is no change, however quiet the machine was.
+#: A smaller relative change of a ratio is not reported.
 LEAST_CHANGE = 0.05
 
 
@@ -23,10 +23,10 @@ def read_rows(path: Path) -> list[dict]:
     return rows
 
 
-def compared(before: list[dict], after: list[dict]) -> str:
-    """Both runs, line by line: ratios of what was measured repeatedly, times of what was measured
-    once. A ratio is said to have changed where the repetitions of one run lie apart from those of
-    the other by more than either's spread, and the medians differ by more than 5%."""
+def compare_runs(before: list[dict], after: list[dict]) -> str:
+    """A text with a line for each row of the two runs: ratios if they were measured repeatedly,
+    else times. A ratio is FASTER or SLOWER if the gap between the repetitions of the two runs is
+    larger than the spread of either run's, and the medians differ by more than 5%."""
     lines = [
         f"{name}: {before[0].get(name)} -> {after[0].get(name)}"
         for name in ("commit", *SAME)
@@ -34,7 +34,7 @@ def compared(before: list[dict], after: list[dict]) -> str:
     ]
     if any(before[0].get(name) != after[0].get(name) for name in SAME):
         lines.append("The runs differ in more than the commit: ratios carry over, times do not.")
-    # What the others are divided by is 1 in both.
+    # The row that others are divided by has ratio 1 in both runs, and is left out.
     old, new = (
         {_key(row): row for row in rows if "us" in row and row["what"] != row.get("ratio_to")}
         for rows in (before, after)

@@ -1,4 +1,4 @@
-"""What every row of a benchmark carries: machine, threads, versions, commit."""
+"""Facts that every row of a benchmark contains: machine, threads, versions, commit."""
 
 from __future__ import annotations
 
@@ -36,7 +36,8 @@ def facts(device: torch.device) -> dict[str, Any]:
 
 
 def busy_cores(seconds: float = 0.5) -> float | None:
-    """How many cores others keep busy now, while this process sleeps; None where nothing tells."""
+    """How many cores other processes keep busy, measured while this one sleeps; None if the system
+    does not tell."""
     try:
         total_before, idle_before = _processor_times()
         time.sleep(seconds)
@@ -48,13 +49,13 @@ def busy_cores(seconds: float = 0.5) -> float | None:
 
 
 def _processor_times() -> tuple[int, int]:
-    """Of all cores since the start, in ticks: together, and idle."""
+    """(all time, idle time) of all cores since the machine started, in ticks."""
     _, *ticks = Path("/proc/stat").read_text().splitlines()[0].split()
     return sum(map(int, ticks)), int(ticks[3]) + int(ticks[4])
 
 
 def _backend(device: torch.device) -> str:
-    """What runs tensors of this device."""
+    """The backends that run tensors of this device."""
     states = smnm.backends()
     if device.type == "cuda":
         return ", ".join(f"{name} {states[name]}" for name in ("triton", "cuda"))
@@ -80,12 +81,12 @@ def _version(package: str) -> str | None:
 
 
 def _commit() -> str | None:
-    """Of the checkout that runs, with + where files are changed; where there is no git, what the
-    environment variable COMMIT says."""
+    """The commit of the checkout that runs, with a + if files are changed. Without git, the value
+    of the environment variable COMMIT."""
     root = Path(smnm.__file__).parent.parent
     try:
         if Path(_git(root, "rev-parse", "--show-toplevel")).resolve() != root.resolve():
-            return None  # installed somewhere inside another repository
+            return None  # the package is installed inside another repository
         head = _git(root, "rev-parse", "--short=12", "HEAD")
         # Results are written over earlier ones.
         changed = _git(

@@ -1,4 +1,5 @@
-"""How time and memory grow: with the batch, the grid, sigma, and R-BN's candidates and windows."""
+"""The section "growth" of `smnm bench`: how time and memory grow with the batch, the grid, sigma,
+and R-BN's candidates and windows."""
 
 from __future__ import annotations
 
@@ -17,11 +18,11 @@ from smnm_kernels.libraries import rbn_path
 from smnm_kernels.timing import peers
 
 from .mask_making import RANDOM
+from .paired_times import Contender, Times, measure, rows
 from .profiling import kernel_names, peak_bytes
-from .timing import Contender, Times, measure, rows
 
 BATCHES = (1, 4, 16, 64, 256, 1024)
-#: About 196 to a million tokens, of a shape that grows evenly.
+#: From 196 tokens to a million.
 GRIDS: tuple[Grid, ...] = (
     (1, 14, 14), (4, 14, 14), (8, 14, 14), (8, 28, 28), (16, 32, 32), (16, 64, 64), (32, 64, 128),
     (64, 128, 128),
@@ -36,15 +37,17 @@ WINDOWS = (3, 5, 9, 17, 33)
 
 
 class Series(NamedTuple):
-    """One curve: what is varied, over which values, and what a value's call is."""
+    """One curve."""
 
     name: str
+    #: The quantity that grows along the curve.
     over: str
-    #: What all its points share.
+    #: The settings that all its points share.
     fixed: str
     values: tuple
+    #: For a value, the function that is timed.
     call: Callable[[Any], Callable[[], Any]]
-    #: What is on the axis for a value.
+    #: For a value, its place on the axis.
     x: Callable[[Any], float] = float
 
 
@@ -84,8 +87,8 @@ def series(device: torch.device) -> list[Series]:
 
 
 def growth(seconds: float, device: torch.device, progress: Callable[[str], None]) -> list[dict]:
-    """A row for each point; ``exponent`` is that of its whole curve over B or N, fitted to the
-    upper half, where what a call costs by itself no longer counts."""
+    """A row for each point of each curve. ``exponent`` belongs to the whole curve, if it is over B
+    or N. It is fitted to the upper half of the points, where the fixed cost of a call is small."""
     curves, made = series(device), []
     for curve in curves:
         progress(f"growth: {curve.name} over {curve.over}")
@@ -96,7 +99,7 @@ def growth(seconds: float, device: torch.device, progress: Callable[[str], None]
         points = rows(contenders, times, **where)
         x = [curve.x(value) for value in curve.values]
         y = [point["us"] for point in points]
-        exponent = fitted_exponent(x, y) if curve.over in ("B", "N") else None
+        exponent = fit_exponent(x, y) if curve.over in ("B", "N") else None
         for point, at, contender in zip(points, x, contenders, strict=True):
             outputs, peak = output_bytes(contender.run), peak_bytes(contender.run, device)
             made.append(
@@ -106,22 +109,22 @@ def growth(seconds: float, device: torch.device, progress: Callable[[str], None]
                     "exponent": exponent,
                     "path": path(contender.run, device) if "smnm" in curve.name else None,
                     "output_bytes": outputs,
-                    # What lies free already is not counted on the CPU.
+                    # On the CPU the peak misses memory that the process had already.
                     "peak_bytes": None if peak is None else max(peak, outputs),
                 }
             )
     return made
 
 
-def fitted_exponent(x: list[float], y: list[float]) -> float:
-    """Of y = c x^e by least squares of the logarithms, over the upper half of the points."""
+def fit_exponent(x: list[float], y: list[float]) -> float:
+    """e of y = c x^e, by least squares of the logarithms over the upper half of the points."""
     half = len(x) // 2
     slope, _ = np.polyfit(np.log(x[half:]), np.log(y[half:]), 1)
     return round(float(slope), 3)
 
 
 def path(run: Any, device: torch.device) -> str | None:
-    """Which of several ways the op takes with these arguments, where it has several."""
+    """Which code path the op takes for this call, if it has several."""
     if device.type == "cuda":
         return kernel_names(run)
     kind = run.func.__self__.settings

@@ -1,4 +1,5 @@
-"""How long masks take: ours beside what training code does without them."""
+"""The section "masks" of `smnm bench`: how long our masks take, beside those of training code that
+does without them."""
 
 from __future__ import annotations
 
@@ -14,7 +15,7 @@ from smnm_kernels.arguments import Grid
 from smnm_kernels.errors import RunError
 from smnm_kernels.timing import peers
 
-from .timing import Contender, Times, measure, measure_in_turn, rows
+from .paired_times import Contender, Times, measure, measure_in_turn, rows
 
 
 class Shape(NamedTuple):
@@ -34,7 +35,7 @@ VIDEO = Shape("video", (8, 14, 14), 0.9)
 AUDIO = Shape("audio", (1, 64, 8), 0.8)
 IMAGE = Shape("image", (1, 14, 14), 0.75)
 SHAPES = (VIDEO, AUDIO, IMAGE)
-#: Of the banks that are timed. With thousands, caches hold less of them.
+#: Size of the banks that are timed. Of a bank of thousands of volumes, caches would hold less.
 BANK_VOLUMES, BANK_SHAPE = 16, (64, 64, 64)
 RANDOM = "MAE random masking"
 #: Share of the time that goes to single calls.
@@ -42,7 +43,8 @@ IN_TURN = 0.4
 
 
 def contenders(shape: Shape, batch: int, device: torch.device) -> list[Contender]:
-    """MAE's random masking first: what the others are divided by."""
+    """The contenders of one shape and batch size. MAE's random masking comes first, so the times of
+    the others are divided by its time."""
     grid, ratio = shape.grid, shape.ratio
     on_host = device.type == "cpu"
 
@@ -160,10 +162,11 @@ def _bank(depth: int) -> smnm.NoiseBank:
 
 
 def check_ops(device: torch.device) -> None:
-    """Masks of noise and R-BN must equal their definition, here and now.
+    """Compares masks of noise and R-BN with their definition on this device: times of a wrong op
+    would be worth nothing.
 
     Raises:
-        RunError: no time of an op is worth anything otherwise.
+        RunError: if masks differ.
     """
     ids = torch.tensor([0, 1, 5, 2**40], device=device)
     for shape in SHAPES:

@@ -1,9 +1,11 @@
-"""Paired times: every round takes each contender once, in turn, so that a slow spell of the machine
-falls on all of them. Ratios are medians over rounds of the paired times.
+"""Paired times of several contenders.
 
-Times are of calls again and again, which have the caches to themselves. ``measure_in_turn`` has the
-other end: single calls, each after one of the first contender, as a training step has them between
-other work.
+Every round measures each contender once, one after the other, so that a slow spell of the machine
+hits all of them. A ratio is the median over rounds of the quotients of two times of one round.
+
+``measure`` calls a contender many times in a row, which keeps the caches warm. ``measure_in_turn``
+shows the opposite: single calls, each after a call of the first contender, as a training step makes
+them between other work.
 """
 
 from __future__ import annotations
@@ -17,34 +19,36 @@ from typing import NamedTuple
 
 import torch
 
-#: One measurement lasts at least so long, of as many calls as that takes.
+#: One measurement makes as many calls as take at least this long.
 LEAST_SECONDS = 2e-3
 CALLS_PER_GRAPH = 20
-#: About a millisecond: more than it takes to launch a graph of thousands of kernels.
+#: About a millisecond, which is longer than the launch of a graph of thousands of kernels takes.
 SLEEP_CYCLES = 2_000_000
 WARM_UP_ROUNDS = 2
-#: What takes longer is measured once a repeat.
+#: Contenders that take longer are measured once in each repeat.
 SLOW_SECONDS = 0.5
 
 
 class Contender(NamedTuple):
-    """Something to time. The first of a group is what the others are divided by."""
+    """Something to time. The times of a group are divided by those of its first contender."""
 
     what: str
     run: Callable[[], object]
-    #: What a reader must know before comparing it with the others.
+    #: What a reader must know to compare it with the others.
     note: str = ""
-    #: Whether a CUDA graph may hold it: it neither waits for the host nor keeps what it computed.
+    #: Whether a CUDA graph can hold its calls: they neither wait for the device nor keep results.
     graph: bool = True
 
 
 @dataclass
 class Times:
-    """Microseconds per call of one contender: round -> time, for each repeat of the measurement."""
+    """The times of one contender."""
 
+    #: For each repeat of the measurement: round -> microseconds per call.
     repeats: list[dict[int, float]] = field(default_factory=list)
-    #: Quotients of single calls in turn with the first contender, for each repeat.
+    #: For each repeat: times of single calls, divided by those of the first contender.
     in_turn: list[list[float]] = field(default_factory=list)
+    #: The clock: "wall", "graph", or "wall" with what it includes.
     how: str = "wall"
 
     @property
@@ -52,7 +56,7 @@ class Times:
         return [t for repeat in self.repeats for t in repeat.values()]
 
     def ratios(self, base: Times) -> list[list[float]]:
-        """Paired quotients, for each repeat."""
+        """For each repeat, the quotients of times of the same round."""
         return [
             [t / theirs[round_] for round_, t in own.items() if round_ in theirs]
             for own, theirs in zip(self.repeats, base.repeats, strict=True)
@@ -62,17 +66,16 @@ class Times:
 def measure(
     contenders: Sequence[Contender], times: dict[str, Times], seconds: float, device: torch.device
 ) -> None:
-    """One repeat: rounds for about ``seconds``, at least three, added to ``times``.
+    """Adds one repeat to ``times``: as many rounds as take about ``seconds``, at least three.
 
-    A contender that would take more than its share of the time sits most rounds out.
+    A contender that would take more than its share of the time is left out of most rounds.
     """
     on_cuda = device.type == "cuda"
     ready = {}
     for c in contenders:
-        ready[c.what] = _on_cuda(c) if on_cuda else _repeated(c.run)
+        ready[c.what] = _time_on_cuda(c) if on_cuda else _time_calls(c.run)
     cost = {name: one.seconds for name, one in ready.items()}
     share = seconds / len(contenders)
-    # In three rounds at least, in 100 at most.
     rounds = max(3, min(100, int(share / min(cost.values()))))
     every = {}
     for name, its_cost in cost.items():
@@ -95,12 +98,12 @@ def measure(
 def measure_in_turn(
     contenders: Sequence[Contender], times: dict[str, Times], seconds: float, device: torch.device
 ) -> None:
-    """One repeat of single calls, at least three and at most 30 of each contender. On CUDA each is
-    launched by the host and waited for, whether or not a graph could hold it."""
+    """Adds one repeat of single calls to ``times``: 3 to 30 of each contender. On CUDA the host
+    launches each call and waits for it, whether or not a graph could hold it."""
     wait = torch.cuda.synchronize if device.type == "cuda" else None
     first, *others = contenders
     for one in others:
-        pair = [_followed(c.run, wait) for c in (first, one)]
+        pair = [_call_both(c.run, wait) for c in (first, one)]
         spent = [sum(_seconds(run) for run in pair) for _ in range(2)]
         calls = max(3, min(30, int(seconds / len(others) / min(spent))))
         quotients = []
@@ -110,8 +113,11 @@ def measure_in_turn(
         times[one.what].in_turn.append(quotients)
 
 
-def _followed(run: Callable[[], object], by: Callable[[], object] | None) -> Callable[[], object]:
-    return run if by is None else lambda: (run(), by())
+def _call_both(
+    run: Callable[[], object], then: Callable[[], object] | None
+) -> Callable[[], object]:
+    """``run``, followed by ``then`` if there is one."""
+    return run if then is None else lambda: (run(), then())
 
 
 def _seconds(run: Callable[[], object]) -> float:
@@ -122,14 +128,16 @@ def _seconds(run: Callable[[], object]) -> float:
 
 @dataclass
 class _Ready:
-    """A contender with what one measurement of it does."""
+    """A contender that is ready to be timed."""
 
+    #: Makes one measurement and returns microseconds per call.
     microseconds: Callable[[], float]
+    #: How long one measurement takes.
     seconds: float
     how: str
 
 
-def _repeated(run: Callable[[], object]) -> _Ready:
+def _time_calls(run: Callable[[], object]) -> _Ready:
     tries = []
     for _ in range(3):
         tries.append(_seconds(run))
@@ -141,7 +149,7 @@ def _repeated(run: Callable[[], object]) -> _Ready:
 
     def microseconds() -> float:
         if calls > 1:
-            run()  # brings back what the contender before has driven out of the caches
+            run()  # fills the caches again after the contender before
         start = time.perf_counter()
         for _ in range(calls):
             run()
@@ -150,8 +158,8 @@ def _repeated(run: Callable[[], object]) -> _Ready:
     return _Ready(microseconds, calls * once, "wall")
 
 
-def _on_cuda(contender: Contender) -> _Ready:
-    call_and_wait = _followed(contender.run, torch.cuda.synchronize)
+def _time_on_cuda(contender: Contender) -> _Ready:
+    call_and_wait = _call_both(contender.run, torch.cuda.synchronize)
     reason = "launches and a wait included"
     if contender.graph:
         stream = torch.cuda.Stream()
@@ -162,17 +170,17 @@ def _on_cuda(contender: Contender) -> _Ready:
         torch.cuda.current_stream().wait_stream(stream)
         torch.cuda.synchronize()
         try:
-            return _captured(contender.run)
+            return _time_graph(contender.run)
         except RuntimeError as error:
             reason += f", no graph: {str(error).splitlines()[0]}"
             torch.cuda.synchronize()
-            torch.rand(1, device="cuda")  # raises where the capture left the generator broken
-    ready = _repeated(call_and_wait)
+            torch.rand(1, device="cuda")  # raises if the capture left the generator broken
+    ready = _time_calls(call_and_wait)
     ready.how = f"wall, {reason}"
     return ready
 
 
-def _captured(run: Callable[[], object]) -> _Ready:
+def _time_graph(run: Callable[[], object]) -> _Ready:
     """A CUDA graph of several calls, replayed between two events."""
     graph = torch.cuda.CUDAGraph()
     with torch.cuda.graph(graph):
@@ -181,7 +189,7 @@ def _captured(run: Callable[[], object]) -> _Ready:
 
     def microseconds() -> float:
         start, end = (torch.cuda.Event(enable_timing=True) for _ in range(2))
-        # While the device sleeps the host gets ahead, so that no event waits for a launch.
+        # The host launches everything while the device sleeps, so that no event waits for a launch.
         torch.cuda._sleep(SLEEP_CYCLES)
         start.record()
         graph.replay()
@@ -193,7 +201,7 @@ def _captured(run: Callable[[], object]) -> _Ready:
 
 
 def rows(contenders: Sequence[Contender], times: dict[str, Times], **where: object) -> list[dict]:
-    """A row for each contender: median and quartiles of its time and of its ratio to the first."""
+    """A row for each contender: median and quartiles of its time, and its ratio to the first."""
     base, made = times[contenders[0].what], []
     for contender in contenders:
         own = times[contender.what]
@@ -203,13 +211,19 @@ def rows(contenders: Sequence[Contender], times: dict[str, Times], **where: obje
             {
                 **where,
                 "what": contender.what,
-                "us": _rounded(statistics.median(own.all)),
+                "us": _round_to_4_digits(statistics.median(own.all)),
                 "us_quartiles": quartiles(own.all),
-                "ratio": _rounded(statistics.median(r for repeat in ratios for r in repeat)),
+                "ratio": _round_to_4_digits(
+                    statistics.median(r for repeat in ratios for r in repeat)
+                ),
                 "ratio_to": contenders[0].what,
-                # What a repetition of the whole measurement gives: the noise of the ratio.
-                "ratio_repeats": [_rounded(statistics.median(repeat)) for repeat in ratios],
-                "ratio_in_turn": _rounded(statistics.median(in_turn)) if in_turn else None,
+                # Their spread is the noise of the ratio.
+                "ratio_repeats": [
+                    _round_to_4_digits(statistics.median(repeat)) for repeat in ratios
+                ],
+                "ratio_in_turn": _round_to_4_digits(statistics.median(in_turn))
+                if in_turn
+                else None,
                 "ratio_in_turn_quartiles": quartiles(in_turn) if in_turn else None,
                 "measurements": sum(map(len, ratios)),
                 "clock": own.how,
@@ -221,11 +235,11 @@ def rows(contenders: Sequence[Contender], times: dict[str, Times], **where: obje
 
 def quartiles(values: list[float]) -> list[float]:
     if len(values) < 2:
-        return 2 * [_rounded(v) for v in values]
+        return 2 * [_round_to_4_digits(v) for v in values]
     low, _, high = statistics.quantiles(values, n=4)
-    return [_rounded(low), _rounded(high)]
+    return [_round_to_4_digits(low), _round_to_4_digits(high)]
 
 
-def _rounded(value: float) -> float:
-    """To four digits."""
+def _round_to_4_digits(value: float) -> float:
+    """``value`` with four significant digits."""
     return float(f"{value:.4g}")

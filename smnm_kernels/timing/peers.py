@@ -1,14 +1,14 @@
-"""How masks are made without smnm, restated from papers and definitions: random, banks of noise,
-green noise made on the fly by other means, tubes, inverse blocks, and R-BN without kernels.
+"""How masks are made without smnm, written from papers and definitions: random masks, banks of
+noise, green noise made on the fly by other means, tubes, inverse blocks, and R-BN without kernels.
 
-All draw from torch's generators, so ``torch.manual_seed`` repeats them, and all keep
-int(N * (1 - ratio)) tokens in binary rounding, as the originals do. They return masks as the
-originals do; those of no published code return what costs them least:
+All draw from torch's generators, so ``torch.manual_seed`` repeats them. All keep
+int(N * (1 - ratio)) tokens in binary rounding, as the originals do. They return masks in the form
+of the originals; if there is no published original, in the form that takes the least time:
 
 * ``MaeMasks``: (ids_keep int64 [B, n_keep], ids_restore int64 [B, N], masked float32 [B, N],
   1 = removed), as in MAE.
-* ``TopkMasks``: (visible bool [B, N], ids_keep int64 [B, n_keep], unsorted): no ids_restore, which
-  a decoder needs and ours come with.
+* ``TopkMasks``: (visible bool [B, N], ids_keep int64 [B, n_keep], unsorted). They lack ids_restore,
+  which a decoder needs and our masks have.
 """
 
 import math
@@ -35,7 +35,7 @@ NEIGHBOURS = {
     for (dy, dx), tenths in LINES.items()
     for step in (-2, -1, 1, 2)
 }
-#: Rows and columns of nothing around a mask: half the largest window.
+#: Empty rows and columns around a mask: half the largest window.
 MARGIN = 2
 
 
@@ -60,8 +60,8 @@ def bank_masking(volumes: Tensor, batch: int, grid: Grid, ratio: float) -> MaeMa
 
 
 def resident_bank_masking(volumes: Tensor, batch: int, grid: Grid, ratio: float) -> MaeMasks:
-    """``bank_masking`` where the bank lies on the device, without waiting for the host: volumes,
-    starts and flips are drawn there, and one indexing takes all crops."""
+    """``bank_masking`` with the bank on the device, without waiting for the host: volumes, starts
+    and flips are drawn there, and one indexing takes all crops."""
     return _largest_first(resident_crops(volumes, batch, grid), ratio)
 
 
@@ -80,10 +80,11 @@ def resident_crops(volumes: Tensor, batch: int, grid: Grid) -> Tensor:
 
 
 def shared_crop_bank_masking(volumes: Tensor, batch: int, grid: Grid, ratio: float) -> MaeMasks:
-    """ColorMAE (2024), its images taken as volumes: sample i is volume i, and all share one crop
-    and one pair of flips, over H and W. A batch larger than the bank starts again with a new crop.
+    """ColorMAE (2024), with volumes in place of its images: sample i is volume i, and all share one
+    crop and one pair of flips, over H and W. A batch larger than the bank goes through it again
+    with a new crop.
 
-    Not comparable: up to the crop, sample i of every batch has the same mask.
+    Not comparable: sample i of every batch has a mask from the same volume.
     """
     pieces = []
     for first in range(0, batch, len(volumes)):
@@ -117,9 +118,9 @@ def resized_crops(volumes: Tensor, batch: int, grid: Grid) -> Tensor:
 # patch is not filtered, so a grid of one frame is two-dimensional.
 
 
-def drawn_sigmas() -> Sigmas:
-    """Variant-5 of Structured-Noise Masked Modeling (2025). Drawn on the host, where the size of
-    the filters is decided, so one pair serves a whole batch."""
+def draw_sigmas() -> Sigmas:
+    """A pair of sigmas as in variant-5 of Structured-Noise Masked Modeling (2025). It is drawn on
+    the host, because the size of the filters depends on it, and so serves a whole batch."""
     while True:
         first, second = torch.rand(2).tolist()
         sigmas = 0.4 + 1.1 * first, 1.4 + 1.6 * second
@@ -135,7 +136,7 @@ def circulant_green_masking(
     Not comparable: the noise wraps around, so the first and the last frame show the same blobs;
     one pair of sigmas for the batch; no ids_restore.
     """
-    return _largest_visible(circulant_green(batch, grid, drawn_sigmas(), device), ratio)
+    return _largest_visible(circulant_green(batch, grid, draw_sigmas(), device), ratio)
 
 
 def circulant_green(batch: int, grid: Grid, sigmas: Sigmas, device: Device = "cpu") -> Tensor:
@@ -159,7 +160,7 @@ def fft_green_masking(batch: int, grid: Grid, ratio: float, device: Device = "cp
 
     Not comparable: one pair of sigmas for the batch; no ids_restore.
     """
-    return _largest_visible(fft_green(batch, grid, drawn_sigmas(), device), ratio)
+    return _largest_visible(fft_green(batch, grid, draw_sigmas(), device), ratio)
 
 
 def fft_green(batch: int, grid: Grid, sigmas: Sigmas, device: Device = "cpu") -> Tensor:
@@ -190,7 +191,7 @@ def scipy_green_masking(batch: int, grid: Grid, ratio: float) -> TopkMasks:
     Not comparable: scipy mirrors the noise at the borders, where its variance is then larger; one
     pair of sigmas for the batch; no ids_restore.
     """
-    return _largest_visible(scipy_green(batch, grid, drawn_sigmas()), ratio)
+    return _largest_visible(scipy_green(batch, grid, draw_sigmas()), ratio)
 
 
 def scipy_green(batch: int, grid: Grid, sigmas: Sigmas) -> Tensor:
@@ -211,7 +212,7 @@ def conv_green_masking(batch: int, grid: Grid, ratio: float, device: Device = "c
 
     Not comparable: one pair of sigmas for the batch; no ids_restore.
     """
-    return _largest_visible(conv_green(batch, grid, drawn_sigmas(), device), ratio)
+    return _largest_visible(conv_green(batch, grid, draw_sigmas(), device), ratio)
 
 
 def conv_green(batch: int, grid: Grid, sigmas: Sigmas, device: Device = "cpu") -> Tensor:
@@ -329,7 +330,7 @@ def rbn_numpy(
     bump = np.zeros((2 * MARGIN + 1, 2 * MARGIN + 1), dtype=np.int32)
     for (dy, dx), weight in NEIGHBOURS.items():
         bump[MARGIN + dy, MARGIN + dx] = weight
-    # More than any score: a mask that is full or shows the position already is never the lowest.
+    # More than any score, so that a mask that is full or shows the position is never the lowest.
     closed = 2**20
     bump[MARGIN, MARGIN] = closed
     banks = np.zeros((len(visits), n_candidates, height * width), dtype=bool)

@@ -46,14 +46,14 @@ def _bars(axes: Axes, group: list[dict], title: str, log: bool = False) -> None:
     names = [row["what"] for row in group][::-1]
     ratios = [row["ratio"] for row in group][::-1]
     colors = [OURS if "smnm" in name else THEIRS for name in names]
-    if log:  # a bar on such an axis has no length: a stalk from 1 has
+    if log:  # on a logarithmic axis, a bar from 0 has no length: a stalk from 1 is plotted instead
         axes.hlines(names, 1, ratios, color=colors, lw=1.5)
         axes.scatter(ratios, names, color=colors, s=25, zorder=3)
         axes.set_xscale("log")
     else:
         axes.barh(names, ratios, color=colors)
     for i, ratio in enumerate(ratios):
-        before = log and ratio < 1  # else the text lies on the stalk
+        before = log and ratio < 1  # the text would else lie on the stalk
         text = f"{ratio:.3g}  " if before else f"  {ratio:.3g}"
         axes.text(ratio, i, text, va="center", ha="right" if before else "left", fontsize=8)
     axes.axvline(1, color="#555", lw=0.8, ls=":")
@@ -127,7 +127,7 @@ def _growth(rows: list[dict]) -> Figure:
 
 
 def _mark_switches(axes: Axes, points: list[dict]) -> None:
-    """A line between two points that take different paths, and what the second one's is."""
+    """Plots a line between two points with different code paths, and names the second path."""
     for before, after in pairwise(points):
         if before["path"] != after["path"]:
             x = (before["x"] * after["x"]) ** 0.5
@@ -139,7 +139,7 @@ def _mark_switches(axes: Axes, points: list[dict]) -> None:
 
 
 def _quality(rows: list[dict]) -> Figure:
-    """Clustering against cost: what an evener mask takes."""
+    """Clustering against time, for each kind."""
     groups = [list(g) for _, g in groupby(rows, lambda r: r["shape"])]
     figure, panels = _figure(4.6 * len(groups), 3.6, len(groups))
     for axes, group in zip(panels, groups, strict=True):

@@ -1,4 +1,4 @@
-"""What a call does besides taking time: its work on the device, its waits, its memory."""
+"""What a call does: its kernels on the device, its waits, its copies and its memory."""
 
 from __future__ import annotations
 
@@ -54,8 +54,8 @@ def _profiled(run: Callable[[], object]) -> profile:
 
 
 def peak_bytes(run: Callable[[], object], device: torch.device) -> int | None:
-    """What a call takes at most, outputs included; on the CPU to about 100 KB, as the kernel counts
-    resident pages, and None where there is no such count."""
+    """The most memory that a call takes, outputs included. On the CPU this is from the system's
+    count of resident pages, accurate to about 100 KB; None if the system has no such count."""
     run()
     if device.type != "cuda":
         return _peak_bytes_of_host(run)
@@ -69,7 +69,7 @@ def peak_bytes(run: Callable[[], object], device: torch.device) -> int | None:
 
 def _peak_bytes_of_host(run: Callable[[], object]) -> int | None:
     try:
-        # What is free goes back to the system, and the highest count so far is forgotten.
+        # Returns free memory to the system and resets the highest count.
         ctypes.CDLL(None).malloc_trim(0)
         Path("/proc/self/clear_refs").write_text("5")
         before = _resident_bytes("VmRSS")

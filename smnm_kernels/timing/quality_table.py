@@ -1,4 +1,4 @@
-"""What each kind of mask is worth, beside what it costs."""
+"""The section "quality" of `smnm bench`: how good the masks of each kind are and what they cost."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ import smnm_kernels as smnm
 from smnm_kernels.analysis.quality import report
 
 from .mask_making import AUDIO, IMAGE, VIDEO, Shape
-from .timing import Contender, Times, measure, rows
+from .paired_times import Contender, Times, measure, rows
 
 BATCH = 64
 KINDS: dict[Shape, tuple[tuple[str, dict[str, Any]], ...]] = {

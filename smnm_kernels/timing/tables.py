@@ -7,7 +7,7 @@ from itertools import groupby
 
 from smnm_kernels.analysis.quality import FEW_MASKS
 
-#: Column head: what of a row it shows.
+#: For each column's head, a function from a row to the text of its cell.
 Columns = dict[str, Callable[[dict], str]]
 
 

@@ -22,8 +22,8 @@ from smnm_kernels.train.models.mae import MaskedAutoencoder
 from smnm_kernels.train.run.optimisation import adamw
 from smnm_kernels.train.tasks.presets import VIDEO, Preset
 
+from .paired_times import Contender, Times, measure, rows
 from .profiling import peak_bytes, waits_and_copies
-from .timing import Contender, Times, measure, rows
 
 #: Pixels of a side on the CPU, where a full step would take minutes.
 CPU_SIZE = 96

@@ -20,7 +20,8 @@ BASE = {"section", "device", "threads", "torch", "commit", "python", "numpy", "d
 
 @pytest.fixture(autouse=True)
 def _little_time(monkeypatch, n_threads):
-    monkeypatch.setattr(command, "SECONDS", {name: (0.5, 0.5) for name in command.SECONDS})
+    seconds = command.Seconds(quick=0.5, full=0.5)
+    monkeypatch.setattr(command, "SECONDS", dict.fromkeys(command.SECONDS, seconds))
 
 
 def rows_of(folder):

@@ -278,7 +278,7 @@ def test_scipy_is_right_inside_and_mirrors_at_the_border(monkeypatch):
 def test_the_largest_green_noise_is_visible(name):
     visible, _ = getattr(peers, f"{name}_green_masking")(5, VIDEO, 0.9)
     torch.manual_seed(0)
-    noise = getattr(peers, f"{name}_green")(5, VIDEO, peers.drawn_sigmas()).flatten(1)
+    noise = getattr(peers, f"{name}_green")(5, VIDEO, peers.draw_sigmas()).flatten(1)
     least_shown = noise.masked_fill(~visible, float("inf")).min(dim=1).values
     largest_hidden = noise.masked_fill(visible, float("-inf")).max(dim=1).values
     assert (least_shown > largest_hidden).all()
@@ -286,7 +286,7 @@ def test_the_largest_green_noise_is_visible(name):
 
 def test_sigmas_are_variant_5():
     """Uniform over both ranges but for the corner where the first would be the larger."""
-    first, second = np.array([peers.drawn_sigmas() for _ in range(4000)]).T
+    first, second = np.array([peers.draw_sigmas() for _ in range(4000)]).T
     assert (first < second).all()
     for drawn, low, high in ((first, 0.4, 1.5), (second, 1.4, 3.0)):
         assert low <= drawn.min() < low + 0.01

@@ -7,11 +7,11 @@ import pytest
 import torch
 
 from smnm_kernels.errors import UsageError
-from smnm_kernels.timing.compare import compared, read_rows
-from smnm_kernels.timing.growth import fitted_exponent
+from smnm_kernels.timing.compare import compare_runs, read_rows
+from smnm_kernels.timing.growth import fit_exponent
+from smnm_kernels.timing.paired_times import Contender, Times, measure, measure_in_turn, rows
 from smnm_kernels.timing.profiling import bare_name
 from smnm_kernels.timing.tables import markdown
-from smnm_kernels.timing.timing import Contender, Times, measure, measure_in_turn, rows
 
 CPU = torch.device("cpu")
 
@@ -80,8 +80,8 @@ def test_short_calls_are_repeated_within_a_measurement():
 
 def test_the_exponent_is_of_the_upper_half():
     x = [1, 2, 4, 8, 16, 32]
-    assert fitted_exponent(x, [5, 5, 5, 8, 16, 32]) == 1.0
-    assert fitted_exponent(x, [v**2 for v in x]) == 2.0
+    assert fit_exponent(x, [5, 5, 5, 8, 16, 32]) == 1.0
+    assert fit_exponent(x, [v**2 for v in x]) == 2.0
 
 
 def test_kernels_by_their_bare_names():
@@ -117,7 +117,7 @@ def row(what, repeats, **more):
     ],
 )
 def test_a_verdict_only_outside_the_noise(before, after, verdict):
-    said = compared([row("first", (1.0, 1.0)), row("smnm", before)], [row("smnm", after)])
+    said = compare_runs([row("first", (1.0, 1.0)), row("smnm", before)], [row("smnm", after)])
     assert verdict in said
     assert "more than the commit" not in said
 
@@ -126,7 +126,7 @@ def test_other_machines_new_and_missing_rows_are_said():
     before = [row("old", (0.5, 0.5)), row("once", (0.5,)), row("b", (1.0,), batch=1)]
     after = [row("new", (0.5, 0.5), threads=4), row("once", (0.6,), us=7.0, threads=4)]
     after.append(row("2", (1.0,), section="growth", shape=None, curve="c", over="N", batch=None))
-    said = compared(before, after)
+    said = compare_runs(before, after)
     assert "threads: 2 -> 4" in said
     assert "differ in more than the commit" in said
     assert "new: new" in said
