@@ -89,7 +89,7 @@ def _rows(log: str) -> list[dict]:
 
 
 def _template_arguments(mangled: str | None) -> str:
-    """Of a kernel's bools, ints and int types, as C++ writes them."""
+    """A kernel's template arguments (bools, ints and int types), as written in C++."""
     if mangled is None:
         return ""
     types = {"i": "int", "l": "long"}

@@ -1,8 +1,8 @@
-"""What only a machine with a GPU can tell, in stages that each end before their time is up.
+"""All checks and measurements that need a GPU, in stages with a time limit each.
 
-``gpu_check.sh`` says how to call it. What comes is in OUT/gpu_check.json at once: a row when it is
-made, a step when it ends; OUT/logs.tar.gz has what the steps printed. A call goes on where an
-earlier one stopped, if that had the same sources, GPU, torch and Triton.
+``gpu_check.sh`` says how to call it. Results are written to OUT/gpu_check.json as soon as they are
+known: a row when it is measured, a step when it ends. OUT/logs.tar.gz has the output of the steps.
+A call goes on where an earlier one stopped, if sources, GPU, torch and Triton are the same.
 """
 
 from __future__ import annotations
@@ -195,7 +195,7 @@ class Check:
             self.save(archive=late)
 
     def read(self, step: Step) -> bool:
-        """Whether rows of the step came since they were last read."""
+        """Whether the step has written rows since the last call of this function."""
         path = self.folder / f"{step.name}.{'log' if step.prints_rows else 'jsonl'}"
         state = (path.stat().st_size, path.stat().st_mtime_ns) if path.exists() else ()
         if self.seen.get(step.name) == state:
@@ -229,7 +229,7 @@ class Check:
             self.note(step, ENDED, **more)
 
     def stop(self) -> None:
-        """As a signal wants it."""
+        """Stops all steps after a signal."""
         for one in self.running:
             one.interrupt()
         while self.running:
@@ -264,7 +264,8 @@ def _environment(dry_run: bool) -> dict[str, str]:
 
 
 def about(gpu: Gpu | None, dry_run: bool) -> dict:
-    """What must be the same for one call to go on from another; for a step, also its sources."""
+    """The facts that must be the same for a call to go on from an earlier one. For a step, its
+    sources must be the same, too."""
     return {
         "gpu": gpu.name if gpu else None,
         "torch": _version("torch"),
@@ -281,8 +282,8 @@ def _version(package: str) -> str | None:
 
 
 def earlier_result(options: argparse.Namespace, now: dict) -> dict | None:
-    """The one of ``--resume``, or else of OUT, if it is of the same thing. One of OUT that is not
-    gone on from is kept under another name."""
+    """The result to go on from, or None: that of ``--resume``, else that of OUT, if its facts are
+    the same. A result in OUT that is not used is kept under another name."""
     own = options.out / gpu_result.RESULT
     path = options.resume or own
     earlier = None if options.anew else gpu_result.read(path)

@@ -3,10 +3,10 @@
     python bench/gpu_equality.py [--settings 10000] [--seed 0] [--rows equality.jsonl]
     python bench/gpu_equality.py --show 17    where the masks of one of these settings differ
 
-Each kind of kernel is compiled in one of several processes, which then checks all settings that
-need it: a group, whose row is saved when all of it is compared. With the rows of an earlier run the
-groups are compared that it did not come to. Without a GPU, ``--device ptx`` compares what Triton
-compiles for compute capability 9.0, run on the PTX machine, with the C++ kernels; ``--device cpu``
+The settings that need the same kernel are a group. One of several processes compiles the kernel and
+compares the whole group, and then its row is saved. With the rows of an earlier run, only groups
+without a row are compared. Without a GPU, ``--device ptx`` compares the code that Triton compiles
+for compute capability 9.0, run on the PTX machine, with the C++ kernels. ``--device cpu`` compares
 the Triton kernels in their interpreter (TRITON_INTERPRET=1), or else the reference.
 """
 
@@ -110,7 +110,7 @@ def _count(draw: random.Random, n_tokens: int, frames: int = 1) -> dict:
 
 
 def kernel_of(setting: Setting) -> tuple:
-    """What a kernel is compiled for; the R-BN kernels are compiled already."""
+    """The arguments that a kernel is compiled for. The R-BN kernels are compiled already."""
     a = setting.arguments
     if setting.op == "rbn_masks":
         return ("rbn_masks", setting.seed % 12)
@@ -127,35 +127,35 @@ def _torus(grid: Grid, color: str, sigma: Sigma) -> Grid | None:
     return noise_table(grid, color, tuple(parse_sigma(color, sigma))).torus
 
 
-def made_on(device: str, setting: Setting) -> smnm.Masks:
-    """By the public function."""
+def make_on(device: str, setting: Setting) -> smnm.Masks:
+    """The masks of a setting, from the public function."""
     sample_ids, seed = _tensors(setting, device)
     return getattr(smnm, setting.op)(sample_ids, **setting.arguments, seed=seed)
 
 
-def made_by_reference(setting: Setting) -> smnm.Masks:
+def make_by_reference(setting: Setting) -> smnm.Masks:
     sample_ids, seed = _tensors(setting, "cpu")
     return getattr(smnm.reference, setting.op)(sample_ids, **setting.arguments, seed=seed)
 
 
-def made_on_ptx_machine(setting: Setting) -> smnm.Masks:
+def make_on_ptx_machine(setting: Setting) -> smnm.Masks:
     from ptx_machine.triton_launch import running_triton
 
     with running_triton(90):
-        return made_in_triton(setting)
+        return make_in_triton(setting)
 
 
-def made_in_triton(setting: Setting) -> smnm.Masks:
-    """Of CPU tensors, for Triton's interpreter and the like."""
-    from smnm_kernels import triton_kernels as gpu
+def make_in_triton(setting: Setting) -> smnm.Masks:
+    """The masks of a setting on the CPU, from the Triton kernels in an interpreter."""
+    from smnm_kernels import triton_kernels
 
     sample_ids, seed = _tensors(setting, "cpu")
     a = {"mask_ratio": None, "n_keep": None, **setting.arguments}
     if setting.op == "noise_masks":
         call = noise_masks_call(sample_ids, **a, freq_major=False, seed=seed)
-        return gpu.noise_masks_kernel(*call)
+        return triton_kernels.noise_masks_kernel(*call)
     call = rbn_masks_call(sample_ids, **a, freq_major=False, seed=seed)
-    return gpu.rbn_masks_kernel(*call)
+    return triton_kernels.rbn_masks_kernel(*call)
 
 
 def _tensors(setting: Setting, device: str) -> tuple[torch.Tensor, int | torch.Tensor]:
@@ -176,11 +176,11 @@ Make = Callable[[Setting], smnm.Masks]
 Group = Sequence[tuple[int, Setting]]
 
 
-def checked(group: Group, make: Make) -> tuple[int, dict | None]:
-    """(how many were compared, the first that differs or fails)."""
+def check_group(group: Group, make: Make) -> tuple[int, dict | None]:
+    """(how many settings were compared, the first one that differs or fails, or None)."""
     for compared, (index, setting) in enumerate(group):
         try:
-            ours, expected = digest(make(setting)), digest(made_on("cpu", setting))
+            ours, expected = digest(make(setting)), digest(make_on("cpu", setting))
         except Exception as error:
             ours, expected = f"{type(error).__name__}: {error}", None
         if ours != expected:
@@ -192,9 +192,9 @@ def difference(index: int, setting: Setting, came: str, expected: str | None) ->
     return {"index": index, **setting._asdict(), "came": came, "expected": expected}
 
 
-def grouped(settings: Iterable[Setting]) -> dict[str, Group]:
-    """By what a kernel is compiled for. What takes long to compile comes first, so that no process
-    is left alone with it."""
+def group_by_kernel(settings: Iterable[Setting]) -> dict[str, Group]:
+    """Groups the settings by their kernel. Kernels that take long to compile come first, so that at
+    the end no process works on one while the others have nothing left to do."""
     groups: dict[str, list[tuple[int, Setting]]] = {}
     for index, setting in enumerate(settings):
         groups.setdefault(str(kernel_of(setting)), []).append((index, setting))
@@ -209,10 +209,12 @@ def compare(groups: dict[str, Group], make: Make, saved: SavedRows, processes: i
     names = list(waiting)
     if done:
         print(f"{len(done)} of {len(groups)} groups were compared before", flush=True)
-    for index, answer in _answers(partial(checked, make=make), list(waiting.values()), processes):
+    for index, answer in _answers(
+        partial(check_group, make=make), list(waiting.values()), processes
+    ):
         name = names[index]
         if isinstance(answer, ProcessDied):
-            # Which setting it was nobody can tell any more.
+            # The process took with it which setting it was.
             answer = 0, difference(*waiting[name][0], f"{answer}, in this group", None)
         compared, found = answer
         saved.add(
@@ -234,10 +236,10 @@ def _answers(check: Callable, groups: list[Group], processes: int) -> Iterator[t
     return answers(check, groups, processes)
 
 
-def shown(setting: Setting, make: Make) -> str:
-    """What of the masks differs, and where first."""
+def show_difference(setting: Setting, make: Make) -> str:
+    """Which tensors of the masks differ, and where first."""
     lines = [str(setting)]
-    ours, expected = make(setting), made_on("cpu", setting)
+    ours, expected = make(setting), make_on("cpu", setting)
     for name, a, b in zip(smnm.Masks._fields, ours, expected, strict=True):
         if a.shape != b.shape or a.dtype != b.dtype:
             lines.append(f"{name}: {a.dtype} {list(a.shape)} instead of {b.dtype} {list(b.shape)}")
@@ -262,16 +264,16 @@ def main() -> None:
     if options.device == "cuda":
         if not torch.cuda.is_available():
             sys.exit("no CUDA device: --device cpu and ptx need none")
-        compared, make = "cuda with cpu", partial(made_on, "cuda")
+        compared, make = "cuda with cpu", partial(make_on, "cuda")
     elif options.device == "ptx":
-        compared, make = "Triton's compiled code on the PTX machine with cpu", made_on_ptx_machine
+        compared, make = "Triton's compiled code on the PTX machine with cpu", make_on_ptx_machine
     elif os.environ.get("TRITON_INTERPRET") == "1":
-        compared, make = "Triton's interpreter with cpu", made_in_triton
+        compared, make = "Triton's interpreter with cpu", make_in_triton
     else:
-        compared, make = "reference with cpu", made_by_reference
+        compared, make = "reference with cpu", make_by_reference
     settings = list(drawn_settings(options.settings, options.seed))
     if options.show is not None:
-        print(shown(settings[options.show], make))
+        print(show_difference(settings[options.show], make))
         return
     if options.most_tokens:
         fits = [math.prod(s.arguments["grid"]) <= options.most_tokens for s in settings]
@@ -279,7 +281,7 @@ def main() -> None:
     processes = options.processes or (min(12, os.cpu_count()) if options.device == "cuda" else 1)
     saved = SavedRows(options.rows)
     try:
-        compare(grouped(settings), make, saved, processes)
+        compare(group_by_kernel(settings), make, saved, processes)
     finally:
         print(f"{compared}, {len(settings)} settings", *equality_lines(saved.rows), sep="\n")
     sys.exit(bool(differences(saved.rows)) or not saved.rows)

@@ -2,9 +2,10 @@
 
     python bench/gpu_kernels.py [--seconds 2] [--rows kernels.jsonl]
 
-Timed as ``smnm bench`` times: CUDA graphs of several calls, each contender once a round, ratios of
-paired times. Rows are saved after each batch size; with those of an earlier run the others are
-measured. ``--device cpu`` tells nothing of a GPU: it shows that every row can be made.
+Times are taken as in ``smnm bench``: CUDA graphs of several calls, each contender once a round,
+ratios of paired times. Rows are saved after each batch size; with the rows of an earlier run, only
+missing ones are measured. ``--device cpu`` says nothing about a GPU; it shows that every row can be
+measured.
 """
 
 from __future__ import annotations
@@ -60,11 +61,11 @@ class Work(NamedTuple):
         return smnm.noise_masks(sample_ids, self.grid, "green", self.ratio)
 
     def bytes_written(self, batch: int) -> int:
-        """visible is bool, ids_keep and ids_restore are int64."""
+        """Bytes of the masks: bool visible, int64 ids_keep and ids_restore."""
         return batch * (9 * self.n_tokens + 8 * self.n_keep)
 
     def words_drawn(self, batch: int) -> int:
-        """32-bit words of Philox, at the least, for sample ids 0, 1, 2, ..."""
+        """The least number of 32-bit words that must be drawn for sample ids 0, 1, 2, ..."""
         if self.name == "rbn":
             n_banks = -(-batch // default_n_candidates(self.n_tokens, self.n_keep))
             return n_banks * 4 * -(-self.n_tokens // 4)
@@ -80,7 +81,7 @@ WORKS = (
 
 
 def contenders(work: Work, batch: int, bank: smnm.NoiseBank) -> list[Contender]:
-    """Masks of B samples on the bank's device; the limits of a GPU are ``limits``."""
+    """Functions that make masks of B samples on the bank's device."""
     device = bank.volumes.device
     sample_ids = torch.arange(batch, device=device)
     calls = {
@@ -97,8 +98,8 @@ LAUNCH, WORDS, BYTES = "an empty kernel", "torch.rand of as many words", "writin
 
 
 def limits(work: Work, batch: int, device: torch.device) -> list[Contender]:
-    """What the kernels are held against, besides ``BYTES``. The words are also stored here, which a
-    kernel that uses them at once is spared."""
+    """The least that a GPU needs for the launch and for the words; ``BYTES`` is computed. The words
+    are also stored here, which a kernel that uses them at once need not do."""
     words = torch.empty(work.words_drawn(batch), device=device)
     if device.type == "cuda":
         empty = empty_kernel()
@@ -126,8 +127,8 @@ def rows_of(
     times: dict[str, Times],
     bytes_per_second: float,
 ) -> list[dict]:
-    """A row for each contender and each limit, ``ratio`` being to random masking; ours also says
-    how near the limits it is."""
+    """A row for each contender and each limit, with its ratio to random masking. Our row also says
+    how near to the limits it is."""
     made = rows(contenders, times, work=work.name, batch=batch)
     us = {row["what"]: row["us"] for row in made}
     floor = {LAUNCH: us[LAUNCH], WORDS: us[WORDS]}
@@ -173,7 +174,7 @@ def eager_row(work: Work, batch: int, call: Callable, device: torch.device) -> d
 def measure_all(
     seconds: float, batches: Iterable[int], device: torch.device, saved: SavedRows
 ) -> None:
-    """Adds the rows that are missing. What fails leaves a row that says so, the rest follows."""
+    """Measures the missing rows. If one fails, a row says so, and the next ones are measured."""
     saved.keep([row for row in saved.rows if row["kind"] not in ("failed", "launches")])
     if not saved.have(lambda row: row["kind"] == "copy"):
         copy = {"bytes_per_second": copy_bandwidth(device), "calls_per_graph": CALLS_PER_GRAPH}

@@ -1,4 +1,4 @@
-"""The result of ``gpu_check.py``: its file, its logs and what it tells of the machine.
+"""The result of ``gpu_check.py``: its file, its logs and its facts about the machine.
 
 python bench/gpu_result.py FILE    saves a row of the machine and the versions
 """
@@ -74,8 +74,8 @@ def output(*command: str) -> str | None:
 
 @cache
 def hash_of_sources(paths: tuple[str, ...]) -> str:
-    """Of these files, and of those in these folders: it tells two states of the project apart where
-    there is no git, or where something is changed."""
+    """A hash of these files and of the files in these folders. It tells two states of the project
+    apart if there is no git or files are changed."""
     hashed = hashlib.sha256()
     for path in (ROOT / name for name in paths):
         for file in [path] if path.is_file() else sorted(path.rglob("*")):
@@ -85,7 +85,7 @@ def hash_of_sources(paths: tuple[str, ...]) -> str:
 
 
 def read(path: Path) -> dict | None:
-    """None where there is no result."""
+    """The result in this file, or None if there is none."""
     try:
         result = json.loads(path.read_text())
     except (OSError, ValueError):
@@ -94,14 +94,14 @@ def read(path: Path) -> dict | None:
 
 
 def write(path: Path, result: dict) -> None:
-    """At once or not at all; a row is a line."""
+    """Writes the result, whole or not at all, with a line for each row."""
     temporary = path.with_suffix(".tmp")
     temporary.write_text(_json(result) + "\n")
     temporary.replace(path)
 
 
 def _json(made: object, depth: int = 0) -> str:
-    """Broken into lines down to the rows."""
+    """JSON that is broken into lines, down to the rows."""
     inner = "\n" + " " * (depth + 1)
     outer = "\n" + " " * depth
     if isinstance(made, dict) and made and depth < 2:
@@ -122,7 +122,7 @@ def tail_of(step: str) -> int:
 
 
 def archive(folder: Path, path: Path) -> None:
-    """What the steps left, at once or not at all."""
+    """Writes the logs of the steps, whole or not at all."""
     temporary = path.with_suffix(".tmp")
     with tarfile.open(temporary, "w:gz", compresslevel=4) as tar:
         for file in sorted(folder.iterdir()):

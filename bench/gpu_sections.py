@@ -2,8 +2,8 @@
 
     python bench/gpu_sections.py {masks,training} [--seconds 60] [--rows training.jsonl]
 
-Rows are saved when they are made. With those of an earlier run the parts are measured that it did
-not end: a batch size of the masks, a model of the training steps.
+Rows are saved as soon as they are measured. With the rows of an earlier run, only the parts that it
+did not finish are measured. A part is a batch size of the masks or a model of the training steps.
 """
 
 import argparse
@@ -41,7 +41,7 @@ def parts(
 
 
 def measure(part: str, make: Callable[[], Iterable[dict]], saved: SavedRows) -> None:
-    """Adds the rows of a part that has not ended before. An error is a row, too."""
+    """Measures a part, unless an earlier run finished it. An error is saved as a row, too."""
     earlier = [row for row in saved.rows if row["part"] == part]
     if any("ended" in row for row in earlier):
         return

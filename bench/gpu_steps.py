@@ -62,8 +62,7 @@ class Step(NamedTuple):
 
 
 def _with_imports(paths: Iterable[str]) -> Iterable[str]:
-    """With the modules of bench/ and the packages that scripts import, and what these modules
-    import."""
+    """These paths, and all modules of bench/ and packages that they import, directly or not."""
     found: set[str] = set()
     waiting = list(paths)
     while waiting:
@@ -199,7 +198,7 @@ def _missing_program(name: str) -> str:
 
 
 def _workers_and_timeouts() -> Iterable[str]:
-    """Of pytest, with the plugins that are there."""
+    """A command of pytest, with the plugins that are installed."""
     if importlib.util.find_spec("xdist"):
         # A process that hangs or whose CUDA context is broken is replaced.
         workers = min(12, os.cpu_count() or 1)

@@ -1,4 +1,4 @@
-"""The table of ``gpu_check.py``: all that came, as text."""
+"""The result of ``gpu_check.py`` as text."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""From the arguments of the public functions to those of their ops, to call kernels directly."""
+"""The arguments of an op, from those of its public function, to call kernels directly."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ from smnm_kernels.tables.colors import Color, Sigma
 def noise_call(
     sample_ids: Tensor, grid: Sequence[int], color: Color, sigma: Sigma, seed: int | Tensor
 ) -> tuple:
-    """Of ``ops.noise``."""
+    """The arguments of ``ops.noise``."""
     field = NoiseField.parse(grid, color, sigma)
     return sample_ids, *parse_seed(seed, sample_ids.device), *field.op_arguments
 
@@ -31,7 +31,7 @@ def noise_masks_call(
     freq_major: bool,
     seed: int | Tensor,
 ) -> tuple:
-    """Of ``ops.noise_masks``."""
+    """The arguments of ``ops.noise_masks``."""
     kind = NoiseKind.parse(
         grid,
         mask_ratio,
@@ -56,7 +56,7 @@ def rbn_masks_call(
     freq_major: bool,
     seed: int | Tensor,
 ) -> tuple:
-    """Of ``ops.rbn_masks``."""
+    """The arguments of ``ops.rbn_masks``."""
     kind = RbnKind.parse(
         grid,
         mask_ratio,
@@ -80,7 +80,7 @@ def rbn_bank_call(
     tie_break: str,
     seed: int | Tensor,
 ) -> tuple:
-    """Of ``ops.rbn_bank``."""
+    """The arguments of ``ops.rbn_bank``."""
     kind = RbnKind.parse(
         grid,
         n_keep=n_keep,

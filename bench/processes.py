@@ -1,5 +1,5 @@
-"""Tasks in several processes, of which any may die: of a signal, or because a kernel has broken its
-CUDA context, after which every later call of the process would fail too."""
+"""Tasks in several processes, each of which may die: by a signal, or because a kernel broke its
+CUDA context, after which every later call of the process would fail, too."""
 
 from __future__ import annotations
 
@@ -14,8 +14,8 @@ import torch
 def answers(
     work: Callable[[object], object], tasks: Sequence[object], processes: int
 ) -> Iterator[tuple[int, object]]:
-    """(index of a task, its answer), in the order in which they come. Where a process died of a
-    task, the answer is a ``ProcessDied``, and the tasks that are left go to a new process."""
+    """(index of a task, its answer), in the order in which tasks end. If a task kills its process,
+    its answer is a ``ProcessDied``, and a new process takes over the remaining tasks."""
     context = multiprocessing.get_context("spawn")
     waiting = list(reversed(range(len(tasks))))
     at_work: dict[Connection, tuple[multiprocessing.Process, int]] = {}

@@ -84,7 +84,7 @@ def parse_options() -> argparse.Namespace:
 
 
 class Usage(NamedTuple):
-    """What the compiler gave the kernel that is timed."""
+    """The resources that the compiler gave to the kernel."""
 
     threads: int
     registers: int
@@ -92,7 +92,7 @@ class Usage(NamedTuple):
     stack_bytes: int
 
     def resident(self, options: argparse.Namespace) -> int:
-        """Blocks on a multiprocessor at once."""
+        """How many blocks run on a multiprocessor at once."""
         return options.blocks or resident_blocks(
             options.target, self.threads, self.registers, self.shared_bytes
         )
@@ -103,7 +103,7 @@ def time_green(options: argparse.Namespace, variant: str) -> dict:
     from triton_report import usage
 
     from ptx_machine.triton_launch import running_triton
-    from smnm_kernels import triton_kernels as gpu
+    from smnm_kernels import triton_kernels
 
     timings: list[Timing] = []
     call = noise_masks_call(
@@ -119,7 +119,7 @@ def time_green(options: argparse.Namespace, variant: str) -> dict:
         if options.warps is not None:
             machine.options = {"num_warps": options.warps, "maxnreg": options.max_registers}
         # Once to learn what was compiled, and so how many blocks share a multiprocessor.
-        gpu.noise_masks_kernel(*call)
+        triton_kernels.noise_masks_kernel(*call)
         if len(machine.launches) != 1:
             raise SystemExit(f"grid {options.grid} takes several launches; those are not added up")
         compiled = usage(machine.compiled, "", options.target)
@@ -132,7 +132,7 @@ def time_green(options: argparse.Namespace, variant: str) -> dict:
             timings.append(Timing.of(block, dataflow=variant == "data flow", blocks=shared))
 
         machine.on_block = watch
-        gpu.noise_masks_kernel(*call)
+        triton_kernels.noise_masks_kernel(*call)
     return row(options, variant, timings[0].finish(), options.batch, used)
 
 

@@ -1,9 +1,9 @@
-"""A plugin of pytest that saves a row for each test when it is over, so that a run that is killed
-leaves what it found: pytest -p pytest_rows --rows tests.jsonl [--without-tests done.txt]
+"""A plugin of pytest that saves a row for each test as soon as it ends, so that a killed run leaves
+its results: pytest -p pytest_rows --rows tests.jsonl [--without-tests done.txt]
 
-Only what starts with ``tests`` in this process is saved; under pytest-xdist that is the one that
-hears of all tests. There a process whose CUDA context a test has broken ends after that test, which
-then also counts as crashed; else every later test of the process would fail with it.
+Under pytest-xdist, the main process saves the rows of all tests. A worker process ends after a test
+that broke its CUDA context, because every later test of the process would fail, too; that test also
+counts as crashed.
 """
 
 from __future__ import annotations
@@ -54,7 +54,8 @@ def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item
 
 @cache
 def is_of_devices(path: Path) -> bool:
-    """By a look at the text, which may err: what one step leaves out the other one runs."""
+    """Whether the tests in this file use a device, judged by words in its text. A wrong answer does
+    no harm: a test that one step leaves out is run by another step."""
     return re.search(r"\bcuda\b|\bdevices\(\)", path.read_text()) is not None
 
 
@@ -81,7 +82,7 @@ class _Saver:
         self.saved.add(row)
 
     def pytest_sessionfinish(self, session: pytest.Session, exitstatus: int) -> None:
-        """Failures of an earlier run count, and nothing left to run is no failure."""
+        """Sets the exit status. Failures of an earlier run count; no tests left is a success."""
         if exitstatus in (pytest.ExitCode.OK, pytest.ExitCode.NO_TESTS_COLLECTED):
             failed = self.saved.have(lambda row: row["outcome"] == "failed")
             session.exitstatus = pytest.ExitCode.TESTS_FAILED if failed else pytest.ExitCode.OK

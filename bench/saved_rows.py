@@ -1,5 +1,6 @@
-"""Rows of a measurement in a file of JSON, one a line, each saved when it is made: a process that
-is killed leaves all but the row that it was writing, and the next one goes on from there."""
+"""Rows of a measurement in a file, one JSON object a line. Each is saved as soon as it is measured.
+If the process is killed, only the row that it was writing is lost, and the next process goes on
+from there."""
 
 from __future__ import annotations
 
@@ -9,22 +10,22 @@ from pathlib import Path
 
 
 class SavedRows:
-    """The rows of a file, and those that are added to them; without a file only kept."""
+    """The rows of a file, and those that are added to it. Without a file, rows stay in memory."""
 
     def __init__(self, path: Path | None) -> None:
         self.path = path
         self.rows: list[dict] = []
-        # Read and written again: nothing is appended to half a row.
+        # Written again without half rows, so that no row is appended to one.
         self.keep(read_rows(path) if path else [])
 
     def keep(self, rows: list[dict]) -> None:
-        """These, and none of the others."""
+        """Replaces all rows by these."""
         self.rows = rows
         if self.path:
             self.path.write_text("".join(map(line, rows)))
 
     def add(self, *rows: dict) -> None:
-        """Rows that belong together are saved together or not at all."""
+        """Adds rows. Rows of one call are written together, so none is saved without the others."""
         self.rows += rows
         if self.path:
             with self.path.open("ab", buffering=0) as file:
@@ -39,8 +40,8 @@ def line(row: dict) -> str:
 
 
 def read_rows(path: Path) -> list[dict]:
-    """Of a file that is missing, none. Half a row at the end is left out, and so is a line that is
-    no row, such as a warning among printed rows."""
+    """The rows of a file; none if it is missing. Half a row at the end is left out, and so are
+    lines that are no rows, such as warnings among printed rows."""
     if not path.exists():
         return []
     whole, _, _ = path.read_text(errors="replace").rpartition("\n")

@@ -28,7 +28,7 @@ from op_calls import noise_call, noise_masks_call, rbn_masks_call
 from triton.backends.compiler import GPUTarget
 from triton.runtime.jit import JITFunction
 
-from smnm_kernels import triton_kernels as gpu
+from smnm_kernels import triton_kernels
 
 #: Compute capabilities times ten; architectures of AMD.
 TARGETS = ("80", "90", "100", "120", "gfx942", "gfx1100")
@@ -48,29 +48,29 @@ class Usage(NamedTuple):
 
 
 def launches() -> Iterator[tuple[str, Callable[[], object]]]:
-    """What the ops are called with, and the calls."""
+    """(description of the arguments, call of the op)."""
     ids, seed = torch.zeros(2, dtype=torch.int64), torch.zeros((), dtype=torch.int64)
 
     def masks(grid, color, tube=False):
         n_keep = max(1, math.prod(grid[1:]) // 10) * grid[0]
         call = noise_masks_call(ids, grid, color, None, n_keep, None, tube, False, 3)
-        return partial(gpu.noise_masks_kernel, *call)
+        return partial(triton_kernels.noise_masks_kernel, *call)
 
     for grid in STANDARD_GRIDS + LARGE_GRIDS:
         for color in ("green", "red", "white"):
             yield f"{color} {grid}", masks(grid, color)
-        noise = partial(gpu.noise_kernel, *noise_call(ids, grid, "green", None, seed))
+        noise = partial(triton_kernels.noise_kernel, *noise_call(ids, grid, "green", None, seed))
         yield f"green {grid}, seed in a tensor", noise
     yield "green tube (8, 14, 14)", masks((8, 14, 14), "green", tube=True)
     for n_tokens in (196, 512, 1568, 200_000):
         for dtype in (torch.float32, torch.float64):
             values = torch.zeros(2, n_tokens, dtype=dtype)
-            yield f"{dtype} [B, {n_tokens}]", partial(gpu.threshold_kernel, values, 10)
+            yield f"{dtype} [B, {n_tokens}]", partial(triton_kernels.threshold_kernel, values, 10)
     for ties in ("first", "random"):
         call = rbn_masks_call(
             ids, (1, 64, 8), 0.8, None, None, (3, 5), (0.4, 0.4, 0.1, 0.1), ties, False, 3
         )
-        yield f"R-BN (1, 64, 8), {ties} of ties", partial(gpu.rbn_masks_kernel, *call)
+        yield f"R-BN (1, 64, 8), {ties} of ties", partial(triton_kernels.rbn_masks_kernel, *call)
 
 
 def triton_report(targets: tuple[str, ...] = TARGETS) -> Iterator[Usage]:
@@ -85,7 +85,7 @@ def triton_report(targets: tuple[str, ...] = TARGETS) -> Iterator[Usage]:
 
 @contextmanager
 def compiling_for(target: str | int) -> Iterator[list]:
-    """Launches only compile; the kernels of a launch are appended to the list."""
+    """Makes launches only compile their kernels, and append them to the list."""
     compiled = []
     driver = mock.Mock()
     driver.get_current_target.return_value = gpu_target(target)

@@ -15,11 +15,11 @@ from gpu_equality import (
     Setting,
     compare,
     drawn_settings,
-    grouped,
-    made_by_reference,
-    made_in_triton,
-    made_on,
-    shown,
+    group_by_kernel,
+    make_by_reference,
+    make_in_triton,
+    make_on,
+    show_difference,
 )
 from gpu_kernels import (
     BANK,
@@ -110,14 +110,14 @@ def small_settings(n, n_tokens):
 
 def compared(settings, make, path=None):
     saved = SavedRows(path)
-    compare(grouped(settings), make, saved)
+    compare(group_by_kernel(settings), make, saved)
     return sum(row["compared"] for row in saved.rows), differences(saved.rows)
 
 
 @pytest.mark.slow
 def test_equality_finds_none_between_reference_and_cpu():
     settings = small_settings(200, 600)
-    n_compared, found = compared(settings, made_by_reference)
+    n_compared, found = compared(settings, make_by_reference)
     assert n_compared == len(settings) > 100
     assert found == []
 
@@ -126,7 +126,7 @@ def test_equality_finds_none_between_reference_and_cpu():
 @pytest.mark.skipif(torch.cuda.is_available(), reason="the kernels are not interpreted")
 def test_equality_finds_none_between_interpreter_and_cpu():
     require(importlib.util.find_spec("triton"), "Triton")
-    n_compared, found = compared(small_settings(60, 40), made_in_triton)
+    n_compared, found = compared(small_settings(60, 40), make_in_triton)
     assert n_compared > 5
     assert found == []
 
@@ -136,7 +136,7 @@ def test_equality_finds_a_planted_difference():
     wrong = [17, 60]
 
     def make(setting):
-        masks = made_on("cpu", setting)
+        masks = make_on("cpu", setting)
         if any(setting is settings[index] for index in wrong):
             masks.ids_restore[-1, -1] += 1
         return masks
@@ -146,7 +146,7 @@ def test_equality_finds_a_planted_difference():
     assert first["index"] == 17
     assert Setting(**{key: first[key] for key in Setting._fields}) == settings[17]
     assert first["came"] != first["expected"]
-    said = shown(settings[17], make).splitlines()
+    said = show_difference(settings[17], make).splitlines()
     assert said[1].startswith("visible: 0 of ")
     assert said[3].startswith("ids_restore: 1 of ")
     last = len(settings[17].sample_ids) - 1
@@ -166,9 +166,9 @@ def test_equality_goes_on_with_the_groups_that_were_not_compared(tmp_path):
         made.append(setting)
         if len({group_of[id(s)] for s in made}) == 3:
             raise KeyboardInterrupt
-        return made_on("cpu", setting)
+        return make_on("cpu", setting)
 
-    groups = grouped(settings)
+    groups = group_by_kernel(settings)
     group_of = {id(setting): name for name, group in groups.items() for _, setting in group}
     with pytest.raises(KeyboardInterrupt):
         compared(settings, stop_at_the_third_group, path)
@@ -177,7 +177,7 @@ def test_equality_goes_on_with_the_groups_that_were_not_compared(tmp_path):
 
     def make(setting):
         made.append(setting)
-        return made_on("cpu", setting)
+        return make_on("cpu", setting)
 
     n_compared, _ = compared(settings, make, path)
     assert n_compared == len(settings)
