@@ -1,4 +1,4 @@
-// The constants that Python has too, in smnm_kernels/tables/constants.py; MAX_TOKENS is in
+// Constants that smnm_kernels/tables/constants.py has, too; MAX_TOKENS is in
 // smnm_kernels/arguments.py. A test compares them.
 #pragma once
 
@@ -12,17 +12,18 @@ enum Purpose : uint32_t { kNoise = 0, kSigma = 1, kOrder = 2, kTie = 3, kCrop = 
 // Token indices fit 32 bits.
 constexpr int64_t kMaxTokens = 1 << 30;
 
-// Quantiles of N(0, 1), the values of white noise that is filtered.
+// Length of the table of quantiles of N(0, 1), the values of white noise that is filtered.
 constexpr int64_t kNQuantiles = 4096;
-// The L2 norm of a pass's taps. Undoing it, halves round up; then the signal is clamped.
+// The L2 norm of the taps of a pass, and the shift that divides by it. The signal is then clamped.
 constexpr int kTapUnit = 2048, kTapShift = 11;
 constexpr int kMaxSignal = 1500;
 constexpr int kMaxField = (1 << 22) - 1;
-// White noise that is not filtered: odd integers of this many bits and a sign, and their scale.
+// Values of white noise that is not filtered are odd integers of this many bits and a sign. Times
+// kWhiteScale, they have unit variance.
 constexpr int kWhiteBits = 22;
 constexpr float kWhiteScale = 1.7320508075688772 / (1 << kWhiteBits);
 
-// Of R-BN: candidates fit kMaskBits, and scores are sums of thousandths.
+// The index of a mask in an R-BN bank has at most kMaskBits. Scores are sums of thousandths.
 constexpr int kMaskBits = 10;
 constexpr int64_t kMaxCandidates = 1 << kMaskBits;
 constexpr int64_t kMaxScore = 1 << 28;

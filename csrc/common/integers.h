@@ -1,4 +1,4 @@
-// Integer arithmetic for which a GPU has instructions, the same on the CPU.
+// Integer functions for which a GPU has instructions, with the same results on the CPU.
 #pragma once
 
 #include <cstdint>
@@ -28,7 +28,8 @@ SMNM_HOST_DEVICE int32_t lowest_bit(uint32_t word) {
 #endif
 }
 
-// The index of the bit that is set above `skipped` others; there are more than these.
+// The index of the lowest bit that is set, after the lowest `skipped` of these. More than `skipped`
+// bits must be set.
 SMNM_HOST_DEVICE int32_t bit_after(uint32_t word, int32_t skipped) {
 #ifdef __CUDA_ARCH__
 #pragma unroll 1
@@ -52,7 +53,7 @@ SMNM_HOST_DEVICE uint64_t multiply_high(uint64_t a, uint64_t b) {
 #ifdef __CUDA_ARCH__
   return __umul64hi(a, b);
 #else
-  // By halves: not every compiler has integers of 128 bits.
+  // From 32-bit halves, because not every compiler has 128-bit integers.
   const uint64_t a0 = static_cast<uint32_t>(a), a1 = a >> 32;
   const uint64_t b0 = static_cast<uint32_t>(b), b1 = b >> 32;
   const uint64_t middle = a1 * b0 + (a0 * b0 >> 32);
@@ -60,7 +61,8 @@ SMNM_HOST_DEVICE uint64_t multiply_high(uint64_t a, uint64_t b) {
 #endif
 }
 
-// Divides by a number that the host knows, without a GPU's division of some hundred cycles.
+// Divides by a number that the host knows, without a division on the GPU, which takes about a
+// hundred cycles.
 template <class Unsigned>
 struct Divisor {
   Unsigned value, reciprocal;

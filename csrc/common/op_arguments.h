@@ -1,6 +1,6 @@
 // Arguments and results of the ops of every device, on LibTorch's stable ABI: one build serves
-// torch 2.10 and later. Arguments are checked in Python, where the type of an error can be chosen;
-// the checks here only keep a direct call of an op from touching memory that is not its own.
+// torch 2.10 and later. Python checks the arguments and raises errors of the right type. The checks
+// here only keep a direct call of an op from reading or writing other memory.
 #pragma once
 
 #include <torch/csrc/stable/library.h>
@@ -42,7 +42,7 @@ inline void check_seed(const std::optional<Tensor>& seed_tensor) {
       "seed_tensor must be int64 of one element");
 }
 
-// On the CPU, where the tensor can be read.
+// The seed of a call on CPU tensors.
 inline int64_t seed_value(const std::optional<Tensor>& seed_tensor, int64_t seed) {
   check_seed(seed_tensor);
   return seed_tensor ? *int64_data(*seed_tensor) : seed;

@@ -26,7 +26,7 @@ inline void check_rbn(const std::vector<int64_t>& grid, int64_t n_keep, int64_t 
   STD_TORCH_CHECK(n_candidates >= 1 && n_candidates <= kMaxCandidates,
                   "n_candidates must be in [1, ", kMaxCandidates, "]");
   STD_TORCH_CHECK(!windows.empty() && weights.size() == 4, "windows and four weights are needed");
-  // A score beyond the largest could pass for a mask that is full, and no sweep would fill it.
+  // A mask with a larger score would be taken for a full one, and sweeps would never end.
   int64_t reach = 0;
   for (const int64_t w : weights) {
     STD_TORCH_CHECK(w >= 0 && w <= kMaxScore, "weights must be in [0, ", kMaxScore, "]");

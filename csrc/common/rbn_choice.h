@@ -1,5 +1,5 @@
-// Which mask takes a cell in the rounds: choose_mask of rbn_scoring.h, by one lane alone or by a
-// group of lanes that share the masks out.
+// Which mask takes a cell in the rounds: choose_mask of rbn_scoring.h, done by one lane alone or by
+// a group of lanes, each of which looks at some of the masks.
 #pragma once
 
 #include <cstdint>
@@ -9,9 +9,9 @@
 
 namespace smnm {
 
-// What a kernel knows of its shape when it is compiled. kFew is n_candidates, few enough for a lane
-// to read all scores of a cell into registers, and n_neighbours is kSteps; or kFew is 0, and
-// nothing is known.
+// What a kernel knows of its shape when it is compiled. If kFew is 0, nothing is known. Else kFew
+// is n_candidates, so few that a lane can read all scores of a cell into registers, and
+// n_neighbours is kSteps.
 template <int kFew, bool kRandomTies>
 struct RoundsVariant {
   static constexpr int32_t few = kFew;
@@ -69,7 +69,7 @@ SMNM_ON_BLOCK Pair* scores_at(const RoundsShape& shape, const RoundsState<Pair>&
   return state.scores + cell * Variant::score_pitch(shape);
 }
 
-// Neighbour first + i: where these are kSteps in all, the kernel's arguments have it.
+// Neighbour first + i. If there are kSteps neighbours in all, it is in the kernel's arguments.
 template <class Variant, class Pair>
 SMNM_ON_BLOCK RoundsNeighbour<Pair> neighbour_at(const RoundsShape& shape,
                                                  const RoundsState<Pair>& state, int32_t first,
@@ -78,7 +78,7 @@ SMNM_ON_BLOCK RoundsNeighbour<Pair> neighbour_at(const RoundsShape& shape,
   return state.neighbours[first + i];
 }
 
-// The masks of a bank as they are: which have room does not change meanwhile.
+// The masks of a bank, among which a cell chooses. While this exists, no mask may become full.
 template <class Variant, class Pair>
 class Candidates {
   static constexpr int kFew = Variant::few;
@@ -89,7 +89,8 @@ class Candidates {
     for (int32_t k = 0; k < kFew; ++k) bias_[k] = s_.bias[k];
   }
 
-  // The pair that takes the cell, not below kTakenPair if none does. One lane reads all scores.
+  // The pair of the mask that takes the cell; kTakenPair or more if none does. One lane reads all
+  // scores.
   SMNM_ON_BLOCK Pair choose_alone(int32_t cell) const {
     const Pair* here = scores_at<Variant>(shape_, s_, cell);
     if constexpr (kFew > 0) {
@@ -118,7 +119,7 @@ class Candidates {
     }
   }
 
-  // The same by all lanes of a group: lane l reads the scores of masks l, l + size and so on.
+  // The same, done by all lanes of a group: lane l reads the scores of masks l, l + size and so on.
   template <class Group>
   SMNM_ON_BLOCK Pair choose_together(Group& group, int32_t cell) const {
     const int32_t n = shape_.n_candidates, size = group.size();
@@ -171,7 +172,7 @@ class Candidates {
 
   SMNM_ON_BLOCK bool ties(Pair a, Pair b) const { return (a ^ b) >> mask_bits() == 0; }
 
-  // Of `tied` masks the one to take is the first after these.
+  // How many of the `tied` masks come before the one that takes the cell.
   SMNM_ON_BLOCK int32_t skipped(int32_t cell, int32_t tied) const {
     return static_cast<int32_t>(multiply_high(s_.ties[cell], static_cast<uint32_t>(tied)));
   }

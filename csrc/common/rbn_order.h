@@ -9,8 +9,9 @@
 
 namespace smnm {
 
-// Makes values[n] their prefix sums, each value's own included. Each warp sums a part of them, some
-// rows of lanes at a time. Beyond n are zeros, to a multiple of kSumsAtATime.
+// Replaces values[n] by their prefix sums, each value's own included. Each warp sums a part of
+// them, some rows of lanes at a time. From n up to a multiple of kSumsAtATime, the values must be
+// zeros.
 template <class Block>
 SMNM_ON_BLOCK void sum_prefixes(Block& block, int32_t* values, int32_t n, int32_t* totals) {
   constexpr int32_t kRows = 4;
@@ -49,7 +50,7 @@ SMNM_ON_BLOCK void sum_prefixes(Block& block, int32_t* values, int32_t n, int32_
   block.barrier();
 }
 
-// Bank `bank`'s random words of a sweep: four to a Philox block, each to take(token, word).
+// Draws one Philox block of a sweep and calls take(token, word) for each of its four words.
 template <class Take>
 SMNM_ON_BLOCK void draw_words(const RoundsShape& shape, const PhiloxSequence& sequence,
                               int32_t sweep, int32_t block, const Take& take) {
@@ -62,7 +63,7 @@ SMNM_ON_BLOCK void draw_words(const RoundsShape& shape, const PhiloxSequence& se
   }
 }
 
-// The words that break a sweep's ties.
+// Draws the random words that break the ties of a sweep.
 template <class Block, class Pair>
 SMNM_ON_BLOCK void draw_ties(Block& block, const RoundsShape& shape, const RoundsState<Pair>& state,
                              int64_t seed, int64_t bank, int32_t sweep) {
@@ -78,9 +79,9 @@ SMNM_ON_BLOCK int32_t bucket_of(const RoundsShape& shape, uint32_t word) {
   return static_cast<int32_t>(multiply_high(word, static_cast<uint32_t>(shape.n_tokens)));
 }
 
-// The bank's own order: tokens by their random word, then by index. Buckets by word hold about one
-// token each, so a token's rank is its bucket's start plus a few comparisons. `starts` is all zero
-// and `rank` all kNever.
+// Draws the random order of a bank: tokens by their random word, then by index. Tokens are put into
+// buckets by word, about one in each; a token's rank is the start of its bucket plus the number of
+// lower keys in the bucket. Before the call, `starts` must be all zero and `rank` all kNever.
 template <class Block, class Pair>
 SMNM_ON_BLOCK void draw_order(Block& block, const RoundsShape& shape,
                               const RoundsState<Pair>& state, int64_t seed, int64_t bank) {
@@ -94,7 +95,8 @@ SMNM_ON_BLOCK void draw_order(Block& block, const RoundsShape& shape,
   });
   block.barrier();
   sum_prefixes(block, state.starts, n, state.totals);
-  // Each token takes a place from the end of its bucket, which leaves the bucket's start.
+  // Each token takes the last free place of its bucket. In the end, `starts` has the bucket's
+  // start.
   block.for_each(n, [&](int32_t token) {
     const uint32_t word = state.words[token];
     const int32_t place = block.add(&state.starts[bucket_of(shape, word)], -1) - 1;
@@ -107,7 +109,7 @@ SMNM_ON_BLOCK void draw_order(Block& block, const RoundsShape& shape,
     const int32_t bucket = bucket_of(shape, static_cast<uint32_t>(key >> 32));
     const int32_t end = bucket + 1 < n ? state.starts[bucket + 1] : n;
     int32_t rank = state.starts[bucket];
-    // What lies beyond a bucket is above all of it.
+    // Keys beyond the bucket are larger than all keys in it, so they do not count.
     for (int32_t first = rank; first < end; first += kKeysAtATime) {
       for (int32_t i = 0; i < kKeysAtATime; ++i) rank += state.keys[first + i] < key;
     }
@@ -118,7 +120,8 @@ SMNM_ON_BLOCK void draw_order(Block& block, const RoundsShape& shape,
   block.barrier();
 }
 
-// A caller's order. What is out of range or repeated is no visit. `rank` is all kNever.
+// Takes a caller's order. Tokens out of range or repeated are not visited. Before the call, `rank`
+// must be all kNever.
 template <class Block, class Pair>
 SMNM_ON_BLOCK void take_order(Block& block, const RoundsShape& shape,
                               const RoundsState<Pair>& state, const int64_t* tokens) {

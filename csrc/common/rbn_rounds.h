@@ -1,21 +1,23 @@
-// Algorithm 1 in parallel rounds, exactly: what one GPU thread block does for a bank, as templates
-// over that block, so that a CPU can run the same code (shuffled_block.h) and prove it.
+// Algorithm 1 in parallel rounds, with exactly the same result: the work of one GPU thread block
+// for a bank. It is a template over the block, so that tests run the same code on a CPU
+// (shuffled_block.h).
 //
 // A Block (cuda_block.h) offers
 //   size(), size_bits()                 its threads, and the power of two among them;
 //   for_each(n, body)                   body(i) for all i < n, in any order;
-//   for_each_apart(n, body)             the same by other threads than for_each, if there are;
-//   for_each_group(n, bits, body)       body(group, i) likewise, by groups of 2^bits threads each;
-//                                       beyond a warp they offer each and size alone;
+//   for_each_apart(n, body)             the same, by other threads than for_each if possible;
+//   for_each_group(n, bits, body)       body(group, i) for all i < n, each by a group of 2^bits
+//                                       threads; groups larger than a warp have only each and size;
 //   max_group_bits()                    of a warp; size() is a multiple of its lanes;
 //   once(body), zero(from, to)          body(); zero bytes, at multiples of 16;
 //   barrier()                           of all threads;
 //   add, lower, raise, set_bits         atomics; add returns what was there.
-// The lanes of a Group keep step. It offers
-//   size()                              its lanes;
-//   each(body), map(body)               body(lane) for all lanes; values[lane] is what map's made;
+// The lanes of a Group run in step. It offers
+//   size()                              the number of its lanes;
+//   each(body), map(body)               body(lane) for all lanes; map returns values, a value for
+//                                       each lane: values[lane] = body(lane);
+//   Lanes<T>                            the type of such values;
 //   min, sum, ballot, at                of such values; ballot has bit l set for lane l;
-//   Lanes<T>                            such values;
 //   make_prefix_sums                    of rows of such values, each lane's own included;
 //   barrier()                           of its lanes.
 // Code outside a body is run by every thread alike. It may read shared memory, as a body may, if
@@ -54,7 +56,7 @@
 
 namespace smnm {
 
-// What needs no random words. `starts` is for draw_order.
+// Sets up the parts of the state that need no random words. `starts` is for draw_order.
 template <class Block, class Pair>
 SMNM_ON_BLOCK void begin_bank(Block& block, const RoundsShape& shape,
                               const RoundsState<Pair>& state) {
@@ -80,8 +82,8 @@ SMNM_ON_BLOCK void begin_bank(Block& block, const RoundsShape& shape,
   });
 }
 
-// Adds up the bits of each mask, and calls visit(mask, first bit of a word, word, bits of the mask
-// up to its end).
+// Counts the bits of each mask, and calls visit(mask, index of the word's first bit, word, bits of
+// the mask up to the word's end) for each word.
 template <class Block, class Pair, class Visit>
 SMNM_ON_BLOCK void sum_bits(Block& block, const RoundsShape& shape, const RoundsState<Pair>& state,
                             const Visit& visit) {
@@ -165,9 +167,9 @@ class Sweep {
     return kStepBits < block_.max_group_bits() ? kStepBits : block_.max_group_bits();
   }
 
-  // Ignores how much room the open masks have. Lanes decrease a position's neighbours while the
-  // scores that they choose by are on their way. What a position's lanes decide is written where
-  // nobody else reads in this round.
+  // Decides all positions as if no mask became full. Lanes decrease the counters of a position's
+  // neighbours while the scores that they choose by are being loaded. The lanes of a position write
+  // where no others read in this round.
   SMNM_ON_BLOCK void decide_in_rounds() {
     const Candidates<Variant, Pair> candidates(shape_, s_);
     int32_t *queue = s_.queue[0], *next_queue = s_.queue[1];
@@ -214,7 +216,7 @@ class Sweep {
     }
   }
 
-  // The wins of each mask as bits by rank, and in the scores.
+  // Enters the wins of each mask in `bits`, by rank, and in the scores.
   SMNM_ON_BLOCK void list_wins() {
     const int32_t n = shape_.n_tokens;
     block_.for_each(n, [&](int32_t rank) {
@@ -226,7 +228,7 @@ class Sweep {
     });
   }
 
-  // The rank of the first win that fills a mask, n_tokens if none does.
+  // Sets first_full to the rank of the first win that fills a mask; it stays n_tokens if none does.
   SMNM_ON_BLOCK void find_first_full() {
     block_.once([&] { s_.ready[0] = s_.ready[1] = s_.ready[2] = 0; });
     sum_bits(block_, shape_, s_, [&](int32_t mask, int32_t first, uint32_t word, int32_t wins) {
@@ -237,7 +239,7 @@ class Sweep {
     });
   }
 
-  // Wins up to rank `last` stand, and later ones are taken back.
+  // Keeps the wins up to rank `last` and takes later ones back.
   SMNM_ON_BLOCK void settle(int32_t last) {
     block_.for_each_apart(shape_.n_candidates, [&](int32_t mask) {
       const int32_t i = mask * shape_.n_words + last / 32;
@@ -273,7 +275,7 @@ class Sweep {
   const RoundsState<Pair>& s_;
 };
 
-// All sweeps, from begin_bank and an order on.
+// Runs all sweeps of a bank, after begin_bank and one of draw_order and take_order.
 template <class Variant, class Block, class Pair>
 SMNM_ON_BLOCK void run_sweeps(Block& block, const RoundsShape& shape,
                               const RoundsState<Pair>& state, int64_t seed, int64_t bank) {
@@ -284,7 +286,7 @@ SMNM_ON_BLOCK void run_sweeps(Block& block, const RoundsShape& shape,
   }
 }
 
-// Visible tokens of each mask as bits, and their sums.
+// Writes the visible tokens of each mask to `bits`, and their sums to `sums`.
 template <class Variant, class Block, class Pair>
 SMNM_ON_BLOCK void list_visible(Block& block, const RoundsShape& shape,
                                 const RoundsState<Pair>& state) {

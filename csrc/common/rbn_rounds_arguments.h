@@ -1,4 +1,4 @@
-// Arguments and results of the R-BN ops that work in rounds.
+// Arguments and results of the R-BN ops on GPUs, which work in rounds (rbn_rounds.h).
 #pragma once
 
 #include <cstdint>
@@ -11,7 +11,7 @@
 namespace smnm {
 namespace {  // torch's types are hidden symbols, so what holds them must be local
 
-// The shape of an op that works in rounds, whose limits lie above what a GPU's memory holds.
+// The shape of a call, from checked arguments. Its limits are above what fits in a GPU's memory.
 inline RoundsShape parse_rounds(const std::vector<int64_t>& grid, int64_t n_keep,
                                 int64_t n_candidates, const std::vector<int64_t>& windows,
                                 const std::vector<int64_t>& weights, bool random_ties) {

@@ -1,4 +1,5 @@
-// What the rounds of rbn_rounds.h keep in a block's memory, and the shape that decides how much.
+// RoundsShape: sizes and constants of a call. RoundsState: the arrays that the rounds of
+// rbn_rounds.h keep in a block's memory.
 #pragma once
 
 #include <algorithm>
@@ -24,23 +25,24 @@ constexpr int64_t kChunkRows = 256;                    // rows of a batch that m
 constexpr int kArrays = 25;                            // of a RoundsState
 constexpr int32_t kMaxWarps = 32, kMaxThreads = 1024;  // of a block
 
-// A score and its mask in one number, score << mask_bits | mask: the lowest is that of the mask to
-// take, by a minimum and without a branch that nothing predicts. Added once, kTakenPair marks that
-// the mask shows the cell, and once more that it is full. Memory holds score << mask_bits.
+// A pair is a score and its mask in one number, score << mask_bits | mask. The mask to take is that
+// of the lowest pair, which a minimum finds without branches. kTakenPair is added to the pairs of a
+// mask that shows the cell, and once more if the mask is full. Memory holds score << mask_bits.
 template <class Pair>
 constexpr Pair kTakenPair = Pair{1} << (sizeof(Pair) == 4 ? 29 : 60);
 
-// The lanes that share the neighbours of a position, and how many of these loops take at a time.
+// The lanes that share the neighbours of a position, and how many neighbours loops take at a time.
 constexpr int32_t kStepBits = 4, kSteps = 1 << kStepBits;
 constexpr int32_t kListedSteps = 32;
 constexpr int32_t kKeysAtATime = 4;    // of a bucket
 constexpr int32_t kSumsAtATime = 128;  // by a warp
 constexpr int32_t kRowWidth = 4;       // tokens of a row that a thread writes at a time
 
-// Of scores between cells: odd, so that those of the cells around lie in different banks.
+// The number of scores from one cell to the next: odd, so that the scores of neighbouring cells lie
+// in different banks of shared memory.
 SMNM_HOST_DEVICE constexpr int32_t score_pitch_of(int32_t n_candidates) { return n_candidates | 1; }
 
-// Enough for a mask's index.
+// The bits of a mask's index.
 SMNM_HOST_DEVICE constexpr int32_t mask_bits_of(int32_t n_candidates) {
   int32_t bits = 0;
   while (1 << bits < n_candidates) ++bits;
@@ -58,7 +60,7 @@ struct RoundsShape {
   int64_t offsets[kArrays];  // of the arrays of a RoundsState
   int32_t windows[kMaxRoundsWindows];
   int32_t n_windows, n_tokens, n_words, n_candidates, n_keep, n_cells, n_neighbours;
-  int32_t n_steps;  // to neighbours, and some of no effect, for loops without a rest
+  int32_t n_steps;  // n_neighbours rounded up to a multiple of kSteps; the rest have no effect
   int32_t first_cell, cells_between_rows;
   int32_t score_pitch, mask_bits;
   int32_t row_bits;  // threads that write a row: a power of two
@@ -69,7 +71,7 @@ struct RoundsShape {
   bool wide_pairs;  // 64 bits; else 32
 };
 
-// Whether 32-bit indices reach every score of a bank, and a stride of threads beyond.
+// Whether 32-bit indices reach every score of a bank, and kMaxThreads more.
 inline bool rounds_take(const RbnLines& grid, int64_t n_candidates) {
   return grid.n_cells <= (INT32_MAX - kMaxThreads) / (n_candidates | 1);
 }
@@ -184,7 +186,7 @@ struct RoundsState {
   }
 };
 
-// Calls body(a number of the narrowest type that holds the shape's pairs).
+// Calls body(0) with a 0 of the narrowest type that holds the shape's pairs.
 template <class Body>
 void with_pairs(const RoundsShape& shape, const Body& body) {
   if (shape.wide_pairs) {

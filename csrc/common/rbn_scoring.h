@@ -1,8 +1,8 @@
-// How Algorithm 1 scores a position and picks its mask: what every implementation shares.
+// How Algorithm 1 scores a position and chooses its mask, for every implementation in C++ and CUDA.
 //
 // Scores are kept up to date: when a mask takes a position, its scores at the few neighbours on the
-// four lines rise, instead of every visit counting its windows anew. Scores are integers of
-// thousandths, so they compare exactly and add up to the same in any order.
+// four lines rise. So no visit has to count the patches in its windows. Scores are integers,
+// thousandths, so they compare exactly, and their sums are the same in any order.
 #pragma once
 
 #include <algorithm>
@@ -14,7 +14,8 @@
 
 namespace smnm {
 
-// Above any score: marks a mask that is full, or that already shows the position.
+// More than any score: added to the score of a mask that is full, and of one that already shows the
+// position.
 constexpr int32_t kTaken = 1 << 29;
 
 // The highest score that a position can have.
@@ -36,14 +37,16 @@ SMNM_HOST_DEVICE int64_t rbn_mask_of(int64_t sample_id, int64_t n_candidates) {
   return k < 0 ? k + n_candidates : k;
 }
 
-// What a newly visible patch adds (thousandths) to its mask's score at the cell at this offset.
+// A patch that becomes visible raises its mask's score at the cell at this offset, by `rise`
+// thousandths.
 struct RbnNeighbour {
   int64_t offset;
   int32_t rise;
 };
 
-// The cells of a grid and of a border that takes the rises beyond it, row by row, and the steps
-// along horizontal, vertical, main and second diagonal that lead from one position to another.
+// The layout of the scores: the cells of the grid row by row, with a border around it, so that
+// rises outside the grid need no test. And the steps along the horizontal, vertical, main and
+// second diagonal line that lead from one position to another.
 struct RbnLines {
   int64_t border_y, border_x, pitch, n_cells, n_neighbours;
   struct Line {
@@ -54,7 +57,7 @@ struct RbnLines {
 inline RbnLines rbn_lines(int64_t height, int64_t width, const int64_t* windows, int64_t n_windows,
                           const int64_t* weights) {
   RbnLines grid;
-  // Steps longer than a side of the grid lead from no position to another.
+  // A step longer than a side of the grid leads out of it.
   const int64_t reach = *std::max_element(windows, windows + n_windows) / 2;
   grid.border_y = std::min(reach, height - 1);
   grid.border_x = std::min(reach, width - 1);
@@ -75,7 +78,8 @@ SMNM_HOST_DEVICE int64_t rbn_cell(const RbnLines& grid, int64_t y, int64_t x) {
   return (y + grid.border_y) * grid.pitch + x + grid.border_x;
 }
 
-// Neighbour `index` of n_neighbours: no two have the same offset, and each has its opposite.
+// Neighbour `index` of n_neighbours. No two have the same offset, and the opposite of each is one,
+// too.
 template <class Grid, class Integer>
 SMNM_HOST_DEVICE RbnNeighbour rbn_neighbour(const Grid& grid, const Integer* windows,
                                             Integer n_windows, Integer index) {
@@ -88,12 +92,12 @@ SMNM_HOST_DEVICE RbnNeighbour rbn_neighbour(const Grid& grid, const Integer* win
           static_cast<int32_t>(reaching * grid.lines[line].weight)};
 }
 
-// The first of the n masks with the lowest score below `taken`, or one of them by a random word; -1
-// if all are taken.
+// Of the n masks, the one with the lowest score, if that is below `taken`; else -1. If several tie,
+// the first of them, or with random_ties the one that `word` chooses.
 template <class ScoreOf>
 SMNM_HOST_DEVICE int64_t choose_mask(int64_t n, int32_t taken, bool random_ties, uint32_t word,
                                      const ScoreOf& score_of) {
-  // The lowest (score, mask) pair as one number: no branch on scores, which nothing predicts.
+  // The lowest (score, mask) pair as one number, because branches on scores would be mispredicted.
   int64_t best = INT64_MAX;
   for (int64_t k = 0; k < n; ++k) {
     const int64_t pair = int64_t{score_of(k)} << kMaskBits | k;

@@ -1,4 +1,4 @@
-// What one thread block does for one row of torch.ops.smnm.rbn_masks, or one order of rbn_bank.
+// The work of one thread block: one row of torch.ops.smnm.rbn_masks, or one order of rbn_bank.
 #pragma once
 
 #include <cstdint>
@@ -7,19 +7,19 @@
 
 namespace smnm {
 
-// A sample's bank, and its mask there: rbn_bank_of and rbn_mask_of.
+// A sample's bank and its mask in the bank, as rbn_bank_of and rbn_mask_of give them.
 struct RoundsSample {
   int64_t id, bank, mask;
 
   SMNM_ON_BLOCK RoundsSample(const RoundsShape& shape, int64_t sample_id) : id(sample_id) {
-    // The quotient of a negative id is rounded down by that of its complement.
+    // For a negative id, the complement of its complement's quotient is rounded down.
     const auto flip = static_cast<uint64_t>(id >> 63), value = static_cast<uint64_t>(id);
     const uint64_t quotient = shape.candidates.quotient(value ^ flip) ^ flip;
     bank = static_cast<int64_t>(quotient);
     mask = static_cast<int64_t>(value - quotient * shape.candidates.value);
   }
 
-  // The mask of another id in the same bank; otherwise no mask's index.
+  // The mask of another id, if it is in the same bank; otherwise a number that is no mask's.
   SMNM_ON_BLOCK uint64_t mask_of(int64_t other) const {
     const auto away = static_cast<uint64_t>(other) - static_cast<uint64_t>(id);
     const bool wrapped = (other < id) != (static_cast<int64_t>(away) < 0);
@@ -27,7 +27,8 @@ struct RoundsSample {
   }
 };
 
-// Writes masks of a bank to rows. A thread's kWidth tokens divide those of a mask and of a word.
+// Writes masks of a bank to the rows of their samples. A thread writes kWidth tokens at a time;
+// kWidth divides the tokens of a mask and of a word.
 template <int kWidth, class Block, class Pair>
 SMNM_ON_BLOCK void write_rows(Block& block, const RoundsShape& shape,
                               const RoundsState<Pair>& state, const MaskRows& rows, int64_t start) {
@@ -66,9 +67,9 @@ SMNM_ON_BLOCK void write_rows(Block& block, const RoundsShape& shape,
   });
 }
 
-// What the block of one row does. Rows stand in chunks of kChunkRows; the first row of a bank in
-// its chunk runs the bank and writes every row of it in the chunk, the other rows do nothing. True
-// if this row was the first.
+// The block's work for one row. Rows are in chunks of kChunkRows. In each chunk, the first row of a
+// bank runs the bank and writes all rows of that bank; the other rows do nothing. Returns whether
+// this row was the first.
 template <class Variant, class Block, class Pair>
 SMNM_ON_BLOCK bool run_masks_row(Block& block, const RoundsShape& shape,
                                  const RoundsState<Pair>& state, const MaskRows& rows, int64_t row,
@@ -105,7 +106,7 @@ SMNM_ON_BLOCK bool run_masks_row(Block& block, const RoundsShape& shape,
   return true;
 }
 
-// What the block of one of the caller's orders does: `visible` is bool [K][N].
+// The block's work for one of the caller's orders. Writes `visible` bool [K][N].
 template <class Variant, class Block, class Pair>
 SMNM_ON_BLOCK void run_order(Block& block, const RoundsShape& shape, const RoundsState<Pair>& state,
                              const int64_t* order, int64_t seed, int64_t bank, bool* visible) {

@@ -1,10 +1,11 @@
-// The sequential algorithm, by one warp: what rounds leave of a sweep once a mask is full.
+// The rest of a sweep after a mask is full: one warp makes the visits in order.
 //
-// Lanes are the next visits. A visit's decision depends on earlier neighbours and on which masks
-// are full, so all visits of the warp are decided at once and the first of them stand: up to a
-// visit that has a neighbour among those before it, or that chose a mask which these fill. (A mask
-// that fills changes nothing for visits that choose another: the lowest score stays the lowest. By
-// random ties it does, as it may have been one of the tied.) The first visit always stands.
+// Each lane decides one of the next visits, all at once. A decision depends on earlier neighbours
+// and on which masks are full. So the decisions of the first lanes are valid, up to the first visit
+// that has a neighbour among those before it, or that chose a mask which those before it fill; the
+// rest is decided again. (A mask that fills changes nothing for visits that chose another: the
+// lowest score stays the lowest. With random ties it does, as it may have been one of the tied.)
+// The first visit is always valid.
 #pragma once
 
 #include <cstdint>
@@ -14,7 +15,7 @@
 
 namespace smnm {
 
-// For each lane, the lanes of the same value as bits; values have value_bits.
+// For each lane, the lanes that have the same value, as bits. Values have value_bits.
 template <class Group, class Values>
 SMNM_ON_BLOCK auto lanes_alike(Group& group, const Values& values, int32_t value_bits) {
   auto alike = group.map([&](int32_t) { return ~0u; });
@@ -28,11 +29,11 @@ SMNM_ON_BLOCK auto lanes_alike(Group& group, const Values& values, int32_t value
   return alike;
 }
 
-// Visits from rank `first` on, of which there is one. `blocker` is known for them.
+// Makes the visits from rank `first` on; there must be one. `blocker` must be known for them.
 template <class Variant, class Group, class Block, class Pair>
 SMNM_ON_BLOCK void visit_in_order(Group& warp, Block& block, const RoundsShape& shape,
                                   const RoundsState<Pair>& state, int32_t first) {
-  // Wide ones would not fit in registers.
+  // So many wide pairs would not fit in registers.
   constexpr int32_t kAtATime = sizeof(Pair) == 4 ? kSteps : kSteps / 2;
   const int32_t n = shape.n_tokens;
   int32_t unfilled = *state.unfilled;
@@ -51,7 +52,7 @@ SMNM_ON_BLOCK void visit_in_order(Group& warp, Block& block, const RoundsShape& 
     });
     const uint32_t taking = warp.ballot(takes);
     const auto alike = lanes_alike(warp, mask, candidates.mask_bits());
-    // What the lanes before leave, if all of them stand.
+    // The room that the lanes before leave, if all their decisions are valid.
     const auto room = warp.map([&](int32_t lane) {
       return state.room[mask[lane]] - count_bits(alike[lane] & taking & low_bits(lane));
     });
@@ -93,7 +94,7 @@ SMNM_ON_BLOCK void visit_in_order(Group& warp, Block& block, const RoundsShape& 
     warp.barrier();
     first += stand;
   }
-  // Without a visit, other lanes may still read it.
+  // If no visit was made, other lanes may still be reading `unfilled`.
   warp.barrier();
   warp.each([&](int32_t lane) {
     if (lane == 0) *state.unfilled = unfilled;

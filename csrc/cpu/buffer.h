@@ -1,5 +1,5 @@
-// Scratch memory that starts as it is, and comes in huge pages where it is large: otherwise a call
-// on a large grid spends as long on page faults and on the way to its pages as on its work.
+// Scratch memory that is not initialised, and in huge pages if it is large. With small pages, a
+// call on a large grid spends as long on page faults and address translation as on its work.
 #pragma once
 
 #include <cstddef>
@@ -31,7 +31,7 @@ struct ScratchAllocator {
 #if defined(__linux__)
     if (bytes >= kHugePage) {
       memory = std::aligned_alloc(kHugePage, (bytes + kHugePage - 1) / kHugePage * kHugePage);
-      // Advice: what comes of it does not matter.
+      // It is advice: the system may refuse it.
       if (memory != nullptr) madvise(memory, bytes, MADV_HUGEPAGE);
     }
 #endif
@@ -41,7 +41,7 @@ struct ScratchAllocator {
   }
   void deallocate(T* memory, size_t) { std::free(memory); }
 
-  // What a vector asks of elements it was given no value for.
+  // A vector calls this for elements without a value, and it leaves them uninitialised.
   template <class U>
   void construct(U* at) {
     ::new (static_cast<void*>(at)) U;

@@ -1,5 +1,5 @@
-// What this library says of itself, as C symbols for ctypes: it knows nothing of Python, so that
-// one build serves every version of it.
+// Descriptions of this library, as C functions for ctypes. The library does not use Python's C API,
+// so one build serves every version of Python.
 #include <torch/headeronly/version.h>
 
 #include <cstdint>

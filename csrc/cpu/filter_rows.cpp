@@ -1,6 +1,6 @@
-// Rows are read from as many places as there are taps, few of them aligned: reading is what this
-// pass costs. So both filters share what is read, and where the machine has products of 16-bit
-// pairs (AVX-512 VNNI), one read serves two taps.
+// The time of this pass goes into reads: each row is read once for each tap, and mostly unaligned.
+// So both filters share their reads. On machines with products of 16-bit pairs (AVX-512 VNNI), one
+// read serves two taps.
 #include "filter_rows.h"
 
 #include <algorithm>
@@ -15,13 +15,13 @@
 namespace smnm {
 namespace {
 
-constexpr int kRows = 4;  // filtered together: hides the latency of the multiply-adds
-// Rows copied around the circle together: enough that the first have left the store queue when they
-// are read, at offsets that no single store covers.
+constexpr int kRows = 4;  // filtered together, which hides the latency of the multiply-adds
+// Rows that are copied together: so many that the first have left the store queue when they are
+// read. A read spans several stores, and would wait for all of them to leave it.
 constexpr int kWideRows = 16;
 
-// A wide row holds copies of the circle. Output 0 is the second copy's first value: the taps before
-// it reach at most half a circle.
+// A wide row holds copies of a circular row. Output 0 is at the first value of the second copy,
+// because the taps before it reach back by at most half a row.
 int64_t inputs_end(int64_t side, int64_t n_out, const RowFilter& outer) {
   return side + n_out + outer.count - outer.before;
 }
@@ -41,7 +41,7 @@ void filter_floats(const int16_t* in, int64_t n_rows, int64_t side, int64_t n_ou
     const int64_t batch_end = std::min(batch + kWideRows, n_rows);
     for (int64_t r = batch; r < batch_end; ++r) {
       for (int64_t at = 0; at < end; at += side) {
-        // Each copy may run over by part of a vector, which the next one mends.
+        // A copy may run over by part of a vector; the next copy writes over that.
         for (int64_t x = 0; x < side; x += kLanes) {
           store(wide + (r - batch) * pitch + at + x,
                 __builtin_convertvector(load<ShortLanes>(in + r * side + x), FloatLanes));
@@ -81,7 +81,8 @@ void filter_floats(const int16_t* in, int64_t n_rows, int64_t side, int64_t n_ou
 
 #define SMNM_VNNI __attribute__((target("avx512f,avx512bw,avx512vnni")))
 
-// Taps 2m and 2m + 1, the first one in the lower half, for each m; filter tap 0 being tap `begin`.
+// For each m, taps 2m and 2m + 1 in one number, the first in the lower half. The filter's first tap
+// has number `begin`.
 std::vector<int32_t> paired_taps(const RowFilter& filter, int64_t begin, int64_t n_pairs) {
   const auto tap = [&](int64_t k) {
     return k >= 0 && k < filter.count ? static_cast<int32_t>(filter.weight[k]) : 0;

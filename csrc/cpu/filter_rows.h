@@ -13,13 +13,13 @@ SMNM_INLINE IntLanes clamp(IntLanes v, int most) {
   return v < -most ? IntLanes{} - most : v;
 }
 
-// Undoes the norm of a pass's taps.
+// Divides the sums of a pass by the L2 norm of its taps, rounds half up, and clamps.
 SMNM_INLINE FloatLanes rescale(FloatLanes sum) {
   const IntLanes v = (__builtin_convertvector(sum, IntLanes) + kTapUnit / 2) >> kTapShift;
   return __builtin_convertvector(clamp(v, kMaxSignal), FloatLanes);
 }
 
-// Nonzero taps around the centre: weight[k] goes with the input at distance k - before. A filter
+// Nonzero taps around the centre: weight[k] multiplies the input at distance k - before. A filter
 // without taps has no outputs.
 struct RowFilter {
   const float* weight;
@@ -28,7 +28,7 @@ struct RowFilter {
   float* out;
 };
 
-// What lies behind the last input must be readable, and holds anything.
+// This many values behind the last input must be readable. They may hold anything.
 constexpr int64_t kRowSlack = 32;
 
 // Floats of scratch that filter_rows needs.

@@ -1,5 +1,4 @@
-// Noise and its masks from the integers of a noise table, which smnm_kernels/dispatch.py hands
-// over.
+// Noise and its masks, from the integers of a noise table that smnm_kernels/dispatch.py passes.
 #include <torch/csrc/stable/library.h>
 #include <torch/csrc/stable/ops.h>
 
@@ -47,7 +46,7 @@ NoiseTable parse_table(const std::vector<int64_t>& torus, const Tensor& taps, co
           static_cast<const int16_t*>(quantiles.data_ptr())};
 }
 
-// Calls body(sample id, row, field, scale) for every sample, on torch's threads.
+// Calls body(row, field, scale) for every sample, on torch's threads.
 template <class Body>
 void for_each_field(const Tensor& sample_ids, int64_t seed, const Grid& grid,
                     const NoiseTable& table, const Body& body) {

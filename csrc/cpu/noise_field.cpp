@@ -13,7 +13,7 @@
 namespace smnm {
 namespace {
 
-// Nonzero taps around the centre: weight[k] goes with the input at distance k - before.
+// Nonzero taps around the centre: weight[k] multiplies the input at distance k - before.
 struct Taps {
   std::vector<float> weight;
   int64_t before;
@@ -119,8 +119,8 @@ std::vector<int64_t> circular_offsets(const Taps& taps, int64_t side, int64_t st
   return offset;
 }
 
-// field = chain1 - chain2, without the padding of the rows. A difference beyond 2^24 is rounded,
-// but clamped all the same.
+// out = chain1 - chain2, clamped, without the padding of the rows. A difference beyond 2^24 may be
+// rounded first, which changes nothing, because it is clamped.
 SMNM_CLONES
 void difference(const float* chain1, const float* chain2, int64_t n_rows, int64_t row,
                 int64_t width, int32_t* out) {
@@ -128,7 +128,7 @@ void difference(const float* chain1, const float* chain2, int64_t n_rows, int64_
     for (int64_t x = 0; x < row; x += kLanes) {
       FloatLanes v = load<FloatLanes>(chain1 + r * row + x);
       if (chain2 != nullptr) v -= load<FloatLanes>(chain2 + r * row + x);
-      // Rows overlap by their padding; each is mended by the one that follows.
+      // The padding of a row is written over by the next row.
       store(out + r * width + x, clamp(__builtin_convertvector(v, IntLanes), kMaxField));
     }
   }

@@ -7,7 +7,7 @@
 
 namespace smnm {
 
-// The words of `n` consecutive blocks: out[word * stride + i] is that of block first + i.
+// The words of `n` consecutive blocks: out[word * stride + i] is word `word` of block first + i.
 void philox_blocks(const PhiloxSequence& sequence, uint32_t first, int64_t n, int64_t stride,
                    uint32_t* out);
 

@@ -1,4 +1,4 @@
-// R-BN: masks of sample ids, and banks of a caller's orders.
+// torch.ops.smnm.rbn_masks and rbn_bank for CPU tensors.
 #include <torch/csrc/stable/library.h>
 #include <torch/csrc/stable/ops.h>
 
@@ -65,7 +65,7 @@ Tensor rbn_bank(const Tensor& order, const std::optional<Tensor>& seed_tensor, i
   const int64_t n = grid[1] * grid[2];
   const Tensor orders = parse_orders(order, n);
   const int64_t* positions = int64_data(orders);
-  // A position that is missing could leave a mask that no sweep fills.
+  // Without all positions, a mask might stay unfilled, and sweeps would never end.
   std::vector<bool> seen(n);
   for (int64_t i = 0; i < orders.numel(); ++i) {
     if (i % n == 0) seen.assign(n, false);

@@ -18,8 +18,8 @@ constexpr int64_t kVisitsAhead = 8;
 
 bool outgrows_caches(size_t score_bytes) { return score_bytes > kCacheBytes; }
 
-// Sorts (random key << 32 | index). Passes over the upper bytes of the keys, as many as leave few
-// keys in doubt, then insertion, which finds next to nothing to do.
+// Sorts (random key << 32 | index): a radix sort by so many upper bytes of the keys that few keys
+// are equal in these, then an insertion sort, which has little left to do.
 void sort_keyed(Buffer<uint64_t>& items, Buffer<uint64_t>& scratch) {
   const auto n = static_cast<int64_t>(items.size());
   const int first_digit = n <= 1 << 10 ? 2 : n <= 1 << 20 ? 1 : 0;
@@ -73,8 +73,8 @@ RbnRunner<Score>::RbnRunner(int64_t height, int64_t width, int64_t n_candidates,
       touched.push_back(to.offset + n_candidates - 1);
     }
     std::sort(touched.begin(), touched.end());
-    // What is a line beyond the one before; and the last score before a gap, which may lie in the
-    // next line.
+    // Keeps an offset if it is at least a cache line beyond the one kept before; and the last
+    // offset before a gap, whose score may lie in the next line.
     for (size_t i = 0; i < touched.size(); ++i) {
       const bool last = i + 1 == touched.size() || touched[i + 1] > touched[i] + kLine;
       const bool first = fetched_.empty();
@@ -124,7 +124,7 @@ void RbnRunner<Score>::run(const Position* order, int64_t seed, int64_t bank, bo
       philox_blocks(philox_sequence(seed, kTie, bank), first, q, q, words_.data());
     }
     unfilled = sweep(order, unfilled);
-    // Apart from the visits, whose stores would wait for these.
+    // Not written during the visits, whose stores would wait for these.
     for (int64_t i = 0; i < n_tokens_; ++i) {
       if (winners_[i] >= 0) visible[winners_[i] * n_tokens_ + order[i]] = true;
     }
@@ -140,7 +140,7 @@ SMNM_INLINE void RbnRunner<Score>::fetch(int64_t visit) const {
 template <class Score>
 template <class Position>
 int64_t RbnRunner<Score>::sweep(const Position* order, int64_t unfilled) {
-  // Locals, because scores that are written could alias members.
+  // Locals: the compiler would reload members after each write of a score, which could alias them.
   const int64_t n = n_tokens_, n_candidates = n_candidates_;
   const bool random_ties = random_ties_, fetches = !fetched_.empty();
   Score* scores = scores_.data();

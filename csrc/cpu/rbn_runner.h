@@ -17,22 +17,22 @@ struct RbnRule {
 
 // Runs banks of one shape; holds the buffers of one thread.
 //
-// A visit touches scores of few bytes at a few cells; what it costs is their way to the core. So
-// scores are as narrow as the rule allows (16 bits for the usual windows), a cell's masks lie side
-// by side, and the order is known ahead: where scores outgrow the caches, they are fetched for a
-// visit some visits before it.
+// A visit reads and writes a few bytes at a few cells, and most of its time goes into fetching them
+// from memory. So scores are as narrow as the rule allows (16 bits for the usual windows), and the
+// scores of all masks at a cell lie side by side. If the scores do not fit in the caches, those of
+// a visit are prefetched some visits before, as the order is known.
 template <class Score>
 class RbnRunner {
  public:
-  // Above any score: marks a mask that is full, or that already shows the position. Twice this and
-  // a score fit.
+  // More than any score: added to the score of a mask that is full, and of one that already shows
+  // the position. The type holds a score plus twice this.
   static constexpr int32_t kTaken = sizeof(Score) == 2 ? 1 << 14 : smnm::kTaken;
 
   RbnRunner(int64_t height, int64_t width, int64_t n_candidates, int64_t n_keep,
             const RbnRule& rule);
-  // The bank's own random order, int32 [N].
+  // Draws the random order of a bank, int32 [N].
   const int32_t* draw_order(int64_t seed, int64_t bank);
-  // visible[k * N + position] of the K masks that the order leads to.
+  // Runs a bank; writes visible[k * N + position] of its K masks.
   template <class Position>
   void run(const Position* order, int64_t seed, int64_t bank, bool* visible);
 
@@ -46,15 +46,15 @@ class RbnRunner {
   bool random_ties_;
   std::vector<RbnNeighbour> neighbours_;  // offsets into scores_
   std::vector<int64_t> fetched_;          // offsets of the cache lines to fetch ahead
-  // What each mask would score at each cell of the bordered grid, n_candidates per cell; plus
-  // kTaken where the mask shows the cell.
+  // The score of each mask at each cell of the bordered grid, n_candidates per cell; plus kTaken if
+  // the mask shows the cell.
   Buffer<Score> scores_;
   Buffer<int16_t> winners_;    // of each visit, or -1
   std::vector<int32_t> full_;  // of each mask: kTaken if it is
   std::vector<int64_t> room_;  // visible patches still to come
-  Buffer<uint32_t> words_;     // of the order, then of the ties, by position
-  // While the order is drawn, positions below their random words; then where the scores of each
-  // visit are.
+  Buffer<uint32_t> words_;     // random words by position: of the order, then of the ties
+  // While the order is drawn: word << 32 | position. After that: of each visit, the index of its
+  // cell's scores.
   Buffer<uint64_t> keyed_, keyed_next_;
   Buffer<int32_t> order_;
 };
@@ -74,7 +74,7 @@ void with_rbn_runner(int64_t height, int64_t width, int64_t n_candidates, int64_
   }
 }
 
-// What a benchmark says of the way banks are run.
+// A description of the way banks are run, for benchmarks.
 const char* rbn_path(int64_t height, int64_t width, int64_t n_candidates, const RbnRule& rule);
 
 }  // namespace smnm

@@ -6,8 +6,8 @@
 #include <cstdint>
 #include <cstring>
 
-// The widest of what is written out for x86-64 that may run, where the machine has it: 0 none,
-// 1 AVX2, 2 AVX-512, 3 its VNNI. Tests build the narrower ones, which no clones get in the way of.
+// The widest instructions that code written for x86-64 may use, if the machine has them: 0 none,
+// 1 AVX2, 2 AVX-512, 3 AVX-512 VNNI. Tests build narrower ones, and then without clones.
 #ifndef SMNM_VECTORS
 #define SMNM_VECTORS 3
 #endif
@@ -16,7 +16,8 @@
 #define SMNM_X86
 #endif
 
-// GCC 12 is the first to take these names; clang passes wide vectors by another ABI in each clone.
+// GCC knows these names from version 12 on. In clang, every clone passes wide vectors by an ABI of
+// its own, so it gets no clones.
 #if SMNM_VECTORS == 3 && defined(__x86_64__) && defined(__linux__) && !defined(__clang__) && \
     __GNUC__ >= 12
 #define SMNM_VECTOR_PATHS "x86-64-v4, x86-64-v3, baseline"

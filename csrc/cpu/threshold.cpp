@@ -1,4 +1,4 @@
-// The threshold of any noise.
+// torch.ops.smnm.threshold for CPU tensors.
 #include <torch/csrc/stable/library.h>
 #include <torch/csrc/stable/ops.h>
 
@@ -14,9 +14,9 @@
 namespace smnm {
 namespace {
 
-// The order of torch.sort: -0 equals 0, NaN is above everything.
+// An integer that compares as torch.sort orders the value: -0 equals 0, NaN is above everything.
 template <class Float, class Bits>
-Bits ordered(Float value) {
+Bits sort_key(Float value) {
   if (value != value) return std::numeric_limits<Bits>::max();
   if (value == 0) return 0;
   Bits bits;
@@ -31,7 +31,7 @@ void threshold_rows(const Tensor& noise, const MaskTensors& out) {
   torch::stable::parallel_for(0, noise.size(0), 1, [&](int64_t begin, int64_t end) {
     std::vector<Bits> keys(n);
     for (int64_t row = begin; row < end; ++row) {
-      for (int64_t i = 0; i < n; ++i) keys[i] = ordered<Float, Bits>(values[row * n + i]);
+      for (int64_t i = 0; i < n; ++i) keys[i] = sort_key<Float, Bits>(values[row * n + i]);
       bool* visible = visible_row(out, row);
       threshold_row(keys.data(), n, n_keep, visible);
       write_row(out, row, visible);

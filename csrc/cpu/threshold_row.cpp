@@ -11,7 +11,7 @@ namespace {
 template <class Key>
 SMNM_INLINE int64_t count_at_least(const Key* keys, int64_t n, Key bound) {
   int64_t count = 0;
-  // Blocks keep the counter as narrow as a key, so that it shares the keys' vectors.
+  // Counted in blocks, so that a counter as narrow as a key cannot overflow.
   for (int64_t start = 0; start < n; start += 4096) {
     const int64_t end = std::min(n, start + 4096);
     Key in_block = 0;

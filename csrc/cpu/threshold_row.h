@@ -1,11 +1,12 @@
-// Which tokens are visible, and the two index forms of it.
+// Which tokens are visible, and their indices.
 #pragma once
 
 #include <cstdint>
 
 namespace smnm {
 
-// visible[i] = keys[i] is among the n_keep largest, ties to the lower index.
+// visible[i] says whether keys[i] is among the n_keep largest; of equal keys, lower indices come
+// first.
 void threshold_row(const int32_t* keys, int64_t n, int64_t n_keep, bool* visible);
 void threshold_row(const int64_t* keys, int64_t n, int64_t n_keep, bool* visible);
 

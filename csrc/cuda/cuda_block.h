@@ -1,4 +1,4 @@
-// A thread block and groups of a warp's lanes, as rbn_rounds.h asks for them.
+// The Block and Group that rbn_rounds.h describes, for CUDA.
 #pragma once
 
 #include <cuda_runtime.h>
@@ -9,7 +9,7 @@ namespace smnm {
 
 constexpr int32_t kWarpBits = 5;
 
-// A register of each lane.
+// A value of each lane, in a register.
 template <class T>
 struct CudaLanes {
   T value;
@@ -17,7 +17,8 @@ struct CudaLanes {
   __device__ __forceinline__ const T& operator[](int32_t) const { return value; }
 };
 
-// 2^bits neighbouring lanes of a warp. Of more threads than a warp has, only each is to be called.
+// 2^bits neighbouring lanes of a warp. If this is more than a warp, only `each` and `size` may be
+// called.
 class CudaGroup {
  public:
   template <class T>

@@ -1,5 +1,6 @@
 // torch.ops.smnm.rbn_masks and rbn_bank for CUDA tensors: one launch each, a thread block per bank.
-// Nothing is read back, so that calls neither wait for the device nor break a CUDA graph.
+// The host reads nothing from the device, so calls do not wait for it and CUDA graphs can capture
+// them.
 #include <cuda_runtime.h>
 #include <torch/csrc/stable/accelerator.h>
 #include <torch/csrc/stable/library.h>
@@ -20,11 +21,11 @@
 namespace smnm {
 namespace {
 
-// A round at 64 by 8 holds 20 positions of 16 neighbours: one pass of the block, mostly.
+// A round at 64 by 8 has about 20 positions with 16 neighbours each: mostly one pass of the block.
 constexpr int kThreadBits = 9, kThreads = 1 << kThreadBits;
 static_assert(kThreads <= kMaxThreads);
 
-// Where banks keep their state: shared memory, or `slice` bytes per block of a workspace.
+// Memory for the states of banks that do not fit in shared memory: `slice` bytes for each block.
 struct Workspace {
   char* memory;
   size_t slice;
@@ -41,7 +42,7 @@ __device__ __forceinline__ RoundsState<Pair> block_state(const RoundsShape& shap
   }
 }
 
-// A seed tensor is read where it is.
+// A seed; a tensor's is read on the device.
 struct Seed {
   const int64_t* tensor;
   int64_t value;
@@ -85,9 +86,10 @@ int device_attribute(cudaDeviceAttr attribute, int32_t device) {
   return value;
 }
 
-// Blocks that each need `slice` bytes of workspace: enough to fill the device, within 1 GB if that
-// is more than one. Of consecutive rows every n_candidates-th does the work; a number of blocks
-// without a common divisor deals these out evenly.
+// The number of blocks for banks that need `slice` bytes of workspace each: enough to fill the
+// device, and as many as fit in 1 GB, but at least one. Of consecutive rows, every n_candidates-th
+// runs a bank. The number of blocks and n_candidates have no common divisor, so that every block
+// gets its share of these rows.
 int64_t workspace_blocks(int64_t n_items, int64_t slice, int64_t n_candidates, int32_t device) {
   const int64_t wanted = 2 * device_attribute(cudaDevAttrMultiProcessorCount, device);
   int64_t n_blocks = std::min({n_items, wanted, std::max<int64_t>(1, (int64_t{1} << 30) / slice)});
@@ -110,7 +112,7 @@ void launch(void (*in_shared)(RoundsShape, Workspace, Parameters...),
   const auto limit =
       static_cast<size_t>(device_attribute(cudaDevAttrMaxSharedMemoryPerBlockOptin, device));
   if (bytes <= limit) {
-    // Every device takes 48 KB without being asked.
+    // More than 48 KB of shared memory must be requested.
     if (bytes > 48 << 10)
       STD_CUDA_CHECK(cudaFuncSetAttribute(in_shared, cudaFuncAttributeMaxDynamicSharedMemorySize,
                                           static_cast<int>(bytes)));
