@@ -6,6 +6,17 @@ kernels in Triton's interpreter). Unset, it is the C++ library if it was built, 
 
 CUDA tensors run on the Triton kernels (``triton_kernels``); R-BN runs on the CUDA library if it was
 built. Where Triton cannot run, masks are made on the CPU and copied. Every slower path warns, once.
+
+The C++ and CUDA libraries register their kernels themselves when they are loaded:
+
+======================== ======================= =====================
+op                       CPU                     CUDA
+======================== ======================= =====================
+noise_from_table         csrc/cpu/noise.cpp
+noise_masks_from_table   csrc/cpu/noise.cpp
+threshold                csrc/cpu/threshold.cpp
+rbn_masks, rbn_bank      csrc/cpu/rbn.cpp        csrc/cuda/rbn.cu
+======================== ======================= =====================
 """
 
 from __future__ import annotations

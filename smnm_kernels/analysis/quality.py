@@ -217,9 +217,9 @@ def report(kind_sampler: MaskSampler, n_masks: int, batch: int) -> dict[str, int
         raise ValueError("kind_sampler must count its tokens row-major, got freq_major=True")
     ids, grid = torch.arange(n_masks), kind_sampler.grid
     drawn = [kind_sampler.masks(part).visible.unflatten(1, grid) for part in ids.split(batch)]
-    size = np.array([len(part) for part in drawn[: max(1, FEW_MASKS // batch)]])
-    # Distances are slow to compute; a few hundred masks tell their mean well enough.
+    # Distances are slow to compute, and a few hundred masks give their mean well enough.
     few = drawn[: max(1, FEW_MASKS // batch)]
+    size = np.array([len(part) for part in few])
     holes = [largest_hole(part) for part in few]
     visible = torch.cat(drawn)
     fair, new = coverage(visible), distinct(visible)

@@ -19,6 +19,7 @@ from torch import Tensor
 
 from smnm_kernels.arguments import parse_grid
 from smnm_kernels.tables.colors import Color, Sigma, parse_color, parse_sigma, sigma_pairs
+from smnm_kernels.tables.torus import covariance_terms
 
 #: The sampled Gaussian is cut at this many sigmas, where it is 1e-14 of its centre.
 REACH = 8.0
@@ -70,16 +71,13 @@ def expected_spectrum(
     power = np.zeros(grid)
     terms: dict[tuple[float, float], tuple[float, list[np.ndarray]]] = {}
     for first, second in pairs:
-        signed = [(first, first, 1.0)]
-        if second is not None:
-            signed += [(first, second, -2.0), (second, second, 1.0)]
         spectrum, variance = np.zeros(grid), 0.0
-        for a, b, sign in signed:
+        for a, b, factor in covariance_terms(first, second):
             if (a, b) not in terms:
                 terms[a, b] = _cross_term(a, b, grid, window)
             at_zero, (along_t, along_h, along_w) = terms[a, b]
-            variance += sign * at_zero
-            spectrum += (sign * along_t)[:, None, None] * (along_h[:, None] * along_w)
+            variance += factor * at_zero
+            spectrum += (factor * along_t)[:, None, None] * (along_h[:, None] * along_w)
         power += spectrum / variance
     return _over_shells(power / len(pairs))
 

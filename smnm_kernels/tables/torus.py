@@ -49,7 +49,7 @@ def _last_lag(s1: float, s2: float | None, n_dims: int) -> int:
         return (2 * math.pi * v) ** (-n_dims / 2) * math.exp(-d * d / (2 * v))
 
     def covariance(d: int) -> float:
-        return sum(sign * cross(a, b, d) for a, b, sign in _terms(s1, s2))
+        return sum(factor * cross(a, b, d) for a, b, factor in covariance_terms(s1, s2))
 
     floor = MAX_WRAP * covariance(0)
     lag = math.ceil(7 * (s1 if s2 is None else s2))
@@ -63,9 +63,9 @@ def _wrap_error(axes: tuple[int, ...], width: int, s1: float, s2: float | None) 
     the endless lattice, as a share of the variance. On long axes only the 24 shortest and the 24
     longest lags are computed."""
     torus, endless = np.zeros(()), np.zeros(())
-    for a, b, sign in _terms(s1, s2):
+    for a, b, factor in covariance_terms(s1, s2):
         along = _lag_covariance(a, b)
-        on_torus, on_lattice = np.array(float(sign)), np.array(float(sign))
+        on_torus, on_lattice = np.array(float(factor)), np.array(float(factor))
         for n in axes:
             lags = np.unique(np.r_[: min(n, 24), max(n - 24, 0) : n])
             images = np.arange(-len(along), len(along) + 1) * (n + width) + lags[:, None]
@@ -78,7 +78,7 @@ def _wrap_error(axes: tuple[int, ...], width: int, s1: float, s2: float | None) 
     return float(np.abs(torus / torus.flat[0] - endless / endless.flat[0]).max())
 
 
-def _terms(s1: float, s2: float | None) -> list[tuple[float, float, int]]:
+def covariance_terms(s1: float, s2: float | None) -> list[tuple[float, float, int]]:
     """The covariance of chain 1 - chain 2 is a sum of covariances of G(a)*w with G(b)*w: (a, b,
     factor) of each."""
     if s2 is None:
