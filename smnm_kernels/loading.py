@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import warnings
 from collections.abc import Callable, Mapping, Sequence
-from typing import Any, NamedTuple
+from operator import attrgetter, itemgetter
+from typing import NamedTuple
 
 import torch
 from torch import Tensor
@@ -141,20 +142,17 @@ class MaskCollator:
                 f"data must {wanted} for {type(sampler).__name__}({sampler.extra_repr()}), got "
                 f"{data!r}"
             )
-        self.sampler, self.view, self.key = sampler, view, key
-        self.collate, self.id_key, self.data = collate, id_key, data
+        self.sampler, self.key = sampler, key
+        self.collate, self.id_key = collate, id_key
+        self.view = view if callable(view) else attrgetter(view)
+        self.data = data if data is None or callable(data) else itemgetter(data)
 
     def __call__(self, examples: Sequence) -> object:
         sample_ids, rest = split_ids(examples, self.id_key)
         batch = self.collate(rest)
-        made = self.sampler.masks(sample_ids, self._data_in(batch))
-        masks = self.view(made) if callable(self.view) else getattr(made, self.view)
+        data = None if self.data is None else self.data(batch)
+        masks = self.view(self.sampler.masks(sample_ids, data))
         return {**batch, self.key: masks} if isinstance(batch, Mapping) else (batch, masks)
-
-    def _data_in(self, batch: Any) -> object:
-        if self.data is None:
-            return None
-        return self.data(batch) if callable(self.data) else batch[self.data]
 
 
 def split_ids(examples: Sequence, id_key: str) -> tuple[Tensor, list]:
