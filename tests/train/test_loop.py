@@ -210,6 +210,7 @@ def tiny(again):
     return model, (torch.randn(16, *inputs["video"].size), masks)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     "made",
     [steep, partial(tiny, again=False), partial(tiny, again=True)],
