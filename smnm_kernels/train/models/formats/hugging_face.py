@@ -59,6 +59,7 @@ _VIDEOMAE_ALIASES = (
     (r"attention\.attention\.query\.bias$", "attention.attention.q_bias"),
     (r"attention\.attention\.value\.bias$", "attention.attention.v_bias"),
 )
+# A model in memory also has mlp.fc1 and mlp.fc2, as ours.
 _VITMAE_ALIASES = (
     (r"^(embeddings|encoder|layernorm|layers)\.", r"vit.\1."),  # ViTMAEModel alone
     (r"^decoder\.decoder_encoder\.layer\.", "decoder.decoder_layers."),
@@ -67,8 +68,6 @@ _VITMAE_ALIASES = (
     (r"\.attention\.k_proj\.", ".attention.attention.key."),
     (r"\.attention\.v_proj\.", ".attention.attention.value."),
     (r"\.attention\.o_proj\.", ".attention.output.dense."),
-    (r"\.mlp\.fc1\.", ".intermediate.dense."),
-    (r"\.mlp\.fc2\.", ".output.dense."),
 )
 
 
