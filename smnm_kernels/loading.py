@@ -5,7 +5,7 @@ from __future__ import annotations
 import warnings
 from collections.abc import Callable, Mapping, Sequence
 from operator import attrgetter, itemgetter
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import torch
 from torch import Tensor
@@ -144,8 +144,10 @@ class MaskCollator:
             )
         self.sampler, self.key = sampler, key
         self.collate, self.id_key = collate, id_key
-        self.view = view if callable(view) else attrgetter(view)
-        self.data = data if data is None or callable(data) else itemgetter(data)
+        self.view: Callable[[Any], object] = view if callable(view) else attrgetter(view)
+        self.data: Callable[[Any], object] | None = (
+            data if data is None or callable(data) else itemgetter(data)
+        )
 
     def __call__(self, examples: Sequence) -> object:
         sample_ids, rest = split_ids(examples, self.id_key)
