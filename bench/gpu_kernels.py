@@ -186,7 +186,7 @@ def measure_all(
             if saved.have(lambda row, where=where: row | where == row):
                 continue
             try:
-                add(saved, *measured(work, batch, seconds, device, bytes_per_second))
+                add(saved, *measure_work(work, batch, seconds, device, bytes_per_second))
             except Exception as error:
                 add(saved, {"kind": "failed", **where, "error": f"{type(error).__name__}: {error}"})
     if device.type == "cuda":
@@ -196,7 +196,7 @@ def measure_all(
             add(saved, {"kind": "launches", "work": work.name, "kernels": names})
 
 
-def measured(
+def measure_work(
     work: Work, batch: int, seconds: float, device: torch.device, bytes_per_second: float
 ) -> list[dict]:
     group = [*contenders(work, batch, bank_of(work, device)), *limits(work, batch, device)]

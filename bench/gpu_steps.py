@@ -85,7 +85,9 @@ def steps(folder: Path, dry_run: bool, capability: str | None) -> list[Step]:
     python, target = sys.executable, (capability or "9.0").replace(".", "")
     without_gpu = "a dry run has no GPU" if dry_run else ""
 
-    def measuring(name: str, script: str, *arguments: str, instead: str = "cpu") -> tuple[str, ...]:
+    def measure_with(
+        name: str, script: str, *arguments: str, instead: str = "cpu"
+    ) -> tuple[str, ...]:
         device = ("--device", instead) if dry_run else ()
         rows = ("--rows", str(folder / f"{name}.jsonl"))
         return (python, f"bench/{script}.py", *arguments, *rows, *device)
@@ -140,11 +142,11 @@ def steps(folder: Path, dry_run: bool, capability: str | None) -> list[Step]:
         ),
         Step(
             "equality", 1, limit=240, least=30, goes_on=True,
-            command=measuring("equality", "gpu_equality", *settings, instead="ptx"),
+            command=measure_with("equality", "gpu_equality", *settings, instead="ptx"),
         ),
         Step(
             "kernels", 1, limit=150, least=30, goes_on=True,
-            command=measuring("kernels", "gpu_kernels", *batches),
+            command=measure_with("kernels", "gpu_kernels", *batches),
         ),
         Step(
             "ncu", 1, limit=90, least=30,
@@ -184,11 +186,11 @@ def steps(folder: Path, dry_run: bool, capability: str | None) -> list[Step]:
         ),
         Step(
             "training", 3, limit=330, least=60, goes_on=True,
-            command=measuring("training", "gpu_sections", "training", *quick),
+            command=measure_with("training", "gpu_sections", "training", *quick),
         ),
         Step(
             "masks", 3, limit=200, least=60, goes_on=True,
-            command=measuring("masks", "gpu_sections", "masks", *quick),
+            command=measure_with("masks", "gpu_sections", "masks", *quick),
         ),
     ]  # fmt: skip
 

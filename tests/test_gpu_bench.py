@@ -232,14 +232,14 @@ def test_kernel_rows_are_saved_batch_by_batch(tmp_path, monkeypatch):
     path, cpu, rounds = tmp_path / "rows.jsonl", torch.device("cpu"), []
     bandwidths, used = iter([4e12, 5e12]), set()
 
-    def measured(work, batch, seconds, device, bytes_per_second):
+    def measure_work(work, batch, seconds, device, bytes_per_second):
         rounds.append((work.name, batch))
         used.add(bytes_per_second)
         if (work.name, batch) == ("green3d", 3) and len(rounds) < 5:
             raise RuntimeError("no time")
         return [{"kind": "eager", "work": work.name, "batch": batch, "us": 1.0}]
 
-    monkeypatch.setattr(gpu_kernels, "measured", measured)
+    monkeypatch.setattr(gpu_kernels, "measure_work", measure_work)
     monkeypatch.setattr(gpu_kernels, "copy_bandwidth", lambda device: next(bandwidths))
     measure_all(0.1, (2, 3), cpu, SavedRows(path))
     assert rounds == [("green3d", 2), ("rbn", 2), ("green3d", 3), ("rbn", 3)]

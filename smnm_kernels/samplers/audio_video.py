@@ -118,7 +118,7 @@ class AudioVideoSampler(MaskStream):
                 "data must not be given: masks with hidden_time do not depend on the input, got "
                 f"{type(data).__name__}"
             )
-        shown = self._moments.shown(sample_ids, video_seed ^ _MOMENTS_SEED)
+        shown = self._moments.draw(sample_ids, video_seed ^ _MOMENTS_SEED)
         return AudioVideoMasks(
             self._moments.video_masks(sample_ids, video_seed, shown),
             self._moments.audio_masks(sample_ids, audio_seed, shown),
@@ -188,7 +188,7 @@ class _Moments:
             more = audio_parameters | {"freq_major": False}
             self._rbn_of_rows_left = make_kind("rbn", left, n_keep=audio.n_keep, **more)
 
-    def shown(self, sample_ids: Tensor, seed: Seed) -> Masks:
+    def draw(self, sample_ids: Tensor, seed: Seed) -> Masks:
         """Masks over the moments, visible = not hidden."""
         return self._which.draw(sample_ids, seed)
 

@@ -23,14 +23,14 @@ if TYPE_CHECKING:
     from .stream import MaskStream
 
 _IN_A_WORKER = (
-    "a sampler's stream cannot be drawn in a data loader worker: every worker has a copy and would "
+    "a sampler cannot be called in a data loader worker: every worker has a copy of it and would "
     "draw the same masks. Use smnm_kernels.loading, or sampler.masks(sample_ids) with ids of your "
     "own"
 )
 _IN_BACKWARD = (
-    "a sampler was called in a backward pass: activation checkpointing computes its region again, "
-    "and would go on with other masks than the forward pass had. Draw the masks before the region "
-    "and pass them in; a MaskSampler in eager code may also be called inside checkpoint(..., "
+    "a sampler was called in a backward pass: activation checkpointing computes a region again, "
+    "which would get other masks than in the forward pass. Draw the masks before the region and "
+    "pass them in; a MaskSampler in eager code may also be called inside checkpoint(..., "
     "use_reentrant=False, context_fn=sampler.checkpoint_contexts)"
 )
 COMPILED = (

@@ -32,7 +32,7 @@ def bank_costs(quick: bool, progress: Callable[[str], None]) -> list[dict]:
     n_volumes = 16 if quick else 64
     progress(f"bank: {n_volumes} volumes of {SIDE}^3")
     bank = smnm.NoiseBank.precompute(n_volumes, (SIDE,) * 3, "green")
-    seconds_to_make, seconds_to_load = _making_and_loading(bank)
+    seconds_to_make, seconds_to_load = _seconds_to_make_and_load(bank)
     scale = VOLUMES / n_volumes
     volume_bytes = 4 * SIDE**3
     progress(f"bank: {n_masks} masks of each kind")
@@ -97,7 +97,7 @@ def _visible(masks: peers.MaeMasks) -> torch.Tensor:
     return masks[2] == 0
 
 
-def _making_and_loading(bank: smnm.NoiseBank) -> tuple[float, float]:
+def _seconds_to_make_and_load(bank: smnm.NoiseBank) -> tuple[float, float]:
     """(seconds to make, seconds to load) of the volumes of this bank. They are made with scipy, as
     published code does it; eight are timed. They are loaded from a file in the page cache."""
     peers.scipy_green(1, (SIDE,) * 3, (1.0, 2.0))

@@ -212,7 +212,7 @@ def mask_making(
         for (shape, batch), group in groups.items():
             progress(f"masks: {shape}, B={batch}, repeat {repeat + 1} of {repeats}")
             share = seconds / repeats / len(groups)
-            torch.manual_seed(0)  # the peers' sigmas decide what they cost
+            torch.manual_seed(0)  # the peers' time depends on the sigmas that they draw
             measure(group, times[shape, batch], share * (1 - IN_TURN), device)
             measure_in_turn(group, times[shape, batch], share * IN_TURN, device)
     made = []

@@ -18,7 +18,7 @@ def device_work(run: Callable[[], object]) -> list[str]:
     torch.cuda.synchronize()
     # The first profile of a process may miss what starts before the profiler does.
     for _ in range(2):
-        seen = _profiled(run)
+        seen = _record(run)
     return [event.name for event in seen.events() if event.device_type == DeviceType.CUDA]
 
 
@@ -35,18 +35,18 @@ def bare_name(kernel: str) -> str:
 
 def waits_and_copies(run: Callable[[], object]) -> tuple[int, int]:
     """How often the host waits for the device, and copies to it, within one call."""
-    _profiled(lambda: None)  # the first profile of a process may miss something
+    _record(lambda: None)  # the first profile of a process may miss something
     waits, copies = _waits_and_copies(run)
     of_the_profiler, _ = _waits_and_copies(lambda: None)
     return waits - of_the_profiler, copies
 
 
 def _waits_and_copies(run: Callable[[], object]) -> tuple[int, int]:
-    names = [event.name for event in _profiled(run).events()]
+    names = [event.name for event in _record(run).events()]
     return sum("Synchronize" in name for name in names), sum("Memcpy HtoD" in n for n in names)
 
 
-def _profiled(run: Callable[[], object]) -> profile:
+def _record(run: Callable[[], object]) -> profile:
     with profile(activities=[ProfilerActivity.CPU, ProfilerActivity.CUDA]) as seen:
         run()
         torch.cuda.synchronize()

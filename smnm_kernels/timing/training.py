@@ -1,4 +1,4 @@
-"""Mask making inside a training step: what it adds to one, and what a step costs."""
+"""The section "training" of `smnm bench`: what a training step costs, and what masks add to it."""
 
 from __future__ import annotations
 
@@ -75,18 +75,18 @@ def rows_of_model(
     where = {"section": "training", "shape": model.shape, "batch": model.batch}
     share = seconds / (1 + compiled)
     alone = _mask_time(trainer, device)
-    steps = _timed(trainer.eager_steps(), share, device, where)
+    steps = _measure_rows(trainer.eager_steps(), share, device, where)
     for row in steps:
         if row["what"] in alone:
             row["mask_us"] = alone[row["what"]]
             row["mask_share"] = float(f"{alone[row['what']] / row['us']:.3g}")
     yield from steps
     if compiled:
-        yield from _timed(trainer.compiled_steps(), share, device, where)
+        yield from _measure_rows(trainer.compiled_steps(), share, device, where)
     yield where | trainer.costs(steps[0]["us"])
 
 
-def _timed(
+def _measure_rows(
     group: list[Contender], seconds: float, device: torch.device, where: dict[str, object]
 ) -> list[dict]:
     times: dict[str, Times] = {}

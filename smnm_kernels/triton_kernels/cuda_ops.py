@@ -197,7 +197,7 @@ def _warn_of_no_tensor_cores(device: torch.device) -> None:
             f"colored noise on {torch.cuda.get_device_name(device)} (compute capability "
             f"{capability[0]}.{capability[1]}) is made without tensor cores, several times slower "
             "than from compute capability 8.0 on; the masks are the same. Masks made in data "
-            "loader workers (smnm_kernels.loading) take no time of the GPU",
+            "loader workers (smnm_kernels.loading) take no GPU time",
             stacklevel=2,
         )
 
