@@ -5,6 +5,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable
+from dataclasses import dataclass
 from functools import partial
 from typing import Any, NamedTuple
 
@@ -51,10 +52,21 @@ class Series(NamedTuple):
     x: Callable[[Any], float] = float
 
 
+@dataclass(frozen=True)
+class DrawMasks:
+    """The call of a point of our own curves: masks of a sampler."""
+
+    sampler: smnm.MaskSampler
+    sample_ids: torch.Tensor
+
+    def __call__(self) -> smnm.Masks:
+        return self.sampler.masks(self.sample_ids)
+
+
 def series(device: torch.device) -> list[Series]:
-    def ours(kind: str, grid: Grid, ratio: float, batch: int, **more: Any) -> Callable:
+    def ours(kind: str, grid: Grid, ratio: float, batch: int, **more: Any) -> DrawMasks:
         sampler = smnm.MaskSampler(kind, grid, ratio, **more).to(device)
-        return partial(sampler.masks, torch.arange(batch, device=device))
+        return DrawMasks(sampler, torch.arange(batch, device=device))
 
     def random(grid: Grid, batch: int) -> Callable:
         return partial(peers.mae_random_masking, batch, math.prod(grid), 0.9, device)
@@ -107,7 +119,7 @@ def growth(seconds: float, device: torch.device, progress: Callable[[str], None]
                 | {
                     "x": at,
                     "exponent": exponent,
-                    "path": path(contender.run, device) if "smnm" in curve.name else None,
+                    "path": path(contender.run, device),
                     "output_bytes": outputs,
                     # On the CPU the peak misses memory that the process had already.
                     "peak_bytes": None if peak is None else max(peak, outputs),
@@ -123,11 +135,13 @@ def fit_exponent(x: list[float], y: list[float]) -> float:
     return round(float(slope), 3)
 
 
-def path(run: Any, device: torch.device) -> str | None:
-    """Which code path the op takes for this call, if it has several."""
+def path(run: Callable[[], object], device: torch.device) -> str | None:
+    """Which code path our op takes for this call, if it has several; None for calls of others."""
+    if not isinstance(run, DrawMasks):
+        return None
     if device.type == "cuda":
         return kernel_names(run)
-    kind = run.func.__self__.settings
+    kind = run.sampler.settings
     if not isinstance(kind, RbnKind) or smnm.backends()["cpu"] != "active":
         return None
     _, height, width = kind.grid
