@@ -23,26 +23,11 @@ from .compare import compare_runs, read_rows
 from .facts import facts
 from .tables import markdown
 
-
-class Seconds(NamedTuple):
-    """How long a section measures in the quick and in the full run; 0 if it decides that itself."""
-
-    quick: float
-    full: float
-
-
-SECONDS = {
-    "masks": Seconds(40, 150),
-    "quality": Seconds(0, 0),
-    "growth": Seconds(20, 60),
-    "bank": Seconds(0, 0),
-    "training": Seconds(20, 120),
-}
 #: Repeats of the masks section. With five, all repeats of one run lie below all of another by
 #: chance in 1 of 126 rows.
 REPEATS = 5
 ROWS, TABLES = "bench.json", "bench.md"
-PLOTS = tuple(f"{section}.png" for section in SECONDS)
+Progress = Callable[[str], None]
 
 
 @dataclass(kw_only=True)
@@ -108,8 +93,10 @@ class Bench:
             progress("comparing masks with their definition")
             check_ops(device)
             rows: list[dict] = []
-            for section in self.sections or SECONDS:
-                rows += self._measure(section, device, progress)
+            for name in self.sections or SECTIONS:
+                section = SECTIONS[name]
+                seconds = section.quick_seconds if self.quick else section.full_seconds
+                rows += section.measure(self, seconds, device, progress)
                 # After every section, so that nothing is lost if a later one is stopped.
                 self._write(rows, about)
         for path in write_plots(rows, self.out):
@@ -122,8 +109,9 @@ class Bench:
         try:
             self.out.mkdir(parents=True, exist_ok=True)
             tempfile.TemporaryFile(dir=self.out).close()
+            plots = (f"{section}.png" for section in SECTIONS)
             earlier = [
-                self.out / name for name in (ROWS, TABLES, *PLOTS) if (self.out / name).exists()
+                self.out / name for name in (ROWS, TABLES, *plots) if (self.out / name).exists()
             ]
             if earlier and not self.overwrite:
                 raise UsageError(
@@ -135,36 +123,60 @@ class Bench:
         except OSError as error:
             raise UsageError(f"--out {self.out}: {error.strerror}") from error
 
-    def _measure(
-        self, section: str, device: torch.device, progress: Callable[[str], None]
-    ) -> list[dict]:
-        seconds = SECONDS[section].quick if self.quick else SECONDS[section].full
-        if section == "masks":
-            from .mask_making import mask_making
-
-            batches = self.batches or ((64,) if self.quick else (64, 1, 16, 256, 1024))
-            return mask_making(batches, seconds, REPEATS, device, progress)
-        if section == "quality":
-            from .quality_table import quality
-
-            return quality(1_000 if self.quick else 10_000, device, progress)
-        if section == "growth":
-            from .growth import growth
-
-            return growth(seconds, device, progress)
-        if section == "bank":
-            from .bank_costs import bank_costs
-
-            return bank_costs(self.quick, progress)
-        from .training import training
-
-        return training(self.quick, seconds, device, progress)
-
     def _write(self, rows: list[dict], about: dict[str, object]) -> None:
         lines = "".join(json.dumps(about | row) + "\n" for row in rows)
         for name, text in ((ROWS, lines), (TABLES, markdown(rows, about))):
             with replacing(self.out / name) as file:
                 file.write(text.encode())
+
+
+def _masks(bench: Bench, seconds: float, device: torch.device, progress: Progress) -> list[dict]:
+    from .mask_making import mask_making
+
+    batches = bench.batches or ((64,) if bench.quick else (64, 1, 16, 256, 1024))
+    return mask_making(batches, seconds, REPEATS, device, progress)
+
+
+def _quality(bench: Bench, _: float, device: torch.device, progress: Progress) -> list[dict]:
+    from .quality_table import quality
+
+    return quality(1_000 if bench.quick else 10_000, device, progress)
+
+
+def _growth(_: Bench, seconds: float, device: torch.device, progress: Progress) -> list[dict]:
+    from .growth import growth
+
+    return growth(seconds, device, progress)
+
+
+def _bank(bench: Bench, _: float, device: torch.device, progress: Progress) -> list[dict]:
+    from .bank_costs import bank_costs
+
+    return bank_costs(bench.quick, progress)
+
+
+def _training(bench: Bench, seconds: float, device: torch.device, progress: Progress) -> list[dict]:
+    from .training import training
+
+    return training(bench.quick, seconds, device, progress)
+
+
+class Section(NamedTuple):
+    """A section of the benchmark, and for how many seconds it measures in the quick and in the full
+    run. Sections that decide this themselves have 0."""
+
+    measure: Callable[[Bench, float, torch.device, Progress], list[dict]]
+    quick_seconds: float
+    full_seconds: float
+
+
+SECTIONS = {
+    "masks": Section(_masks, 40, 150),
+    "quality": Section(_quality, 0, 0),
+    "growth": Section(_growth, 20, 60),
+    "bank": Section(_bank, 0, 0),
+    "training": Section(_training, 20, 120),
+}
 
 
 def _device(name: str) -> torch.device:

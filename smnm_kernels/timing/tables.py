@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterable
 from itertools import groupby
+from typing import NamedTuple
 
 from smnm_kernels.analysis.quality import FEW_MASKS
 
@@ -23,8 +24,9 @@ def markdown(rows: list[dict], about: dict[str, object]) -> str:
         "are repeated, which keeps caches warm; 'in turn' are single calls, each after one of what "
         "the others are divided by."
     ]
-    for section, of_section in groupby(rows, lambda row: row["section"]):
-        lines += ["", f"## {TITLES[section]}"]
+    for name, of_section in groupby(rows, lambda row: row["section"]):
+        section = SECTIONS[name]
+        lines += ["", f"## {section.title}"]
         for (shape, batch), rows_of_both in groupby(
             of_section,
             lambda row: (row.get("shape") or row["curve"], row.get("batch") or row.get("over")),
@@ -32,53 +34,67 @@ def markdown(rows: list[dict], about: dict[str, object]) -> str:
             group = list(rows_of_both)
             where = f"B = {batch}" if isinstance(batch, int) else batch and f"over {batch}"
             lines += ["", f"### {shape}" + (f", {where}" if where else ""), ""]
-            lines += _sections(section, group)
+            lines += section.lines(group)
     return "\n".join(lines) + "\n"
 
 
-TITLES = {
-    "masks": "Making masks",
-    "quality": "What masks are worth",
-    "growth": "Growth",
-    "bank": "What a bank costs",
-    "training": "In training",
-}
+def _masks(group: list[dict]) -> list[str]:
+    return _table(
+        group,
+        {
+            "": _what,
+            "time": _time,
+            "ratio": _ratio,
+            "repeats": _repeats,
+            "in turn": _of("ratio_in_turn"),
+            "note": _note,
+        },
+    )
 
 
-def _sections(section: str, group: list[dict]) -> list[str]:
-    if section == "masks":
-        return _table(
-            group,
-            {
-                "": _what,
-                "time": _time,
-                "ratio": _ratio,
-                "repeats": _repeats,
-                "in turn": _of("ratio_in_turn"),
-                "note": _note,
-            },
-        )
-    if section == "quality":
-        return [QUALITY_LEGEND, "", *_table(group, QUALITY)]
-    if section == "growth":
-        exponent = group[0]["exponent"]
-        said = (
-            []
-            if exponent is None
-            else [f"Fitted exponent {exponent:g} (upper half of the points).", ""]
-        )
-        columns: Columns = {group[0]["over"]: _what, "time": _time, "memory": _memory}
-        if any(row["path"] for row in group):
-            columns["path"] = _of("path")
-        return [f"{group[0]['fixed']}.", "", *said, *_table(group, columns)]
-    if section == "bank":
-        return _table(group, BANK)
+def _quality(group: list[dict]) -> list[str]:
+    return [QUALITY_LEGEND, "", *_table(group, QUALITY)]
+
+
+def _growth(group: list[dict]) -> list[str]:
+    exponent = group[0]["exponent"]
+    said = (
+        []
+        if exponent is None
+        else [f"Fitted exponent {exponent:g} (upper half of the points).", ""]
+    )
+    columns: Columns = {group[0]["over"]: _what, "time": _time, "memory": _memory}
+    if any(row["path"] for row in group):
+        columns["path"] = _of("path")
+    return [f"{group[0]['fixed']}.", "", *said, *_table(group, columns)]
+
+
+def _bank(group: list[dict]) -> list[str]:
+    return _table(group, BANK)
+
+
+def _training(group: list[dict]) -> list[str]:
     steps = [row for row in group if "us" in row]
     models = [row for row in group if "us" not in row]
     shown = dict(TRAINING)
     if "waits" in steps[0]:
         shown |= {"waits": _of("waits"), "copies to the device": _of("copies_to_device")}
     return [*_table(steps, shown), "", *_table(models, MODEL)]
+
+
+class Section(NamedTuple):
+    title: str
+    #: The lines for rows of one shape and batch size.
+    lines: Callable[[list[dict]], list[str]]
+
+
+SECTIONS = {
+    "masks": Section("Making masks", _masks),
+    "quality": Section("What masks are worth", _quality),
+    "growth": Section("Growth", _growth),
+    "bank": Section("What a bank costs", _bank),
+    "training": Section("In training", _training),
+}
 
 
 def _table(rows: Iterable[dict], columns: Columns) -> list[str]:
