@@ -34,59 +34,76 @@ def bank_costs(quick: bool, progress: Callable[[str], None]) -> list[dict]:
     bank = smnm.NoiseBank.precompute(n_volumes, (SIDE,) * 3, "green")
     seconds_to_make, seconds_to_load = _seconds_to_make_and_load(bank)
     scale = VOLUMES / n_volumes
-    volume_bytes = 4 * SIDE**3
+    tables: dict[str, float] = {
+        "volumes_measured": 0,
+        "bytes_per_process": _table_bytes(),
+        "seconds_to_make": _seconds_for_tables(),
+        "seconds_to_load": 0.0,
+        "uses_of_a_noise_value_per_epoch": 1.0,
+    }
+    uses = CLIPS_OF_KINETICS_400 * VIDEO.n_tokens / (VOLUMES * SIDE**3)
+    volumes: dict[str, float] = {
+        "volumes_measured": n_volumes,
+        "bytes_per_process": VOLUMES * 4 * SIDE**3,
+        "seconds_to_make": round(scale * seconds_to_make, 1),
+        "seconds_to_load": round(scale * seconds_to_load, 2),
+        "uses_of_a_noise_value_per_epoch": round(uses, 2),
+    }
+    of_volumes = f"bytes and seconds: {scale:g} times those of {n_volumes} volumes"
+    call = (bank.volumes, BATCH, VIDEO.grid, VIDEO.ratio)
     progress(f"bank: {n_masks} masks of each kind")
-    grid, n_tokens = VIDEO.grid, VIDEO.n_tokens
-    batches = n_masks // BATCH
-    made = []
-    for what, draw, note in (
-        (
+    return [
+        _row(
             "smnm green3d",
-            lambda i: smnm.noise_masks(_ids(i), grid, "green", VIDEO.ratio).visible,
+            lambda i: smnm.noise_masks(_ids(i), VIDEO.grid, "green", VIDEO.ratio).visible,
+            n_masks,
+            tables,
             "no bank: every mask has its own noise",
         ),
-        (
+        _row(
             "noise bank, crop and flips per sample",
-            lambda i: _visible(peers.bank_masking(bank.volumes, BATCH, grid, VIDEO.ratio)),
-            "crops of one volume overlap: other masks, of the same noise",
+            lambda _: _visible(peers.bank_masking(*call)),
+            n_masks,
+            volumes,
+            f"crops of one volume overlap: other masks, of the same noise; {of_volumes}",
         ),
-        (
+        _row(
             "noise bank, one crop for the batch (ColorMAE)",
-            lambda i: _visible(
-                peers.shared_crop_bank_masking(bank.volumes, BATCH, grid, VIDEO.ratio)
-            ),
-            "sample i of every batch shows volume i; ColorMAE's own are images",
+            lambda _: _visible(peers.shared_crop_bank_masking(*call)),
+            n_masks,
+            volumes,
+            "sample i of every batch shows volume i; ColorMAE's own are images; " + of_volumes,
         ),
-    ):
-        torch.manual_seed(0)
-        visible = torch.cat([draw(i) for i in range(batches)]).unflatten(1, grid)
-        found = distinct(visible)
-        ours = what.startswith("smnm")
-        if not ours:
-            note += f"; bytes and seconds: {scale:g} times those of {n_volumes} volumes"
-        made.append(
-            {
-                "section": "bank",
-                "device": device_name(torch.device("cpu")),
-                "shape": str(VIDEO),
-                "what": what,
-                "volumes_measured": 0 if ours else n_volumes,
-                "masks": len(visible),
-                "distinct_masks": found.masks,
-                "repeat_rate": round(found.repeat_rate, 5),
-                # For a bank of VOLUMES:
-                "bytes_per_process": _table_bytes() if ours else VOLUMES * volume_bytes,
-                "seconds_to_make": _seconds_for_tables()
-                if ours
-                else round(scale * seconds_to_make, 1),
-                "seconds_to_load": 0.0 if ours else round(scale * seconds_to_load, 2),
-                "uses_of_a_noise_value_per_epoch": 1.0
-                if ours
-                else round(CLIPS_OF_KINETICS_400 * n_tokens / (VOLUMES * SIDE**3), 2),
-                "note": note,
-            }
-        )
-    return made
+    ]
+
+
+def _row(
+    what: str,
+    draw: Callable[[int], torch.Tensor],
+    n_masks: int,
+    costs: dict[str, float],
+    note: str,
+) -> dict:
+    """One way to get masks: its costs, and how many of n_masks masks are distinct.
+
+    Args:
+        draw: index of a batch -> visible bool [BATCH, N].
+    """
+    torch.manual_seed(0)
+    batches = [draw(i) for i in range(n_masks // BATCH)]
+    visible = torch.cat(batches).unflatten(1, VIDEO.grid)
+    found = distinct(visible)
+    return {
+        "section": "bank",
+        "device": device_name(torch.device("cpu")),
+        "shape": str(VIDEO),
+        "what": what,
+        "masks": len(visible),
+        "distinct_masks": found.masks,
+        "repeat_rate": round(found.repeat_rate, 5),
+        **costs,
+        "note": note,
+    }
 
 
 def _ids(batch: int) -> torch.Tensor:
