@@ -144,7 +144,7 @@ class Check:
         if earlier.get("sources", sources) != sources:
             print(f"{step.name}: an earlier call had other sources, so it is run anew", flush=True)
             self.forget(step.name)
-        # What failed and goes on may have failed before it had all its rows.
+        # A failed step that goes on may lack rows.
         elif (
             earlier.get("state") == ENDED
             and not step.always
@@ -156,7 +156,7 @@ class Check:
         if step.missing:
             self.note(step, SKIPPED, why=step.missing)
         elif seconds < step.least:
-            # What an earlier call found of it stays.
+            # The results of an earlier call are kept.
             why = f"{max(0, seconds):.0f} s were left, it takes {step.least} at the least"
             self.note(step, LEFT_OUT, why=why)
         else:
@@ -250,7 +250,7 @@ class Check:
 
 
 def _environment(dry_run: bool) -> dict[str, str]:
-    # What is missing is skipped, and said, also where CI would have it fail.
+    # Without CI, tests skip what needs a missing package and say so; with it, they would fail.
     made = {key: value for key, value in os.environ.items() if key != "CI"}
     # The package of this folder is built and tested, also where another is installed or none.
     path = [str(ROOT), str(ROOT / "bench")]

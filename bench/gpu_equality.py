@@ -56,7 +56,7 @@ WEIGHTS = [(0.4, 0.4, 0.1, 0.1), (0.1, 0.2, 0.3, 0.3), (0, 0, 0, 0), (12.345, 0.
 class Setting(NamedTuple):
     op: str
     sample_ids: tuple[int, ...]
-    #: Of the public function, but for the seed.
+    #: Arguments of the public function, without the seed.
     arguments: dict
     seed: int
     seed_in_tensor: bool

@@ -39,9 +39,9 @@ class Step(NamedTuple):
     beside: bool = False
     #: Why it cannot run here.
     missing: str = ""
-    #: What in the output of a failed step says that it cannot do its work on this machine.
+    #: Text in the output of a failed step which says that this machine cannot run the step.
     refused: str = ""
-    #: What in its output says that it failed, though it ended as if it had not.
+    #: Text in the output which says that the step failed, whatever its exit code.
     wrong: str = ""
     #: Run in every call, since another machine has none of it.
     always: bool = False

@@ -96,7 +96,7 @@ def report_lines(name: str, rows: list[dict]) -> list[str]:
 
 
 def profile_lines(step: dict) -> list[str]:
-    """Of the profiler's pages: the kernels, and what bounds them."""
+    """The lines of the profiler's pages that name the kernels and what bounds them."""
     wanted = (
         r"^  \S.*\bContext \d+.*|^ +(?:Duration|Registers Per Thread|Achieved Occupancy|"
         r"Theoretical Occupancy|(?:Compute \(SM\)|Memory|DRAM|L1/TEX Cache) Throughput|"

@@ -67,7 +67,7 @@ def _serve(connection: Connection, work: Callable[[object], object]) -> None:
         lost = device_is_lost()
         connection.send((answer, not lost))
         if lost:
-            # What ends a process in order would call CUDA, and hang or abort.
+            # An orderly exit would call CUDA, and hang or abort.
             os._exit(1)
 
 

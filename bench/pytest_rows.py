@@ -46,7 +46,7 @@ def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item
         out |= of_devices is not None and (of_devices == "only") != is_of_devices(item.path)
         (left if out else kept).append(item)
         files.add(item.path)
-    # Those of CUDA alone before the others.
+    # Tests of CUDA alone come before the others.
     items[:] = sorted(kept, key=lambda item: not item.path.name.startswith("test_cuda"))
     if left:
         config.hook.pytest_deselected(items=left)

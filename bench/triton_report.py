@@ -98,7 +98,7 @@ def compiling_for(target: str | int) -> Iterator[list]:
 
     with (
         mock.patch.object(triton.runtime.driver, "_active", driver),
-        # What a torch for this target says of itself.
+        # The version that a torch for this target has.
         mock.patch.object(torch.version, "hip", "ahead of time" if is_amd(target) else None),
         mock.patch.object(JITFunction, "run", compile_only),
     ):

@@ -39,7 +39,7 @@ from .tables.noise import noise_quantiles, noise_table
 
 _RBN_OPS = ("rbn_masks", "rbn_bank")
 _OPS = ("noise", "noise_masks", "threshold", *_RBN_OPS)
-#: What SMNM_BACKEND may be.
+#: Allowed values of SMNM_BACKEND.
 _FORCEABLE = ("reference", "cpu", "triton")
 
 

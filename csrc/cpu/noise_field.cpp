@@ -107,7 +107,7 @@ void filter_across_last(const float* in, const int64_t* offset, int64_t stride, 
   filter_across<true>(in, offset, stride, weight, count, n_out, out);
 }
 
-// Where the rows lie that outputs 0 .. n_out + 3 read, from `before` rows ahead of the first.
+// Offsets of the rows that outputs 0 .. n_out + 3 read, from `before` rows ahead of the first.
 std::vector<int64_t> circular_offsets(const Taps& taps, int64_t side, int64_t stride,
                                       int64_t n_out) {
   std::vector<int64_t> offset(n_out + taps.count() + 3);

@@ -43,7 +43,7 @@ SMNM_INLINE void keep_largest(const Key* keys, int64_t n, int64_t n_keep, bool* 
     }
   }
   for (int64_t i = 0; i < n; ++i) visible[i] = keys[i] >= low;
-  // Of the tokens equal to the bound, the last ones are too many.
+  // If more than n_keep keys reach the bound, the last of those equal to it are not visible.
   for (int64_t i = n - 1, extra = at_least_low - n_keep; extra > 0; --i) {
     if (keys[i] == low) {
       visible[i] = false;

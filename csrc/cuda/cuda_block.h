@@ -126,7 +126,7 @@ class CudaBlock {
     for (int32_t i = thread_ >> bits; i < n; i += kThreads >> bits) body(group, i);
   }
 
-  // By the upper half of the threads, while the lower waits for what it reads.
+  // The upper half of the threads does this, while the lower half waits for its loads.
   __device__ __forceinline__ void zero(void* from, void* to) const {
     const auto n = static_cast<int32_t>(static_cast<int4*>(to) - static_cast<int4*>(from));
     if (thread_ < kThreads / 2) return;

@@ -150,7 +150,7 @@ std::tuple<Tensor, Tensor, Tensor> rbn_masks(
   const Seed from = parse_seed(seed_tensor, seed, ids);
   with_pairs(shape, [&](auto pair) {
     using Pair = decltype(pair);
-    // What does not fit in shared memory is slow for other reasons.
+    // Banks that do not fit in shared memory are slow anyway, so one kernel serves all of them.
     constexpr auto in_workspace = rbn_masks_kernel<false, Pair, 0, false>;
     if constexpr (sizeof(Pair) == 8) {
       launch(rbn_masks_kernel<true, Pair, 0, false>, in_workspace, ids, shape, ids.numel(), rows,

@@ -1,4 +1,4 @@
-"""What every kind of mask is."""
+"""The base class of all kinds of masks."""
 
 from __future__ import annotations
 
@@ -32,7 +32,7 @@ class Kind(ABC):
     @property
     @abstractmethod
     def name(self) -> str:
-        """What users call it."""
+        """The name in ``KINDS``."""
 
     @property
     @abstractmethod

@@ -134,7 +134,7 @@ def _parse_windows(windows: Sequence[int]) -> tuple[int, ...]:
 
 @torch.compiler.assume_constant_result
 def _parse_weights(weights: Sequence[float]) -> tuple[int, int, int, int]:
-    """In thousandths."""
+    """The weights in thousandths."""
     if not is_sequence(weights) or len(weights) != 4:
         raise ValueError(
             "weights must be four numbers (horizontal, vertical, main diagonal, second diagonal), "

@@ -29,7 +29,7 @@ PAGE = "#0f1522"
 MASKED: Colour = (42, 51, 73)
 GRID_LINE: Colour = (25, 32, 49)
 TEXT, QUIET = "#f2f4f8", "#98a3b8"
-#: By color of the noise; None is every kind that is not thresholded noise.
+#: The colour of visible patches, by the color of the noise; None is for kinds without noise.
 VISIBLE: dict[str | None, Colour] = {
     "white": (246, 242, 230),
     "red": (255, 107, 94),

@@ -1,4 +1,4 @@
-"""What the kernels of all languages read: filter taps, the torus, the constants that two share.
+"""Filter taps, the torus, and constants: the data that the kernels of all languages share.
 
-Everything here is integers, worked out once on the host in exact or correctly rounded arithmetic.
+All of it is integers, computed once on the host in exact or correctly rounded arithmetic.
 """

@@ -164,7 +164,7 @@ class _Trainer:
         return found
 
     def step_of_transformers(self) -> Callable[[], None]:
-        """What this model is worth beside the class that most people would take."""
+        """The training step of transformers' class for the same model, to compare with ours."""
         from transformers import VideoMAEConfig, VideoMAEForPreTraining
 
         ours = self.model
@@ -224,7 +224,7 @@ class _Trainer:
         return beyond and beyond + sum(t.numel() * t.element_size() for t in held)
 
     def costs(self, step_us: float) -> dict[str, object]:
-        """What the paper's Table A.6 has of a model."""
+        """The costs of a model, as in the paper's Table A.6."""
         with FlopCounterMode(display=False) as counter:
             self.loss(self.fixed)
         memory = self.memory_of_a_step()
