@@ -59,12 +59,13 @@ class Line:
         self.dataset = dataset
         self.model = nn.Linear(1, 1)
         self.optimizer = torch.optim.SGD(self.model.parameters())  # unlike Adam, of some scale
-        self.seen, self.drawn = [], []
+        self.seen, self.drawn, self.threads = [], [], set()
 
     def step(self, forward, batch, clock):
         with clock.measure("think_ms"):
             self.seen += batch.sample_ids.tolist()
             self.drawn.append(torch.rand(()).item())
+            self.threads.add(torch.get_num_threads())
         error = forward(batch.inputs["x"].flatten(1).float()) - batch.inputs["y"].flatten(1)
         return {"loss": error.square().mean(), "bias": error.mean()}
 
@@ -98,7 +99,7 @@ def run_line(tmp_path, **options):
     (data / "words.txt").write_text("no numbers")
     modality = Numbers(noise=0.1)
     recipe = Recipe(modality, OPTIMISATION, OPTIMISATION.lr, {"noise": 0.1})
-    options = RunOptions(workers=0, threads=1, **options)
+    options = RunOptions(workers=0, **({"threads": 1} | options))
     plan, folder = begin(options, recipe, data, tmp_path / "run", CPU)
     task = Line(SampleDataset(data, plan.files, modality, options.seed))
     assert Loop(task, plan, CPU, tmp_path / "run", folder).run() == 0
@@ -136,6 +137,14 @@ def test_a_task_of_its_own_is_resumed(tmp_path):
     assert len(set(whole.drawn)) == 10
     assert losses(tmp_path / "halves" / "run") == losses(tmp_path / "whole" / "run")
     assert torch.equal(halves.model.weight, whole.model.weight)
+
+
+def test_steps_run_on_the_threads_of_the_run(tmp_path, n_threads):
+    n_threads(1)
+    assert run_line(tmp_path, threads=3, steps=2).threads == {3}
+    assert torch.get_num_threads() == 1
+    n_threads(2)
+    assert run_line(tmp_path, threads=None, steps=4).threads == {3}  # on resume the run's
 
 
 def test_parts_of_a_batch_give_the_gradients_of_the_whole(tmp_path):

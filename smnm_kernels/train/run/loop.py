@@ -57,6 +57,8 @@ class Loop:
         """Train what is left to train. Returns 0, or 130 / 143 when SIGINT / SIGTERM made it save
         and stop; raises RunError where it cannot go on."""
         devices = [self.device] if self.device.type == "cuda" else []
+        threads = torch.get_num_threads()
+        torch.set_num_threads(self.plan.threads)
         try:
             with torch.random.fork_rng(devices):
                 return self._run()
@@ -65,6 +67,8 @@ class Loop:
                 f"{error.filename or self.out}: {error.strerror or error}; the last "
                 "checkpoint is whole, give the same command again to go on from it"
             ) from error
+        finally:
+            torch.set_num_threads(threads)
 
     def _run(self) -> int:
         plan = self.plan
