@@ -112,6 +112,21 @@ def test_pictures_are_turned_as_their_exif_data_say(tmp_path, orientation):
     assert np.array_equal(read_pixels(tmp_path / "b.png"), upright)
 
 
+def test_a_picture_with_broken_exif_data_is_named(tmp_path):
+    exif = Image.Exif()
+    exif[274], exif[282] = 6, 72.0  # orientation, resolution
+    stored = exif.tobytes()
+    order = "<" if b"II*" in stored else ">"
+    rational, opaque = (struct.pack(f"{order}HH", 282, type_) for type_ in (5, 7))
+    assert rational in stored
+    write_picture(tmp_path / "a.png")
+    with Image.open(tmp_path / "a.png") as picture:
+        picture.save(tmp_path / "a.jpg", exif=stored.replace(rational, opaque))
+    listing = scan(tmp_path, CLIP, {}, 1)
+    assert [r["name"] for r in listing.usable] == ["a.png"]
+    assert listing.skipped[0]["reason"].startswith("does not decode (")
+
+
 def test_broken_pictures_are_named_with_the_reason(tmp_path):
     for name in ("good.png", "good.jpg", "good.webp"):
         write_picture(tmp_path / name, size=(300, 200))

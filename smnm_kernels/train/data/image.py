@@ -28,6 +28,8 @@ _READ_ERRORS = (
     SyntaxError,
     IndexError,
     KeyError,
+    TypeError,
+    ArithmeticError,
     EOFError,
     struct.error,
     PIL.Image.DecompressionBombError,
