@@ -295,6 +295,13 @@ def test_the_learning_rate_schedule():
     assert rates(3, 0, 2)[0] == 1.0
 
 
+def test_the_lowest_rate_is_never_above_the_peak(videos, tmp_path):
+    run = tmp_path / "run"
+    arguments = ("--steps", 3, "--warmup-steps", 1, "--lr", 1e-8)
+    assert pretrain(videos, "--out", run, *arguments) == 0
+    assert [row["lr"] for row in rows(run)] == pytest.approx([1e-8] * 3)
+
+
 @pytest.mark.slow
 def test_an_error_in_a_worker_ends_the_run(videos, tmp_path):
     """And does not leave it waiting for the workers."""

@@ -38,7 +38,8 @@ class RunOptions:
     same losses up to rounding in about an N-th of the memory for activations. Default: 1; on
     resume the run's."""
     lr: Number = None
-    """Peak learning rate. Default: the preset's base rate times batch size / 256."""
+    """Peak learning rate. Default: the preset's base rate times batch size / 256. The lowest rate
+    is the preset's, but never above the peak."""
     weight_decay: Number = None
     """AdamW's, of weight matrices. Default: the preset's."""
     precision: Literal["auto", "float32", "bfloat16"] = "auto"

@@ -154,7 +154,7 @@ def _settings(options: RunOptions, recipe: Recipe) -> dict[str, Any]:
         "seed": options.seed,
         "batch_size": optimisation.batch_size,
         "lr": recipe.lr,
-        "min_lr": optimisation.min_lr,
+        "min_lr": min(optimisation.min_lr, recipe.lr),
         "weight_decay": optimisation.weight_decay,
         "betas": optimisation.betas,
         "warmup_steps": optimisation.warmup_steps,
