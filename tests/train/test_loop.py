@@ -127,6 +127,17 @@ def test_a_task_of_its_own_gets_everything_from_the_loop(tmp_path, capsys):
         assert picture.size == (4, 4)
 
 
+def test_what_a_kill_left_of_a_kept_encoder_is_removed(tmp_path):
+    left = tmp_path / "run" / "encoders" / ".step-00000004.safetensors.123.tmp"
+    left.parent.mkdir(parents=True)
+    left.write_bytes(b"half")
+    run_line(tmp_path, keep_every=4)
+    assert sorted(p.name for p in left.parent.iterdir()) == [
+        "step-00000004.safetensors",
+        "step-00000008.safetensors",
+    ]
+
+
 def test_a_task_of_its_own_is_resumed(tmp_path):
     whole = run_line(tmp_path / "whole")
     run_line(tmp_path / "halves", steps=5, schedule_steps=10)

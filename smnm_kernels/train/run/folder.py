@@ -58,8 +58,9 @@ class RunFolder:
                 "a folder is needed in which files can be made"
             ) from error
         self._take_lock()
-        for left in path.glob(".*.tmp"):  # of a run that was killed while it wrote
-            left.unlink(missing_ok=True)
+        for folder in (path, self._encoders):
+            for left in folder.glob(".*.tmp"):  # of a run that was killed while it wrote
+                left.unlink(missing_ok=True)
 
     def remove_if_unused(self) -> None:
         """Where this process made RUN and wrote nothing into it, as when the data is refused."""
@@ -78,8 +79,14 @@ class RunFolder:
                     raise UsageError(f"--out {self.path}: another run is writing there") from None
                 time.sleep(0.2)
 
+    @property
+    def _encoders(self) -> Path:
+        return self.path / "encoders"
+
     def kept_encoder(self, step: int) -> Path:
-        return self.path / "encoders" / f"step-{step:08}.safetensors"
+        """Where the encoder of this step goes; its folder is there."""
+        self._encoders.mkdir(exist_ok=True)
+        return self._encoders / f"step-{step:08}.safetensors"
 
     def read_config(self) -> dict[str, Any] | None:
         """config.json, or None where RUN is new."""

@@ -197,9 +197,7 @@ class Loop:
 
     def _keep(self) -> None:
         if self.folder:
-            path = self.folder.kept_encoder(self.step)
-            path.parent.mkdir(exist_ok=True)
-            self.task.export(path, self.step)
+            self.task.export(self.folder.kept_encoder(self.step), self.step)
 
     def _draw(self, folder: RunFolder) -> None:
         picture = self.task.picture(self._report_failure)
