@@ -10,6 +10,7 @@ from clips import losses, pretrain, rows
 from PIL import Image
 from torch import nn
 from torch.profiler import ProfilerActivity, profile
+from torch.utils._pytree import tree_leaves
 
 from smnm_kernels import MaskSampler
 from smnm_kernels.cli import main
@@ -117,7 +118,7 @@ def test_a_task_of_its_own_gets_everything_from_the_loop(tmp_path, capsys):
     said = capsys.readouterr().out
     assert "5 of 6 numbers files are usable" in said
     assert "skipped words.txt: holds no numbers" in said
-    assert "memory of a step, 4 samples at a time, computed: " in said
+    assert "memory of a step, 4 samples at a time: computed 0.00 GB (" in said
     assert {p.name: p.read_text() for p in (run / "encoders").iterdir()} == {
         "step-00000004.safetensors": "4",
         "step-00000008.safetensors": "8",
@@ -249,6 +250,7 @@ def test_the_computed_memory_is_what_a_step_takes(made):
     assert computed.gradients == n_bytes
     assert computed.optimizer == 2 * n_bytes
     assert computed.weights >= n_bytes
+    assert computed.inputs == sum(x.nbytes for x in tree_leaves(arguments))
     # Kernels also take some for themselves while they run.
     assert 0.97 * taken < computed.activations < 1.02 * taken
 

@@ -107,7 +107,7 @@ def test_both_inputs_have_masks_and_both_losses_are_logged(job, capsys):
     assert pretrain(job) == 0
     said = capsys.readouterr().out
     assert "3 slopes" in said
-    assert "memory of a step, 4 samples at a time, computed: no, the model's work depends" in said
+    assert "memory of a step, 4 samples at a time: not computed, because the model's work" in said
     for row in rows(job.out):
         assert row["loss"] == pytest.approx(row["left"] + 0.5 * row["right"], rel=1e-5)
         assert row["mask_ms"] > 0

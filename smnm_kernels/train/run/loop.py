@@ -248,7 +248,7 @@ class Loop:
     def _say_memory(self, found: str) -> None:
         if self.folder:
             part = self.plan.batch_size // self.plan.accumulate // ranks.world_size()
-            tqdm.write(f"memory of a step, {part} samples at a time, computed: {found}")
+            tqdm.write(f"memory of a step, {part} samples at a time: {found}")
 
     def _say(self, text: str) -> None:
         if self.folder:
@@ -291,9 +291,9 @@ class Forward:
 
     def _memory(self, arguments: tuple[Any, ...]) -> str:
         try:
-            return str(step_memory(self.model, arguments, self._precision()))
+            return f"computed {step_memory(self.model, arguments, self._precision())}"
         except NEEDS_VALUES as error:
-            return f"no, the model's work depends on values ({error})"
+            return f"not computed, because the model's work depends on values ({error})"
 
     def _precision(self) -> AbstractContextManager[None]:
         return torch.autocast(self.device_type, self.dtype, enabled=self.dtype is not None)

@@ -1,8 +1,8 @@
 """What a step needs of the device's memory, computed without doing it.
 
 One part of a batch goes forward and backward through the model as tensors without values, and every
-storage that comes to life is counted until it dies. Not in it are what kernels and libraries take
-for themselves and what an allocator loses between its blocks.
+storage that comes to life is counted until it dies. Not in it are the batch before normalisation,
+what kernels and libraries take for themselves and what an allocator loses between its blocks.
 """
 
 from __future__ import annotations
@@ -40,13 +40,14 @@ class StepMemory:
     weights: int  # and buffers
     gradients: int
     optimizer: int
+    inputs: int  # the model's arguments
     # At most at one time, with what is needed beside them while the gradients are made.
     activations: int
 
     @property
     def total(self) -> int:
         """An upper bound: in a step of one part, gradients come while activations go."""
-        return self.weights + self.gradients + self.optimizer + self.activations
+        return self.weights + self.gradients + self.optimizer + self.inputs + self.activations
 
     def __str__(self) -> str:
         parts = [
@@ -55,6 +56,7 @@ class StepMemory:
                 ("weights", self.weights),
                 ("gradients", self.gradients),
                 ("optimiser", self.optimizer),
+                ("inputs", self.inputs),
                 ("activations", self.activations),
             )
         ]
@@ -73,6 +75,7 @@ def step_memory(
         weights=sum(t.nbytes for t in (*model.parameters(), *model.buffers())),
         gradients=sum(p.nbytes for p in trained),
         optimizer=sum(2 * p.nbytes for p in trained),  # AdamW's two moments
+        inputs=sum(x.nbytes for x in tree_leaves(arguments) if isinstance(x, Tensor)),
         activations=_peak(model, arguments, precision),
     )
 
