@@ -8,7 +8,9 @@ from __future__ import annotations
 
 import json
 import re
+from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 from safetensors import SafetensorError, safe_open
 from torch import Tensor
@@ -42,31 +44,46 @@ def load_encoder(path: str | Path) -> Encoder:
             state = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118
     except SafetensorError as error:
         raise ValueError(f"{path}: not a safetensors file: {error}") from error
-    shape = json.loads(metadata.get("encoder", "{}"))
-    if metadata.get("format") == FORMAT:
-        settings, input_size = EncoderSettings.from_dict(shape["settings"]), shape["input_size"]
-    elif metadata.get("format") == _FORMAT_1:
-        settings, input_size = _settings_1(shape), shape["input_size"]
-        state = {_name_1(name): t for name, t in state.items()}
-        state["patch_embed.weight"] = _channel_slowest(
-            state["patch_embed.weight"], channels=input_size[0]
-        )
-    else:
+    if metadata.get("format") not in _READERS:
         raise ValueError(
-            f"path must be an encoder exported by smnm ({FORMAT} or {_FORMAT_1}), "
+            f"path must be an encoder exported by smnm ({' or '.join(_READERS)}), "
             f"got {path} of format {metadata.get('format')!r}"
         )
-    encoder = Encoder(settings, _input_size(input_size))
+    read = _READERS[metadata["format"]]
+    try:
+        return read(json.loads(metadata["encoder"]), state).eval()
+    except (ValueError, KeyError, TypeError, RuntimeError) as error:
+        raise ValueError(f"{path}: its tensors do not fit its metadata: {error}") from error
+
+
+def _read_2(shape: dict[str, Any], state: dict[str, Tensor]) -> Encoder:
+    encoder = Encoder(EncoderSettings.from_dict(shape["settings"]), _input_size(shape))
     encoder.load_state_dict(state)
-    return encoder.eval()
+    return encoder
 
 
-def _input_size(lengths: list[int]) -> InputSize:
-    c, t, h, w = lengths
+def _read_1(shape: dict[str, Any], state: dict[str, Tensor]) -> Encoder:
+    encoder = Encoder(_settings_1(shape), _input_size(shape))
+    state = {_name_1(name): tensor for name, tensor in state.items()}
+    state["patch_embed.weight"] = _channel_slowest(
+        state["patch_embed.weight"], channels=encoder.input_size[0]
+    )
+    encoder.load_state_dict(state)
+    return encoder
+
+
+_READERS: dict[str, Callable[[dict[str, Any], dict[str, Tensor]], Encoder]] = {
+    FORMAT: _read_2,
+    _FORMAT_1: _read_1,
+}
+
+
+def _input_size(shape: dict[str, Any]) -> InputSize:
+    c, t, h, w = shape["input_size"]
     return c, t, h, w
 
 
-def _settings_1(shape: dict) -> EncoderSettings:
+def _settings_1(shape: dict[str, Any]) -> EncoderSettings:
     return EncoderSettings(
         patch=tuple(shape["patch"]),
         dim=shape["dim"],

@@ -49,6 +49,16 @@ def test_other_files_are_refused_by_name(tmp_path):
     save_file(encoder.state_dict(), path, encoder_metadata(encoder) | {"format": "smnm-encoder-9"})
     with pytest.raises(ValueError, match="of format 'smnm-encoder-9'"):
         load_encoder(path)
+    for broken in (
+        {"encoder": "{}"},
+        {"encoder": "no JSON"},
+        encoder_metadata(small("mae").encoder),
+    ):
+        save_file(encoder.state_dict(), path, encoder_metadata(encoder) | broken)
+        with pytest.raises(
+            ValueError, match=r"other\.safetensors: its tensors do not fit its meta"
+        ):
+            load_encoder(path)
     path.write_bytes(b"no tensors here")
     with pytest.raises(ValueError, match=r"other\.safetensors: not a safetensors file"):
         load_encoder(path)
