@@ -6,6 +6,10 @@ method under it what they leave out. `small` and `base` are the methods' recipes
 masks, for ViT-S and ViT-B. `tiny` is ours altogether: it shows the whole path on two CPU cores in
 about a minute and is no recipe for good features.
 
+Known differences. MAE's and AudioMAE's code also decays the class token and the mask token; here,
+as in VideoMAE's code, only weight matrices decay. The warmup begins at its first step's share of
+the peak, where the codes begin at 0.
+
 Sources, by the names in the comments. VideoMAE: Tong et al. 2022 and MCG-NJU/VideoMAE. MAE: He et
 al. 2022 and facebookresearch/mae. AudioMAE: Huang et al. 2022 and facebookresearch/AudioMAE. SNM:
 the structured-noise paper.
