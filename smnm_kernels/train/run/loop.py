@@ -193,13 +193,13 @@ class Loop:
         )
         self.saved_at = self.step
         if self.step < self.plan.steps:
-            self._draw(self.folder)
+            self._save_picture(self.folder)
 
     def _keep(self) -> None:
         if self.folder:
             self.task.export(self.folder.kept_encoder(self.step), self.step)
 
-    def _draw(self, folder: RunFolder) -> None:
+    def _save_picture(self, folder: RunFolder) -> None:
         picture = self.task.picture(self._report_failure)
         if picture is not None:
             with replacing(folder.path / self.task.picture_name) as file:
@@ -211,7 +211,7 @@ class Loop:
             return
         path = self.folder.path / ENCODER
         if self.task.exported_step(path) != self.step:
-            self._draw(self.folder)
+            self._save_picture(self.folder)
             self.task.export(path, self.step)
 
     def _report_failures(self, batch: Batch) -> None:
