@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import os
 from collections.abc import Callable
-from typing import Any, TypeVar
+from dataclasses import dataclass
+from typing import Generic, TypeVar
 
 import torch
 import torch.distributed as dist
@@ -36,20 +37,33 @@ def stop() -> None:
         dist.destroy_process_group()
 
 
+@dataclass(frozen=True)
+class _Done(Generic[T]):
+    result: T
+
+
+@dataclass(frozen=True)
+class _Refused:
+    reason: str
+
+
 def on_main(work: Callable[[], T]) -> T:
     """work()'s result, done by the first process and handed to all, a UsageError likewise."""
     if world_size() == 1:
         return work()
-    parcel: list[Any] = [None, None]
+    outcome: _Done[T] | _Refused | None = None
     if rank() == 0:
         try:
-            parcel[0] = work()
+            outcome = _Done(work())
         except UsageError as error:
-            parcel[1] = str(error)
+            outcome = _Refused(str(error))
+    parcel = [outcome]
     dist.broadcast_object_list(parcel)
-    if parcel[1] is not None:
-        raise UsageError(parcel[1])
-    return parcel[0]
+    (outcome,) = parcel
+    if isinstance(outcome, _Refused):
+        raise UsageError(outcome.reason)
+    assert outcome is not None
+    return outcome.result
 
 
 def average(values: torch.Tensor) -> torch.Tensor:
