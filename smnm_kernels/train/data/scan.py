@@ -52,7 +52,11 @@ def scan(folder: Path, modality: Modality, known: dict[str, Record], threads: in
     try:
         names = find_files(folder, modality.suffixes)
     except OSError as error:
-        raise UsageError(f"DATA {folder}: cannot be read ({error.strerror})") from error
+        where = error.filename or folder
+        raise UsageError(
+            f"DATA {folder}: {where} cannot be read ({error.strerror}); every folder below DATA "
+            "must be readable"
+        ) from error
     if not names:
         raise UsageError(
             f"DATA {folder}: no usable file: there is none below it that ends in "
