@@ -35,8 +35,8 @@ class RunOptions:
     """Samples per step, over all processes together. Default: the preset's; tiny 8."""
     accumulate: Count = None
     """Cut each step's batch into N equal parts that go through the model one after the other: the
-    same losses up to rounding in about an N-th of the memory for activations. Default: 1; on
-    resume the run's."""
+    same losses up to rounding in about an N-th of the memory for activations. (Dropout, which only
+    AudioMAE's local decoder has, is drawn for each part.) Default: 1; on resume the run's."""
     lr: Number = None
     """Peak learning rate. Default: the preset's base rate times batch size / 256. The lowest rate
     is the preset's, but never above the peak."""

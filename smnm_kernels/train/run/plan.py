@@ -79,9 +79,10 @@ def make_plan(
     before = folder.read_config()
     if before:
         # Lengths that came from the number of files or the first --steps stay what they were.
-        for name in ("schedule_steps", "warmup_steps"):
-            asked = getattr(options, name)
-            settings[name] = before["run"].get(name) if asked is None else asked
+        if options.schedule_steps is None:
+            settings["schedule_steps"] = before["run"].get("schedule_steps")
+        if options.warmup_steps is None:
+            settings["warmup_steps"] = before["run"].get("warmup_steps")
         folder.check_config(settings, before["run"])
 
     listing = _scan(folder, recipe.modality, data, before)
@@ -158,7 +159,7 @@ def _settings(options: RunOptions, recipe: Recipe) -> dict[str, Any]:
         "weight_decay": optimisation.weight_decay,
         "betas": optimisation.betas,
         "warmup_steps": optimisation.warmup_steps,
-        "schedule_steps": None,
+        "schedule_steps": options.schedule_steps,
     }
 
 

@@ -93,7 +93,6 @@ def preset_of(options: Pretrain) -> Preset:
             f"{', '.join(table)}"
         )
     preset = table[options.preset]
-    optimisation = ("batch_size", "weight_decay", "steps", "warmup_steps", "checkpoint_every")
     changed = Preset(
         clip=_clip_of(options, preset.clip),
         masks={
@@ -102,7 +101,12 @@ def preset_of(options: Pretrain) -> Preset:
         },
         objective=preset.objective,
         optimisation=_changed(
-            preset.optimisation, **{name: getattr(options, name) for name in optimisation}
+            preset.optimisation,
+            batch_size=options.batch_size,
+            weight_decay=options.weight_decay,
+            steps=options.steps,
+            warmup_steps=options.warmup_steps,
+            checkpoint_every=options.checkpoint_every,
         ),
     )
     check_batch_size(changed.optimisation.batch_size, options.accumulate)
