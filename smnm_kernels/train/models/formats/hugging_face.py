@@ -17,7 +17,7 @@ from smnm_kernels.train.data.statistics import IMAGENET_MEAN, IMAGENET_STD
 
 from ..settings import MAE, VIDEOMAE, EncoderSettings, ModelSettings, Target
 from ..vit import InputSize
-from .state import Renames, State, our_shapes, renamed, substituted, their_shapes, with_key_bias
+from .state import Renames, State, our_shapes, rename, substitute, their_shapes, with_key_bias
 
 _VIDEOMAE: Renames = (
     ("encoder.patch_embed.", "videomae.embeddings.patch_embeddings.projection."),
@@ -75,13 +75,13 @@ def to_hf_videomae(state: Mapping[str, Tensor], patch: tuple[int, int, int]) -> 
     """Ours -> VideoMAEForPreTraining's; an encoder alone -> VideoMAEModel's part of it."""
     state = {n: t for n, t in state.items() if not n.endswith(".pos_embed")}
     state = their_shapes(with_key_bias(state, False), patch)
-    return _to_blocks(renamed(state, _VIDEOMAE, to_ours=False))
+    return _to_blocks(rename(state, _VIDEOMAE, to_ours=False))
 
 
 def from_hf_videomae(state: Mapping[str, Tensor]) -> State:
     """VideoMAEForPreTraining's -> ours, without positions and without a bias of the keys."""
-    state = _from_blocks(substituted(state, _VIDEOMAE_ALIASES))
-    return our_shapes(renamed(state, _VIDEOMAE, to_ours=True))
+    state = _from_blocks(substitute(state, _VIDEOMAE_ALIASES))
+    return our_shapes(rename(state, _VIDEOMAE, to_ours=True))
 
 
 def to_hf_vitmae(state: Mapping[str, Tensor], patch: tuple[int, int, int]) -> State:
@@ -89,13 +89,13 @@ def to_hf_vitmae(state: Mapping[str, Tensor], patch: tuple[int, int, int]) -> St
     if patch[0] != 1:
         raise ValueError(f"patch must be (1, ph, pw) for ViTMAE, got {patch}")
     state = their_shapes(with_key_bias(state, True), patch[1:])
-    return _to_blocks(renamed(state, _VITMAE, to_ours=False))
+    return _to_blocks(rename(state, _VITMAE, to_ours=False))
 
 
 def from_hf_vitmae(state: Mapping[str, Tensor]) -> State:
     """ViTMAEForPreTraining's -> ours, with a bias of the keys."""
-    state = _from_blocks(substituted(state, _VITMAE_ALIASES))
-    return our_shapes(renamed(state, _VITMAE, to_ours=True))
+    state = _from_blocks(substitute(state, _VITMAE_ALIASES))
+    return our_shapes(rename(state, _VITMAE, to_ours=True))
 
 
 def hf_videomae_config(

@@ -10,7 +10,7 @@ from collections.abc import Mapping
 
 from torch import Tensor
 
-from .state import Renames, State, our_shapes, renamed, their_shapes, with_key_bias
+from .state import Renames, State, our_shapes, rename, their_shapes, with_key_bias
 
 _MAE: Renames = (
     ("encoder.patch_embed.", "patch_embed.proj."),
@@ -42,20 +42,20 @@ def to_mae(state: Mapping[str, Tensor], patch: tuple[int, int, int]) -> State:
     if patch[0] != 1:
         raise ValueError(f"patch must be (1, ph, pw) for MAE, got {patch}")
     state = with_key_bias(state, True)
-    return renamed(their_shapes(state, patch[1:]), _MAE, to_ours=False)
+    return rename(their_shapes(state, patch[1:]), _MAE, to_ours=False)
 
 
 def from_mae(state: Mapping[str, Tensor]) -> State:
     """MAE's, AudioMAE's or timm's -> ours, with a bias of the keys."""
-    return our_shapes(renamed(state, _MAE, to_ours=True))
+    return our_shapes(rename(state, _MAE, to_ours=True))
 
 
 def to_videomae(state: Mapping[str, Tensor], patch: tuple[int, int, int]) -> State:
     """Ours -> VideoMAE's, which holds no positions and no bias of the keys."""
     state = {n: t for n, t in state.items() if not n.endswith(".pos_embed")}
-    return renamed(their_shapes(with_key_bias(state, False), patch), _VIDEOMAE, to_ours=False)
+    return rename(their_shapes(with_key_bias(state, False), patch), _VIDEOMAE, to_ours=False)
 
 
 def from_videomae(state: Mapping[str, Tensor]) -> State:
     """VideoMAE's, as pretraining saves it, -> ours, without positions."""
-    return our_shapes(renamed(state, _VIDEOMAE, to_ours=True))
+    return our_shapes(rename(state, _VIDEOMAE, to_ours=True))

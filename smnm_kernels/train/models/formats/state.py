@@ -72,7 +72,7 @@ def with_key_bias(state: Mapping[str, Tensor], key_bias: bool) -> State:
     return changed
 
 
-def renamed(state: Mapping[str, Tensor], renames: Renames, to_ours: bool) -> State:
+def rename(state: Mapping[str, Tensor], renames: Renames, to_ours: bool) -> State:
     """Each name by the first rename that fits it.
 
     Raises:
@@ -92,7 +92,7 @@ def renamed(state: Mapping[str, Tensor], renames: Renames, to_ours: bool) -> Sta
     return changed
 
 
-def substituted(state: Mapping[str, Tensor], patterns: Iterable[tuple[str, str]]) -> State:
+def substitute(state: Mapping[str, Tensor], patterns: Iterable[tuple[str, str]]) -> State:
     """Each name after all regular expressions in turn."""
     changed = {}
     for name, t in state.items():
@@ -111,8 +111,8 @@ def their_shapes(state: Mapping[str, Tensor], patch: tuple[int, ...]) -> State:
     channels = values // math.prod(patch)
     reshaped = {
         "encoder.patch_embed.weight": lambda t: t.unflatten(1, (channels, *patch)),
-        "decoder.pred.weight": lambda t: _swapped(t, channels),
-        "decoder.pred.bias": lambda t: _swapped(t, channels),
+        "decoder.pred.weight": lambda t: _swap(t, channels),
+        "decoder.pred.bias": lambda t: _swap(t, channels),
         "encoder.cls_token": lambda t: t.view(1, 1, -1),
         "decoder.mask_token": lambda t: t.view(1, 1, -1),
         "encoder.pos_embed": lambda t: t.unsqueeze(0),
@@ -127,8 +127,8 @@ def our_shapes(state: Mapping[str, Tensor]) -> State:
     values = math.prod(kernel.shape[2:])
     reshaped = {
         "encoder.patch_embed.weight": lambda t: t.flatten(1),
-        "decoder.pred.weight": lambda t: _swapped(t, values),
-        "decoder.pred.bias": lambda t: _swapped(t, values),
+        "decoder.pred.weight": lambda t: _swap(t, values),
+        "decoder.pred.bias": lambda t: _swap(t, values),
         "encoder.cls_token": lambda t: t.flatten(),
         "decoder.mask_token": lambda t: t.flatten(),
         "encoder.pos_embed": lambda t: t.squeeze(0),
@@ -143,7 +143,7 @@ def _each(state: Mapping[str, Tensor], change: dict[str, Callable[[Tensor], Tens
     }
 
 
-def _swapped(t: Tensor, outer: int) -> Tensor:
+def _swap(t: Tensor, outer: int) -> Tensor:
     """Rows counted as (outer, inner) -> rows counted as (inner, outer)."""
     return t.unflatten(0, (outer, -1)).transpose(0, 1).flatten(0, 1)
 
