@@ -153,7 +153,7 @@ def test_multi_scale_crops_are_videomaes(monkeypatch):
         low, top, high = part[0, 0, 0].tolist()
         seen.append((*part.shape[1:3], top, low + 256 * high))
 
-    monkeypatch.setattr(crops, "resized", note)
+    monkeypatch.setattr(crops, "resize", note)
     steps = (np.arange(130) + 0.5) / 130
     for u in steps:
         for v in steps[::10]:

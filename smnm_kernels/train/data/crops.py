@@ -42,10 +42,10 @@ class ResizedCrop:
         w = max(1, min(width, round(math.sqrt(area * aspect))))
         h = max(1, min(height, round(math.sqrt(area / aspect))))
         y, x = int(u[2] * (height - h + 1)), int(u[3] * (width - w + 1))
-        return resized(pixels[:, y : y + h, x : x + w], size, self.interpolation)
+        return resize(pixels[:, y : y + h, x : x + w], size, self.interpolation)
 
 
-def resized(pixels: np.ndarray, size: int, interpolation: str = "bilinear") -> Tensor:
+def resize(pixels: np.ndarray, size: int, interpolation: str = "bilinear") -> Tensor:
     """uint8 [T, h, w, 3] -> uint8 [3, T, size, size]."""
     frames = torch.from_numpy(np.ascontiguousarray(pixels)).permute(0, 3, 1, 2)
     # On uint8 the resize rounds in integers: the same bytes on every machine and thread count.
@@ -77,7 +77,7 @@ class MultiScaleCrop:
         h, w = pairs[int(u[0] * len(pairs))]
         place_y, place_x = _PLACES[int(u[1] * len(_PLACES))]
         y, x = place_y * ((height - h) // 4), place_x * ((width - w) // 4)
-        return resized(pixels[:, y : y + h, x : x + w], size)
+        return resize(pixels[:, y : y + h, x : x + w], size)
 
 
 # Corners, centre, middles of the edges, and between centre and corners: in quarters of the room.

@@ -29,7 +29,7 @@ def _film_strip(clip: np.ndarray) -> np.ndarray:
 def spectrograms(raw: np.ndarray, visible: np.ndarray, restored: np.ndarray) -> list[np.ndarray]:
     """Log-mel [1, 1, time, band] each: time to the right, low bands at the bottom."""
     low, high = np.percentile(raw, (1, 99.5))
-    before, after = (_coloured((s[0, 0] - low) / max(high - low, 1e-6)) for s in (raw, restored))
+    before, after = (_to_colours((s[0, 0] - low) / max(high - low, 1e-6)) for s in (raw, restored))
     seen = _upright(visible[0, 0])[..., None]
     return [before, np.where(seen, before, np.uint8(255 * _HIDDEN)), after]
 
@@ -38,7 +38,7 @@ def _upright(spectrum: np.ndarray) -> np.ndarray:
     return spectrum.T[::-1]
 
 
-def _coloured(spectrum: np.ndarray) -> np.ndarray:
+def _to_colours(spectrum: np.ndarray) -> np.ndarray:
     place = np.clip(_upright(spectrum), 0, 1) * (len(_COLOURS) - 1)
     stops = np.arange(len(_COLOURS))
     channels = [np.interp(place, stops, c) for c in _COLOURS.T]

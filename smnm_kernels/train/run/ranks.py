@@ -38,12 +38,12 @@ def stop() -> None:
 
 
 @dataclass(frozen=True)
-class _Done(Generic[T]):
-    result: T
+class _Result(Generic[T]):
+    value: T
 
 
 @dataclass(frozen=True)
-class _Refused:
+class _Refusal:
     reason: str
 
 
@@ -51,19 +51,19 @@ def on_main(work: Callable[[], T]) -> T:
     """work()'s result, done by the first process and handed to all, a UsageError likewise."""
     if world_size() == 1:
         return work()
-    outcome: _Done[T] | _Refused | None = None
+    outcome: _Result[T] | _Refusal | None = None
     if rank() == 0:
         try:
-            outcome = _Done(work())
+            outcome = _Result(work())
         except UsageError as error:
-            outcome = _Refused(str(error))
+            outcome = _Refusal(str(error))
     parcel = [outcome]
     dist.broadcast_object_list(parcel)
     (outcome,) = parcel
-    if isinstance(outcome, _Refused):
+    if isinstance(outcome, _Refusal):
         raise UsageError(outcome.reason)
     assert outcome is not None
-    return outcome.result
+    return outcome.value
 
 
 def average(values: torch.Tensor) -> torch.Tensor:

@@ -20,7 +20,7 @@ from tqdm import tqdm
 from smnm_kernels.errors import UsageError
 
 from .options import ModalityName, Pretrain, Training
-from .pretrain import pretrain, settle
+from .pretrain import pretrain, set_up
 
 VIDEO_SIZE, VIDEO_FRAMES, VIDEO_RATE = 128, 72, 30
 RECORDING_SECONDS = 8.0
@@ -44,7 +44,7 @@ def demo(options: Demo) -> int:
     job = Pretrain(modality=options.modality, data=folder, out=out, **shared)
     try:
         folder.mkdir(parents=True, exist_ok=True)
-        settle(job)
+        set_up(job)
         make_files(folder, options.modality)
     except OSError as error:
         raise UsageError(f"--out {out}: cannot be written ({error.strerror})") from error

@@ -96,11 +96,11 @@ def preset_of(options: Pretrain) -> Preset:
     changed = Preset(
         clip=_clip_of(options, preset.clip),
         masks={
-            name: _changed(masks, kind=options.mask, ratio=options.mask_ratio)
+            name: _override(masks, kind=options.mask, ratio=options.mask_ratio)
             for name, masks in preset.masks.items()
         },
         objective=preset.objective,
-        optimisation=_changed(
+        optimisation=_override(
             preset.optimisation,
             batch_size=options.batch_size,
             weight_decay=options.weight_decay,
@@ -118,9 +118,9 @@ def _clip_of(options: Pretrain, clip: Modality) -> Modality:
     if options.stride is not None and "stride" not in allowed:
         raise UsageError(f"--stride {options.stride}: {options.modality} has no stride")
     mirrors = "flip" in allowed and not options.flip
-    return _changed(clip, stride=options.stride, flip=False if mirrors else None)
+    return _override(clip, stride=options.stride, flip=False if mirrors else None)
 
 
-def _changed(settings: Any, **given: Any) -> Any:
+def _override(settings: Any, **given: Any) -> Any:
     """The same with the values that were given; None stands for the preset's own."""
     return replace(settings, **{name: v for name, v in given.items() if v is not None})

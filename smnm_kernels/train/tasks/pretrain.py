@@ -37,20 +37,20 @@ def pretrain(options: Pretrain) -> int:
     Raises UsageError, before any work, where the options, the data or RUN do not allow it;
     RunError where a run that was going cannot go on.
     """
-    settled = settle(options)
-    ranks.start(settled.device)
+    setup = set_up(options)
+    ranks.start(setup.device)
     try:
-        recipe = recipe_of(options, settled)
-        plan, folder = begin(options, recipe, options.data, options.out, settled.device)
-        dataset = SampleDataset(options.data, plan.files, settled.preset.clip, options.seed)
-        task = Pretraining(settled, dataset, options.checkpoint_activations)
-        return Loop(task, plan, settled.device, options.out, folder).run()
+        recipe = recipe_of(options, setup)
+        plan, folder = begin(options, recipe, options.data, options.out, setup.device)
+        dataset = SampleDataset(options.data, plan.files, setup.preset.clip, options.seed)
+        task = Pretraining(setup, dataset, options.checkpoint_activations)
+        return Loop(task, plan, setup.device, options.out, folder).run()
     finally:
         ranks.stop()
 
 
 @dataclass(frozen=True)
-class Settled:
+class Setup:
     """What follows from the options alone."""
 
     preset: Preset
@@ -58,7 +58,7 @@ class Settled:
     device: torch.device
 
 
-def settle(options: Pretrain) -> Settled:
+def set_up(options: Pretrain) -> Setup:
     """Everything that can be refused without looking at a file or at RUN."""
     check(options)
     preset = preset_of(options)
@@ -70,12 +70,12 @@ def settle(options: Pretrain) -> Settled:
         except (ValueError, TypeError) as error:
             asked = f"--mask {masks.kind} --mask-ratio {masks.ratio}"
             raise UsageError(f"{asked} on a grid of {grid}: {error}") from error
-    return Settled(preset, samplers, find_device(options.device))
+    return Setup(preset, samplers, find_device(options.device))
 
 
-def recipe_of(options: Pretrain, settled: Settled) -> Recipe:
+def recipe_of(options: Pretrain, setup: Setup) -> Recipe:
     """What decides the losses beside seed and files."""
-    preset = settled.preset
+    preset = setup.preset
     optimisation = preset.optimisation
     return Recipe(
         modality=preset.clip,
@@ -85,7 +85,7 @@ def recipe_of(options: Pretrain, settled: Settled) -> Recipe:
             "preset": options.preset,
             "mask": _of_inputs({name: masks.kind for name, masks in preset.masks.items()}),
             "mask_ratio": _of_inputs({name: masks.ratio for name, masks in preset.masks.items()}),
-            "grid": _of_inputs({name: s.grid for name, s in settled.samplers.items()}),
+            "grid": _of_inputs({name: s.grid for name, s in setup.samplers.items()}),
             "objective": {"name": type(preset.objective).__name__, **asdict(preset.objective)},
         },
     )
@@ -102,16 +102,16 @@ class Pretraining:
     picture_name = "reconstruction.png"
 
     def __init__(
-        self, settled: Settled, dataset: SampleDataset, checkpoint_activations: bool = False
+        self, setup: Setup, dataset: SampleDataset, checkpoint_activations: bool = False
     ) -> None:
-        preset, device = settled.preset, settled.device
+        preset, device = setup.preset, setup.device
         self.preset, self.objective, self.dataset = preset, preset.objective, dataset
         self.device = device
         self.inputs = preset.clip.inputs
         self.normalisations = {
             name: Normalisation(given, device) for name, given in self.inputs.items()
         }
-        self.samplers = {name: sampler.to(device) for name, sampler in settled.samplers.items()}
+        self.samplers = {name: sampler.to(device) for name, sampler in setup.samplers.items()}
         model = self.objective.build(self.inputs, dataset.seed, checkpoint_activations)
         self.model = model.to(device)
         self.optimizer = adamw(self.model, preset.optimisation)
