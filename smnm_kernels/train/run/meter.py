@@ -5,6 +5,7 @@ from __future__ import annotations
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager
+from dataclasses import dataclass
 from typing import Any
 
 import torch
@@ -43,6 +44,15 @@ class StepClock:
         return {name: round(ms, 4) for name, ms in total.items()}
 
 
+@dataclass(frozen=True)
+class _Step:
+    """One step that was not read yet."""
+
+    row: dict[str, Any]  # what the host knows
+    scalars: dict[str, Tensor]
+    clock: StepClock
+
+
 class Meter:
     """Rows for metrics.jsonl.
 
@@ -53,12 +63,12 @@ class Meter:
     def __init__(self, device: torch.device, batch_size: int) -> None:
         self.device, self.batch_size = device, batch_size
         self.every = 10 if device.type == "cuda" else 1
-        self._pending: list[tuple[dict[str, Any], dict[str, Tensor], StepClock]] = []
+        self._pending: list[_Step] = []
         self._since = time.perf_counter()
 
     def add(self, row: dict[str, Any], scalars: dict[str, Tensor], clock: StepClock) -> None:
         """Of one step: what the host knows, what the device will know, and its times."""
-        self._pending.append((row, scalars, clock))
+        self._pending.append(_Step(row, scalars, clock))
 
     @property
     def full(self) -> bool:
@@ -68,17 +78,17 @@ class Meter:
         """The rows so far, and whether any process was asked to stop; waits for the device."""
         if not self._pending:
             return [], stop
-        names = list(self._pending[0][1])
-        values = [scalars[name].float() for _, scalars, _ in self._pending for name in names]
+        names = list(self._pending[0].scalars)
+        values = [step.scalars[name].float() for step in self._pending for name in names]
         flag = torch.tensor(float(stop), device=self.device)
         *numbers, stopping = ranks.average(torch.stack([*values, flag])).tolist()
         now = time.perf_counter()
         clips_per_s = round(len(self._pending) * self.batch_size / (now - self._since), 2)
         rows = []
-        for i, (row, _, clock) in enumerate(self._pending):
+        for i, step in enumerate(self._pending):
             of_step = numbers[i * len(names) : (i + 1) * len(names)]
             scalars = dict(zip(names, of_step, strict=True))
-            rows.append(row | scalars | {"clips_per_s": clips_per_s} | clock.read())
+            rows.append(step.row | scalars | {"clips_per_s": clips_per_s} | step.clock.read())
         self._pending.clear()
         self._since = now
         return rows, stopping > 0
