@@ -171,6 +171,17 @@ def test_parts_of_a_batch_give_the_gradients_of_the_whole(tmp_path):
     assert torch.allclose(parts.model.weight, whole.model.weight, rtol=1e-5)
 
 
+def test_a_run_goes_on_in_other_parts_and_keeps_other_encoders(tmp_path):
+    whole = run_line(tmp_path / "whole")
+    run_line(tmp_path / "parts", steps=5, schedule_steps=10, accumulate=2, keep_every=2)
+    parts = run_line(tmp_path / "parts", steps=10, accumulate=4, keep_every=3)
+    assert parts.seen == whole.seen
+    run = tmp_path / "parts" / "run"
+    assert losses(run) == pytest.approx(losses(tmp_path / "whole" / "run"), rel=1e-5)
+    kept = sorted(int(p.read_text()) for p in (run / "encoders").iterdir())
+    assert kept == [2, 4, 6, 9]
+
+
 @pytest.mark.slow
 def test_accumulated_pretraining_has_the_losses_of_the_large_batch(videos, tmp_path):
     arguments = ("--steps", 4, "--batch-size", 4)
