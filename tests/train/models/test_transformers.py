@@ -259,6 +259,12 @@ def test_what_a_class_cannot_hold_is_refused():
         hf_vitmae_config(replace(MAE.encoder, patch=(1, 8, 4)), (1, 1, 64, 64))
     with pytest.raises(ValueError, match="target must be channel or pixels for this class"):
         hf_videomae_config(replace(VIDEOMAE, target="patch"), (3, 16, 32, 32))
+    other = replace(VIDEOMAE, decoder=replace(VIDEOMAE.decoder, positions="axes"))
+    with pytest.raises(ValueError, match="flat positions in the decoder for VideoMAE, got axes"):
+        hf_videomae_config(other, (3, 16, 32, 32))
+    other = replace(VIDEOMAE, decoder=replace(VIDEOMAE.decoder, norm_eps=1e-5))
+    with pytest.raises(ValueError, match=r"norm_eps must be the same .* got 1e-06 and 1e-05"):
+        hf_videomae_config(other, (3, 16, 32, 32))
     with pytest.raises(ValueError, match=r"patch must be \(1, ph, pw\) for ViTMAE"):
         to_hf_vitmae({}, (2, 16, 16))
     with pytest.raises(ValueError, match=r"got unknown classifier\.weight"):

@@ -111,6 +111,11 @@ def hf_videomae_config(
             "settings must have flat positions and no class token for VideoMAE, got "
             f"{encoder.positions} and class_token={encoder.class_token}"
         )
+    if isinstance(settings, ModelSettings) and settings.decoder.positions != "flat":
+        raise ValueError(
+            "settings must have flat positions in the decoder for VideoMAE, got "
+            f"{settings.decoder.positions}"
+        )
     return {
         **_config(settings, input_size, "channel"),
         "num_frames": input_size[1],
@@ -193,6 +198,11 @@ def _config(
     decoder = settings.decoder
     if decoder.window is not None:
         raise ValueError(f"window must be None for transformers, got {decoder.window}")
+    if decoder.norm_eps != encoder.norm_eps:
+        raise ValueError(
+            "norm_eps must be the same in encoder and decoder for transformers, got "
+            f"{encoder.norm_eps} and {decoder.norm_eps}"
+        )
     if settings.target not in (normalised, "pixels"):
         raise ValueError(
             f"target must be {normalised} or pixels for this class, got {settings.target}"
