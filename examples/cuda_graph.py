@@ -38,7 +38,7 @@ def main() -> None:
         print("skipped: a CUDA graph needs a CUDA device, and torch finds none")
         return
     torch.manual_seed(0)
-    step = Step().cuda()  # the sampler compiles its kernels here, so the capture needs not
+    step = Step().cuda()  # the sampler compiles its kernels here, so the capture need not
     x = torch.randn(BATCH, GRID[0] * GRID[1] * GRID[2], 128, device="cuda")
     optimizer = torch.optim.AdamW(step.parameters(), lr=1e-3, capturable=True)
 

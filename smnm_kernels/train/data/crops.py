@@ -57,8 +57,8 @@ class MultiScaleCrop:
     """A share of the short side in either direction, at one of 13 places: VideoMAE's, as in TSN
     (Wang et al. 2016).
 
-    Width and height take neighbouring scales at most. A side within 3 pixels of the model's size
-    becomes that size, so that the resize leaves it alone.
+    The scales of width and height are the same or neighbours in the list. A side less than 3 pixels
+    from the model's size becomes that size, so that the resize leaves it alone.
     """
 
     scales: tuple[float, ...] = (1.0, 0.875, 0.75, 0.66)

@@ -16,7 +16,7 @@ from smnm_kernels.errors import Unusable
 from .modality import Modality, Record
 from .sample_randomness import SampleRandomness, file_of
 
-# So many files in a row may pass the scan and fail afterwards; more means the data is gone.
+# For one sample, at most so many files may fail that passed the scan. More means the data is gone.
 MOST_FAILURES = 32
 
 

@@ -200,12 +200,12 @@ class MaskedAutoencoder(nn.Module):
             mean = -self.pixel_mean * scale
             by_channel.sub_(mean).div_(scale)
             return mean, scale
-        # Normalised, the input and its pixels are the same but for the eps.
+        # Normalising the input gives what normalising its pixels gives, but for the eps.
         by_patch = self.settings.target == "patch"
         over = (-2, -1) if by_patch else (-1,)
         values = patches.shape[-1] if by_patch else by_channel.shape[-1]
-        # The rounding of a flat patch's mean, divided by an eps as small, would be its target; what
-        # is measured from one of its values is 0.
+        # Measured from its first value, a flat patch is exactly 0. Otherwise its target would be
+        # the rounding error of its mean, divided by an eps that is no larger.
         first = by_channel[..., :1, :1] if by_patch else by_channel[..., :1]
         first = first.clone()
         by_channel.sub_(first)

@@ -1,6 +1,7 @@
 """Fixed position codes, float32 [N, dim] for the N tokens of a grid in row-major order.
 
-A function a way; all put sines and cosines of frequencies that fall from 1 to about 1/10000.
+Each function is one way to make them. All take sines and cosines of frequencies that fall from 1 to
+about 1/10000.
 """
 
 from __future__ import annotations

@@ -2,7 +2,7 @@
 
 One body for pictures, spectrograms and clips. A sample is [C, T, H, W], cut into patches of
 (pt, ph, pw); tokens are in row-major grid order throughout. Parameters are named as in MAE and
-VideoMAE. Which of their ways a model goes is in its `EncoderSettings`.
+VideoMAE. Where the two differ, `EncoderSettings` says which one a model follows.
 """
 
 from __future__ import annotations
@@ -92,7 +92,7 @@ class Block(nn.Module):
 
 
 def run_block(block: Callable[..., Tensor], x: Tensor, again: bool, *arguments: int) -> Tensor:
-    """block(x, *arguments); `again`: what it computes is not kept but computed again backwards."""
+    """block(x, *arguments); `again`: its activations are computed again in the backward pass."""
     if again and torch.is_grad_enabled():
         return checkpoint(block, x, *arguments, use_reentrant=False)
     return block(x, *arguments)

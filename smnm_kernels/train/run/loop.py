@@ -256,8 +256,8 @@ class Loop:
 
 
 def _seed_of(seed: int, batch: Batch) -> int:
-    """Of what a model draws by itself, such as dropout: the same after a resume, and another for
-    each part and rank."""
+    """The seed of the random numbers that the model itself draws, such as dropout's: the same after
+    a resume, and another for each part of a batch and each rank."""
     first = int(batch.sample_ids[0])
     return int(np.random.SeedSequence([seed, first]).generate_state(1, np.uint64)[0])
 

@@ -25,7 +25,7 @@ from torch._subclasses.fake_tensor import (
 from torch.utils._python_dispatch import TorchDispatchMode
 from torch.utils._pytree import tree_leaves, tree_map_only
 
-# Of models whose work depends on values, as where a boolean mask selects.
+# What a model raises here whose work depends on values, such as one that selects by a boolean mask.
 NEEDS_VALUES = (
     DataDependentOutputException,
     DynamicOutputShapeException,
@@ -41,7 +41,7 @@ class StepMemory:
     gradients: int
     optimizer: int
     inputs: int  # the model's arguments
-    # At most at one time, with what is needed beside them while the gradients are made.
+    # The most there is at any time, temporary tensors of the backward pass included.
     activations: int
 
     @property

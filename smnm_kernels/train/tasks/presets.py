@@ -2,9 +2,9 @@
 
 A preset named after a method does what the method's public code does; one named snm-... does what
 the tables of the structured-noise paper say (arXiv 2503.16311), and takes from the code of the
-method under it what they leave out. `small` and `base` are the methods' recipes with structured
-masks, for ViT-S and ViT-B. `tiny` is ours altogether: it shows the whole path on two CPU cores in
-about a minute and is no recipe for good features.
+method under it what they leave out, augmentations aside. `small` and `base` are the methods'
+recipes with structured masks, for ViT-S and ViT-B. `tiny` is ours altogether: it shows the whole
+path on two CPU cores in about a minute and is no recipe for good features.
 
 Known differences. MAE's and AudioMAE's code also decays the class token and the mask token; here,
 as in VideoMAE's code, only weight matrices decay. The warmup begins at its first step's share of
