@@ -9,7 +9,11 @@ import torch
 from torch import nn
 
 from smnm_kernels import MaskSampler
+from smnm_kernels.train.data.audio import Audio
+from smnm_kernels.train.data.crops import MultiScaleCrop, ResizedCrop
+from smnm_kernels.train.data.image import Image
 from smnm_kernels.train.data.modality import Normalisation
+from smnm_kernels.train.data.video import Video
 from smnm_kernels.train.run.optimisation import adamw
 from smnm_kernels.train.tasks.presets import PRESETS
 from smnm_kernels.train.tasks.reconstruction import reconstruction
@@ -68,6 +72,23 @@ def test_published_recipes(
     grid = preset.objective.grids(preset.clip.inputs)[modality]
     assert masks.kind == kind
     assert MaskSampler(masks.kind, grid, masks.ratio).n_keep == n_keep
+
+
+@pytest.mark.parametrize(
+    ("modality", "name", "base_min_lr", "clip"),
+    [
+        ("video", "snm-video", 1e-5, Video(16, 224, 4, MultiScaleCrop(), flip=True)),
+        ("audio", "snm-audio", 0, Audio(1024, 128, gain=False)),
+        ("video", "videomae", 1e-5, Video(16, 224, 4, MultiScaleCrop(), flip=False)),
+        ("audio", "audiomae", 0, Audio(1024, 128, gain=True)),
+        ("image", "mae", 0, Image(224, ResizedCrop((0.2, 1), interpolation="bicubic"), flip=True)),
+    ],
+)
+def test_published_clips_and_lowest_rates(modality, name, base_min_lr, clip):
+    preset = PRESETS[modality][name]
+    assert preset.clip == clip
+    assert preset.optimisation.base_min_lr == base_min_lr
+    assert preset.optimisation.min_lr == base_min_lr * preset.optimisation.batch_size / 256
 
 
 def test_only_matrices_decay():
