@@ -133,9 +133,8 @@ class MaskCollator:
                 "sampler must not change by step: loaders make batches before the step that uses "
                 'them. Schedule it with every="epoch"'
             )
-        if not callable(view) and not hasattr(sampler.result, view):
-            fields = sorted(name for name in dir(sampler.result) if not name.startswith("_"))
-            raise ValueError(f"view must be a function or one of {', '.join(fields)}, got {view!r}")
+        if not callable(view) and view not in (views := _views_of(sampler.result)):
+            raise ValueError(f"view must be a function or one of {', '.join(views)}, got {view!r}")
         if sampler.needs_data != (data is not None):
             wanted = "be given" if sampler.needs_data else "not be given"
             raise ValueError(
@@ -155,6 +154,12 @@ class MaskCollator:
         data = None if self.data is None else self.data(batch)
         masks = self.view(self.sampler.masks(sample_ids, data))
         return {**batch, self.key: masks} if isinstance(batch, Mapping) else (batch, masks)
+
+
+def _views_of(result: type) -> list[str]:
+    """Fields and properties of what a sampler returns."""
+    properties = (name for name in dir(result) if isinstance(getattr(result, name), property))
+    return sorted({*result._fields, *properties})  # type: ignore[attr-defined]
 
 
 def split_ids(examples: Sequence, id_key: str) -> tuple[Tensor, list]:

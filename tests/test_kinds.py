@@ -179,3 +179,15 @@ def test_kinds_have_the_defaults_of_the_functions():
         of_function = inspect.signature(function).parameters
         for name, parameter in inspect.signature(parse).parameters.items():
             assert parameter.default == of_function[name].default, name
+
+
+def test_slips_are_named(data):
+    with pytest.raises(TypeError, match=r"got a tensor of shape \[5, 12\]: call sampler\(len\(x\)"):
+        smnm.MaskSampler("random", GRID, 0.5)(data)
+    with pytest.raises(
+        ValueError, match=r"\(T, H, W\), or two \(H, W\) for one frame, got 4 values"
+    ):
+        smnm.MaskSampler("random", (1, 2, 3, 4), 0.5)
+    for no_view in ("count", "from_masked", "nonsense"):
+        with pytest.raises(ValueError, match="view must be a function or one of data2vec_masked"):
+            MaskCollator(smnm.MaskSampler("random", GRID, 0.5), view=no_view)

@@ -61,7 +61,12 @@ def make_kind(
             f"{kind} masks have no parameter {', '.join(unknown)}; allowed: "
             f"{', '.join(sorted(allowed))}"
         )
-    if is_sequence(grid) and len(grid) == 2:
+    if is_sequence(grid) and len(grid) != 3:
+        if len(grid) != 2:
+            raise ValueError(
+                "grid must be three positive ints (T, H, W), or two (H, W) for one frame, got "
+                f"{len(grid)} values: {tuple(grid)!r}"
+            )
         grid = (1, *grid)
     return parse(grid, mask_ratio, n_keep=n_keep, **parameters)
 

@@ -159,6 +159,11 @@ def _shares(batch_size: int | Sequence[int], rank: int, world_size: int) -> tupl
     """(samples of this rank, of the ranks before it, of all ranks)."""
     if is_int(batch_size) and batch_size >= 0:
         return batch_size, rank * batch_size, world_size * batch_size
+    if isinstance(batch_size, Tensor):
+        raise TypeError(
+            "batch_size must be a non-negative int, got a tensor of shape "
+            f"{list(batch_size.shape)}: call sampler(len(x))"
+        )
     if not is_sequence(batch_size):
         raise ValueError(f"batch_size must be a non-negative int, got {batch_size!r}")
     if len(batch_size) != world_size or not all(is_int(n) and n >= 0 for n in batch_size):

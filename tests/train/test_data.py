@@ -8,7 +8,7 @@ import av
 import numpy as np
 import pytest
 import torch
-from clips import write_sound, write_video
+from clips import pretrain, write_sound, write_video
 from hypothesis import given
 from hypothesis import strategies as st
 
@@ -383,3 +383,13 @@ def test_a_cut_recording_says_so_when_read(tmp_path):
     write_sound(tmp_path / "a.wav")
     with pytest.raises(Unusable, match=r"does not decode|has no samples"):
         audio.read_samples(tmp_path / "a.wav", 99999, 10)
+
+
+def test_a_run_below_its_data_is_not_data(images, tmp_path):
+    data = tmp_path / "pictures"
+    shutil.copytree(images, data)
+    out = data / "runs" / "a"
+    for steps in (1, 2):  # the first makes a picture, which the second must not find
+        assert pretrain(data, "--out", out, "--steps", steps, modality="image") == 0
+    assert (out / "reconstruction.png").exists()
+    assert pretrain(data, "--out", data, "--steps", 1, modality="image") == 2

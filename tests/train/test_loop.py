@@ -1,5 +1,7 @@
 """The loop with a task and a kind of data of its own, and what it brings to every task."""
 
+import os
+import signal
 from dataclasses import dataclass
 from functools import partial
 from itertools import accumulate
@@ -92,7 +94,17 @@ OPTIMISATION = Optimisation(
 )  # fmt: skip
 
 
-def run_line(tmp_path, **options):
+class Interrupted(Line):
+    """Ctrl-C comes in the fourth step, and takes with it what the step needs."""
+
+    def step(self, forward, batch, clock):
+        if len(self.seen) == 12:
+            os.kill(os.getpid(), signal.SIGINT)
+            raise RuntimeError("the compiler was killed")
+        return super().step(forward, batch, clock)
+
+
+def run_line(tmp_path, task=Line, code=0, **options):
     data = tmp_path / "data"
     data.mkdir(parents=True, exist_ok=True)
     for i in range(5):
@@ -102,9 +114,23 @@ def run_line(tmp_path, **options):
     recipe = Recipe(modality, OPTIMISATION, OPTIMISATION.lr, {"noise": 0.1})
     options = RunOptions(workers=0, **({"threads": 1} | options))
     plan, folder = begin(options, recipe, data, tmp_path / "run", CPU)
-    task = Line(SampleDataset(data, plan.files, modality, options.seed))
-    assert Loop(task, plan, CPU, tmp_path / "run", folder).run() == 0
+    task = task(SampleDataset(data, plan.files, modality, options.seed))
+    assert Loop(task, plan, CPU, tmp_path / "run", folder).run() == code
     return task
+
+
+def test_ctrl_c_that_ends_a_compiler_stops_the_run_after_the_last_whole_step(
+    tmp_path, monkeypatch, capsys
+):
+    monkeypatch.setattr(nn.Module, "compile", lambda self: None)
+    with pytest.raises(RuntimeError, match="compiler was killed"):  # not what ended it
+        run_line(tmp_path / "eager", Interrupted)
+    run_line(tmp_path / "compiled", Interrupted, code=130, compile=True)
+    assert "stopped by SIGINT, saved after step 3 of 10" in capsys.readouterr().out
+    run_line(tmp_path / "compiled", compile=True)
+    straight = run_line(tmp_path / "straight")
+    assert losses(tmp_path / "compiled/run") == losses(tmp_path / "straight/run")
+    assert straight.seen == list(range(40))
 
 
 def test_a_task_of_its_own_gets_everything_from_the_loop(tmp_path, capsys):

@@ -9,12 +9,14 @@ import torch
 from torch import nn
 
 from smnm_kernels import MaskSampler
+from smnm_kernels.errors import UsageError
 from smnm_kernels.train.data.audio import Audio
 from smnm_kernels.train.data.crops import MultiScaleCrop, ResizedCrop
 from smnm_kernels.train.data.image import Image
 from smnm_kernels.train.data.modality import Normalisation
 from smnm_kernels.train.data.video import Video
 from smnm_kernels.train.run.optimisation import adamw
+from smnm_kernels.train.tasks.options import Pretrain, check
 from smnm_kernels.train.tasks.presets import PRESETS
 from smnm_kernels.train.tasks.reconstruction import reconstruction
 
@@ -139,3 +141,20 @@ def test_input_normalisation_is_undone():
         expected = (raw[:, channel] / 255 - given.mean[channel]) / given.scale[channel]
         assert torch.allclose(x[:, channel], expected, atol=1e-6)
     assert torch.equal(normalise.undo(x).mul(255).round().byte(), raw)
+
+
+@pytest.mark.parametrize(
+    ("wrong", "said"),
+    [
+        ({"precision": "fp16"}, "--precision must be one of auto, float32, bfloat16, got 'fp16'"),
+        ({"modality": "smell"}, "modality must be one of video, audio, image, got 'smell'"),
+        ({"steps": "3"}, "--steps must be an int, got '3'"),
+        ({"out": "DATA"}, "is DATA itself"),
+    ],
+)
+def test_options_from_python_are_checked_too(wrong, said, tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "DATA").mkdir()
+    given = {"modality": "image", "data": "DATA", "out": "RUN"} | wrong
+    with pytest.raises(UsageError, match=said):
+        check(Pretrain(**given))

@@ -27,14 +27,16 @@ class Listing:
     skipped: list[Record]  # with "reason"
 
 
-def find_files(folder: Path, suffixes: frozenset[str]) -> list[str]:
-    """Names relative to `folder`, with forward slashes, sorted; follows links, not hidden names."""
-    return sorted(name for name in _walk(folder, set()) if Path(name).suffix.lower() in suffixes)
+def find_files(folder: Path, suffixes: frozenset[str], besides: Path | None = None) -> list[str]:
+    """Names relative to `folder`, with forward slashes, sorted; follows links, not hidden names,
+    and does not enter the folder `besides`."""
+    seen = set() if besides is None else {os.path.realpath(besides)}
+    return sorted(name for name in _walk(folder, seen) if Path(name).suffix.lower() in suffixes)
 
 
 def _walk(folder: Path, seen: set[str], prefix: str = "") -> Iterator[str]:
     real = os.path.realpath(folder)
-    if real in seen:  # a link that leads back up
+    if real in seen:  # also by a link that leads back up
         return
     seen.add(real)
     with os.scandir(folder) as entries:
@@ -47,10 +49,17 @@ def _walk(folder: Path, seen: set[str], prefix: str = "") -> Iterator[str]:
                 yield prefix + entry.name
 
 
-def scan(folder: Path, modality: Modality, known: dict[str, Record], threads: int) -> Listing:
-    """Probe every data file below `folder`; unchanged files keep their records in `known`."""
+def scan(
+    folder: Path,
+    modality: Modality,
+    known: dict[str, Record],
+    threads: int,
+    besides: Path | None = None,
+) -> Listing:
+    """Probe every data file below `folder`, but for those in the folder `besides`; unchanged files
+    keep their records in `known`."""
     try:
-        names = find_files(folder, modality.suffixes)
+        names = find_files(folder, modality.suffixes, besides)
     except OSError as error:
         where = error.filename or folder
         raise UsageError(

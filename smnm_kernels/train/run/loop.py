@@ -119,7 +119,15 @@ class Loop:
         batches = iter(loader)
         try:
             while self.step < plan.steps:
-                self._step(forward, batches, meter)
+                try:
+                    self._step(forward, batches, meter)
+                except Exception:
+                    # Ctrl-C also ends the compilers of a first step. The weights are those of the
+                    # step before: only what comes ahead of the optimiser can fail so.
+                    if stop.number is None or not plan.compile or ranks.world_size() > 1:
+                        raise
+                    self._log(meter.read(stop=True)[0])
+                    break
                 save = self.step % plan.checkpoint_every == 0
                 keep = plan.keep_every is not None and self.step % plan.keep_every == 0
                 if meter.full or save or keep or self.step == plan.steps:

@@ -4,10 +4,11 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Annotated, Any, Literal
+from typing import Annotated, Any, Literal, get_args
 
 from tyro.conf import arg
 
+from smnm_kernels.arguments import is_int
 from smnm_kernels.errors import UsageError
 
 from . import ranks
@@ -15,6 +16,7 @@ from . import ranks
 # None stands for the preset's own value; help says in words what that is.
 Count = Annotated[int | None, arg(metavar="N", help_behavior_hint="")]
 Number = Annotated[float | None, arg(metavar="X", help_behavior_hint="")]
+Precision = Literal["auto", "float32", "bfloat16"]
 
 
 @dataclass(kw_only=True)
@@ -42,7 +44,7 @@ class RunOptions:
     is the preset's, but never above the peak."""
     weight_decay: Number = None
     """AdamW's, of weight matrices. Default: the preset's."""
-    precision: Literal["auto", "float32", "bfloat16"] = "auto"
+    precision: Precision = "auto"
     """Of matrix products. auto is bfloat16 on CUDA and float32 on the CPU; weights, optimiser and
     losses are float32 in any case."""
     compile: bool = False
@@ -79,6 +81,10 @@ def check_run_options(options: RunOptions) -> None:
         need_at_least(options, name, 1)
     for name in ("warmup_steps", "workers"):
         need_at_least(options, name, 0)
+    # From the command line types and choices are right; from Python they need not be.
+    if options.precision not in get_args(Precision):
+        allowed = ", ".join(get_args(Precision))
+        raise UsageError(f"--precision must be one of {allowed}, got {options.precision!r}")
     for name in ("lr", "weight_decay"):
         value = getattr(options, name)
         if value is not None and not 0 <= value < float("inf"):
@@ -106,7 +112,11 @@ def check_data(data: Path, modality: str) -> None:
 
 def need_at_least(options: Any, name: str, least: int) -> None:
     value = getattr(options, name)
-    if value is not None and value < least:
+    if value is None:
+        return
+    if not is_int(value):
+        raise UsageError(f"{flag(name)} must be an int, got {value!r}")
+    if value < least:
         raise UsageError(f"{flag(name)} must be at least {least}, got {value}")
 
 

@@ -170,7 +170,8 @@ def _scan(
     if before and before["runtime"].get("data") == str(data.resolve()):
         held = folder.read_files()
         known = {r["name"]: r for r in held["usable"] + held["skipped"]}
-    listing = scan(data, modality, known, threads=min(32, cores()))
+    # A run may lie among its data, and has pictures of its own.
+    listing = scan(data, modality, known, threads=min(32, cores()), besides=folder.path)
     total = len(listing.usable) + len(listing.skipped)
     print(f"{len(listing.usable)} of {total} {modality.name} files are usable", flush=True)
     for record in listing.skipped[:_MOST_NAMED]:

@@ -75,12 +75,21 @@ class Pretrain(Training):
     out: Path
     """Folder of the run: made if missing, resumed if it holds a run."""
 
+    def __post_init__(self) -> None:
+        self.data, self.out = Path(self.data), Path(self.out)
+
 
 def check(options: Pretrain) -> None:
     """Refuse values outside their range, before any work."""
     check_run_options(options)
     need_at_least(options, "stride", 1)
+    if options.modality not in PRESETS:
+        raise UsageError(f"modality must be one of {', '.join(PRESETS)}, got {options.modality!r}")
     check_data(options.data, options.modality)
+    if options.out.resolve() == options.data.resolve():
+        raise UsageError(
+            f"--out {options.out}: is DATA itself; give a folder of its own, also one below DATA"
+        )
 
 
 def preset_of(options: Pretrain) -> Preset:
