@@ -12,7 +12,7 @@ import math
 from abc import abstractmethod
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
-from typing import Any, TypeVar
+from typing import TYPE_CHECKING, Any
 
 import torch
 from torch import Tensor
@@ -26,7 +26,6 @@ from smnm_kernels.arguments import (
     parse_flag,
     parse_grid,
     parse_n_keep,
-    parse_once,
 )
 from smnm_kernels.masks import Masks, masks_of_visible
 from smnm_kernels.tables.constants import (
@@ -38,9 +37,11 @@ from smnm_kernels.tables.constants import (
 
 from .kind import Kind
 
+if TYPE_CHECKING:
+    from typing_extensions import Self
+
 #: n -> float32 [B, n]: white noise that only the structure uses.
 DrawWhite = Callable[[int], Tensor]
-Structure = TypeVar("Structure", bound="StructureKind")
 
 #: Default side of an inverse block, in patches.
 BLOCK_SIZE = 5
@@ -53,6 +54,36 @@ class StructureKind(Kind):
     grid: Grid
     n_keep: int
     freq_major: bool
+
+    @classmethod
+    def parse(
+        cls,
+        grid: Sequence[int],
+        mask_ratio: float | None = None,
+        *,
+        n_keep: int | None = None,
+        freq_major: bool = False,
+    ) -> Self:
+        """From the arguments of ``smnm_kernels.baseline_masks``."""
+        return cls(**cls._parse_common(grid, mask_ratio, n_keep, freq_major))
+
+    @classmethod
+    def _parse_common(
+        cls,
+        grid: Sequence[int],
+        mask_ratio: float | None,
+        n_keep: int | None,
+        freq_major: bool,
+    ) -> dict[str, Any]:
+        """The fields that all structures have."""
+        sides = cls._parse_sides(as_constant(grid))
+        parse_flag("freq_major", freq_major)
+        count = parse_n_keep(math.prod(sides), mask_ratio, as_constant(n_keep), frames=sides[0])
+        return {"grid": sides, "n_keep": count, "freq_major": freq_major}
+
+    @classmethod
+    def _parse_sides(cls, grid: Sequence[int]) -> Grid:
+        return parse_grid(grid)
 
     @property
     def repeats_over_time(self) -> bool:
@@ -84,35 +115,10 @@ class StructureKind(Kind):
         return masks_of_visible(in_frame.visible.repeat(1, frames), n_keep)
 
 
-def _parse_structure(
-    kind: type[Structure],
-    grid: Sequence[int],
-    mask_ratio: float | None,
-    n_keep: int | None,
-    freq_major: bool,
-    **more: Any,
-) -> Structure:
-    sides = parse_grid(grid)
-    parse_flag("freq_major", freq_major)
-    n_keep = parse_n_keep(math.prod(sides), mask_ratio, n_keep, frames=sides[0])
-    return kind(sides, n_keep, freq_major, **more)
-
-
 @dataclass(frozen=True)
 class LatticeKind(StructureKind):
     """Kind "grid": every s-th patch of every s-th row, s = floor(sqrt(H * W / visible in a frame)),
     at a random offset (MAE's grid-wise sampling)."""
-
-    @staticmethod
-    @parse_once
-    def parse(
-        grid: Sequence[int],
-        mask_ratio: float | None = None,
-        *,
-        n_keep: int | None = None,
-        freq_major: bool = False,
-    ) -> LatticeKind:
-        return _parse_structure(LatticeKind, grid, mask_ratio, n_keep, freq_major)
 
     @property
     def name(self) -> str:
@@ -131,17 +137,6 @@ class LatticeKind(StructureKind):
 class BlockKind(StructureKind):
     """Rectangles of a quarter to a half of each side, masked one after the other until enough is
     masked (BEiT's and MAE's block-wise masking, in integers)."""
-
-    @staticmethod
-    @parse_once
-    def parse(
-        grid: Sequence[int],
-        mask_ratio: float | None = None,
-        *,
-        n_keep: int | None = None,
-        freq_major: bool = False,
-    ) -> BlockKind:
-        return _parse_structure(BlockKind, grid, mask_ratio, n_keep, freq_major)
 
     @property
     def name(self) -> str:
@@ -170,20 +165,18 @@ class InverseBlockKind(StructureKind):
     #: Side of a block, in patches.
     block_size: int
 
-    @staticmethod
-    @parse_once
+    @classmethod
     def parse(
+        cls,
         grid: Sequence[int],
         mask_ratio: float | None = None,
         *,
         n_keep: int | None = None,
         block_size: int = BLOCK_SIZE,
         freq_major: bool = False,
-    ) -> InverseBlockKind:
-        size = check_block_size(block_size)
-        return _parse_structure(
-            InverseBlockKind, grid, mask_ratio, n_keep, freq_major, block_size=size
-        )
+    ) -> Self:
+        size = check_block_size(as_constant(block_size))
+        return cls(**cls._parse_common(grid, mask_ratio, n_keep, freq_major), block_size=size)
 
     @property
     def name(self) -> str:
@@ -205,19 +198,12 @@ class TimeFrequencyKind(StructureKind):
     """Whole columns of time and bands of mel are masked, the same share of each (AudioMAE's
     fine-tuning)."""
 
-    @staticmethod
-    @parse_once
-    def parse(
-        grid: Sequence[int],
-        mask_ratio: float | None = None,
-        *,
-        n_keep: int | None = None,
-        freq_major: bool = False,
-    ) -> TimeFrequencyKind:
-        sides = parse_grid(grid)
+    @classmethod
+    def _parse_sides(cls, grid: Sequence[int]) -> Grid:
+        sides = super()._parse_sides(grid)
         if sides[0] != 1:
             raise ValueError(f"grid for time_frequency masks must be (1, T, F), got {sides}")
-        return _parse_structure(TimeFrequencyKind, sides, mask_ratio, n_keep, freq_major)
+        return sides
 
     @property
     def name(self) -> str:
