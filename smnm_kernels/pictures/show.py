@@ -45,9 +45,9 @@ class Show:
     --spectrum all of them."""
     out: Path | None = None
     """File to write, .png or (not with --spectrum) .gif. Default: masks.png or spectra.png."""
-    grid: tuple[int, int, int] | None = None
-    """Patches in time, height and width, T H W; T = 1 for images and spectrograms.
-    Default: 8 14 14, and 32 32 32 with --spectrum."""
+    grid: tuple[int, ...] = ()
+    """Patches in time, height and width, T H W; H W alone is one frame, as for images and
+    spectrograms. Default: 8 14 14, and 32 32 32 with --spectrum."""
     audio_grid: tuple[int, int, int] = (1, 64, 8)
     """Grid of rbn, which needs T = 1, when GRID has T > 1: 1, time, mel bands."""
     mask_ratio: Annotated[float | None, arg(aliases=("--ratio",))] = None
@@ -77,9 +77,12 @@ class Show:
         samples = default_samples if self.samples is None else self.samples
         if not is_int(samples) or samples < 1:
             raise UsageError(f"samples must be a positive int, got {samples!r}")
+        *frames, height, width = _parse_sides(
+            self.grid or ((32, 32, 32) if self.spectrum else (8, 14, 14))
+        )
         shown = panels(
             self.kinds or (ALL_KINDS if self.spectrum else FOUR_KINDS),
-            self.grid or ((32, 32, 32) if self.spectrum else (8, 14, 14)),
+            (frames[0] if frames else 1, height, width),
             self.audio_grid,
             self.mask_ratio,
             self.n_keep,
@@ -101,6 +104,12 @@ class Show:
         except OSError as error:
             raise UsageError(f"out={out} cannot be written: {error.strerror}") from error
         print(f"{out}: {', '.join(panel.kind for panel in shown)}")
+
+
+def _parse_sides(grid: tuple[int, ...]) -> tuple[int, ...]:
+    if len(grid) not in (2, 3):
+        raise UsageError(f"--grid must be T H W, or H W for one frame, got {grid}")
+    return grid
 
 
 def _parse_out(out: Path | None, spectrum: bool) -> Path:

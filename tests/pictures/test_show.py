@@ -178,3 +178,13 @@ def test_missing_matplotlib_says_how_to_get_it(tmp_path, monkeypatch, capsys):
     message = capsys.readouterr().err
     assert "matplotlib" in message
     assert "pip install 'smnm_kernels[train]'" in message
+
+
+def test_a_grid_of_two_numbers_is_one_frame(tmp_path, monkeypatch, capsys):
+    monkeypatch.chdir(tmp_path)
+    assert cli.main(["show", "green2d", "--grid", "6", "8", "--out", "two.png"]) == 0
+    assert cli.main(["show", "green2d", "--grid", "1", "6", "8", "--out", "three.png"]) == 0
+    assert (tmp_path / "two.png").read_bytes() == (tmp_path / "three.png").read_bytes()
+    capsys.readouterr()
+    assert cli.main(["show", "green2d", "--grid", "6"]) == 2
+    assert "--grid must be T H W, or H W for one frame, got (6,)" in capsys.readouterr().err

@@ -298,3 +298,12 @@ def allocated_at_most(step):
         step()
     events = [e for e in seen.profiler.kineto_results.events() if e.name() == "[memory]"]
     return max(accumulate(e.nbytes() for e in sorted(events, key=lambda e: e.start_ns())))
+
+
+def test_a_warmup_that_never_ends_is_said(tmp_path, capsys):
+    run_line(tmp_path / "short", steps=2)
+    assert (
+        "the learning rate only rises: 2 warmup steps in a schedule of 2" in capsys.readouterr().out
+    )
+    run_line(tmp_path / "long", steps=3)
+    assert "only rises" not in capsys.readouterr().out

@@ -98,6 +98,12 @@ def make_plan(
     if not before:
         settings["schedule_steps"] = options.schedule_steps or steps
         settings["warmup_steps"] = optimisation.warmup_of(settings["schedule_steps"])
+    if settings["warmup_steps"] >= settings["schedule_steps"]:
+        print(
+            f"the learning rate only rises: {settings['warmup_steps']} warmup steps in a schedule "
+            f"of {settings['schedule_steps']}; --warmup-steps sets them",
+            flush=True,
+        )
     # Both move the last bits of sums, so a resumed run keeps what it had.
     threads = options.threads or runtime.get("threads") or default_threads()
     accumulate = options.accumulate or runtime.get("accumulate") or 1
