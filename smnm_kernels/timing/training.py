@@ -6,7 +6,6 @@ import importlib.util
 import itertools
 import math
 from collections.abc import Callable, Iterator
-from dataclasses import replace
 from functools import partial
 from typing import NamedTuple
 
@@ -18,15 +17,21 @@ from torch.utils.flop_counter import FlopCounterMode
 import smnm_kernels as smnm
 from smnm_kernels.timing import peers
 from smnm_kernels.train.models.formats import hf_videomae_config, to_hf_videomae
-from smnm_kernels.train.models.mae import MaskedAutoencoder
-from smnm_kernels.train.run.optimisation import adamw
-from smnm_kernels.train.tasks.presets import VIDEO, Preset
+from smnm_kernels.train.models.mae import MaskedAutoencoder, build_model
+from smnm_kernels.train.models.settings import VIDEOMAE, VIDEOMAE_SMALL, ModelSettings
+from smnm_kernels.train.run.optimisation import Optimisation, adamw
 
 from .paired_times import Contender, Times, measure, rows
 from .profiling import peak_bytes, waits_and_copies
 
 #: Pixels of a side on the CPU, where a full step would take minutes.
 CPU_SIZE = 96
+RATIO = 0.9
+# Of models, not of a preset: presets read files, whose libraries a machine with a GPU may lack.
+# Rates play no part in how long a step takes.
+OPTIMISATION = Optimisation(
+    batch_size=256, base_lr=1.5e-4, base_min_lr=0.0, weight_decay=0.05, betas=(0.9, 0.95)
+)
 FIXED, COMPILED = "masks made once", "compiled step, masks made once"
 WORKERS = 2
 
@@ -45,33 +50,32 @@ def training(
 
 class Model(NamedTuple):
     name: str
-    preset: Preset
+    settings: ModelSettings
+    #: (C, T, H, W) of a clip.
+    input_size: tuple[int, int, int, int]
     batch: int
 
     @property
     def shape(self) -> str:
-        _, frames, height, width = self.preset.clip.inputs["video"].size
+        _, frames, height, width = self.input_size
         return f"{self.name}, {frames} frames of {height}x{width}"
 
 
 def models_for(quick: bool, device: torch.device) -> list[Model]:
     if device.type == "cuda":
-        return [Model("ViT-S", VIDEO["small"], 64), Model("ViT-B", VIDEO["base"], 32)]
+        size = (3, 16, 224, 224)
+        return [Model("ViT-S", VIDEOMAE_SMALL, size, 64), Model("ViT-B", VIDEOMAE, size, 32)]
+    size = (3, 16, CPU_SIZE, CPU_SIZE)
     if quick:
-        return [Model("tiny ViT", VIDEO["tiny"], 4)]
-    return [Model("ViT-S", _small_clips("small"), 4), Model("ViT-B", _small_clips("base"), 2)]
-
-
-def _small_clips(name: str) -> Preset:
-    preset = VIDEO[name]
-    return replace(preset, clip=replace(preset.clip, size=CPU_SIZE))
+        return [Model("tiny ViT", VIDEOMAE.tiny(), size, 4)]
+    return [Model("ViT-S", VIDEOMAE_SMALL, size, 4), Model("ViT-B", VIDEOMAE, size, 2)]
 
 
 def rows_of_model(
     model: Model, compiled: bool, seconds: float, device: torch.device
 ) -> Iterator[dict]:
     """Each as soon as it is measured, the model's own last."""
-    trainer = _Trainer(model.preset, model.batch, device)
+    trainer = _Trainer(model, device)
     where = {"section": "training", "shape": model.shape, "batch": model.batch}
     share = seconds / (1 + compiled)
     alone = _mask_time(trainer, device)
@@ -98,14 +102,13 @@ def _measure_rows(
 class _Trainer:
     """A model with its optimiser and one batch of noise for clips."""
 
-    def __init__(self, preset: Preset, batch: int, device: torch.device) -> None:
-        self.preset, self.batch, self.device = preset, batch, device
-        inputs = preset.clip.inputs
-        self.grid = preset.objective.grids(inputs)["video"]
-        self.ratio = preset.masks["video"].ratio
-        self.model = preset.objective.build(inputs, seed=0).to(device)
-        self.optimizer = adamw(self.model, preset.optimisation)
-        self.x = torch.randn((batch, *inputs["video"].size), device=device)
+    def __init__(self, timed: Model, device: torch.device) -> None:
+        batch = self.batch = timed.batch
+        self.device, self.ratio = device, RATIO
+        self.model = build_model(timed.settings, timed.input_size, seed=0).to(device)
+        self.grid = self.model.encoder.grid
+        self.optimizer = adamw(self.model, OPTIMISATION)
+        self.x = torch.randn((batch, *timed.input_size), device=device)
         self.sampler = smnm.MaskSampler("green3d", self.grid, self.ratio).to(device)
         self.fixed = self.sampler.masks(torch.arange(batch, device=device))
         self.bank = smnm.NoiseBank.precompute(16, (64, 64, 64), "green").to(device)
@@ -176,7 +179,7 @@ class _Trainer:
             state_dict=to_hf_videomae(ours.state_dict(), ours.settings.encoder.patch),
         )
         theirs.to(self.device).train()
-        optimizer = adamw(theirs, self.preset.optimisation)
+        optimizer = adamw(theirs, OPTIMISATION)
         frames_first, masked = self.x.transpose(1, 2).contiguous(), self.fixed.masked
 
         def step() -> None:

@@ -146,6 +146,12 @@ class ModelSettings:
             ),
         )
 
+    def tiny(self) -> ModelSettings:
+        """The same kind of model in a size that two CPU cores train in minutes."""
+        return self.resized(
+            dim=192, depth=4, heads=3, decoder_dim=128, decoder_depth=2, decoder_heads=4
+        )
+
     def to_dict(self) -> dict[str, Any]:
         """As JSON can hold it."""
         return asdict(self)
@@ -200,6 +206,11 @@ VIDEOMAE = ModelSettings(
     target="channel",
     pixel_mean=IMAGENET_MEAN,
     pixel_std=IMAGENET_STD,
+)
+
+#: ViT-S, with the decoder that VideoMAE's code has for it.
+VIDEOMAE_SMALL = VIDEOMAE.resized(
+    dim=384, depth=12, heads=6, decoder_dim=192, decoder_depth=4, decoder_heads=3
 )
 
 #: MAE's ViT-B for pictures of 224 x 224.

@@ -26,7 +26,7 @@ from smnm_kernels.train.data.modality import Modality
 from smnm_kernels.train.data.video import Video
 from smnm_kernels.train.models.masked_autoencoding import MaskedAutoencoding
 from smnm_kernels.train.models.objective import Objective
-from smnm_kernels.train.models.settings import AUDIOMAE, MAE, VIDEOMAE, ModelSettings
+from smnm_kernels.train.models.settings import AUDIOMAE, MAE, VIDEOMAE, VIDEOMAE_SMALL
 from smnm_kernels.train.run.optimisation import Optimisation
 
 
@@ -46,12 +46,6 @@ class Preset:
     masks: dict[str, MaskSettings]  # of each of the clip's inputs
     objective: Objective
     optimisation: Optimisation
-
-
-def _tiny(model: ModelSettings) -> MaskedAutoencoding:
-    return MaskedAutoencoding(
-        model.resized(dim=192, depth=4, heads=3, decoder_dim=128, decoder_depth=2, decoder_heads=4)
-    )
 
 
 _TINY = Optimisation(
@@ -91,18 +85,13 @@ VIDEO: dict[str, Preset] = {
     "tiny": Preset(
         replace(_VIDEO_CLIP, size=96, stride=2),
         _GREEN3D,
-        _tiny(VIDEOMAE),
+        MaskedAutoencoding(VIDEOMAE.tiny()),
         _TINY,
     ),
     "small": Preset(
         _VIDEO_CLIP,
         _GREEN3D,
-        MaskedAutoencoding(
-            VIDEOMAE.resized(
-                dim=384, depth=12, heads=6,  # ViT-S
-                decoder_dim=192, decoder_depth=4, decoder_heads=3,  # VideoMAE's for ViT-S
-            )
-        ),
+        MaskedAutoencoding(VIDEOMAE_SMALL),
         _VIDEO_OPTIMISATION,
     ),
     "base": Preset(_VIDEO_CLIP, _GREEN3D, MaskedAutoencoding(VIDEOMAE), _VIDEO_OPTIMISATION),
@@ -149,7 +138,7 @@ AUDIO: dict[str, Preset] = {
     "tiny": Preset(
         replace(_AUDIO_CLIP, frames=512),
         _RBN,
-        _tiny(_GLOBAL_AUDIOMAE),
+        MaskedAutoencoding(_GLOBAL_AUDIOMAE.tiny()),
         replace(_TINY, weight_decay=1e-4),
     ),
     "small": Preset(
@@ -199,7 +188,7 @@ _MAE_OPTIMISATION = Optimisation(
 )
 
 IMAGE: dict[str, Preset] = {
-    "tiny": Preset(replace(_MAE_CLIP, size=96), _GREEN2D, _tiny(MAE), _TINY),
+    "tiny": Preset(replace(_MAE_CLIP, size=96), _GREEN2D, MaskedAutoencoding(MAE.tiny()), _TINY),
     "small": Preset(
         _MAE_CLIP,
         _GREEN2D,
