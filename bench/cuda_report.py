@@ -11,6 +11,7 @@ import os
 import re
 import shutil
 import subprocess
+import sys
 import tempfile
 from pathlib import Path
 
@@ -114,6 +115,11 @@ def main() -> None:
     print("|---" * len(rows[0]) + "|")
     for row in rows:
         print("".join(f"| {cell} " for cell in row.values()) + "|")
+    if spilling := [
+        row for row in rows if row["stack"] or row["spill_stores"] or row["spill_loads"]
+    ]:
+        names = ", ".join(f"{row['kernel']} for {row['arch']}" for row in spilling)
+        sys.exit(f"kernels spill registers: {names}")
 
 
 if __name__ == "__main__":

@@ -26,7 +26,7 @@ from smnm_kernels.train.run.loop import Loop
 from smnm_kernels.train.run.plan import begin
 from smnm_kernels.train.tasks.demo import make_files
 from smnm_kernels.train.tasks.options import Pretrain
-from smnm_kernels.train.tasks.pretrain import Pretraining, recipe_of, settle
+from smnm_kernels.train.tasks.pretrain import Pretraining, recipe_of, set_up
 
 DEFAULT = "default"
 VARIANTS = {
@@ -88,12 +88,12 @@ def train(given: argparse.Namespace, name: str, seed: int, steps: int) -> Result
         batch_size=given.batch_size, workers=0, threads=1, **VARIANTS[name],
     )  # fmt: skip
     with contextlib.redirect_stdout(io.StringIO()), contextlib.redirect_stderr(io.StringIO()):
-        settled = settle(options)
-        recipe = recipe_of(options, settled)
-        plan, folder = begin(options, recipe, options.data, out, settled.device)
-        dataset = SampleDataset(options.data, plan.files, settled.preset.clip, seed)
-        task = Pretraining(settled, dataset, options.checkpoint_activations)
-        loop = TimedLoop(task, plan, settled.device, out, folder)
+        setup = set_up(options)
+        recipe = recipe_of(options, setup)
+        plan, folder = begin(options, recipe, options.data, out, setup.device)
+        dataset = SampleDataset(options.data, plan.files, setup.preset.clip, seed)
+        task = Pretraining(setup, dataset, options.checkpoint_activations)
+        loop = TimedLoop(task, plan, setup.device, out, folder)
         loop.run()
     lines = (out / "metrics.jsonl").read_text().splitlines()[steps // 2 :]
     loss = statistics.fmean(json.loads(line)["loss"] for line in lines)

@@ -14,6 +14,7 @@ import json
 import math
 import re
 import subprocess
+import sys
 import tempfile
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
@@ -37,6 +38,14 @@ STANDARD_GRIDS = ((8, 14, 14), (16, 14, 14), (1, 64, 8), (1, 14, 14))
 LARGE_GRIDS = ((16, 56, 56), (1, 224, 224))
 
 
+#: Bytes of stack that a kernel may use; 8 elsewhere. Before 8.0 there are no tensor cores, and a
+#: call warns. Elsewhere Triton 3.9 needs none; 3.6 spills one register in the threshold of large
+#: grids, and some on gfx1100.
+STACK_BYTES = {"75": 2304, "gfx1100": 168}
+#: Shared memory that a block may use; elsewhere 99 KiB, what Ampere's small GPUs have.
+SHARED_BYTES = {"75": 2**16, "gfx942": 2**16, "gfx1100": 2**16}
+
+
 class Usage(NamedTuple):
     kernel: str
     launched_for: str
@@ -45,6 +54,12 @@ class Usage(NamedTuple):
     registers: int
     shared_bytes: int
     stack_bytes: int
+
+    def fits(self) -> bool:
+        """Whether it spills no register and a block has the shared memory it needs."""
+        return self.stack_bytes <= STACK_BYTES.get(self.target, 8) and (
+            self.shared_bytes <= SHARED_BYTES.get(self.target, 99 * 1024)
+        )
 
 
 def launches() -> Iterator[tuple[str, Callable[[], object]]]:
@@ -174,8 +189,13 @@ def main() -> None:
     print(f"Triton {triton.__version__}")
     row = "{:20} {:44} {:>7} {:>5} {:>9} {:>12} {:>11}"
     print(row.format(*Usage._fields))
+    too_large = []
     for made in triton_report(tuple(options.targets)):
         print(row.format(*made))
+        if not made.fits():
+            too_large.append(f"{made.kernel} for {made.target}")
+    if too_large:
+        sys.exit(f"kernels spill, or need more shared memory than there is: {', '.join(too_large)}")
 
 
 if __name__ == "__main__":
