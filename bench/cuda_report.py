@@ -6,6 +6,7 @@ python bench/cuda_report.py [--targets 80 90 100] [--json]
 from __future__ import annotations
 
 import argparse
+import hashlib
 import json
 import os
 import re
@@ -13,9 +14,12 @@ import shutil
 import subprocess
 import sys
 import tempfile
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
+from typing import NamedTuple
 
 import torch
+from filelock import FileLock
 
 TARGETS = (80, 90, 100)
 SOURCES = Path(__file__).parent.parent / "csrc"
@@ -33,23 +37,49 @@ def nvcc() -> str | None:
     return shutil.which("nvcc", path=f"{home}/bin" if home else None)
 
 
-def compile_command(
-    source: Path, output: Path, targets: tuple[int, ...], to: str = "-c"
-) -> list[str]:
-    """nvcc against the headers of any torch from 2.10 on, that of a machine without CUDA too.
+class Compiled(NamedTuple):
+    """What nvcc makes of one source for one target."""
 
-    ``to`` is -c for an object, or -ptx, which takes one target.
+    #: Its instructions name lines of the source.
+    ptx: str
+    #: What ptxas says of each kernel.
+    log: str
+
+
+def compiled(source: Path, target: int) -> Compiled:
+    """Kept in build/ for every state of the sources and the compiler: it takes half a minute.
+
+    Compiles against the headers of any torch from 2.10 on, that of a machine without CUDA too.
+    Raises FileNotFoundError without nvcc, RuntimeError where nvcc complains.
     """
     if nvcc() is None:
         raise FileNotFoundError("nvcc was not found: set CUDA_HOME to where CUDA is installed")
-    include = Path(torch.__file__).parent / "include"
-    return [
+    command = [
         nvcc(),
-        *(to, str(source), "-o", str(output)),
-        *("-O3", "-std=c++17", "-Xcompiler", "-fPIC", "-Xptxas", "-v"),
-        *("-DUSE_CUDA", "-DTORCH_TARGET_VERSION=0x020a000000000000", f"-I{include}"),
-        *(f"-gencode=arch=compute_{arch},code=sm_{arch}" for arch in targets),
+        *("-c", str(source), "-O3", "-std=c++17", "-Xcompiler", "-fPIC", "-lineinfo"),
+        *("-Xptxas", "-v", f"-gencode=arch=compute_{target},code=sm_{target}"),
+        *("-DUSE_CUDA", "-DTORCH_TARGET_VERSION=0x020a000000000000"),
+        f"-I{Path(torch.__file__).parent}/include",
     ]
+    version = subprocess.run([nvcc(), "--version"], capture_output=True, text=True, check=True)
+    state = hashlib.sha256(repr((command, version.stdout, torch.__version__)).encode())
+    for path in sorted(path for path in SOURCES.rglob("*") if path.is_file()):
+        state.update(path.read_bytes())
+    folder = SOURCES.parent / "build/cuda" / f"{source.stem}-{target}-{state.hexdigest()[:16]}"
+    folder.parent.mkdir(parents=True, exist_ok=True)
+    with FileLock(f"{folder}.lock"):
+        if not folder.exists():
+            with tempfile.TemporaryDirectory(dir=folder.parent) as work:
+                command += ["-o", f"{work}/{source.stem}.o", "--keep", "--keep-dir", work]
+                done = subprocess.run(command, capture_output=True, text=True)
+                if done.returncode != 0 or "warning" in done.stderr:
+                    raise RuntimeError(f"nvcc did not take {source.name} as it is:\n{done.stderr}")
+                made = Path(work, "made")
+                made.mkdir()
+                Path(work, f"{source.stem}.ptx").rename(made / "ptx")
+                (made / "log").write_text(done.stderr)
+                made.rename(folder)
+    return Compiled((folder / "ptx").read_text(), (folder / "log").read_text())
 
 
 def cuda_report(targets: tuple[int, ...] = TARGETS) -> list[dict]:
@@ -57,15 +87,11 @@ def cuda_report(targets: tuple[int, ...] = TARGETS) -> list[dict]:
 
     Shared memory is what the kernel declares: what a launch adds depends on its arguments.
     """
-    rows = []
-    with tempfile.TemporaryDirectory() as folder:
-        for source in sorted(SOURCES.glob("cuda/*.cu")):
-            command = compile_command(source, Path(folder) / f"{source.stem}.o", targets)
-            done = subprocess.run(command, capture_output=True, text=True)
-            if done.returncode != 0 or "warning" in done.stderr:
-                raise RuntimeError(f"nvcc did not take {source.name} as it is:\n{done.stderr}")
-            rows += _rows(done.stderr)
-    return rows
+    sources = sorted(SOURCES.glob("cuda/*.cu"))
+    pairs = [(source, target) for source in sources for target in targets]
+    with ThreadPoolExecutor(os.cpu_count()) as pool:
+        made = pool.map(lambda pair: compiled(*pair), pairs)
+        return [row for one in made for row in _rows(one.log)]
 
 
 def _rows(log: str) -> list[dict]:

@@ -13,7 +13,7 @@ import smnm_kernels as smnm
 
 SIZE, PATCH = 48, 8
 GRID = (SIZE // PATCH,) * 3  # depth, height, width in patches
-BATCH, STEPS = 8, 50
+BATCH, STEPS = 8, 30
 
 
 def volumes(step: int) -> torch.Tensor:

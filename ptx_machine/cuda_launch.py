@@ -19,7 +19,7 @@ from pathlib import Path
 import numpy as np
 import torch
 
-from bench.cuda_report import SOURCES, compile_command
+from bench.cuda_report import SOURCES, compiled
 
 from .block import Block, Kernel
 from .launch import LaunchReport, Schedule, launch, packed_parameters
@@ -42,12 +42,7 @@ class CudaKernels:
 
     @cached_property
     def ptx(self) -> str:
-        with tempfile.TemporaryDirectory() as folder:
-            output = Path(folder) / "rbn.ptx"
-            command = compile_command(SOURCES / "cuda/rbn.cu", output, (self.target,), "-ptx")
-            # Findings name lines of the source.
-            subprocess.run([*command, "-lineinfo"], capture_output=True, check=True)
-            return output.read_text()
+        return compiled(SOURCES / "cuda/rbn.cu", self.target).ptx
 
     def kernel(self, name: str) -> Kernel:
         """The one whose mangled name contains ``name``."""

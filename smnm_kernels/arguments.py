@@ -12,7 +12,6 @@ from typing import TYPE_CHECKING, Any, NamedTuple, ParamSpec, TypeGuard, TypeVar
 
 import torch
 from torch import Tensor
-from torch.fx.experimental.symbolic_shapes import guard_scalar
 
 if TYPE_CHECKING:
     from typing_extensions import TypeIs
@@ -26,6 +25,13 @@ Value = TypeVar("Value")
 MAX_TOKENS = 2**30
 #: How many results ``parse_once`` keeps for one function.
 MAX_CACHED = 256
+
+
+def constant_in_graphs(function: Callable[P, Parsed]) -> Callable[P, Parsed]:
+    """What torch.compiler.assume_constant_result does; that one imports the whole compiler, which
+    takes a second. A test holds the two equal."""
+    function._dynamo_marked_constant = True  # type: ignore[attr-defined]
+    return function
 
 
 class Seed(NamedTuple):
@@ -97,7 +103,7 @@ def parse_n_keep(
     return kept
 
 
-@torch.compiler.assume_constant_result
+@constant_in_graphs
 def visible_share(mask_ratio: float | None) -> tuple[int, int]:
     """(numerator, denominator) of 1 - mask_ratio, for the decimal that the caller wrote.
 
@@ -231,5 +237,8 @@ def as_constant(value: Value) -> Value:
         if isinstance(value, (tuple, list)):
             return tuple(as_constant(item) for item in value)  # type: ignore[return-value]
         if isinstance(value, (int, float)):
+            # Imported here because it takes half a second, and masks need it only in graphs.
+            from torch.fx.experimental.symbolic_shapes import guard_scalar
+
             return guard_scalar(value)  # type: ignore[return-value]
     return value

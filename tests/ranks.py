@@ -1,6 +1,9 @@
-"""One rank of a group: ``torchrun ... ranks.py FOLDER`` saves its masks and its training there, as
-WORLD_SIZE-RANK.pt. World size 2, which has to come first, saves a state that all go on from."""
+"""One rank of a group: ``torchrun ... ranks.py FOLDER`` saves its masks and its training there.
+World size 2, which has to come first, saves a state that all go on from. ``ranks.py FOLDER --fork 1
+4`` starts groups itself."""
 
+import argparse
+import os
 import sys
 from contextlib import nullcontext
 from pathlib import Path
@@ -22,7 +25,13 @@ SAMPLERS = {
 }
 SEED = 5
 GRID = (2, 4, 4)
-WAYS = ("DDP", "compiled inside DDP", "compiled DDP", "FSDP2")
+ALL_WAYS = ("DDP", "compiled inside DDP", "compiled DDP", "FSDP2")
+#: Those that are run in every tier, by world size: each rank takes seconds to compile.
+WAYS = {
+    1: ("DDP", "compiled inside DDP"),
+    2: ALL_WAYS,
+    4: ("DDP", "FSDP2"),
+}
 # Samples of all ranks together, call by call: every optimiser step accumulates over two calls. The
 # last batch of an epoch is uneven, and the epoch after it goes on.
 STEPS = ((8, 8), (8, 8), (8, 7), (8, 8))
@@ -100,8 +109,8 @@ def train_together(way, rank, world_size):
     return train(call, rank, world_size, lambda last: nullcontext() if last else model.no_sync())
 
 
-def main(folder):
-    dist.init_process_group("gloo")
+def save(folder, ways):
+    """What this rank draws and trains, as WORLD_SIZE-RANK.pt."""
     rank, world_size = dist.get_rank(), dist.get_world_size()
     saved = {}
     for name, arguments in SAMPLERS.items():
@@ -117,11 +126,43 @@ def main(folder):
         resumed.load_state_dict(torch.load(file, weights_only=True))
         resumed = draw(resumed, STEPS[SAVED_AFTER:], world_size)
         saved[name] = {"masks": masks, "state": state, "resumed": resumed}
-    for way in WAYS:
+    for way in ways:
         saved[way] = train_together(way, rank, world_size)
     torch.save(saved, folder / f"{world_size}-{rank}.pt")
     dist.destroy_process_group()
 
 
+def fork(world_size, folder, ways):
+    """A group of that many processes, for which nothing is imported again."""
+    children = []
+    for rank in range(world_size):
+        children.append(os.fork())
+        if children[-1] == 0:
+            store = f"file://{folder}/store-{world_size}"
+            dist.init_process_group("gloo", store, rank=rank, world_size=world_size)
+            save(folder, ways)
+            os._exit(0)  # an error has left by the traceback before
+    codes = [os.waitstatus_to_exitcode(os.waitpid(child, 0)[1]) for child in children]
+    if any(codes):
+        sys.exit(f"of {world_size} ranks, these are the exit codes: {codes}")
+
+
+def main():
+    parser = argparse.ArgumentParser()
+    parser.add_argument("folder", type=Path)
+    parser.add_argument("--fork", type=int, nargs="+", default=[], metavar="WORLD_SIZE")
+    parser.add_argument("--all-ways", action="store_true")
+    options = parser.parse_args()
+
+    def ways(world_size):
+        return ALL_WAYS if options.all_ways else WAYS[world_size]
+
+    for world_size in options.fork:
+        fork(world_size, options.folder, ways(world_size))
+    if not options.fork:
+        dist.init_process_group("gloo")
+        save(options.folder, ways(dist.get_world_size()))
+
+
 if __name__ == "__main__":
-    main(Path(sys.argv[1]))
+    main()

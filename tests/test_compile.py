@@ -1,6 +1,8 @@
 """Under torch.compile: no graph break, the same masks, one compilation; and torch.export."""
 
 import io
+import subprocess
+import sys
 from dataclasses import replace
 
 import pytest
@@ -12,6 +14,7 @@ from torch.utils._pytree import tree_leaves as leaves
 from torch.utils.checkpoint import checkpoint
 
 import smnm_kernels as smnm
+from smnm_kernels.arguments import constant_in_graphs
 from smnm_kernels.train.models.mae import build_model
 from smnm_kernels.train.models.settings import VIDEOMAE
 
@@ -255,3 +258,26 @@ def test_export(kind, strict, dynamic):
         (tokens, masks), (expected_tokens, expected) = loaded(x), eager(x)
         assert_same(tuple(masks), tuple(expected))
         torch.testing.assert_close(tokens, expected_tokens)
+
+
+def test_constants_are_marked_as_torch_marks_them():
+    def ours(): ...
+    def theirs(): ...
+
+    assert constant_in_graphs(ours) is ours
+    torch.compiler.assume_constant_result(theirs)
+    assert vars(ours) == vars(theirs) != {}
+
+
+@pytest.mark.slow
+def test_only_who_compiles_waits_for_the_compiler():
+    """It takes twice the time of torch itself to import."""
+    program = """
+import sys
+import smnm_kernels as smnm
+smnm.MaskSampler("green3d", (2, 4, 4), 0.75)(3).ids_keep
+smnm.MaskSampler("rbn", (1, 8, 4), 0.75)(3).ids_keep
+print("torch._dynamo" in sys.modules, "sympy" in sys.modules)
+"""
+    done = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True)
+    assert done.stdout == "False False\n", done.stderr

@@ -120,12 +120,14 @@ def levels(low, high):
     return [low + (high - low) * (i + 0.5) / N_LEVELS for i in range(N_LEVELS)]
 
 
-PRESETS = ["variant-1", "variant-2", "variant-5", "main-text"]
 DRAWN = [
-    *(("red", None), ("blue", None), *(("green", preset) for preset in PRESETS)),
-    # A thousand pairs of sigmas each, as variant-5 has.
-    pytest.param("green", "variant-3", marks=pytest.mark.exhaustive),
-    pytest.param("green", "variant-4", marks=pytest.mark.exhaustive),
+    *(("red", None), ("blue", None)),
+    *(("green", preset) for preset in ("variant-1", "variant-2", "main-text")),
+    # A thousand pairs of sigmas each.
+    *(
+        pytest.param("green", preset, marks=pytest.mark.exhaustive)
+        for preset in ("variant-3", "variant-4", "variant-5")
+    ),
 ]
 
 

@@ -116,9 +116,9 @@ def compared(settings, make, path=None):
 
 @pytest.mark.slow
 def test_equality_finds_none_between_reference_and_cpu():
-    settings = small_settings(200, 600)
+    settings = small_settings(140, 600)
     n_compared, found = compared(settings, make_by_reference)
-    assert n_compared == len(settings) > 100
+    assert n_compared == len(settings) > 70
     assert found == []
 
 

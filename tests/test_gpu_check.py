@@ -81,6 +81,23 @@ def run(tmp_path, monkeypatch):
     return run
 
 
+def stopped_when_there_is(path, run, *steps, **more):
+    """The result of a check that gets SIGTERM as soon as one of its steps has made that file."""
+
+    def stop():
+        while not path.exists():
+            time.sleep(0.05)
+        run.check.signal = signal.SIGTERM
+
+    stopping = threading.Thread(target=stop, daemon=True)
+    stopping.start()
+    with pytest.raises(SystemExit) as stopped:
+        run(*steps, **more)
+    stopping.join()
+    assert stopped.value.code == 128 + signal.SIGTERM
+    return gpu_result.read(run.check.out / gpu_result.RESULT)
+
+
 def states(result):
     return {name: one["state"] for name, one in result["steps"].items()}
 
@@ -289,22 +306,13 @@ def test_the_build_is_for_this_gpu_unless_told_otherwise(tmp_path, monkeypatch):
 
 
 def test_a_signal_stops_what_runs_and_keeps_the_rest(run, tmp_path):
-    def interrupt():
-        while not (run.check.folder / "it.jsonl").exists():
-            time.sleep(0.05)
-        run.check.signal = signal.SIGTERM
-
-    # Rows come when the trap is set.
-    step = (
-        """trap 'echo report; exit 0' INT; echo '{"row": 1}' > $FOLDER/it.jsonl; sleep 30 & wait"""
-    )
-    stopping = threading.Timer(0.5, interrupt)
-    stopping.start()
-    with pytest.raises(SystemExit) as stopped:
-        run(shell("it", step), shell("next", ""))
-    stopping.join()
-    assert stopped.value.code == 128 + signal.SIGTERM
-    result = gpu_result.read(tmp_path / gpu_result.RESULT)
+    step = f"""
+trap 'echo report; exit 0' INT
+echo '{{"row": 1}}' > $FOLDER/it.jsonl
+touch {tmp_path}/ready
+sleep 30 & wait
+"""
+    result = stopped_when_there_is(tmp_path / "ready", run, shell("it", step), shell("next", ""))
     assert states(result) == {"it": "stopped"}
     assert result["steps"]["it"]["log_tail"] == "report\n"
     assert result["rows"] == {"it": [{"row": 1}]}
@@ -438,13 +446,13 @@ def pytest_step(tmp_path):
     folder.mkdir()
     (folder / "test_broken.py").write_text("import no_such_module")
 
-    def step(last, limit=60):
+    def step(last):
         (folder / "test_it.py").write_text(TESTS.format(last=last))
         words = f"-c /dev/null --rootdir {folder} -p no:cacheprovider -p pytest_rows"
         words += " --continue-on-collection-errors --junitxml=$FOLDER/tests.xml"
         words += " --rows=$FOLDER/tests.jsonl --without-tests=$FOLDER/tests.done"
         command = f"{sys.executable} -m pytest {words} {folder}"
-        return shell("tests", command, goes_on=True, limit=limit)
+        return shell("tests", command, goes_on=True, limit=60)
 
     return step
 
@@ -466,7 +474,9 @@ def test_each_test_is_a_row_and_is_not_run_again(run, pytest_step, tmp_path, mon
     killed = run(pytest_step("os.kill(os.getpid(), signal.SIGKILL)"))
     assert outcomes(killed) == FOUR
     killed["steps"]["tests"]["state"] = "running"
-    interrupted = run(pytest_step("time.sleep(60)", limit=20), earlier=killed)
+    asleep = tmp_path / "asleep"
+    sleeping = pytest_step(f"open({str(asleep)!r}, 'w').close(); time.sleep(60)")
+    interrupted = stopped_when_there_is(asleep, run, sleeping, earlier=killed)
     assert states(interrupted) == {"tests": "stopped"}
     with tarfile.open(tmp_path / gpu_result.LOGS) as tar:
         assert b"<testsuite" in tar.extractfile("logs/tests.xml").read()

@@ -2,9 +2,9 @@
 whatever wraps the model that holds the sampler."""
 
 import os
+import signal
 import subprocess
 import sys
-from pathlib import Path
 
 import pytest
 import ranks
@@ -19,36 +19,47 @@ pytestmark = pytest.mark.slow
 WORLD_SIZES = (1, 2, 4)
 CALLS = [n for step in ranks.STEPS for n in step]
 N = sum(CALLS)
+#: How models are wrapped, and in groups of how many; some in the exhaustive tier only.
+WRAPPED = [
+    pytest.param(way, n, marks=[] if way in ranks.WAYS[n] else pytest.mark.exhaustive)
+    for n in WORLD_SIZES
+    for way in ranks.ALL_WAYS
+]
 SAVED_AT = sum(n for step in ranks.STEPS[: ranks.SAVED_AFTER] for n in step)
 
 
-def launch(world_size, folder):
-    # --standalone takes a free port, so that tests can run at the same time.
-    torchrun = [sys.executable, "-m", "torch.distributed.run", "--standalone"]
-    script = [str(Path(ranks.__file__)), str(folder)]
+def run(*command):
     process = subprocess.Popen(
-        [*torchrun, "--nproc-per-node", str(world_size), *script],
+        [sys.executable, *map(str, command)],
         env={**os.environ, "GLOO_SOCKET_IFNAME": "lo", "OMP_NUM_THREADS": "1"},
         stdout=subprocess.PIPE,
         stderr=subprocess.STDOUT,
+        start_new_session=True,
         text=True,
     )
     try:
         said, _ = process.communicate(timeout=200)
     except subprocess.TimeoutExpired:
-        process.terminate()  # and torchrun its ranks
+        os.killpg(process.pid, signal.SIGTERM)  # and torchrun ends its ranks
         said, _ = process.communicate()
     assert process.returncode == 0, said
 
 
-def launch_all(folder):
-    for world_size in (2, 1, 4):
-        launch(world_size, folder)
-
-
 @pytest.fixture(scope="module")
-def launched(tmp_path_factory):
+def launched(tmp_path_factory, exhaustive):
     """Of each world size, what each rank saved."""
+
+    def launch_all(folder):
+        script = (ranks.__file__, folder, *(["--all-ways"] if exhaustive else []))
+        # --standalone takes a free port, so that tests can run at the same time.
+        torchrun = ("-m", "torch.distributed.run", "--standalone", "--nproc-per-node")
+        run(*torchrun, 2, *script)
+        if exhaustive:
+            run(*torchrun, 1, *script)
+            run(*torchrun, 4, *script)
+        else:
+            run(*script, "--fork", 1, 4)
+
     folder = made_once(tmp_path_factory, "ranks", launch_all)
     return {
         world_size: [
@@ -110,8 +121,7 @@ def test_a_state_of_two_ranks_goes_on_with_any_number(launched, name, world_size
     assert_same(resumed, stream(name, SAVED_AT))
 
 
-@pytest.mark.parametrize("world_size", WORLD_SIZES)
-@pytest.mark.parametrize("way", ranks.WAYS)
+@pytest.mark.parametrize(("way", "world_size"), WRAPPED)
 def test_a_wrapped_model_draws_the_single_stream(launched, way, world_size):
     ids = torch.arange(N)
     expected = smnm.noise_masks(ids, ranks.GRID, "green", 0.75, seed=ranks.SEED)
@@ -120,8 +130,7 @@ def test_a_wrapped_model_draws_the_single_stream(launched, way, world_size):
     assert [rank["next_id"] for rank in drawn] == [N] * world_size
 
 
-@pytest.mark.parametrize("world_size", WORLD_SIZES)
-@pytest.mark.parametrize("way", ranks.WAYS)
+@pytest.mark.parametrize(("way", "world_size"), WRAPPED)
 def test_training_together_equals_training_alone(launched, alone, way, world_size):
     """Losses of every example, and on every rank the gradients of the whole batch. In float64, so
     that nothing but the order of a sum is within the tolerance."""

@@ -16,6 +16,7 @@ from smnm_kernels.arguments import (
     Grid,
     Seed,
     as_constant,
+    constant_in_graphs,
     decimal_as_written,
     is_int,
     is_sequence,
@@ -132,7 +133,7 @@ def _parse_windows(windows: Sequence[int]) -> tuple[int, ...]:
     return tuple(int(w) for w in windows)
 
 
-@torch.compiler.assume_constant_result
+@constant_in_graphs
 def _parse_weights(weights: Sequence[float]) -> tuple[int, int, int, int]:
     """The weights in thousandths."""
     if not is_sequence(weights) or len(weights) != 4:

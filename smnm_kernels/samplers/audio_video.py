@@ -184,9 +184,9 @@ class _Moments:
             raise ValueError(f"hidden_time needs audio masks of noise or R-BN, got {audio.name!r}")
         self.video, self.audio = video, audio
         if isinstance(audio, RbnKind):
-            left = (1, n_shown * self.rows, audio.grid[2])
+            grid_left = (1, n_shown * self.rows, audio.grid[2])
             more = audio_parameters | {"freq_major": False}
-            self._rbn_of_rows_left = make_kind("rbn", left, n_keep=audio.n_keep, **more)
+            self._rbn_of_rows_left = make_kind("rbn", grid_left, n_keep=audio.n_keep, **more)
 
     def draw(self, sample_ids: Tensor, seed: Seed) -> Masks:
         """Masks over the moments, visible = not hidden."""

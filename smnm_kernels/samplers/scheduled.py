@@ -114,11 +114,13 @@ class ScheduledSampler(MaskStream):
                 raise type(error)(f"at {self.every} {step}: {error}") from error
         return self._last
 
-    @torch.compiler.disable(
-        reason="a ScheduledSampler is drawn outside compiled code: pass its masks in"
-    )
     def forward(self, batch_size: int | Sequence[int], data: Tensor | None = None) -> Masks:
         """The next masks of this rank, of the present step; advances stream and step."""
+        from .outside_graphs import outside_graphs
+
+        return outside_graphs(self._draw, batch_size, data)
+
+    def _draw(self, batch_size: int | Sequence[int], data: Tensor | None) -> Masks:
         _ = self.settings  # errors of this step are raised before the stream advances
         masks = super().forward(batch_size, data)
         if self.every == "step":

@@ -10,7 +10,8 @@ from collections.abc import Sequence
 from typing import Any
 
 import numpy as np
-import torch
+
+from smnm_kernels.arguments import constant_in_graphs
 
 Color = str
 COLORS = ("white", "red", "blue", "green")
@@ -47,7 +48,7 @@ def parse_color(color: str) -> str:
     return color
 
 
-@torch.compiler.assume_constant_result
+@constant_in_graphs
 def parse_sigma(color: Color, sigma: Sigma) -> list[float]:
     """Sigma in its canonical form: [] for white, [low, high] for red and blue,
     [low1, high1, low2, high2] for green. A fixed value has low = high. Units: patches."""

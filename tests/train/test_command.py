@@ -103,19 +103,23 @@ def test_help_names_commands_and_options(capsys):
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("package", ["tyro", "av", "kaldi_native_fbank", "safetensors"])
-def test_a_missing_package_is_one_line(package, videos, tmp_path):
-    words = ["pretrain", "video", str(videos), "--out", str(tmp_path / "run")]
-    program = f"import sys; sys.modules[{package!r}] = None; from smnm_kernels.cli import main; "
-    done = subprocess.run(
-        [sys.executable, "-c", program + f"sys.exit(main({words!r}))"],
-        capture_output=True,
-        text=True,
-        check=False,
-    )
-    assert done.returncode == 2
-    assert done.stderr == (
+def test_a_missing_package_is_one_line(videos, tmp_path):
+    packages = ["tyro", "av", "kaldi_native_fbank", "safetensors"]
+    # A process for each; torch is imported once.
+    program = f"""
+import os, sys
+from smnm_kernels.cli import main
+for package in {packages}:
+    if os.fork() == 0:
+        sys.modules[package] = None
+        os._exit(main(["pretrain", "video", {str(videos)!r}, "--out", {str(tmp_path / "run")!r}]))
+    print(package, os.waitstatus_to_exitcode(os.wait()[1]))
+"""
+    done = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True)
+    assert done.stdout == "".join(f"{package} 2\n" for package in packages), done.stderr
+    assert done.stderr == "".join(
         f"smnm: error: {package} is not installed: pip install 'smnm_kernels[train]'\n"
+        for package in packages
     )
 
 
@@ -242,20 +246,23 @@ def on_two_ranks(data, run, *arguments):
 
 @pytest.mark.slow
 @pytest.mark.parametrize(
-    ("modality", "n_files", "other"),
-    [("video", 24, "audio"), ("audio", 24, "image"), ("image", 48, "video")],
+    ("modality", "n_files", "other", "final_loss"),
+    # The losses that bench/results/demo.md has, and something for another processor.
+    [("video", 24, "audio", 0.74), ("audio", 24, "image", 0.9), ("image", 48, "video", 0.77)],
 )
-def test_the_demo_learns(modality, n_files, other, tmp_path, capsys):
-    words = ["demo", modality, "--out", str(tmp_path), "--steps", "50", "--schedule-steps", "300"]
+def test_the_demo_learns(modality, n_files, other, final_loss, exhaustive, tmp_path, capsys):
+    words = ["demo", modality, "--out", str(tmp_path)]
+    if not exhaustive:
+        words += ["--steps", "30", "--schedule-steps", "300", "--batch-size", "4"]
     assert main(words) == 0
     said = capsys.readouterr().out
     assert f"made {n_files} {modality} files" in said
     assert f"{n_files} of {n_files}" in said
-    assert "done: 50 steps; loss" in said
+    assert f"done: {300 if exhaustive else 30} steps; loss" in said
     assert str(tmp_path / "reconstruction.png") in said
     values = losses(tmp_path)
     assert np.mean(values[-10:]) < 0.93 * np.mean(values[:10])
-    assert np.mean(values[-10:]) < 0.97
+    assert not exhaustive or np.mean(values[-20:]) < final_loss
     assert main(words) == 0
     assert "made" not in capsys.readouterr().out
     words[1] = other

@@ -246,9 +246,10 @@ def test_kept_encoders_and_recomputed_activations_change_no_loss(videos, straigh
 @pytest.mark.slow
 def test_bfloat16_is_another_precision_and_trains(videos, straight, tmp_path):
     run = tmp_path / "run"
-    assert pretrain(videos, "--out", run, "--steps", 12, "--precision", "bfloat16") == 0
-    assert losses(run) != losses(straight)
-    assert losses(run) == pytest.approx(losses(straight), abs=0.02)
+    words = ("--steps", 5, "--schedule-steps", 12, "--precision", "bfloat16")
+    assert pretrain(videos, "--out", run, *words) == 0
+    assert losses(run) != losses(straight)[:5]
+    assert losses(run) == pytest.approx(losses(straight)[:5], abs=0.02)
     with pytest.raises(SystemExit):
         pretrain(videos, "--out", run, "--precision", "float16")
 

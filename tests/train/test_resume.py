@@ -21,7 +21,7 @@ from smnm_kernels.train.run.folder import MetricsLog, RunFolder, load_checkpoint
 STEPS = ("--steps", 12, "--checkpoint-every", 3)
 
 
-@pytest.mark.slow
+@pytest.mark.exhaustive
 def test_killed_anywhere_and_started_again(videos, straight, tmp_path):
     run = tmp_path / "run"
     arguments = (videos, "--out", run, *STEPS, "--workers", 1)
