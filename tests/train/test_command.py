@@ -284,7 +284,27 @@ def test_demo_files_are_the_same_every_time(tmp_path):
 def test_the_demo_refuses_before_it_makes_files(tmp_path, capsys):
     error = refused(capsys, "demo", "video", "--out", tmp_path / "run", "--mask", "purple")
     assert "--mask purple" in error
-    assert not list((tmp_path / "run").rglob("*.mp4"))
+    assert not (tmp_path / "run").exists()
+
+
+@pytest.mark.parametrize(
+    ("name", "content", "said"),
+    [
+        ("config.json", '{"model_type": "vit"}', "its config.json is not of a training run"),
+        ("config.json", '{"run": {}, "runtime": {}}', "holds a run of format 1"),
+        (
+            "config.json",
+            '{"format": 2, "run": {"modality": "audio"}, "runtime": {}}',
+            "holds a run with other settings: modality is 'audio' there, 'video' was asked for",
+        ),
+        ("last.pt", "", "holds last.pt but no config.json"),
+    ],
+)
+def test_the_demo_writes_nothing_where_another_thing_lies(name, content, said, tmp_path, capsys):
+    (tmp_path / name).write_text(content)
+    assert f"--out {tmp_path}: {said}" in refused(capsys, "demo", "video", "--out", tmp_path)
+    assert [path.name for path in tmp_path.iterdir()] == [name]
+    assert (tmp_path / name).read_text() == content
 
 
 def test_the_learning_rate_schedule():

@@ -88,45 +88,8 @@ class RunFolder:
         self._encoders.mkdir(exist_ok=True)
         return self._encoders / f"step-{step:08}.safetensors"
 
-    def read_config(self) -> dict[str, Any] | None:
-        """config.json, or None where RUN is new."""
-        path = self.path / CONFIG
-        if path.exists():
-            try:
-                held = json.loads(path.read_text())
-                config = {"run": dict(held["run"]), "runtime": dict(held["runtime"])}
-            except (ValueError, TypeError, KeyError) as error:
-                raise UsageError(
-                    f"--out {self.path}: its {CONFIG} is not of a training run; give another"
-                ) from error
-            self._check_format(held.get("format", 1))
-            return config
-        if (self.path / CHECKPOINT).exists():
-            raise UsageError(
-                f"--out {self.path}: holds {CHECKPOINT} but no {CONFIG}; not ours to use"
-            )
-        return None
-
-    def _check_format(self, found: int) -> None:
-        if found == FORMAT:
-            return
-        maker = "smnm_kernels 0.1.0" if found == 1 else "the version that began it"
-        raise UsageError(
-            f"--out {self.path}: holds a run of format {found}, this version goes on with format "
-            f"{FORMAT}. Finish it with {maker}, or begin anew in another --out"
-        )
-
     def write_config(self, run: dict[str, Any], runtime: dict[str, Any]) -> None:
         write_json(self.path / CONFIG, {"format": FORMAT, "run": run, "runtime": runtime})
-
-    def check_config(self, run: dict[str, Any], before: dict[str, Any]) -> None:
-        """Refuse to go on with other settings than RUN was begun with."""
-        differing = _differing(json.loads(json.dumps(run)), before)
-        if differing:
-            raise UsageError(
-                f"--out {self.path}: holds a run with other settings: {'; '.join(differing)}. "
-                "Ask for the same, or give another --out"
-            )
 
     def read_files(self) -> dict[str, list[Record]]:
         path = self.path / FILES
@@ -141,6 +104,45 @@ class RunFolder:
     def save_checkpoint(self, state: dict[str, Any]) -> None:
         with replacing(self.path / CHECKPOINT) as file:
             torch.save({"format": FORMAT} | state, file)
+
+
+def read_config(path: Path) -> dict[str, Any] | None:
+    """config.json of RUN `path`, or None where RUN is new; UsageError where it is no run that this
+    version can go on with."""
+    file = path / CONFIG
+    if file.exists():
+        try:
+            held = json.loads(file.read_text())
+            config = {"run": dict(held["run"]), "runtime": dict(held["runtime"])}
+        except (ValueError, TypeError, KeyError) as error:
+            raise UsageError(
+                f"--out {path}: its {CONFIG} is not of a training run; give another"
+            ) from error
+        _check_format(path, held.get("format", 1))
+        return config
+    if (path / CHECKPOINT).exists():
+        raise UsageError(f"--out {path}: holds {CHECKPOINT} but no {CONFIG}; not ours to use")
+    return None
+
+
+def _check_format(path: Path, found: int) -> None:
+    if found == FORMAT:
+        return
+    maker = "smnm_kernels 0.1.0" if found == 1 else "the version that began it"
+    raise UsageError(
+        f"--out {path}: holds a run of format {found}, this version goes on with format "
+        f"{FORMAT}. Finish it with {maker}, or begin anew in another --out"
+    )
+
+
+def check_config(path: Path, run: dict[str, Any], before: dict[str, Any]) -> None:
+    """Refuse to go on with other settings than RUN `path` was begun with."""
+    differing = _differing(json.loads(json.dumps(run)), before)
+    if differing:
+        raise UsageError(
+            f"--out {path}: holds a run with other settings: {'; '.join(differing)}. "
+            "Ask for the same, or give another --out"
+        )
 
 
 def _differing(asked: dict[str, Any], held: Any, group: str = "") -> list[str]:

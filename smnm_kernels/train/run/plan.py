@@ -15,7 +15,7 @@ from smnm_kernels.train.data.modality import Modality, Record
 from smnm_kernels.train.data.scan import Listing, differences, scan
 
 from . import ranks
-from .folder import SKIPPED, RunFolder
+from .folder import SKIPPED, RunFolder, check_config, read_config
 from .machine import autocast_dtype, cores, default_threads, default_workers
 from .optimisation import Optimisation
 from .options import RunOptions, check_batch_size
@@ -75,16 +75,7 @@ def make_plan(
 ) -> Plan:
     """Compare with what RUN holds, scan the data, write config, files and skipped files."""
     optimisation = recipe.optimisation
-    settings = _settings(options, recipe)
-    before = folder.read_config()
-    if before:
-        # Lengths that came from the number of files or the first --steps stay what they were.
-        if options.schedule_steps is None:
-            settings["schedule_steps"] = before["run"].get("schedule_steps")
-        if options.warmup_steps is None:
-            settings["warmup_steps"] = before["run"].get("warmup_steps")
-        folder.check_config(settings, before["run"])
-
+    settings, before = find_run(options, recipe, folder.path)
     listing = _scan(folder, recipe.modality, data, before)
     if before:
         found = differences(listing.usable, folder.read_files()["usable"])
@@ -149,6 +140,25 @@ def make_plan(
         skipped=skipped,
         resumed=before is not None,
     )
+
+
+def find_run(
+    options: RunOptions, recipe: Recipe, out: Path
+) -> tuple[dict[str, Any], dict[str, Any] | None]:
+    """(the settings that decide the losses, config.json of the run that OUT holds or None).
+
+    Writes nothing. Raises UsageError where OUT holds anything but a run of these settings.
+    """
+    settings = _settings(options, recipe)
+    before = read_config(out)
+    if before:
+        # Lengths that came from the number of files or the first --steps stay what they were.
+        if options.schedule_steps is None:
+            settings["schedule_steps"] = before["run"].get("schedule_steps")
+        if options.warmup_steps is None:
+            settings["warmup_steps"] = before["run"].get("warmup_steps")
+        check_config(out, settings, before["run"])
+    return settings, before
 
 
 def _settings(options: RunOptions, recipe: Recipe) -> dict[str, Any]:

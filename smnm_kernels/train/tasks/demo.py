@@ -18,9 +18,10 @@ import soundfile
 from tqdm import tqdm
 
 from smnm_kernels.errors import UsageError
+from smnm_kernels.train.run.plan import find_run
 
 from .options import ModalityName, Pretrain, Training
-from .pretrain import pretrain, set_up
+from .pretrain import pretrain, recipe_of, set_up
 
 VIDEO_SIZE, VIDEO_FRAMES, VIDEO_RATE = 128, 72, 30
 RECORDING_SECONDS = 8.0
@@ -42,22 +43,29 @@ def demo(options: Demo) -> int:
     folder = out / "data"
     shared = {field.name: getattr(options, field.name) for field in fields(Training)}
     job = Pretrain(modality=options.modality, data=folder, out=out, **shared)
+    # All that can be refused without the files is refused before anything is written.
+    setup = set_up(job)
     try:
+        _check_modality(folder, options.modality)
+        find_run(job, recipe_of(job, setup), out)
         folder.mkdir(parents=True, exist_ok=True)
-        set_up(job)
         make_files(folder, options.modality)
     except OSError as error:
         raise UsageError(f"--out {out}: cannot be written ({error.strerror})") from error
     return pretrain(job)
 
 
-def make_files(folder: Path, modality: str) -> None:
-    """Fill `folder` with the demo's files; those that are there already stay."""
+def _check_modality(folder: Path, modality: str) -> None:
+    """Refuse a folder that holds the files of another modality's demo."""
     for name, others in FILES.items():
         if name != modality and any((folder / file).exists() for file in others.names):
             raise UsageError(
                 f"--out {folder.parent}: holds a demo of another modality; give another"
             )
+
+
+def make_files(folder: Path, modality: str) -> None:
+    """Fill `folder` with the demo's files; those that are there already stay."""
     files = FILES[modality]
     missing = [(i, name) for i, name in enumerate(files.names) if not (folder / name).exists()]
     if not missing:

@@ -16,7 +16,6 @@ from smnm_kernels.train.run.options import (
     Number,
     RunOptions,
     check_batch_size,
-    check_data,
     check_run_options,
     need_at_least,
 )
@@ -85,7 +84,6 @@ def check(options: Pretrain) -> None:
     need_at_least(options, "stride", 1)
     if options.modality not in PRESETS:
         raise UsageError(f"modality must be one of {', '.join(PRESETS)}, got {options.modality!r}")
-    check_data(options.data, options.modality)
     if options.out.resolve() == options.data.resolve():
         raise UsageError(
             f"--out {options.out}: is DATA itself; give a folder of its own, also one below DATA"

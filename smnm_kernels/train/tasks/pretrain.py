@@ -22,6 +22,7 @@ from smnm_kernels.train.run.loop import Loop
 from smnm_kernels.train.run.machine import find_device
 from smnm_kernels.train.run.meter import StepClock
 from smnm_kernels.train.run.optimisation import adamw
+from smnm_kernels.train.run.options import check_data
 from smnm_kernels.train.run.plan import Recipe, begin
 
 from .options import Pretrain, check, preset_of
@@ -38,6 +39,7 @@ def pretrain(options: Pretrain) -> int:
     RunError where a run that was going cannot go on.
     """
     setup = set_up(options)
+    check_data(options.data, options.modality)
     ranks.start(setup.device)
     try:
         recipe = recipe_of(options, setup)
