@@ -6,11 +6,14 @@ that takes it. Modules are imported when their subcommand runs, so that help com
 
 from __future__ import annotations
 
+import os
 import pkgutil
+import select
+import signal
 import sys
 from collections.abc import Sequence
 from importlib.metadata import version
-from typing import Any, NamedTuple
+from typing import Any, NamedTuple, TextIO
 
 
 class Command(NamedTuple):
@@ -50,8 +53,32 @@ def main(arguments: Sequence[str] | None = None) -> int:
     """Run `smnm ARGUMENTS`; returns the exit code.
 
     0 done, 1 a run that was going failed, 2 refused before any work, 130 and 143 stopped by Ctrl-C
-    and SIGTERM.
+    and SIGTERM, 141 where the reader of the output went away (`smnm --help | head -3`).
     """
+    try:
+        try:
+            return _run(arguments)
+        finally:
+            if sys.stdout:  # None where the command was started with a closed output
+                sys.stdout.flush()  # while Python exits, an error could not be caught
+    except BrokenPipeError:
+        outputs = (stream for stream in (sys.stdout, sys.stderr) if stream)
+        without_reader = [stream for stream in outputs if _lost_its_reader(stream)]
+        if not without_reader:
+            raise  # another pipe broke, such as one to a process that reads files
+        for stream in without_reader:  # when Python exits, it writes what is left once more
+            os.dup2(os.open(os.devnull, os.O_WRONLY), stream.fileno())
+        return 128 + signal.SIGPIPE  # as shells report a program that the signal has ended
+
+
+def _lost_its_reader(stream: TextIO) -> bool:
+    """Whether it is a pipe of which nobody reads any more."""
+    poll = select.poll()
+    poll.register(stream.fileno(), 0)  # errors are reported without being asked for
+    return any(event & (select.POLLERR | select.POLLHUP) for _, event in poll.poll(0))
+
+
+def _run(arguments: Sequence[str] | None) -> int:
     arguments = list(sys.argv[1:] if arguments is None else arguments)
     if not arguments or arguments[0] in ("-h", "--help"):
         print(_usage())

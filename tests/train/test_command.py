@@ -103,6 +103,36 @@ def test_help_names_commands_and_options(capsys):
 
 
 @pytest.mark.slow
+@pytest.mark.parametrize(
+    ("words", "unbuffered"), [(("--help",), ""), (("pretrain", "--help"), "1")]
+)
+def test_a_reader_that_goes_away_ends_the_command_quietly(words, unbuffered):
+    """As `head` does when it has its lines."""
+    reading, writing = os.pipe()
+    os.close(reading)
+    done = subprocess.run(
+        [sys.executable, "-m", "smnm_kernels.cli", *words],
+        env=os.environ | {"PYTHONUNBUFFERED": unbuffered},
+        stdout=writing,
+        stderr=subprocess.PIPE,
+        text=True,
+        check=False,
+    )
+    os.close(writing)
+    assert done.stderr == ""
+    assert done.returncode == 141
+
+
+def test_the_break_of_another_pipe_is_shown(monkeypatch):
+    def failing(_):
+        raise BrokenPipeError("of a process that reads files")
+
+    monkeypatch.setattr(demo, "demo", failing)
+    with pytest.raises(BrokenPipeError, match="that reads files"):
+        main(["demo", "video"])
+
+
+@pytest.mark.slow
 def test_a_missing_package_is_one_line(videos, tmp_path):
     packages = ["tyro", "av", "kaldi_native_fbank", "safetensors"]
     # A process for each; torch is imported once.
