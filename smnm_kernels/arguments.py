@@ -96,9 +96,10 @@ def parse_n_keep(
     kept_share, out_of = visible_share(as_constant(mask_ratio))
     kept = frames * (n_tokens // frames * kept_share // out_of)
     if kept == 0:
+        of_frame = n_tokens // frames
         raise ValueError(
-            f"mask_ratio={mask_ratio!r} leaves no visible token of {n_tokens // frames}; "
-            f"use at most {1 - Fraction(1, n_tokens // frames)} or give n_keep"
+            f"mask_ratio must be at most {1 - Fraction(1, of_frame)}, so that one of {of_frame} "
+            f"tokens is visible, got {mask_ratio!r}"
         )
     return kept
 

@@ -65,7 +65,7 @@ WRONG = [
     (WITH_RATIO, {"mask_ratio": "0.5"}, "mask_ratio", ["'0.5'", "[0, 1)"]),
     (WITH_RATIO, {"mask_ratio": True}, "mask_ratio", ["True", "[0, 1)"]),
     (WITH_RATIO, {"mask_ratio": torch.tensor(0.5)}, "mask_ratio", ["tensor", "[0, 1)"]),
-    (WITH_RATIO, {"mask_ratio": 0.99}, "mask_ratio", ["0.99", "no visible token"]),
+    (WITH_RATIO, {"mask_ratio": 0.99}, "mask_ratio", ["0.99", "at most "]),
     (WITH_RATIO, {"mask_ratio": None}, "mask_ratio and n_keep", ["exactly one", "neither"]),
     (WITH_RATIO, {"n_keep": 4}, "mask_ratio and n_keep", ["exactly one", "0.5", "4"]),
     (WITH_RATIO, {"mask_ratio": None, "n_keep": 0}, "n_keep", ["0", "[1, "]),

@@ -37,7 +37,7 @@ def refused(capsys, *arguments):
         (("--mask", "purple"), ("--mask purple", "green3d", "rbn")),
         (("--mask", "rbn"), ("--mask rbn", "(8, 6, 6)")),
         (("--mask-ratio", "1.0"), ("--mask-ratio 1.0", "[0, 1)")),
-        (("--mask-ratio", "0.999"), ("--mask-ratio 0.999",)),
+        (("--mask-ratio", "0.999"), ("--mask-ratio 0.999", "at most 287/288")),
         (("--mask-ratio", "nan"), ("--mask-ratio nan",)),
         (("--device", "cuda:99"), ("--device cuda:99", "cpu")),
         (("--device", "tpu"), ("--device tpu", "cpu")),
@@ -54,6 +54,7 @@ def test_wrong_options_are_refused_before_any_work(tmp_path, videos, capsys, arg
     run = tmp_path / "run"
     error = refused(capsys, "pretrain", "video", videos, "--out", run, *arguments)
     assert all(part in error for part in named)
+    assert "n_keep" not in error  # an argument of the samplers, no option of this command
     assert not run.exists()
 
 
