@@ -165,7 +165,9 @@ class Step(torch.nn.Module):
     def __init__(self, checkpointed=False, **options):
         super().__init__()
         self.sampler = smnm.MaskSampler("green3d", (2, 3, 3), 0.7, seed=1)
-        settings = VIDEOMAE.resized(24, 1, 2, decoder_dim=24, decoder_depth=1, decoder_heads=2)
+        settings = VIDEOMAE.resized(
+            dim=24, depth=1, heads=2, decoder_dim=24, decoder_depth=1, decoder_heads=2
+        )
         settings = replace(settings, encoder=replace(settings.encoder, patch=(2, 8, 8)))
         self.model = build_model(settings, (3, 4, 24, 24), seed=0)
         self.checkpointed, self.options = checkpointed, options

@@ -134,7 +134,9 @@ def test_reduce_overhead_uses_graphs_and_draws_new_masks(make):
 def test_a_train_step_under_reduce_overhead():
     torch._dynamo.reset()
     torch._dynamo.utils.counters.clear()
-    settings = VIDEOMAE.resized(32, 1, 2, decoder_dim=32, decoder_depth=1, decoder_heads=2)
+    settings = VIDEOMAE.resized(
+        dim=32, depth=1, heads=2, decoder_dim=32, decoder_depth=1, decoder_heads=2
+    )
     settings = replace(settings, encoder=replace(settings.encoder, patch=(2, 8, 8)))
     model = build_model(settings, (3, 4, 32, 32), seed=0).cuda()
     samplers = [smnm.MaskSampler("green3d", (2, 4, 4), 0.75, seed=3).cuda() for _ in range(2)]

@@ -334,7 +334,7 @@ def video_encoder(names):
     from smnm_kernels.train.models.settings import VIDEOMAE
     from smnm_kernels.train.models.vit import Encoder
 
-    settings = VIDEOMAE.resized(192, 4, 3, 128, 2, 4).encoder
+    settings = VIDEOMAE.tiny().encoder
     encoder = Encoder(settings, (3, 16, 96, 96)).eval()
     with _new_folder():
         Path("RUN").mkdir()

@@ -130,6 +130,7 @@ class ModelSettings:
 
     def resized(
         self,
+        *,
         dim: int,
         depth: int,
         heads: int,

@@ -10,7 +10,14 @@ from smnm_kernels.train.models.settings import AUDIOMAE, MAE, VIDEOMAE
 
 
 def sized(settings, patch, dim=24, decoder_dim=12, decoder_depth=2, heads=2):
-    settings = settings.resized(dim, 2, heads, decoder_dim, decoder_depth, heads)
+    settings = settings.resized(
+        dim=dim,
+        depth=2,
+        heads=heads,
+        decoder_dim=decoder_dim,
+        decoder_depth=decoder_depth,
+        decoder_heads=heads,
+    )
     return replace(settings, encoder=replace(settings.encoder, patch=patch))
 
 

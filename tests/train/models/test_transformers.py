@@ -226,7 +226,9 @@ def test_encoders_alone(tmp_path):
 
 def test_a_key_bias_changes_nothing(tmp_path):
     """So a model that has one goes to VideoMAE, which has none."""
-    small = VIDEOMAE.resized(16, 2, 2, 8, 1, 2)
+    small = VIDEOMAE.resized(
+        dim=16, depth=2, heads=2, decoder_dim=8, decoder_depth=1, decoder_heads=2
+    )
     settings = replace(
         small,
         encoder=replace(small.encoder, patch=(2, 4, 4), key_bias=True),
@@ -272,7 +274,9 @@ def test_what_a_class_cannot_hold_is_refused():
 
 
 def test_weights_of_another_model_are_refused():
-    settings = MAE.resized(16, 2, 2, 8, 1, 2)
+    settings = MAE.resized(
+        dim=16, depth=2, heads=2, decoder_dim=8, decoder_depth=1, decoder_heads=2
+    )
     model = MaskedAutoencoder(settings, (3, 1, 32, 32))
     state = model.state_dict()
     with pytest.raises(ValueError, match=r"none for encoder\.blocks\.1\.norm1\.weight"):

@@ -150,6 +150,6 @@ def test_errors_name_what_came_and_what_is_allowed():
     with pytest.raises(ValueError, match="input length 10 along H is not a multiple of patch 4"):
         encoder_of((3, 4, 10, 16), (2, 4, 4))
     with pytest.raises(ValueError, match="heads must divide dim 24, got 5"):
-        VIDEOMAE.resized(24, 1, 5, 12, 1, 2)
+        VIDEOMAE.resized(dim=24, depth=1, heads=5, decoder_dim=12, decoder_depth=1, decoder_heads=2)
     with pytest.raises(ValueError, match=r"positions must be one of flat, .*, got 'learned'"):
         EncoderSettings((1, 4, 4), 8, 1, 1, "learned", class_token=False, key_bias=True)

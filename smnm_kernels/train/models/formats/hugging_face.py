@@ -221,12 +221,12 @@ def _settings(
     family: ModelSettings, config: Mapping[str, Any], patch: tuple[int, int, int]
 ) -> ModelSettings:
     sized = family.resized(
-        config["hidden_size"],
-        config["num_hidden_layers"],
-        config["num_attention_heads"],
-        config["decoder_hidden_size"],
-        config["decoder_num_hidden_layers"],
-        config["decoder_num_attention_heads"],
+        dim=config["hidden_size"],
+        depth=config["num_hidden_layers"],
+        heads=config["num_attention_heads"],
+        decoder_dim=config["decoder_hidden_size"],
+        decoder_depth=config["decoder_num_hidden_layers"],
+        decoder_heads=config["decoder_num_attention_heads"],
     )
     eps = config["layer_norm_eps"]
     return replace(
