@@ -11,16 +11,13 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from contextlib import AbstractContextManager
-from typing import TYPE_CHECKING
+from dataclasses import dataclass
 
 import torch
 from torch import Tensor
 from torch.utils.data import get_worker_info
 
 from smnm_kernels.ops import library
-
-if TYPE_CHECKING:
-    from .stream import MaskStream
 
 _IN_A_WORKER = (
     "a sampler cannot be called in a data loader worker: every worker has a copy of it and would "
@@ -58,35 +55,46 @@ def advance(next_id: Tensor, n: int, before: int, by_all: int) -> Tensor:
     return sample_ids
 
 
+@dataclass(eq=False)
+class Replay:
+    """What calls of one stream do with ids while checkpointed regions run. Each stream has one;
+    ``NoteIds`` and ``RepeatIds`` set it, calls look at it."""
+
+    #: Each call appends its ids to all of these lists. Of nested regions every one has a list,
+    #: because every one is computed again by itself.
+    noted_in: tuple[list[Tensor], ...] = ()
+    #: Calls take these ids, in place of the next of the stream; None while no region runs again.
+    repeated: Iterator[Tensor] | None = None
+
+
 class NoteIds(AbstractContextManager):
-    """Appends the ids of the sampler's calls to ``noted``, while a region runs in the forward
+    """Appends the ids of the stream's calls to ``noted``, while a region runs in the forward
     pass."""
 
-    def __init__(self, stream: MaskStream, noted: list[Tensor]) -> None:
-        self.stream, self.noted = stream, noted
+    def __init__(self, replay: Replay, noted: list[Tensor]) -> None:
+        self.replay, self.noted = replay, noted
 
     def __enter__(self) -> None:
-        # Calls in nested regions are noted for each: every region is computed again by itself.
-        self._was = self.stream._notes
-        self.stream._notes = (*self._was, self.noted)
+        self._before = self.replay.noted_in
+        self.replay.noted_in = (*self._before, self.noted)
 
     def __exit__(self, *error: object) -> None:
-        self.stream._notes = self._was
+        self.replay.noted_in = self._before
 
 
 class RepeatIds(AbstractContextManager):
-    """Lets the sampler's calls take the ids in ``noted``, while a region runs again in the backward
+    """Lets the stream's calls take the ids in ``noted``, while a region runs again in the backward
     pass."""
 
-    def __init__(self, stream: MaskStream, noted: list[Tensor]) -> None:
-        self.stream, self.noted = stream, noted
+    def __init__(self, replay: Replay, noted: list[Tensor]) -> None:
+        self.replay, self.noted = replay, noted
 
     def __enter__(self) -> None:
-        self._was = self.stream._repeated
-        self.stream._repeated = self._noted_ids()
+        self._before = self.replay.repeated
+        self.replay.repeated = self._noted_ids()
 
     def __exit__(self, *error: object) -> None:
-        self.stream._repeated = self._was
+        self.replay.repeated = self._before
 
     def _noted_ids(self) -> Iterator[Tensor]:
         yield from self.noted

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Hashable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Hashable, Mapping, Sequence
 from contextlib import AbstractContextManager
 from typing import Any, ClassVar
 
@@ -13,7 +13,7 @@ from smnm_kernels import devices
 from smnm_kernels.arguments import is_int, is_sequence, parse_seed
 from smnm_kernels.masks import Masks
 
-from .replay import COMPILED, NoteIds, RepeatIds, advance
+from .replay import COMPILED, NoteIds, RepeatIds, Replay, advance
 
 #: What ``_prepare`` has drawn, in any sampler of the process: (device, key of ``_first_draws``).
 _prepared: set[tuple[torch.device, Hashable]] = set()
@@ -51,10 +51,7 @@ class MaskStream(nn.Module):
         self._seed_given = value
         self.register_buffer("seed", torch.tensor(value, dtype=torch.int64))
         self.register_buffer("next_id", torch.zeros((), dtype=torch.int64))
-        # For activation checkpointing: lists that calls append their ids to, and the ids that calls
-        # take again. See ``replay``.
-        self._notes: tuple[list[Tensor], ...] = ()
-        self._repeated: Iterator[Tensor] | None = None
+        self._replay = Replay()
 
     def _apply(self, fn: Callable[[Tensor], Tensor], recurse: bool = True) -> MaskStream:
         moved = super()._apply(fn, recurse)
@@ -111,16 +108,17 @@ class MaskStream(nn.Module):
                 and in a backward pass, because a checkpointed region would get other masks than in
                 the forward pass (see ``checkpoint_contexts``).
         """
+        replay = self._replay
         n, before, by_all = _shares(batch_size, *rank_and_world_size())
         if torch.compiler.is_compiling():
-            if self._notes or self._repeated is not None:
+            if replay.noted_in or replay.repeated is not None:
                 raise RuntimeError(COMPILED)
             sample_ids = torch.ops.smnm.advance(self.next_id, n, before, by_all)
-        elif self._repeated is not None:
-            sample_ids = next(self._repeated)
+        elif replay.repeated is not None:
+            sample_ids = next(replay.repeated)
         else:  # the same function as the op's, called directly: the dispatcher doubles its time
             sample_ids = advance(self.next_id, n, before, by_all)
-        for noted in self._notes:
+        for noted in replay.noted_in:
             noted.append(sample_ids)
         return self.masks(sample_ids, data)
 
@@ -146,7 +144,7 @@ class MaskStream(nn.Module):
         region and pass them in; then these contexts are not needed.
         """
         noted: list[Tensor] = []
-        return NoteIds(self, noted), RepeatIds(self, noted)
+        return NoteIds(self._replay, noted), RepeatIds(self._replay, noted)
 
 
 def check_sampler(sampler: object, kind: type | tuple[type, ...]) -> None:
