@@ -84,14 +84,16 @@ def contenders(work: Work, batch: int, bank: smnm.NoiseBank) -> list[Contender]:
     """Functions that make masks of B samples on the bank's device."""
     device = bank.volumes.device
     sample_ids = torch.arange(batch, device=device)
-    calls = {
-        RANDOM: partial(mae_random_masking, batch, work.n_tokens, work.ratio, device),
-        OURS: partial(work.masks, sample_ids),
-        "rand + topk": partial(rand_topk, batch, work.n_tokens, work.ratio, device),
-        BANK: partial(resident_bank_masking, bank.volumes, batch, work.grid, work.ratio),
-        "smnm NoiseBank.masks": partial(bank.masks, sample_ids, work.grid, work.ratio),
-    }
-    return [Contender(what, run) for what, run in calls.items()]
+    call = (batch, work.n_tokens, work.ratio, device)
+    crops = partial(resident_bank_masking, bank.volumes, batch, work.grid, work.ratio)
+    from_bank = partial(bank.masks, sample_ids, work.grid, work.ratio)
+    return [
+        Contender(RANDOM, partial(mae_random_masking, *call)),
+        Contender(OURS, partial(work.masks, sample_ids), ours=True),
+        Contender("rand + topk", partial(rand_topk, *call)),
+        Contender(BANK, crops),
+        Contender("smnm NoiseBank.masks", from_bank, ours=True),
+    ]
 
 
 LAUNCH, WORDS, BYTES = "an empty kernel", "torch.rand of as many words", "writing as many bytes"

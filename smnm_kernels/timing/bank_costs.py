@@ -59,6 +59,7 @@ def bank_costs(quick: bool, progress: Callable[[str], None]) -> list[dict]:
             n_masks,
             tables,
             "no bank: every mask has its own noise",
+            ours=True,
         ),
         _row(
             "noise bank, crop and flips per sample",
@@ -66,6 +67,7 @@ def bank_costs(quick: bool, progress: Callable[[str], None]) -> list[dict]:
             n_masks,
             volumes,
             f"crops of one volume overlap: other masks, of the same noise; {of_volumes}",
+            ours=False,
         ),
         _row(
             "noise bank, one crop for the batch (ColorMAE)",
@@ -73,6 +75,7 @@ def bank_costs(quick: bool, progress: Callable[[str], None]) -> list[dict]:
             n_masks,
             volumes,
             "sample i of every batch shows volume i; ColorMAE's own are images; " + of_volumes,
+            ours=False,
         ),
     ]
 
@@ -83,6 +86,8 @@ def _row(
     n_masks: int,
     costs: dict[str, float],
     note: str,
+    *,
+    ours: bool,
 ) -> dict:
     """One way to get masks: its costs, and how many of n_masks masks are distinct.
 
@@ -98,6 +103,7 @@ def _row(
         "device": device_name(torch.device("cpu")),
         "shape": str(VIDEO),
         "what": what,
+        "ours": ours,
         "masks": len(visible),
         "distinct_masks": found.masks,
         "repeat_rate": round(found.repeat_rate, 5),

@@ -50,6 +50,8 @@ class Series(NamedTuple):
     call: Callable[[Any], Callable[[], Any]]
     #: For a value, its place on the axis.
     x: Callable[[Any], float] = float
+    #: Whether the masks are made by this package.
+    ours: bool = True
 
 
 @dataclass(frozen=True)
@@ -78,10 +80,10 @@ def series(device: torch.device) -> list[Series]:
     return [
         Series("smnm green3d", "B", of_video, BATCHES, lambda b: green(video, 0.9, b)),
         Series("smnm rbn", "B", of_audio, BATCHES, lambda b: rbn(audio, 0.8, b)),
-        Series(RANDOM, "B", of_video, BATCHES, lambda b: random(video, b)),
+        Series(RANDOM, "B", of_video, BATCHES, lambda b: random(video, b), ours=False),
         Series("smnm green3d", "N", one, GRIDS, lambda g: green(g, 0.9, 1), math.prod),
         Series("smnm rbn", "N", of_a_bank, RBN_GRIDS, lambda g: rbn(g, 0.8, 1), math.prod),
-        Series(RANDOM, "N", one, GRIDS, lambda g: random(g, 1), math.prod),
+        Series(RANDOM, "N", one, GRIDS, lambda g: random(g, 1), math.prod, ours=False),
         Series(
             "smnm red3d", "sigma", f"{of_video}, B = 64", SIGMAS,
             lambda s: red(video, 0.9, 64, sigma=s),
@@ -104,7 +106,9 @@ def growth(seconds: float, device: torch.device, progress: Callable[[str], None]
     curves, made = series(device), []
     for curve in curves:
         progress(f"growth: {curve.name} over {curve.over}")
-        contenders = [Contender(str(value), curve.call(value)) for value in curve.values]
+        contenders = [
+            Contender(str(value), curve.call(value), ours=curve.ours) for value in curve.values
+        ]
         times: dict[str, Times] = {}
         measure(contenders, times, seconds / len(curves), device)
         where = {"section": "growth", "curve": curve.name, "over": curve.over, "fixed": curve.fixed}

@@ -51,7 +51,7 @@ def contenders(shape: Shape, batch: int, device: torch.device) -> list[Contender
     def ours(kind: str, **more: Any) -> Contender:
         sampler = smnm.MaskSampler(kind, grid, ratio, **more).to(device)
         ties = ", random ties" if more else ""
-        return Contender(f"smnm {kind}{ties}", partial(sampler, batch))
+        return Contender(f"smnm {kind}{ties}", partial(sampler, batch), ours=True)
 
     found = [
         Contender(RANDOM, partial(peers.mae_random_masking, batch, shape.n_tokens, ratio, device)),
@@ -124,6 +124,7 @@ def _noise_peers(shape: Shape, batch: int, device: torch.device) -> Iterator[Con
         "smnm NoiseBank.masks",
         partial(bank.masks, torch.arange(batch, device=device), shape.grid, shape.ratio),
         "repeats its volumes",
+        ours=True,
     )
     yield Contender(
         "green, circulant products at the grid",

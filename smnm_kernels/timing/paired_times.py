@@ -38,6 +38,8 @@ class Contender(NamedTuple):
     note: str = ""
     #: Whether a CUDA graph can hold its calls: they neither wait for the device nor keep results.
     graph: bool = True
+    #: Whether the masks are made by this package; tables and plots set these rows apart.
+    ours: bool = False
 
 
 @dataclass
@@ -211,6 +213,7 @@ def rows(contenders: Sequence[Contender], times: dict[str, Times], **where: obje
             {
                 **where,
                 "what": contender.what,
+                "ours": contender.ours,
                 "us": _round_to_4_digits(statistics.median(own.all)),
                 "us_quartiles": quartiles(own.all),
                 "ratio": _round_to_4_digits(

@@ -45,7 +45,7 @@ def _figure(width: float, height: float, columns: int) -> tuple:
 def _bars(axes: Axes, group: list[dict], title: str, log: bool = False) -> None:
     names = [row["what"] for row in group][::-1]
     ratios = [row["ratio"] for row in group][::-1]
-    colors = [OURS if "smnm" in name else THEIRS for name in names]
+    colors = [OURS if row["ours"] else THEIRS for row in group][::-1]
     if log:  # on a logarithmic axis, a bar from 0 has no length: a stalk from 1 is plotted instead
         axes.hlines(names, 1, ratios, color=colors, lw=1.5)
         axes.scatter(ratios, names, color=colors, s=25, zorder=3)
@@ -100,7 +100,7 @@ def _growth(rows: list[dict]) -> Figure:
             label = f"{name}, {points[0]['fixed']}"
             if exponent is not None:
                 label += f": exponent {exponent:.2f}"
-            color = THEIRS if "smnm" not in name else None
+            color = None if points[0]["ours"] else THEIRS
             axes.loglog(
                 [p["x"] for p in points],
                 [p["us"] for p in points],

@@ -40,7 +40,7 @@ def quality(n_masks: int, device: torch.device, progress: Callable[[str], None])
             samplers[name] = smnm.MaskSampler(kind, shape.grid, shape.ratio, **more)
         ids = torch.arange(BATCH, device=device)
         calls = [
-            Contender(name, partial(smnm.MaskSampler.masks, sampler.to(device), ids))
+            Contender(name, partial(smnm.MaskSampler.masks, sampler.to(device), ids), ours=True)
             for name, sampler in samplers.items()
         ]
         times: dict[str, Times] = {}

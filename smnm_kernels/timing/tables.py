@@ -63,7 +63,7 @@ def _growth(group: list[dict]) -> list[str]:
         if exponent is None
         else [f"Fitted exponent {exponent:g} (upper half of the points).", ""]
     )
-    columns: Columns = {group[0]["over"]: _what, "time": _time, "memory": _memory}
+    columns: Columns = {group[0]["over"]: _of("what"), "time": _time, "memory": _memory}
     if any(row["path"] for row in group):
         columns["path"] = _of("path")
     return [f"{group[0]['fixed']}.", "", *said, *_table(group, columns)]
@@ -114,7 +114,7 @@ def _of(name: str, digits: int = 3) -> Callable[[dict], str]:
 
 
 def _what(row: dict) -> str:
-    return f"**{row['what']}**" if "smnm" in row["what"] else row["what"]
+    return f"**{row['what']}**" if row["ours"] else row["what"]
 
 
 def _duration(us: float) -> str:
@@ -155,7 +155,7 @@ QUALITY_LEGEND = (
     "tokens. Changes in time are relative to independent frames."
 )
 QUALITY: Columns = {
-    "": _what,
+    "": _of("what"),  # all are ours
     "time, B = 64": _time,
     "spectrum error (sampling alone)": lambda row: (
         ""

@@ -33,6 +33,7 @@ OPTIMISATION = Optimisation(
     batch_size=256, base_lr=1.5e-4, base_min_lr=0.0, weight_decay=0.05, betas=(0.9, 0.95)
 )
 FIXED, COMPILED = "masks made once", "compiled step, masks made once"
+OURS = "smnm green3d"
 WORKERS = 2
 
 
@@ -133,14 +134,14 @@ class _Trainer:
         )
         return {
             FIXED: lambda: self.fixed,
-            "smnm green3d": lambda: self.sampler(self.batch),
+            OURS: lambda: self.sampler(self.batch),
             "MAE random masking": lambda: _as_masks(random()),
             "noise bank, crops and flips by one indexing": lambda: _as_masks(bank()),
         }
 
     def eager_steps(self) -> list[Contender]:
         found = [
-            Contender(name, partial(self.step, make), graph=False)
+            Contender(name, partial(self.step, make), graph=False, ours=name == OURS)
             for name, make in self.mask_makers().items()
         ]
         loaded = self.from_workers()
@@ -198,12 +199,16 @@ class _Trainer:
         return [
             Contender(COMPILED, lambda: self.learn(given(self.fixed)), graph=False),
             Contender(
-                "compiled step, smnm green3d inside", lambda: self.learn(within()), graph=False
+                f"compiled step, {OURS} inside",
+                lambda: self.learn(within()),
+                graph=False,
+                ours=True,
             ),
             Contender(
-                "compiled step, smnm green3d before it",
+                f"compiled step, {OURS} before it",
                 lambda: self.learn(given(self.sampler(self.batch))),
                 graph=False,
+                ours=True,
             ),
         ]
 

@@ -46,6 +46,9 @@ def test_rows_tables_and_plots_of_masks(tmp_path, capsys):
     table = (tmp_path / "bench.md").read_text()
     assert table in said
     assert "| **smnm green3d** |" in table
+    assert {row["what"] for row in rows if row["ours"]} == {
+        row["what"] for row in rows if row["what"].startswith("smnm ")
+    }
     assert (tmp_path / "masks.png").read_bytes().startswith(b"\x89PNG")
     again = str(tmp_path / "bench.json")
     assert main(["bench", "--compare", again, again]) == 0
@@ -58,6 +61,7 @@ def test_rows_tables_and_plots_of_masks(tmp_path, capsys):
 def test_what_a_bank_costs(tmp_path):
     assert main(["bench", "bank", "--quick", "--out", str(tmp_path)]) == 0
     ours, crops, shared = rows_of(tmp_path)
+    assert [row["ours"] for row in (ours, crops, shared)] == [True, False, False]
     assert ours["distinct_masks"] == ours["masks"]
     assert ours["bytes_per_process"] < 100_000
     assert crops["bytes_per_process"] == shared["bytes_per_process"] == 3072 * 64**3 * 4
@@ -84,6 +88,7 @@ def test_a_step_and_its_model(tmp_path):
     assert steps[0]["what"] == "masks made once"
     names = {row["what"] for row in steps}
     assert {"smnm green3d", "MAE random masking"} <= names
+    assert [row["what"] for row in steps if row["ours"]] == ["smnm green3d"]
     theirs = "transformers' VideoMAE with the same weights, masks made once"
     assert (theirs in names) == bool(importlib.util.find_spec("transformers"))
     assert 0 < next(row["mask_share"] for row in steps if row["what"] == "smnm green3d") < 0.1

@@ -23,11 +23,12 @@ def sleeper(milliseconds):
 def test_ratios_are_of_times_of_the_same_round():
     slow, slower = Times([{0: 2.0, 1: 20.0, 2: 2.0}]), Times([{0: 6.0, 2: 6.0}])
     assert slower.ratios(slow) == [[3.0, 3.0]]
-    contenders = [Contender("a", print), Contender("b", print, "note")]
+    contenders = [Contender("a", print), Contender("b", print, "note", ours=True)]
     made = rows(contenders, {"a": slow, "b": slower}, section="masks", shape="s", batch=2)
     assert [row["ratio"] for row in made] == [1.0, 3.0]
     assert [row["us"] for row in made] == [2.0, 6.0]
     assert made[1]["note"] == "note"
+    assert [row["ours"] for row in made] == [False, True]
     assert made[1]["ratio_to"] == "a"
     assert [row["measurements"] for row in made] == [3, 2]
 
@@ -101,7 +102,7 @@ def row(what, repeats, **more):
     ratio = sorted(repeats)[len(repeats) // 2]
     base = {"section": "masks", "shape": "video", "batch": 64, "what": what, "note": "", "us": 5.0}
     base |= {"us_quartiles": [4.0, 6.0], "ratio": ratio, "ratio_to": "first", "clock": "wall"}
-    base |= {"ratio_repeats": list(repeats), "ratio_in_turn": 1.25 * ratio}
+    base |= {"ours": False, "ratio_repeats": list(repeats), "ratio_in_turn": 1.25 * ratio}
     return base | ABOUT | more
 
 
@@ -149,9 +150,12 @@ def test_files_that_are_no_rows_are_named(tmp_path):
 
 
 def test_tables_say_where_and_what():
-    text = markdown([row("smnm green3d", (0.2, 0.21, 0.22), note="a note")], ABOUT)
+    ours = row("smnm green3d", (0.2, 0.21, 0.22), note="a note", ours=True)
+    theirs = row("masks as smnm_kernels 0.1.0 made them", (1.0, 1.0, 1.0))
+    text = markdown([ours, theirs], ABOUT)
     assert "a CPU, 2 cores, 2 threads" in text
     assert "commit abc" in text
     assert (
         "| **smnm green3d** | 5 us (4 us to 6 us) | 0.21 | 0.2 0.21 0.22 | 0.263 | a note |" in text
     )
+    assert "| masks as smnm_kernels 0.1.0 made them |" in text
