@@ -28,6 +28,7 @@ from .tables import markdown
 REPEATS = 5
 ROWS, TABLES = "bench.json", "bench.md"
 Progress = Callable[[str], None]
+SectionName = Literal["masks", "quality", "growth", "bank", "training"]
 
 
 @dataclass(kw_only=True)
@@ -43,7 +44,7 @@ class Bench:
     smnm bench --compare old/bench.json new/bench.json
     """
 
-    sections: Positional[tuple[Literal["masks", "quality", "growth", "bank", "training"], ...]] = ()
+    sections: Positional[tuple[SectionName, ...]] = ()
     """What to measure. Default: all."""
     out: Path = Path("smnm-bench")
     """Folder for rows, tables and plots; made where it is missing. Written after each section."""
@@ -170,7 +171,7 @@ class Section(NamedTuple):
     full_seconds: float
 
 
-SECTIONS = {
+SECTIONS: dict[SectionName, Section] = {
     "masks": Section(_masks, 40, 150),
     "quality": Section(_quality, 0, 0),
     "growth": Section(_growth, 20, 60),

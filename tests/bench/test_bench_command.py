@@ -3,6 +3,7 @@
 import importlib.util
 import json
 import math
+from typing import get_args
 
 import pytest
 import torch
@@ -13,7 +14,7 @@ need_packages("tyro", "tqdm", "matplotlib", "scipy")
 import smnm_kernels as smnm  # noqa: E402
 from smnm_kernels.cli import main  # noqa: E402
 from smnm_kernels.errors import RunError  # noqa: E402
-from smnm_kernels.timing import command, mask_making  # noqa: E402
+from smnm_kernels.timing import command, mask_making, tables  # noqa: E402
 
 BASE = {"section", "device", "threads", "torch", "commit", "python", "numpy", "date", "what"}
 
@@ -55,6 +56,10 @@ def test_rows_tables_and_plots_of_masks(tmp_path, capsys):
     said = capsys.readouterr().out
     assert "same within the noise" in said
     assert "SLOWER" not in said
+
+
+def test_every_section_can_be_asked_for_and_has_a_table():
+    assert tuple(command.SECTIONS) == get_args(command.SectionName) == tuple(tables.SECTIONS)
 
 
 @pytest.mark.slow
