@@ -2,6 +2,7 @@
 
 import json
 import os
+import re
 import subprocess
 import sys
 from itertools import pairwise
@@ -101,6 +102,9 @@ def test_help_names_commands_and_options(capsys):
     text = capsys.readouterr().out
     for option in ("--preset", "--mask", "--mask-ratio", "--seed", "--steps", "--workers"):
         assert option in text
+    # The numbers of presets stand in presets.py, and in a table of the docs that is tested.
+    told = " ".join(re.sub("[│─]", " ", text).split())
+    assert not re.findall(r"tiny \d+|for (?:video|audio|images), [\d.]+", told)
 
 
 @pytest.mark.slow

@@ -27,14 +27,14 @@ class RunOptions:
     """Decides weights, masks, order of files and crops."""
     steps: Count = None
     """Train until N steps are done. Raise it to go on with a finished run. Default: the preset's
-    passes over the files; tiny 300 steps."""
+    steps or passes over the files."""
     schedule_steps: Count = None
     """Length of the learning rate's cosine. Fixed when a run begins, by default to its --steps;
     steps beyond it keep the lowest rate."""
     warmup_steps: Count = None
-    """Steps of linear warmup. Default: the preset's share of the schedule; tiny 30."""
+    """Steps of linear warmup. Default: the preset's steps or share of the schedule."""
     batch_size: Count = None
-    """Samples per step, over all processes together. Default: the preset's; tiny 8."""
+    """Samples per step, over all processes together. Default: the preset's."""
     accumulate: Count = None
     """Cut each step's batch into N equal parts that go through the model one after the other: the
     same losses up to rounding in about an N-th of the memory for activations. (Dropout, which only
@@ -61,7 +61,7 @@ class RunOptions:
     """CPU threads of the model. Default: torch's own number, but at most one less than there are
     cores; on resume the run's."""
     checkpoint_every: Count = None
-    """Steps between two checkpoints. Default: 500, tiny 50."""
+    """Steps between two checkpoints. Default: the preset's."""
     keep_every: Count = None
     """Also keep the encoder of every N-th step, as OUT/encoders/step-00001000.safetensors."""
 

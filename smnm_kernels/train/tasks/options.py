@@ -40,18 +40,15 @@ class RecipeOptions:
     preset: PresetName = "tiny"
     """tiny runs on two CPU cores in minutes; small and base are ViT-S and ViT-B with structured
     masks. videomae, audiomae and mae do what those methods' code does, snm-video and snm-audio what
-    the structured-noise paper's tables say."""
+    the structured-noise paper's tables say. A table in docs/training.md has their values."""
     mask: Kind = None
     """Kind of mask, any of smnm.MaskSampler's: green3d, red2d, ..., rbn, random, tube, grid, block,
-    inverse_block, time_frequency.
-    Default: the preset's; tiny, small and base take green3d for video, rbn for audio, green2d for
-    images."""
+    inverse_block, time_frequency. Default: the preset's."""
     mask_ratio: Number = None
-    """Share of patches that is masked, in [0, 1). Default: the preset's: 0.9 for video, 0.8 for
-    audio, 0.75 for images."""
+    """Share of patches that is masked, in [0, 1). Default: the preset's."""
     stride: Count = None
     """Video: take every N-th frame; shorter files get the largest stride that fits.
-    Default: 4, tiny 2."""
+    Default: the preset's."""
     flip: bool = True
     """Mirror half of the samples where the preset does; --no-flip mirrors none."""
 
