@@ -12,7 +12,7 @@ from torch import nn
 
 import smnm_kernels as smnm
 
-MOMENTS, BATCH, STEPS, DIM = 8, 8, 50, 64
+MOMENTS, BATCH, STEPS, DIM = 8, 8, 30, 64
 VIDEO_GRID, AUDIO_GRID = (MOMENTS, 6, 6), (1, 4 * MOMENTS, 8)  # audio: H = time, W = mel band
 
 

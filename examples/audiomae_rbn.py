@@ -13,7 +13,7 @@ import smnm_kernels as smnm
 
 TIME, MEL, PATCH = 256, 128, 16
 GRID = (1, TIME // PATCH, MEL // PATCH)  # H = time, W = frequency band
-BATCH, STEPS, RATE = 30, 40, 16_000
+BATCH, STEPS, RATE = 30, 30, 16_000
 
 
 def spectrograms(step: int) -> torch.Tensor:

@@ -12,7 +12,7 @@ from transformers import ViTMAEConfig, ViTMAEForPreTraining
 
 from smnm_kernels.adapters import hf_sampler
 
-SIZE, BATCH, STEPS = 64, 32, 60
+SIZE, BATCH, STEPS = 64, 32, 40
 
 
 def pictures(step: int) -> torch.Tensor:

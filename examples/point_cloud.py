@@ -14,7 +14,7 @@ from torch import nn
 import smnm_kernels as smnm
 
 VOXELS, POINTS, RATIO = (16, 16, 16), 256, 0.75
-BATCH, STEPS = 16, 40
+BATCH, STEPS = 16, 25
 
 
 def clouds(step: int) -> tuple[torch.Tensor, torch.Tensor]:

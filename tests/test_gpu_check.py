@@ -451,7 +451,9 @@ def pytest_step(tmp_path):
         words = f"-c /dev/null --rootdir {folder} -p no:cacheprovider -p pytest_rows"
         words += " --continue-on-collection-errors --junitxml=$FOLDER/tests.xml"
         words += " --rows=$FOLDER/tests.jsonl --without-tests=$FOLDER/tests.done"
-        command = f"{sys.executable} -m pytest {words} {folder}"
+        # Other plugins take seconds to import.
+        alone = "PYTEST_DISABLE_PLUGIN_AUTOLOAD=1"
+        command = f"{alone} {sys.executable} -m pytest {words} {folder}"
         return shell("tests", command, goes_on=True, limit=60)
 
     return step

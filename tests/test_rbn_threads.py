@@ -20,7 +20,7 @@ def compile_threads(folder):
     compiled(
         SOURCE,
         folder / SOURCE.stem,
-        *("-O1", "-g", "-fsanitize=thread", "-pthread"),
+        *("-O0", "-g", "-fsanitize=thread", "-pthread"),
         what="a C++ compiler with ThreadSanitizer",
     )
 

@@ -1,5 +1,6 @@
 """Every example runs as it stands, and its loss falls."""
 
+import itertools
 import os
 import re
 import subprocess
@@ -7,7 +8,7 @@ import sys
 
 import pytest
 import torch
-from testing import ROOT, need_packages
+from testing import ROOT, made_once, need_packages
 
 EXAMPLES = ROOT / "examples"
 #: What each prints besides its losses.
@@ -22,25 +23,46 @@ PRINTED = {
 NO_GPU = not torch.cuda.is_available()
 
 
-def run(name):
-    if name in ("huggingface_videomae", "mae_images"):
-        need_packages("transformers", "accelerate")
-    done = subprocess.run(
-        [sys.executable, EXAMPLES / f"{name}.py"],
-        env={**os.environ, "PYTHONPATH": str(ROOT), "OMP_NUM_THREADS": "1"},
-        capture_output=True,
-        text=True,
-        check=False,
-    )
+#: Each script in a process of its own, for which nothing is imported again.
+PROGRAM = """
+import os, runpy, sys
+import torch._dynamo, transformers, smnm_kernels
+for script, output in zip(sys.argv[1::2], sys.argv[2::2]):
+    if os.fork() == 0:
+        file = os.open(output, os.O_WRONLY | os.O_CREAT)
+        os.dup2(file, 1)
+        os.dup2(file, 2)
+        sys.argv = [script]
+        runpy.run_path(script, run_name="__main__")
+        sys.exit()
+    os.wait()
+"""
+
+
+def python(*words):
+    environment = {**os.environ, "PYTHONPATH": str(ROOT), "OMP_NUM_THREADS": "1"}
+    command = [sys.executable, *map(str, words)]
+    done = subprocess.run(command, env=environment, capture_output=True, text=True, check=False)
     assert done.returncode == 0, done.stderr
     return done.stdout
 
 
+@pytest.fixture(scope="module")
+def output_folder(tmp_path_factory):
+    need_packages("transformers", "accelerate")
+
+    def run_all(folder):
+        pairs = [(EXAMPLES / f"{name}.py", folder / f"{name}.txt") for name in PRINTED]
+        python("-c", PROGRAM, *itertools.chain.from_iterable(pairs))
+
+    return made_once(tmp_path_factory, "examples", run_all)
+
+
 @pytest.mark.slow
 @pytest.mark.parametrize("name", PRINTED)
-def test_an_example_trains(name):
-    printed = run(name)
-    assert PRINTED[name] in printed.splitlines()
+def test_an_example_trains(output_folder, name):
+    printed = (output_folder / f"{name}.txt").read_text()
+    assert PRINTED[name] in printed.splitlines(), printed
     first, last = map(float, re.search(r"^loss (\S+) -> (\S+)$", printed, re.MULTILINE).groups())
     assert last < 0.6 * first
 
@@ -48,13 +70,15 @@ def test_an_example_trains(name):
 @pytest.mark.slow
 @pytest.mark.skipif(not NO_GPU, reason="it runs where there is a CUDA device")
 def test_the_cuda_graph_says_why_it_is_skipped():
-    assert run("cuda_graph").startswith("skipped: a CUDA graph needs a CUDA device")
+    assert python(EXAMPLES / "cuda_graph.py").startswith(
+        "skipped: a CUDA graph needs a CUDA device"
+    )
 
 
 @pytest.mark.slow
 @pytest.mark.skipif(NO_GPU, reason="needs a CUDA device")
 def test_the_cuda_graph_draws_new_masks_in_every_replay():
-    lines = run("cuda_graph").splitlines()
+    lines = python(EXAMPLES / "cuda_graph.py").splitlines()
     assert [line.split()[-1] for line in lines] == [str(32 * (i + 1)) for i in range(20)]
 
 

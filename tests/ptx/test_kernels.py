@@ -10,8 +10,6 @@ from cuda_report import nvcc
 from testing import TRITON_KERNELS, made_once, require, rows_printed_by
 
 TARGETS = (80, 90)
-#: Of these few calls are run, but every kernel; all calls in the exhaustive tier.
-FEW_TARGETS = (80,)
 CUDA_KERNELS = {
     f"{kernel} {memory}"
     for kernel in ("rbn_masks_kernel", "rbn_bank_kernel")
@@ -43,7 +41,8 @@ def rows(tmp_path_factory, target, language, exhaustive):
     require(importlib.util.find_spec("triton"), "Triton")
     require(nvcc(), "nvcc")
     script = Path(__file__).with_name("every_kernel.py")
-    few = ["--few"] if target in FEW_TARGETS and not exhaustive else []
+    # Each kernel in one call or more; for sm_80 under one schedule. CI runs all calls.
+    few = [] if exhaustive else [f"--few={'in order' if target == 80 else 'both'}"]
 
     def run(folder):
         rows = rows_printed_by(script, target, language, *few)
@@ -82,9 +81,8 @@ pytestmark = pytest.mark.slow
 def test_every_kernel_ran(rows, language, target, exhaustive, capsys):
     kernels = {name for _, name, _ in launches(rows)}
     assert kernels == (TRITON_KERNELS if language == "triton" else CUDA_KERNELS)
-    schedules = {row["schedule"] for row in rows}
-    few = target in FEW_TARGETS and not exhaustive
-    assert schedules == ({"in order"} if few else {"in order", "random"})
+    both = {"in order", "random"} if exhaustive or target != 80 else {"in order"}
+    assert {row["schedule"] for row in rows} == both
     random = sum(row["schedule"] == "random" for row in rows)
     with capsys.disabled():
         print(

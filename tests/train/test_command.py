@@ -250,7 +250,7 @@ def test_what_a_run_leaves_behind(modality, tmp_path, request):
         assert encoder(torch.zeros(1, *encoder.input_size)).isfinite().all()
 
 
-@pytest.mark.slow
+@pytest.mark.exhaustive
 def test_torchrun_does_what_one_process_does(videos, straight, tmp_path):
     run = tmp_path / "run"
     on_two_ranks(videos, run, "--batch-size", 2, "--steps", 12)

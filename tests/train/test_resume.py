@@ -51,7 +51,9 @@ def test_killed_anywhere_and_started_again(videos, straight, tmp_path):
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
+@pytest.mark.parametrize(
+    "number", [signal.SIGINT, pytest.param(signal.SIGTERM, marks=pytest.mark.exhaustive)]
+)
 def test_signal_saves_and_says_how_to_go_on(videos, straight, tmp_path, number):
     run = tmp_path / "run"
     arguments = (videos, "--out", run, "--steps", 12, "--checkpoint-every", 1000)
