@@ -1,10 +1,13 @@
-"""One hash for each way of making masks, of fixed arguments. ``python mask_hashes.py [N_IDS]``
-prints them with what smnm.backends() says, so that other processes can be compared with this one.
+"""One hash for each way of making masks, of fixed arguments.
+
+``python mask_hashes.py [NAME ...]`` prints them with what smnm.backends() says, so that other
+processes can be compared with this one.
 """
 
 import hashlib
 import json
 import sys
+from collections.abc import Iterable
 
 import torch
 
@@ -74,11 +77,11 @@ def hashed(tensors) -> str:
     return digest.hexdigest()[:16]
 
 
-def mask_hashes(n_ids: int = len(IDS)) -> dict[str, str]:
-    """Of the last ``n_ids`` of IDS."""
-    return {name: hashed(call(IDS[-n_ids:])) for name, call in CALLS.items()}
+def mask_hashes(names: Iterable[str] = CALLS) -> dict[str, str]:
+    """Of the calls of these names."""
+    return {name: hashed(CALLS[name](IDS)) for name in names}
 
 
 if __name__ == "__main__":
-    made = mask_hashes(*map(int, sys.argv[1:]))
+    made = mask_hashes(sys.argv[1:] or CALLS)
     print(json.dumps({"backends": smnm.backends(), "hashes": made}))
