@@ -78,6 +78,8 @@ def rbn_in_cuda(target: int) -> Iterator[dict]:
     # No visit in order; several sweeps; several rows of one bank, two banks.
     calls.append(rbn("R-BN of one mask", IDS[:1], (1, 9, 4), 30, 1, "first"))
     calls.append(rbn("R-BN overfull", IDS[:1], (1, 9, 4), 30, 3, "first"))
+    # The kernel for any number of masks, which the one mask takes, too, but visits nothing.
+    calls.append(rbn("R-BN of seven masks", IDS[:1], (1, 9, 4), 12, 7, "first"))
     calls.append(rbn("R-BN", torch.tensor([7, 0, 8, 1, 7, 2]), (1, 9, 4), 12, 3, "random"))
     runs = [Run(machine.rbn_masks, call) for call in calls]
     yield from without_each("rbn_masks_kernel", machine, runs)

@@ -50,5 +50,5 @@ def test_every_barrier_is_missed(kernel, target, capsys):
 def source_line(place):
     """Of "file:line", where the file is one of the Triton kernels."""
     name, number = place.split(":")
-    lines = (ROOT / "smnm_kernels" / "gpu" / name).read_text().splitlines()
+    lines = (ROOT / "smnm_kernels/triton_kernels" / name).read_text().splitlines()
     return lines[int(number) - 1].strip()
