@@ -146,8 +146,10 @@ def test_what_runs_cuda_tensors_warns_once_where_it_is_slow(monkeypatch):
 
 
 @pytest.mark.slow
-def test_dirty_memory_and_other_threads_make_the_same_masks():
+@pytest.mark.parametrize(
+    ("byte", "threads"), [pytest.param("165", "1", marks=pytest.mark.exhaustive), ("255", "3")]
+)
+def test_dirty_memory_and_other_threads_make_the_same_masks(byte, threads):
     """glibc fills every block it hands out, those inside C++ too, with the complement of a byte."""
-    for byte, threads in (("165", "1"), ("255", "3")):
-        process = run(SCRIPT, MALLOC_PERTURB_=byte, OMP_NUM_THREADS=threads)
-        assert output(process)["hashes"] == mask_hashes()
+    process = run(SCRIPT, MALLOC_PERTURB_=byte, OMP_NUM_THREADS=threads)
+    assert output(process)["hashes"] == mask_hashes()

@@ -122,7 +122,7 @@ def test_equality_finds_none_between_reference_and_cpu():
     assert found == []
 
 
-@pytest.mark.slow
+@pytest.mark.exhaustive
 @pytest.mark.skipif(torch.cuda.is_available(), reason="the kernels are not interpreted")
 def test_equality_finds_none_between_interpreter_and_cpu():
     require(importlib.util.find_spec("triton"), "Triton")

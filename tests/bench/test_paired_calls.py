@@ -59,7 +59,7 @@ def test_a_faster_call_has_a_ratio_below_1_and_a_missing_one_is_named(tmp_path):
     assert all(line(row) in done.stdout for row in (random_, block, rbn_masks))
 
 
-@pytest.mark.slow
+@pytest.mark.exhaustive
 def test_checkouts_that_cannot_be_timed_are_refused(tmp_path):
     done = run(tmp_path)
     assert done.returncode == 2

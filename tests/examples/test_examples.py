@@ -58,7 +58,7 @@ def output_folder(tmp_path_factory):
     return made_once(tmp_path_factory, "examples", run_all)
 
 
-@pytest.mark.slow
+@pytest.mark.exhaustive
 @pytest.mark.parametrize("name", PRINTED)
 def test_an_example_trains(output_folder, name):
     printed = (output_folder / f"{name}.txt").read_text()

@@ -1,10 +1,9 @@
 """Runs the GPU kernels on the PTX machine next to the CPU's ops, and prints a line of JSON a call.
 
-    python tests/ptx/every_kernel.py TARGET triton|cuda [--few="in order"|--few=both]
+    python tests/ptx/every_kernel.py TARGET triton|cuda [--few]
 
-With --few only the calls that are worth random schedules, in order or under both schedules: they
-launch every kernel. A process of its own: pytest's may interpret Triton kernels, and then compiles
-none.
+With --few only the calls that are otherwise worth random schedules, too, and in order: they launch
+every kernel. A process of its own: pytest's may interpret Triton kernels, and then compiles none.
 """
 
 from __future__ import annotations
@@ -171,13 +170,13 @@ def launch_row(launch: LaunchReport) -> dict:
     }
 
 
-def schedules(call: Call, few: str) -> list[Schedule]:
-    if not call.random:
-        return [] if few else [Schedule()]
-    return [Schedule()] if few == "in order" else [Schedule(), Schedule(seed=1)]
+def schedules(call: Call, few: bool) -> list[Schedule]:
+    if few:
+        return [Schedule()] if call.random else []
+    return [Schedule(), Schedule(seed=1)] if call.random else [Schedule()]
 
 
-def triton_rows(target: int, few: str) -> Iterator[dict]:
+def triton_rows(target: int, few: bool) -> Iterator[dict]:
     from ptx_machine.triton_launch import running_triton
     from smnm_kernels import triton_kernels as gpu
     from smnm_kernels.triton_kernels import noise_ops, threshold_ops
@@ -200,7 +199,7 @@ def triton_rows(target: int, few: str) -> Iterator[dict]:
                     yield report(target, path, schedule, call, run, machine.launches)
 
 
-def cuda_rows(target: int, few: str) -> Iterator[dict]:
+def cuda_rows(target: int, few: bool) -> Iterator[dict]:
     kernels = CudaKernels(target)
     for path in ("in shared memory", "in a workspace"):
         for call in rbn_in_cuda():
@@ -213,8 +212,7 @@ def cuda_rows(target: int, few: str) -> Iterator[dict]:
 
 def main() -> None:
     warnings.simplefilter("ignore")
-    target, language = int(sys.argv[1]), sys.argv[2]
-    few = sys.argv[3].removeprefix("--few=") if len(sys.argv) > 3 else ""
+    target, language, few = int(sys.argv[1]), sys.argv[2], "--few" in sys.argv
     for row in {"triton": triton_rows, "cuda": cuda_rows}[language](target, few):
         print(json.dumps(row), flush=True)
 

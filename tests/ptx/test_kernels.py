@@ -9,7 +9,6 @@ import pytest
 from cuda_report import nvcc
 from testing import TRITON_KERNELS, made_once, require, rows_printed_by
 
-TARGETS = (80, 90)
 CUDA_KERNELS = {
     f"{kernel} {memory}"
     for kernel in ("rbn_masks_kernel", "rbn_bank_kernel")
@@ -41,8 +40,7 @@ def rows(tmp_path_factory, target, language, exhaustive):
     require(importlib.util.find_spec("triton"), "Triton")
     require(nvcc(), "nvcc")
     script = Path(__file__).with_name("every_kernel.py")
-    # Each kernel in one call or more; for sm_80 under one schedule. CI runs all calls.
-    few = [] if exhaustive else [f"--few={'in order' if target == 80 else 'both'}"]
+    few = [] if exhaustive else ["--few"]  # still every kernel
 
     def run(folder):
         rows = rows_printed_by(script, target, language, *few)
@@ -55,10 +53,9 @@ def rows(tmp_path_factory, target, language, exhaustive):
 for_every_run = pytest.mark.parametrize(
     ("target", "language"),
     [
-        *((target, "triton") for target in TARGETS),
-        # nvcc's PTX for sm_80 is that for sm_90, but for the target and the shared memory there is.
-        pytest.param(80, "cuda", marks=pytest.mark.exhaustive),
-        (90, "cuda"),
+        pytest.param(target, language, marks=[pytest.mark.exhaustive] if target == 80 else [])
+        for language in ("triton", "cuda")
+        for target in (80, 90)
     ],
 )
 
@@ -81,8 +78,8 @@ pytestmark = pytest.mark.slow
 def test_every_kernel_ran(rows, language, target, exhaustive, capsys):
     kernels = {name for _, name, _ in launches(rows)}
     assert kernels == (TRITON_KERNELS if language == "triton" else CUDA_KERNELS)
-    both = {"in order", "random"} if exhaustive or target != 80 else {"in order"}
-    assert {row["schedule"] for row in rows} == both
+    schedules = {row["schedule"] for row in rows}
+    assert schedules == ({"in order", "random"} if exhaustive else {"in order"})
     random = sum(row["schedule"] == "random" for row in rows)
     with capsys.disabled():
         print(
