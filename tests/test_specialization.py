@@ -10,7 +10,7 @@ from testing import TRITON_KERNELS, require, rows_printed_by
 pytestmark = pytest.mark.slow
 
 
-@pytest.mark.parametrize("target", ["90", "gfx942"])
+@pytest.mark.parametrize("target", ["90", pytest.param("gfx942", marks=pytest.mark.exhaustive)])
 def test_nothing_that_changes_between_steps_makes_another_kernel(target):
     require(importlib.util.find_spec("triton"), "Triton")
     rows = rows_printed_by(Path(__file__).with_name("cache_keys.py"), target)
