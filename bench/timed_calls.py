@@ -44,16 +44,16 @@ def serve(threads: int) -> None:
     import smnm_kernels as smnm
 
     answer(package=smnm.__file__, backend=active_backends(smnm))
-    run: Callable[[], object] = tuple
+    run: Callable[[], object] | None = None  # of the last call that was asked for
     for text in sys.stdin:
         question = json.loads(text)
         if "call" in question:
             try:
                 run = made(smnm, question["call"], question["batch"])
-                run()
             except (AttributeError, TypeError, ValueError, NotImplementedError) as error:
                 answer(missing=f"{type(error).__name__}: {error}")
             else:
+                run()
                 answer(seconds=min(seconds_of_a_call(run, 1) for _ in range(TRIES)))
         else:
             if question["repetitions"] > 1:

@@ -74,7 +74,8 @@ def main(arguments: Sequence[str] | None = None) -> int:
 def _lost_its_reader(stream: TextIO) -> bool:
     """Whether it is a pipe of which nobody reads any more."""
     poll = select.poll()
-    poll.register(stream.fileno(), 0)  # errors are reported without being asked for
+    # Errors are reported without being asked for, but on macOS not to who asks for nothing.
+    poll.register(stream.fileno(), select.POLLOUT)
     return any(event & (select.POLLERR | select.POLLHUP) for _, event in poll.poll(0))
 
 

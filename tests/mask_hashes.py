@@ -44,6 +44,8 @@ CALLS = {
     "rbn random masks": lambda ids: smnm.rbn_masks(
         ids, (1, 14, 14), 0.75, tie_break="random", windows=(5,), weights=(0.7, 0.2, 0.1, 0.05)
     ),
+    "small masks": lambda ids: smnm.noise_masks(ids, (2, 3, 4), "white", 0.5, seed=SEED),
+    "small rbn": lambda ids: smnm.rbn_masks(ids[:2], (1, 4, 3), 0.5, seed=SEED),
     "rbn overfull bank": lambda ids: [
         smnm.rbn_bank(torch.arange(35).flip(0)[None], 4, 17, (1, 7, 5), tie_break="random")
     ],

@@ -5,6 +5,7 @@ World size 2, which has to come first, saves a state that all go on from. ``rank
 import argparse
 import os
 import sys
+import tempfile
 from contextlib import nullcontext
 from pathlib import Path
 
@@ -134,11 +135,11 @@ def save(folder, ways):
 
 def fork(world_size, folder, ways):
     """A group of that many processes, for which nothing is imported again."""
-    children = []
+    children, rendezvous = [], tempfile.mkdtemp()
     for rank in range(world_size):
         children.append(os.fork())
         if children[-1] == 0:
-            store = f"file://{folder}/store-{world_size}"
+            store = f"file://{rendezvous}/store"
             dist.init_process_group("gloo", store, rank=rank, world_size=world_size)
             save(folder, ways)
             os._exit(0)  # an error has left by the traceback before

@@ -14,7 +14,10 @@ from testing import assert_same
 
 import smnm_kernels as smnm
 
-QUICK_CALLS = ["white noise", "red noise", "rbn overfull bank", "threshold"]
+#: A call of every op, of those that the interpreter is done with soon.
+QUICK_CALLS = [
+    *("white noise", "red noise", "small masks", "rbn overfull bank", "small rbn", "threshold"),
+]
 SCRIPT = str(Path(__file__).with_name("mask_hashes.py"))
 WITHOUT_EXTENSION = f"""
 import runpy, torch

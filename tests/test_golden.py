@@ -22,6 +22,8 @@ GOLDEN = {
     "audio green masks": "1c36b55dd4995c13",
     "rbn masks": "5c73a58d8963e913",
     "rbn random masks": "1841980f5526e0c2",
+    "small masks": "d03c2c5025ce2585",
+    "small rbn": "f78d58333a972824",
     "rbn overfull bank": "2c0e0557db6ac1ad",
     "grid masks": "a725840da476f2a6",
     "block masks": "b79fc35a17875416",

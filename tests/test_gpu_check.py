@@ -102,7 +102,7 @@ def states(result):
     return {name: one["state"] for name, one in result["steps"].items()}
 
 
-@pytest.mark.exhaustive  # it waits
+@pytest.mark.exhaustive  # it waits for limits to pass
 def test_steps_end_each_in_its_way(run, tmp_path):
     result = run(
         shell("good", "echo fine"),
@@ -134,7 +134,7 @@ def test_steps_end_each_in_its_way(run, tmp_path):
         assert tar.extractfile("logs/bad.log").read() == b"not so\n"
 
 
-@pytest.mark.exhaustive  # it waits
+@pytest.mark.exhaustive  # it waits for limits to pass
 def test_no_process_is_left(run, tmp_path, monkeypatch):
     monkeypatch.setattr(gpu_check, "GRACE", 0.5)
     child = f"(trap '' INT; sleep 2 && touch {tmp_path}/alive) &"
@@ -473,7 +473,7 @@ FOUR = {
 }  # fmt: skip
 
 
-@pytest.mark.exhaustive  # it waits
+@pytest.mark.exhaustive  # it waits for limits to pass
 def test_each_test_is_a_row_and_is_not_run_again(run, pytest_step, tmp_path, monkeypatch):
     monkeypatch.setattr(gpu_check, "GRACE", 10)
     killed = run(pytest_step("os.kill(os.getpid(), signal.SIGKILL)"))

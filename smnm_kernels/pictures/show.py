@@ -77,12 +77,9 @@ class Show:
         samples = default_samples if self.samples is None else self.samples
         if not is_int(samples) or samples < 1:
             raise UsageError(f"samples must be a positive int, got {samples!r}")
-        *frames, height, width = _parse_sides(
-            self.grid or ((32, 32, 32) if self.spectrum else (8, 14, 14))
-        )
         shown = panels(
             self.kinds or (ALL_KINDS if self.spectrum else FOUR_KINDS),
-            (frames[0] if frames else 1, height, width),
+            _parse_grid(self.grid or ((32, 32, 32) if self.spectrum else (8, 14, 14))),
             self.audio_grid,
             self.mask_ratio,
             self.n_keep,
@@ -106,10 +103,11 @@ class Show:
         print(f"{out}: {', '.join(panel.kind for panel in shown)}")
 
 
-def _parse_sides(grid: tuple[int, ...]) -> tuple[int, ...]:
+def _parse_grid(grid: tuple[int, ...]) -> tuple[int, ...]:
+    """(T, H, W)"""
     if len(grid) not in (2, 3):
         raise UsageError(f"--grid must be T H W, or H W for one frame, got {grid}")
-    return grid
+    return grid if len(grid) == 3 else (1, *grid)
 
 
 def _parse_out(out: Path | None, spectrum: bool) -> Path:

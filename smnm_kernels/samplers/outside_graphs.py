@@ -3,18 +3,23 @@ compiler, which takes a second that ``import smnm_kernels`` need not take."""
 
 from __future__ import annotations
 
-from collections.abc import Callable
-from typing import ParamSpec, TypeVar
+from collections.abc import Sequence
+from typing import TYPE_CHECKING
 
 import torch
+from torch import Tensor
 
-P = ParamSpec("P")
-Result = TypeVar("Result")
+from smnm_kernels.masks import Masks
+
+if TYPE_CHECKING:
+    from .scheduled import ScheduledSampler
 
 
 @torch.compiler.disable(
     reason="a ScheduledSampler is drawn outside compiled code: pass its masks in"
 )
-def outside_graphs(function: Callable[P, Result], *arguments: P.args, **named: P.kwargs) -> Result:
-    """``function(*arguments, **named)``, which torch.compile does not look into."""
-    return function(*arguments, **named)
+def draw_outside_graphs(
+    sampler: ScheduledSampler, batch_size: int | Sequence[int], data: Tensor | None
+) -> Masks:
+    """The sampler's next masks; torch.compile does not look into it."""
+    return sampler._draw(batch_size, data)

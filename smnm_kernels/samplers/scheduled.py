@@ -116,9 +116,9 @@ class ScheduledSampler(MaskStream):
 
     def forward(self, batch_size: int | Sequence[int], data: Tensor | None = None) -> Masks:
         """The next masks of this rank, of the present step; advances stream and step."""
-        from .outside_graphs import outside_graphs
+        from .outside_graphs import draw_outside_graphs
 
-        return outside_graphs(self._draw, batch_size, data)
+        return draw_outside_graphs(self, batch_size, data)
 
     def _draw(self, batch_size: int | Sequence[int], data: Tensor | None) -> Masks:
         _ = self.settings  # errors of this step are raised before the stream advances

@@ -23,7 +23,8 @@ PRINTED = {
 NO_GPU = not torch.cuda.is_available()
 
 
-#: Each script in a process of its own, for which nothing is imported again.
+#: Each script in a process of its own, for which nothing is imported again (so one that lacks an
+#: import of these would not be noticed).
 PROGRAM = """
 import os, runpy, sys
 import torch._dynamo, transformers, smnm_kernels
@@ -35,7 +36,9 @@ for script, output in zip(sys.argv[1::2], sys.argv[2::2]):
         sys.argv = [script]
         runpy.run_path(script, run_name="__main__")
         sys.exit()
-    os.wait()
+    status = os.waitstatus_to_exitcode(os.wait()[1])
+    with open(output, "a") as file:
+        file.write(f"exit code {status}\\n")
 """
 
 
@@ -62,6 +65,7 @@ def output_folder(tmp_path_factory):
 @pytest.mark.parametrize("name", PRINTED)
 def test_an_example_trains(output_folder, name):
     printed = (output_folder / f"{name}.txt").read_text()
+    assert printed.splitlines()[-1] == "exit code 0", printed
     assert PRINTED[name] in printed.splitlines(), printed
     first, last = map(float, re.search(r"^loss (\S+) -> (\S+)$", printed, re.MULTILINE).groups())
     assert last < 0.6 * first

@@ -84,6 +84,9 @@ def in_passes() -> Iterator[Call]:
         if grid != (1, 64, 8):
             yield noise(grid, "green", seed=torch.tensor(-3))
     yield masks((3, 5, 7), "green", tube=True, n_keep=9)
+    # In several chunks.
+    values = torch.randint(-9, 9, (1, 300), generator=torch.Generator().manual_seed(1)).float()
+    yield Call("threshold in chunks", "threshold", (values, 100), random=True)
 
 
 def thresholds() -> Iterator[Call]:

@@ -148,7 +148,7 @@ for package in {packages}:
     if os.fork() == 0:
         sys.modules[package] = None
         os._exit(main(["pretrain", "video", {str(videos)!r}, "--out", {str(tmp_path / "run")!r}]))
-    print(package, os.waitstatus_to_exitcode(os.wait()[1]))
+    print(package, os.waitstatus_to_exitcode(os.wait()[1]), flush=True)
 """
     done = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True)
     assert done.stdout == "".join(f"{package} 2\n" for package in packages), done.stderr

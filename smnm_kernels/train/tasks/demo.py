@@ -49,9 +49,11 @@ def demo(options: Demo) -> int:
         _check_modality(folder, options.modality)
         find_run(job, recipe_of(job, setup), out)
         folder.mkdir(parents=True, exist_ok=True)
-        make_files(folder, options.modality)
+        n_made = make_files(folder, options.modality)
     except OSError as error:
         raise UsageError(f"--out {out}: cannot be written ({error.strerror})") from error
+    if n_made:
+        print(f"made {n_made} {options.modality} files in {folder}", flush=True)
     return pretrain(job)
 
 
@@ -64,17 +66,15 @@ def _check_modality(folder: Path, modality: str) -> None:
             )
 
 
-def make_files(folder: Path, modality: str) -> None:
-    """Fill `folder` with the demo's files; those that are there already stay."""
+def make_files(folder: Path, modality: str) -> int:
+    """Fill `folder` with the demo's files; those that are there already stay. How many it made."""
     files = FILES[modality]
     missing = [(i, name) for i, name in enumerate(files.names) if not (folder / name).exists()]
-    if not missing:
-        return
     for i, name in tqdm(missing, "making files", unit=" files", leave=False):
         half_done = folder / f".{name}"  # hidden: a scan passes by what a kill left behind
         files.write(half_done, i)
         os.replace(half_done, folder / name)
-    print(f"made {len(missing)} {modality} files in {folder}", flush=True)
+    return len(missing)
 
 
 def write_video(path: Path, number: int) -> None:
