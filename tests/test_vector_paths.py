@@ -2,6 +2,7 @@
 
 import json
 import os
+import re
 import shutil
 import subprocess
 import sys
@@ -18,7 +19,7 @@ from smnm_kernels.libraries import VECTOR_PATHS
 from smnm_kernels.tables.colors import parse_sigma
 from smnm_kernels.tables.noise import noise_quantiles, noise_table
 
-SOURCE = Path(__file__).parent / "cpp/vector_paths.cpp"
+PROGRAM = Path(__file__).parent / "cpp/vector_paths.cpp"
 KERNELS = [*(ROOT / "csrc/cpu").glob("kernels*.cpp")]
 KERNELS += [ROOT / f"csrc/cpu/{name}.cpp" for name in ("philox_blocks", "vector_path")]
 BUILT = smnm.build_info()
@@ -26,31 +27,54 @@ BUILT = smnm.build_info()
 PATHS = VECTOR_PATHS[: VECTOR_PATHS.index(BUILT["vectors"]) + 1] if BUILT else ()
 
 
+#: Instructions that this machine need not have: their lanes are emulated.
+EMULATED = {"avx512": [], "avx512_vnni": ["-DEMULATE_VNNI"]}
+CALLS = [
+    ((8, 14, 14), "green", None),
+    ((3, 5, 7), "red", (0.2, 8.0)),
+    ((1, 64, 8), "blue", (0.35, 2.0)),
+    ((2, 3, 70), "green", ((0.2, 4.0), (2.0, 8.0))),
+    ((1, 1, 1), "red", 0.2),
+    ((4, 9, 17), "white", None),
+]
+
+pytestmark = pytest.mark.slow
+
+
+def compiled(folder, compiler, *words):
+    if shutil.which(compiler) is None:
+        pytest.skip(f"needs {compiler}")
+    program = folder / "vector_paths"
+    command = [compiler, "-std=c++17", "-O2", "-Wall", "-Wno-psabi", PROGRAM, *words, "-o", program]
+    subprocess.run(list(map(str, command)), check=True)
+    return program
+
+
 @pytest.fixture(scope="module", params=["g++", "clang++"])
 def program(request, tmp_path_factory):
-    compiler = shutil.which(request.param)
-    if compiler is None:
-        pytest.skip(f"needs {request.param}")
-    made = tmp_path_factory.mktemp("paths") / "vector_paths"
-    command = [compiler, "-std=c++17", "-O2", "-Wall", "-Wno-psabi", SOURCE, *KERNELS, "-o", made]
-    subprocess.run(list(map(str, command)), check=True)
-    return made
+    return compiled(tmp_path_factory.mktemp("paths"), request.param, *KERNELS)
 
 
-@pytest.mark.slow
+@pytest.fixture(scope="module", params=EMULATED)
+def emulated(request, tmp_path_factory):
+    """(program, path)"""
+    words = ["-mavx2", *EMULATED[request.param], PROGRAM.with_name("emulated_paths.cpp")]
+    return compiled(tmp_path_factory.mktemp("paths"), "g++", *words), request.param
+
+
 @pytest.mark.parametrize("path", PATHS)
-@pytest.mark.parametrize(
-    ("grid", "color", "sigma"),
-    [
-        ((8, 14, 14), "green", None),
-        ((3, 5, 7), "red", (0.2, 8.0)),
-        ((1, 64, 8), "blue", (0.35, 2.0)),
-        ((2, 3, 70), "green", ((0.2, 4.0), (2.0, 8.0))),
-        ((1, 1, 1), "red", 0.2),
-        ((4, 9, 17), "white", None),
-    ],
-)
+@pytest.mark.parametrize(("grid", "color", "sigma"), CALLS)
 def test_masks_are_those_of_the_reference(program, tmp_path, path, grid, color, sigma):
+    assert_masks_of_the_reference(program, path, tmp_path / "call", grid, color, sigma)
+
+
+@pytest.mark.skipif("avx2" not in PATHS, reason="needs AVX2")
+@pytest.mark.parametrize(("grid", "color", "sigma"), CALLS)
+def test_emulated_masks_are_those_of_the_reference(emulated, tmp_path, grid, color, sigma):
+    assert_masks_of_the_reference(*emulated, tmp_path / "call", grid, color, sigma)
+
+
+def assert_masks_of_the_reference(program, path, call, grid, color, sigma):
     ids, seed, n_keep = torch.tensor([0, 1, -7, 2**40]), 11, -(-torch.Size(grid).numel() // 4)
     parts = [ids]
     torus, n_levels, n_pairs = grid, 0, 0
@@ -59,7 +83,6 @@ def test_masks_are_those_of_the_reference(program, tmp_path, path, grid, color, 
         torus, n_levels, n_pairs = table.torus, len(table.taps), len(table.pairs)
         parts += [table.taps, table.pairs, table.scale, noise_quantiles()]
     head = torch.tensor([seed, len(ids), *grid, *torus, n_levels, n_pairs, n_keep])
-    call = tmp_path / "call"
     call.write_bytes(b"".join(part.numpy().tobytes() for part in (head, *parts)))
     environment = os.environ | {"SMNM_VECTORS": path}
     command = [str(program), path, str(call)]
@@ -69,6 +92,30 @@ def test_masks_are_those_of_the_reference(program, tmp_path, path, grid, color, 
     assert np.frombuffer(printed, np.uint8).tobytes() == b"".join(
         part.numpy().tobytes() for row in rows for part in row
     )
+
+
+@pytest.mark.skipif("avx2" not in PATHS, reason="needs an x86-64 machine")
+@pytest.mark.parametrize("compiler", ["g++", "clang++"])
+@pytest.mark.parametrize("path", VECTOR_PATHS[1:])
+def test_what_paths_share_runs_on_every_machine(compiler, path, tmp_path):
+    """The linker keeps one copy of an inline function that is not local to its file, whichever path
+    it was compiled for."""
+    for tool in (compiler, "objdump"):
+        if shutil.which(tool) is None:
+            pytest.skip(f"needs {tool}")
+    made = tmp_path / "path.o"
+    source = ROOT / f"csrc/cpu/kernels_{path}.cpp"
+    subprocess.run([compiler, "-std=c++17", "-O3", "-w", "-c", source, "-o", made], check=True)
+    listed = subprocess.run(
+        ["objdump", "-d", "--no-show-raw-insn", made], capture_output=True, text=True, check=True
+    ).stdout
+    _, *sections = re.split(r"^Disassembly of section (\S+):$", listed, flags=re.MULTILINE)
+    wide = {
+        name: re.findall(r"\t(v[a-z]\w+) ", code)
+        for name, code in zip(sections[::2], sections[1::2], strict=True)
+    }
+    assert wide[".text"]
+    assert not any(found for name, found in wide.items() if name.startswith(".text._Z")), wide
 
 
 def python(program, *arguments, vectors):
@@ -81,7 +128,6 @@ def python(program, *arguments, vectors):
     )
 
 
-@pytest.mark.slow
 @pytest.mark.skipif(BUILT is None, reason="needs the C++ library")
 @pytest.mark.parametrize("path", PATHS[:-1])
 def test_a_narrower_path_makes_all_masks(path):
@@ -89,7 +135,6 @@ def test_a_narrower_path_makes_all_masks(path):
     assert json.loads(done.stdout)["hashes"] == mask_hashes(), done.stderr
 
 
-@pytest.mark.slow
 @pytest.mark.skipif(BUILT is None, reason="needs the C++ library")
 def test_a_path_that_is_not_there_is_refused():
     done = python("-c", "import smnm_kernels", vectors="mmx")

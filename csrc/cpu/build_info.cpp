@@ -18,8 +18,8 @@ extern "C" {
 const char* smnm_build_info() {
   static const std::string json =
       "{\"compiler\": \"" __VERSION__ "\", \"cxx_standard\": " + std::to_string(__cplusplus) +
-      ", \"torch\": \"" TORCH_VERSION "\", \"torch_abi\": \"" SMNM_TEXT(
-          TORCH_TARGET_VERSION) "\", \"vectors\": \"" +
+      ", \"torch\": \"" TORCH_VERSION
+      "\", \"torch_abi\": \"" SMNM_TEXT(TORCH_TARGET_VERSION) "\", \"vectors\": \"" +
       smnm::name_of(smnm::vector_path()) + "\"}";
   return json.c_str();
 }

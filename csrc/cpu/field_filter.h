@@ -8,6 +8,7 @@
 #include "../common/constants.h"
 
 namespace smnm {
+namespace {
 
 // One of the Gaussians whose difference makes a field.
 struct Chain {
@@ -22,7 +23,7 @@ struct Taps {
   int64_t count() const { return static_cast<int64_t>(weight.size()); }
 };
 
-inline Taps nonzero_taps(const int16_t* circular, int64_t side, int gain) {
+Taps nonzero_taps(const int16_t* circular, int64_t side, int gain) {
   const auto tap = [&](int64_t distance) {
     return (circular[(distance % side + side) % side] * gain + kTapUnit / 2) >> kTapShift;
   };
@@ -48,11 +49,12 @@ constexpr int64_t kWideRows = 16;
 // A wide row holds copies of a circular row. Output 0 is at the first value of the second copy,
 // because the taps before it reach back by at most half a row. The last copy begins before
 // 1.5 * side + n_out, and runs over by part of a vector.
-inline int64_t wide_pitch(int64_t side, int64_t n_out) { return n_out + 3 * side + 2 * kRowSlack; }
+int64_t wide_pitch(int64_t side, int64_t n_out) { return n_out + 3 * side + 2 * kRowSlack; }
 
 // Inputs that the taps of n_out outputs read.
-inline int64_t inputs_end(int64_t side, int64_t n_out, const Taps& outer) {
+int64_t inputs_end(int64_t side, int64_t n_out, const Taps& outer) {
   return side + n_out + outer.count() - outer.before;
 }
 
+}  // namespace
 }  // namespace smnm

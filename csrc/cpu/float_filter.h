@@ -1,5 +1,6 @@
-// A field filtered in float32. Every sum stays below 2^24 (the signal is at most 1500, and taps of L2
-// norm 2048 and sigma <= 8 have an L1 norm below 11000), so multiply-adds are exact in any order.
+// A field filtered in float32. Every sum stays below 2^24 (the signal is at most 1500, and taps of
+// L2 norm 2048 and sigma <= 8 have an L1 norm below 11000), so multiply-adds are exact in any
+// order.
 #include "field_filter.h"
 
 namespace smnm {

@@ -4,7 +4,9 @@
 #ifdef SMNM_X86
 
 #ifdef __clang__
-#pragma clang attribute push(__attribute__((target("avx512vnni,avx512f,avx512bw,avx512dq,avx512vl,avx2,bmi,bmi2,fma"))), apply_to = function)
+#pragma clang attribute push(                                                                   \
+    __attribute__((target("avx512vnni,avx512f,avx512bw,avx512dq,avx512vl,avx2,bmi,bmi2,fma"))), \
+    apply_to = function)
 #else
 #pragma GCC push_options
 #pragma GCC target("avx512vnni,avx512f,avx512bw,avx512dq,avx512vl,avx2,bmi,bmi2,fma")

@@ -27,11 +27,11 @@ SMNM_INLINE void look_up(const uint32_t* word, int64_t count, const int16_t* qua
                          int16_t* low, int16_t* high) {
   int64_t i = 0;
 #ifdef SMNM_X86
-#define SMNM_INSERT_TWO(k)                                               \
-  std::memcpy(&two, word + i + k, sizeof(two));                          \
-  lows = _mm_insert_epi16(lows, quantiles[two >> 4 & 0xFFF], k);         \
-  highs = _mm_insert_epi16(highs, quantiles[two >> 20 & 0xFFF], k);      \
-  lows = _mm_insert_epi16(lows, quantiles[two >> 36 & 0xFFF], k + 1);    \
+#define SMNM_INSERT_TWO(k)                                            \
+  std::memcpy(&two, word + i + k, sizeof(two));                       \
+  lows = _mm_insert_epi16(lows, quantiles[two >> 4 & 0xFFF], k);      \
+  highs = _mm_insert_epi16(highs, quantiles[two >> 20 & 0xFFF], k);   \
+  lows = _mm_insert_epi16(lows, quantiles[two >> 36 & 0xFFF], k + 1); \
   highs = _mm_insert_epi16(highs, quantiles[two >> 52], k + 1);
   for (; i + 8 <= count; i += 8) {
     __m128i lows = _mm_setzero_si128(), highs = _mm_setzero_si128();

@@ -1,5 +1,6 @@
-// A field filtered in 16-bit integers. The signal fits them (it is at most 1500), and one instruction
-// multiplies sixteen values by taps and adds the products of neighbours, exactly, to eight sums.
+// A field filtered in 16-bit integers. The signal fits them (it is at most 1500), and one
+// instruction multiplies sixteen values by taps and adds the products of neighbours, exactly, to
+// eight sums.
 //
 // Neighbours are taken as they lie in memory, so one read serves an even output, whose taps are
 // paired (0, 1), (2, 3), ..., and the odd one behind it, whose taps are paired (-1, 0), (1, 2), ...
@@ -19,9 +20,9 @@ SMNM_INLINE __m256i multiply_add(__m256i sum, __m256i values, __m256i weights) {
   return _mm256_add_epi32(sum, _mm256_madd_epi16(values, weights));
 }
 
-// Divides the sums of a pass by the L2 norm of its taps, rounds half up, and clamps. The sixteen values
-// lie in the order 0 2 4 6 1 3 5 7 8 10 12 14 9 11 13 15, between passes, too: to interleave two
-// rows splits it into even and odd ones again.
+// Divides the sums of a pass by the L2 norm of its taps, rounds half up, and clamps. The sixteen
+// values lie in the order 0 2 4 6 1 3 5 7 8 10 12 14 9 11 13 15, between passes, too: to interleave
+// two rows splits it into even and odd ones again.
 SMNM_INLINE __m256i rescaled(__m256i even, __m256i odd) {
   const __m256i half = _mm256_set1_epi32(kTapUnit / 2);
   const __m256i most = _mm256_set1_epi16(kMaxSignal), least = _mm256_set1_epi16(-kMaxSignal);
@@ -70,12 +71,26 @@ struct PairedTaps {
   int64_t begin = 0, end = 0;
 };
 
-// The pass along the contiguous axis, for both chains. `n_rows` circular rows of `side` values each;
-// the first `n_out` (a multiple of kLanes) outputs of each. The taps of `inner` lie within those of
-// `outer`; without taps it has no outputs.
+constexpr int kRows = 2;  // filtered together along w; of more, the sums do not fit in registers
+
+// To the sums of kRows rows, the products of reads number `from` to `to`.
+SMNM_INLINE void add_products(const int16_t* start, int64_t pitch, const PairedTaps& taps,
+                              int64_t from, int64_t to, __m256i (&even)[kRows],
+                              __m256i (&odd)[kRows]) {
+  for (int64_t m = from; m < to; ++m) {
+    for (int r = 0; r < kRows; ++r) {
+      const __m256i values = read(start + r * pitch + 2 * m);
+      even[r] = multiply_add(even[r], values, taps.even(m));
+      odd[r] = multiply_add(odd[r], values, taps.odd(m));
+    }
+  }
+}
+
+// The pass along the contiguous axis, for both chains. `n_rows` circular rows of `side` values
+// each; the first `n_out` (a multiple of kLanes) outputs of each. The taps of `inner` lie within
+// those of `outer`; without taps it has no outputs.
 void filter_rows(const int16_t* in, int64_t n_rows, int64_t side, int64_t n_out, const Taps& outer,
                  int16_t* outer_out, const Taps& inner, int16_t* inner_out, int16_t* wide) {
-  constexpr int kRows = 2;  // filtered together; with more, the sums do not fit in registers
   const int64_t pitch = wide_pitch(side, n_out), end = inputs_end(side, n_out, outer);
   const PairedTaps taps(outer, 0, outer.count());
   const PairedTaps inner_taps(inner, outer.before - inner.before, outer.count());
@@ -96,16 +111,7 @@ void filter_rows(const int16_t* in, int64_t n_rows, int64_t side, int64_t n_out,
         for (int r = 0; r < kRows; ++r) {
           even[r] = odd[r] = inner_even[r] = inner_odd[r] = _mm256_setzero_si256();
         }
-        const auto outer_alone = [&](int64_t from, int64_t to) __attribute__((always_inline)) {
-          for (int64_t m = from; m < to; ++m) {
-            for (int r = 0; r < kRows; ++r) {
-              const __m256i values = read(start + r * pitch + 2 * m);
-              even[r] = multiply_add(even[r], values, taps.even(m));
-              odd[r] = multiply_add(odd[r], values, taps.odd(m));
-            }
-          }
-        };
-        outer_alone(0, inner_taps.begin);
+        add_products(start, pitch, taps, 0, inner_taps.begin, even, odd);
         for (int64_t m = inner_taps.begin; m < inner_taps.end; ++m) {
           for (int r = 0; r < kRows; ++r) {
             const __m256i values = read(start + r * pitch + 2 * m);
@@ -115,7 +121,7 @@ void filter_rows(const int16_t* in, int64_t n_rows, int64_t side, int64_t n_out,
             inner_odd[r] = multiply_add(inner_odd[r], values, inner_taps.odd(m));
           }
         }
-        outer_alone(inner_taps.end, taps.count());
+        add_products(start, pitch, taps, inner_taps.end, taps.count(), even, odd);
         for (int r = 0; r < kRows && first + r < batch_end; ++r) {
           const int64_t to = (first + r) * n_out + x;
           store(outer_out + to, rescaled(even[r], odd[r]));
@@ -131,34 +137,33 @@ void filter_rows(const int16_t* in, int64_t n_rows, int64_t side, int64_t n_out,
 template <class Out>
 void filter_across(const int16_t* in, int64_t side, int64_t stride, const Taps& of, int64_t n_out,
                    Vector* pairs, Out* out) {
-  constexpr int kRows = 4;
+  constexpr int kOutputs = 4;  // at a time
   const PairedTaps taps(of, 0, of.count());
-  const int64_t n_pairs = round_up(n_out, kRows) / 2 + taps.count();
+  const int64_t n_pairs = round_up(n_out, kOutputs) / 2 + taps.count();
   for (int64_t x = 0; x < stride; x += kLanes) {
-    // Pairs of neighbouring rows, made once for all outputs of these columns: even columns, odd ones.
+    // Pairs of neighbouring rows, made once for all outputs of these columns: even columns, odd
+    // ones.
     int64_t row = (side - of.before) % side;
-    const auto next = [&]() __attribute__((always_inline)) {
-      const __m256i values = read(in + row * stride + x);
-      if (++row == side) row = 0;
-      return values;
-    };
     for (int64_t j = 0; j < n_pairs; ++j) {
-      const __m256i upper = next(), lower = next();
+      const __m256i upper = read(in + row * stride + x);
+      if (++row == side) row = 0;
+      const __m256i lower = read(in + row * stride + x);
+      if (++row == side) row = 0;
       pairs[2 * j].values = _mm256_unpacklo_epi16(upper, lower);
       pairs[2 * j + 1].values = _mm256_unpackhi_epi16(upper, lower);
     }
-    for (int64_t first = 0; first < n_out; first += kRows) {
-      __m256i even[kRows], odd[kRows];  // columns
-      for (int r = 0; r < kRows; ++r) even[r] = odd[r] = _mm256_setzero_si256();
+    for (int64_t first = 0; first < n_out; first += kOutputs) {
+      __m256i even[kOutputs], odd[kOutputs];  // columns
+      for (int r = 0; r < kOutputs; ++r) even[r] = odd[r] = _mm256_setzero_si256();
       const Vector* pair = pairs + first;
       for (int64_t m = 0; m < taps.count(); ++m, pair += 2) {
-        for (int r = 0; r < kRows; ++r) {
+        for (int r = 0; r < kOutputs; ++r) {
           const __m256i weights = r % 2 == 0 ? taps.even(m) : taps.odd(m);
           even[r] = multiply_add(even[r], pair[r / 2 * 2].values, weights);
           odd[r] = multiply_add(odd[r], pair[r / 2 * 2 + 1].values, weights);
         }
       }
-      for (int r = 0; r < kRows && first + r < n_out; ++r) {
+      for (int r = 0; r < kOutputs && first + r < n_out; ++r) {
         Out* to = out + (first + r) * stride + x;
         if constexpr (sizeof(Out) == sizeof(int16_t)) {
           store(to, rescaled(even[r], odd[r]));

@@ -23,8 +23,9 @@ void blocks_scalar(const PhiloxSequence& s, uint32_t first, int64_t n, int64_t s
 // Four vectors at a time hide the latency of the multiplications.
 constexpr int kUnrolled = 4;
 
-__attribute__((target("avx2"))) void blocks_avx2(const PhiloxSequence& s, uint32_t first, int64_t n,
-                                                 int64_t stride, uint32_t* out) {
+SMNM_TARGET("avx2")
+void blocks_avx2(const PhiloxSequence& s, uint32_t first, int64_t n, int64_t stride,
+                 uint32_t* out) {
   constexpr int64_t kStep = 4 * kUnrolled;
   const __m256i multiplier0 = _mm256_set1_epi64x(kPhiloxMultiplier0);
   const __m256i multiplier1 = _mm256_set1_epi64x(kPhiloxMultiplier1);
@@ -68,8 +69,9 @@ __attribute__((target("avx2"))) void blocks_avx2(const PhiloxSequence& s, uint32
   blocks_scalar(s, first + static_cast<uint32_t>(i), n - i, stride, out + i);
 }
 
-__attribute__((target("avx512f"))) void blocks_avx512(const PhiloxSequence& s, uint32_t first,
-                                                      int64_t n, int64_t stride, uint32_t* out) {
+SMNM_TARGET("avx512f")
+void blocks_avx512(const PhiloxSequence& s, uint32_t first, int64_t n, int64_t stride,
+                   uint32_t* out) {
   constexpr int64_t kStep = 8 * kUnrolled;
   constexpr int kXor3 = 0x96;  // truth table of a ^ b ^ c
   const __m512i multiplier0 = _mm512_set1_epi64(kPhiloxMultiplier0);

@@ -1,7 +1,7 @@
 // Noise masks by the kernels of the CPU library, on the path that SMNM_VECTORS names:
-// vector_paths PATH CALL, where PATH is that name, again, and the file CALL holds int64s (seed, n_ids, grid, torus, n_levels, n_pairs,
-// n_keep), the ids, and the arrays of a noise table. Prints int64s: for each id what write_masks
-// makes, `visible` a byte each.
+// vector_paths PATH CALL, where PATH is that name, again, and the file CALL holds int64s (seed,
+// n_ids, grid, torus, n_levels, n_pairs, n_keep), the ids, and the arrays of a noise table. Prints
+// int64s: for each id what write_masks makes, `visible` a byte each.
 #include <cstdint>
 #include <cstdio>
 #include <cstdlib>
