@@ -1,13 +1,14 @@
 """The compiled libraries beside this file: they register ops when they are loaded.
 
 They do not use Python's C API, so one build serves every version of Python. Beside its ops the CPU
-library has C functions that describe how it was built.
+library has C functions that describe how it was built and what runs.
 """
 
 from __future__ import annotations
 
 import ctypes
 import json
+import os
 from collections.abc import Sequence
 from functools import cache
 from pathlib import Path
@@ -17,10 +18,29 @@ import torch
 _FOLDER = Path(__file__).parent
 
 
+#: The vector instructions that the CPU library has code for, from narrow to wide. On ARM the
+#: baseline is NEON.
+VECTOR_PATHS = ("baseline", "avx2", "avx512", "avx512_vnni")
+
+
 @cache
 def cpu_problem() -> str | None:
-    """Loads the CPU library; returns why it could not, or None."""
-    return _load("cpu")
+    """Loads the CPU library; returns why it could not, or None.
+
+    Raises ValueError where SMNM_VECTORS is none of VECTOR_PATHS, ImportError where it is one that
+    this processor does not have.
+    """
+    problem = _load("cpu")
+    asked = os.environ.get("SMNM_VECTORS")
+    if problem is None and asked is not None:
+        if asked not in VECTOR_PATHS:
+            raise ValueError(f"SMNM_VECTORS must be one of {', '.join(VECTOR_PATHS)}, got {asked!r}")
+        widest = cpu_build_info()["vectors"]
+        if widest != asked:
+            raise ImportError(
+                f"SMNM_VECTORS={asked} cannot be used: the widest of this processor is {widest}"
+            )
+    return problem
 
 
 @cache

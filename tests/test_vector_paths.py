@@ -1,53 +1,80 @@
-"""What narrower machines run: the CPU kernels built for them make the same masks."""
+"""Every vector path that this machine has makes the same masks, from GCC and from clang."""
 
-import platform
+import json
+import os
+import re
+import shutil
 import subprocess
+import sys
 from pathlib import Path
 
 import numpy as np
 import pytest
 import torch
-from testing import compiled
+from mask_hashes import mask_hashes
+from testing import ROOT
 
 import smnm_kernels as smnm
+from smnm_kernels.libraries import VECTOR_PATHS
 from smnm_kernels.tables.colors import parse_sigma
 from smnm_kernels.tables.noise import noise_quantiles, noise_table
 
-SOURCE = Path(__file__).parent / "cpp/vector_paths.cpp"
-#: SMNM_VECTORS of csrc/cpu/simd.h, what the compiler may use, and the flag that tells it is there.
-#: The last is what the extension is, by the compiler of CXX.
-PATHS = {
-    "0": ("x86-64", "sse2"),
-    "1": ("x86-64-v3", "avx2"),
-    "2": ("x86-64-v4", "avx512bw"),
-    "3": ("x86-64", "sse2"),
-}
+PROGRAM = Path(__file__).parent / "cpp/vector_paths.cpp"
+KERNELS = [*(ROOT / "csrc/cpu").glob("kernels*.cpp")]
+KERNELS += [ROOT / f"csrc/cpu/{name}.cpp" for name in ("philox_blocks", "vector_path")]
+BUILT = smnm.build_info()
+#: Those of this machine.
+PATHS = VECTOR_PATHS[: VECTOR_PATHS.index(BUILT["vectors"]) + 1] if BUILT else ()
 
 
-@pytest.fixture(scope="module", params=PATHS)
+#: Instructions that this machine need not have: their lanes are emulated.
+EMULATED = {"avx512": [], "avx512_vnni": ["-DEMULATE_VNNI"]}
+CALLS = [
+    ((8, 14, 14), "green", None),
+    ((3, 5, 7), "red", (0.2, 8.0)),
+    ((1, 64, 8), "blue", (0.35, 2.0)),
+    ((2, 3, 70), "green", ((0.2, 4.0), (2.0, 8.0))),
+    ((1, 1, 1), "red", 0.2),
+    ((4, 9, 17), "white", None),
+]
+
+pytestmark = pytest.mark.slow
+
+
+def compiled(folder, compiler, *words):
+    if shutil.which(compiler) is None:
+        pytest.skip(f"needs {compiler}")
+    program = folder / "vector_paths"
+    command = [compiler, "-std=c++17", "-O2", "-Wall", "-Wno-psabi", PROGRAM, *words, "-o", program]
+    subprocess.run(list(map(str, command)), check=True)
+    return program
+
+
+@pytest.fixture(scope="module", params=["g++", "clang++"])
 def program(request, tmp_path_factory):
-    machine, flag = PATHS[request.param]
-    if platform.machine() != "x86_64" or not Path("/proc/cpuinfo").exists():
-        pytest.skip("needs an x86-64 machine with Linux")
-    if flag not in Path("/proc/cpuinfo").read_text().split():
-        pytest.skip(f"this machine has no {flag}")
-    made = tmp_path_factory.mktemp("paths") / "vector_paths"
-    flags = ("-O2", "-w", f"-march={machine}", f"-DSMNM_VECTORS={request.param}")
-    return compiled(SOURCE, made, *flags)
+    return compiled(tmp_path_factory.mktemp("paths"), request.param, *KERNELS)
 
 
-@pytest.mark.parametrize(
-    ("grid", "color", "sigma"),
-    [
-        ((8, 14, 14), "green", None),
-        ((3, 5, 7), "red", (0.2, 8.0)),
-        ((1, 64, 8), "blue", (0.35, 2.0)),
-        ((2, 3, 70), "green", ((0.2, 4.0), (2.0, 8.0))),
-        ((1, 1, 1), "red", 0.2),
-        ((4, 9, 17), "white", None),
-    ],
-)
-def test_masks_are_those_of_the_reference(program, tmp_path, grid, color, sigma):
+@pytest.fixture(scope="module", params=EMULATED)
+def emulated(request, tmp_path_factory):
+    """(program, path)"""
+    words = ["-mavx2", *EMULATED[request.param], PROGRAM.with_name("emulated_paths.cpp")]
+    return compiled(tmp_path_factory.mktemp("paths"), "g++", *words), request.param
+
+
+@pytest.mark.parametrize("path", PATHS)
+@pytest.mark.parametrize(("grid", "color", "sigma"), CALLS)
+def test_masks_are_those_of_the_reference(program, tmp_path, path, grid, color, sigma):
+    assert_masks_of_the_reference(program, path, tmp_path / "call", grid, color, sigma)
+
+
+@pytest.mark.skipif("avx2" not in PATHS, reason="needs AVX2")
+@pytest.mark.parametrize(("grid", "color", "sigma"), CALLS)
+def test_emulated_masks_are_those_of_the_reference(emulated, tmp_path, grid, color, sigma):
+    assert_masks_of_the_reference(*emulated, tmp_path / "call", grid, color, sigma)
+
+
+def assert_masks_of_the_reference(program, path, call, grid, color, sigma):
     ids, seed, n_keep = torch.tensor([0, 1, -7, 2**40]), 11, -(-torch.Size(grid).numel() // 4)
     parts = [ids]
     torus, n_levels, n_pairs = grid, 0, 0
@@ -56,11 +83,64 @@ def test_masks_are_those_of_the_reference(program, tmp_path, grid, color, sigma)
         torus, n_levels, n_pairs = table.torus, len(table.taps), len(table.pairs)
         parts += [table.taps, table.pairs, table.scale, noise_quantiles()]
     head = torch.tensor([seed, len(ids), *grid, *torus, n_levels, n_pairs, n_keep])
-    call = tmp_path / "call"
     call.write_bytes(b"".join(part.numpy().tobytes() for part in (head, *parts)))
-    printed = subprocess.run([str(program), str(call)], capture_output=True, check=True).stdout
+    environment = os.environ | {"SMNM_VECTORS": path}
+    command = [str(program), path, str(call)]
+    printed = subprocess.run(command, env=environment, capture_output=True, check=True).stdout
     expected = smnm.reference.noise_masks(ids, grid, color, n_keep=n_keep, sigma=sigma, seed=seed)
     rows = zip(expected.visible, expected.ids_keep, expected.ids_restore, strict=True)
     assert np.frombuffer(printed, np.uint8).tobytes() == b"".join(
         part.numpy().tobytes() for row in rows for part in row
     )
+
+
+@pytest.mark.skipif("avx2" not in PATHS, reason="needs an x86-64 machine")
+@pytest.mark.parametrize("compiler", ["g++", "clang++"])
+@pytest.mark.parametrize("path", VECTOR_PATHS[1:])
+def test_what_paths_share_runs_on_every_machine(compiler, path, tmp_path):
+    """The linker keeps one copy of an inline function that is not local to its file, whichever path
+    it was compiled for."""
+    for tool in (compiler, "objdump"):
+        if shutil.which(tool) is None:
+            pytest.skip(f"needs {tool}")
+    made = tmp_path / "path.o"
+    source = ROOT / f"csrc/cpu/kernels_{path}.cpp"
+    subprocess.run([compiler, "-std=c++17", "-O3", "-w", "-c", source, "-o", made], check=True)
+    listed = subprocess.run(
+        ["objdump", "-d", "--no-show-raw-insn", made], capture_output=True, text=True, check=True
+    ).stdout
+    _, *sections = re.split(r"^Disassembly of section (\S+):$", listed, flags=re.MULTILINE)
+    wide = {
+        name: re.findall(r"\t(v[a-z]\w+) ", code)
+        for name, code in zip(sections[::2], sections[1::2], strict=True)
+    }
+    assert wide[".text"]
+    assert not any(found for name, found in wide.items() if name.startswith(".text._Z")), wide
+
+
+def python(program, *arguments, vectors):
+    return subprocess.run(
+        [sys.executable, *map(str, (program, *arguments))],
+        env=os.environ | {"SMNM_VECTORS": vectors},
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+
+
+@pytest.mark.skipif(BUILT is None, reason="needs the C++ library")
+@pytest.mark.parametrize("path", PATHS[:-1])
+def test_a_narrower_path_makes_all_masks(path):
+    done = python(ROOT / "tests/mask_hashes.py", vectors=path)
+    assert json.loads(done.stdout)["hashes"] == mask_hashes(), done.stderr
+
+
+@pytest.mark.skipif(BUILT is None, reason="needs the C++ library")
+def test_a_path_that_is_not_there_is_refused():
+    done = python("-c", "import smnm_kernels", vectors="mmx")
+    expected = f"ValueError: SMNM_VECTORS must be one of {', '.join(VECTOR_PATHS)}, got 'mmx'"
+    assert done.stderr.splitlines()[-1] == expected
+    for path in VECTOR_PATHS[len(PATHS) :]:
+        done = python("-c", "import smnm_kernels", vectors=path)
+        expected = f"ImportError: SMNM_VECTORS={path} cannot be used: the widest of this processor"
+        assert done.stderr.splitlines()[-1] == f"{expected} is {PATHS[-1]}"

@@ -6,20 +6,21 @@
 #include <string>
 
 #include "rbn_runner.h"
-#include "simd.h"
+#include "vector_path.h"
 
 #define SMNM_TEXT_OF(x) #x
 #define SMNM_TEXT(x) SMNM_TEXT_OF(x)
 
 extern "C" {
 
-// JSON: the compiler, the C++ standard, torch's version and the target of its stable ABI, and what
-// SMNM_CLONES stands for.
+// JSON: the compiler, the C++ standard, torch's version and the target of its stable ABI, and the
+// vector path that runs.
 const char* smnm_build_info() {
   static const std::string json =
       "{\"compiler\": \"" __VERSION__ "\", \"cxx_standard\": " + std::to_string(__cplusplus) +
-      ", \"torch\": \"" TORCH_VERSION "\", \"torch_abi\": \"" SMNM_TEXT(
-          TORCH_TARGET_VERSION) "\", \"vector_paths\": \"" SMNM_VECTOR_PATHS "\"}";
+      ", \"torch\": \"" TORCH_VERSION
+      "\", \"torch_abi\": \"" SMNM_TEXT(TORCH_TARGET_VERSION) "\", \"vectors\": \"" +
+      smnm::name_of(smnm::vector_path()) + "\"}";
   return json.c_str();
 }
 

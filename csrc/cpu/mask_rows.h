@@ -2,7 +2,7 @@
 #pragma once
 
 #include "../common/op_arguments.h"
-#include "threshold_row.h"
+#include "kernels.h"
 
 namespace smnm {
 namespace {  // torch's types are hidden symbols, so what holds them must be local
@@ -14,9 +14,9 @@ inline bool* visible_row(const MaskTensors& out, int64_t row) {
 // `frame` holds the first of `frames` equal frames.
 inline void write_row(const MaskTensors& out, int64_t row, const bool* frame, int64_t frames = 1) {
   const int64_t n = out.visible.size(1), n_keep = out.ids_keep.size(1);
-  write_masks(frame, n / frames, n_keep / frames, frames, visible_row(out, row),
-              static_cast<int64_t*>(out.ids_keep.data_ptr()) + row * n_keep,
-              static_cast<int64_t*>(out.ids_restore.data_ptr()) + row * n);
+  kernels().write_masks(frame, n / frames, n_keep / frames, frames, visible_row(out, row),
+                        static_cast<int64_t*>(out.ids_keep.data_ptr()) + row * n_keep,
+                        static_cast<int64_t*>(out.ids_restore.data_ptr()) + row * n);
 }
 
 }  // namespace

@@ -2,15 +2,14 @@
 #include <torch/csrc/stable/library.h>
 #include <torch/csrc/stable/ops.h>
 
+#include <memory>
 #include <optional>
 #include <tuple>
 #include <vector>
 
 #include "../common/op_arguments.h"
+#include "kernels.h"
 #include "mask_rows.h"
-#include "noise_field.h"
-#include "simd.h"
-#include "threshold_row.h"
 
 namespace smnm {
 namespace {
@@ -52,10 +51,10 @@ void for_each_field(const Tensor& sample_ids, int64_t seed, const Grid& grid,
                     const NoiseTable& table, const Body& body) {
   const int64_t* ids = int64_data(sample_ids);
   torch::stable::parallel_for(0, sample_ids.numel(), 1, [&](int64_t begin, int64_t end) {
-    NoiseMaker maker(grid, table);
-    std::vector<int32_t> field(grid.size() + kLanes);
+    const std::unique_ptr<NoiseMaker> maker = kernels().noise_maker(grid, table);
+    std::vector<int32_t> field(grid.size() + kFieldSlack);
     for (int64_t row = begin; row < end; ++row) {
-      const float scale = maker.make(seed, ids[row], field.data());
+      const float scale = maker->make(seed, ids[row], field.data());
       body(row, field.data(), scale);
     }
   });
@@ -94,7 +93,7 @@ std::tuple<Tensor, Tensor, Tensor> noise_masks_from_table(
                  parse_table(torus, taps, pairs, scale, quantiles),
                  [&](int64_t row, const int32_t* field, float) {
                    bool* visible = visible_row(out, row);
-                   threshold_row(field, sides.size(), n_keep / frames, visible);
+                   kernels().threshold_ints(field, sides.size(), n_keep / frames, visible);
                    write_row(out, row, visible, frames);
                  });
   return out.tuple();

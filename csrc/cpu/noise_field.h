@@ -2,7 +2,6 @@
 #pragma once
 
 #include <cstdint>
-#include <memory>
 
 namespace smnm {
 
@@ -22,21 +21,16 @@ struct NoiseTable {
   bool white() const { return n_pairs == 0; }
 };
 
+// Values behind a field that may be written over.
+constexpr int64_t kFieldSlack = 16;
+
 // Makes one field at a time; holds the buffers of one thread.
 class NoiseMaker {
  public:
-  NoiseMaker(const Grid& grid, const NoiseTable& table);
-  // Writes the field to `out`, which has room for grid.size() + kLanes values, and returns the
+  virtual ~NoiseMaker() = default;
+  // Writes the field to `out`, which has room for grid.size() + kFieldSlack values, and returns the
   // factor that gives it unit variance.
-  float make(int64_t seed, int64_t sample_id, int32_t* out);
-
- private:
-  Grid grid_;
-  NoiseTable table_;
-  int64_t row_;  // floats per filtered row: grid.w rounded up to whole vectors
-  int64_t n_blocks_ = 0;
-  std::unique_ptr<int16_t[]> white_;
-  std::unique_ptr<float[]> scratch_, along_w_[2], along_h_, total_[2];
+  virtual float make(int64_t seed, int64_t sample_id, int32_t* out) = 0;
 };
 
 }  // namespace smnm

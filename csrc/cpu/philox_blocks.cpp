@@ -4,10 +4,7 @@
 #include "philox_blocks.h"
 
 #include "simd.h"
-
-#ifdef SMNM_X86
-#include <immintrin.h>
-#endif
+#include "vector_path.h"
 
 namespace smnm {
 namespace {
@@ -26,12 +23,18 @@ void blocks_scalar(const PhiloxSequence& s, uint32_t first, int64_t n, int64_t s
 // Four vectors at a time hide the latency of the multiplications.
 constexpr int kUnrolled = 4;
 
-__attribute__((target("avx2"))) void blocks_avx2(const PhiloxSequence& s, uint32_t first, int64_t n,
-                                                 int64_t stride, uint32_t* out) {
+SMNM_TARGET("avx2")
+void blocks_avx2(const PhiloxSequence& s, uint32_t first, int64_t n, int64_t stride,
+                 uint32_t* out) {
   constexpr int64_t kStep = 4 * kUnrolled;
   const __m256i multiplier0 = _mm256_set1_epi64x(kPhiloxMultiplier0);
   const __m256i multiplier1 = _mm256_set1_epi64x(kPhiloxMultiplier1);
   const __m256i lower_halves = _mm256_setr_epi32(0, 2, 4, 6, 0, 2, 4, 6);
+  __m256i keys0[10], keys1[10];
+  for (uint32_t round = 0; round < 10; ++round) {
+    keys0[round] = _mm256_set1_epi64x(s.key0 + round * kPhiloxWeyl0);
+    keys1[round] = _mm256_set1_epi64x(s.key1 + round * kPhiloxWeyl1);
+  }
   int64_t i = 0;
   for (; i + kStep <= n; i += kStep) {
     __m256i c[4][kUnrolled];
@@ -42,21 +45,18 @@ __attribute__((target("avx2"))) void blocks_avx2(const PhiloxSequence& s, uint32
       c[2][u] = _mm256_set1_epi64x(s.id_low);
       c[3][u] = _mm256_set1_epi64x(s.id_high);
     }
-    uint32_t key0 = s.key0, key1 = s.key1;
+#pragma GCC unroll 10
     for (int round = 0; round < 10; ++round) {
-      const __m256i keys0 = _mm256_set1_epi64x(key0), keys1 = _mm256_set1_epi64x(key1);
       for (int u = 0; u < kUnrolled; ++u) {
         const __m256i product0 = _mm256_mul_epu32(c[0][u], multiplier0);
         const __m256i product1 = _mm256_mul_epu32(c[2][u], multiplier1);
         const __m256i high1 = _mm256_srli_epi64(product1, 32);
         const __m256i high0 = _mm256_srli_epi64(product0, 32);
-        c[0][u] = _mm256_xor_si256(_mm256_xor_si256(high1, c[1][u]), keys0);
-        c[2][u] = _mm256_xor_si256(_mm256_xor_si256(high0, c[3][u]), keys1);
+        c[0][u] = _mm256_xor_si256(high1, _mm256_xor_si256(c[1][u], keys0[round]));
+        c[2][u] = _mm256_xor_si256(high0, _mm256_xor_si256(c[3][u], keys1[round]));
         c[1][u] = product1;
         c[3][u] = product0;
       }
-      key0 += kPhiloxWeyl0;
-      key1 += kPhiloxWeyl1;
     }
     for (int j = 0; j < 4; ++j) {
       for (int u = 0; u < kUnrolled; ++u) {
@@ -69,8 +69,9 @@ __attribute__((target("avx2"))) void blocks_avx2(const PhiloxSequence& s, uint32
   blocks_scalar(s, first + static_cast<uint32_t>(i), n - i, stride, out + i);
 }
 
-__attribute__((target("avx512f"))) void blocks_avx512(const PhiloxSequence& s, uint32_t first,
-                                                      int64_t n, int64_t stride, uint32_t* out) {
+SMNM_TARGET("avx512f")
+void blocks_avx512(const PhiloxSequence& s, uint32_t first, int64_t n, int64_t stride,
+                   uint32_t* out) {
   constexpr int64_t kStep = 8 * kUnrolled;
   constexpr int kXor3 = 0x96;  // truth table of a ^ b ^ c
   const __m512i multiplier0 = _mm512_set1_epi64(kPhiloxMultiplier0);
@@ -115,10 +116,10 @@ __attribute__((target("avx512f"))) void blocks_avx512(const PhiloxSequence& s, u
 
 using Blocks = void (*)(const PhiloxSequence&, uint32_t, int64_t, int64_t, uint32_t*);
 
-Blocks widest() {
+Blocks of_path() {
 #ifdef SMNM_X86
-  if (SMNM_VECTORS >= 2 && __builtin_cpu_supports("avx512f")) return blocks_avx512;
-  if (SMNM_VECTORS >= 1 && __builtin_cpu_supports("avx2")) return blocks_avx2;
+  if (vector_path() >= VectorPath::kAvx512) return blocks_avx512;
+  if (vector_path() >= VectorPath::kAvx2) return blocks_avx2;
 #endif
   return blocks_scalar;
 }
@@ -127,7 +128,7 @@ Blocks widest() {
 
 void philox_blocks(const PhiloxSequence& sequence, uint32_t first, int64_t n, int64_t stride,
                    uint32_t* out) {
-  static const Blocks blocks = widest();
+  static const Blocks blocks = of_path();
   blocks(sequence, first, n, stride, out);
 }
 

@@ -8,8 +8,8 @@
 #include <vector>
 
 #include "../common/op_arguments.h"
+#include "kernels.h"
 #include "mask_rows.h"
-#include "threshold_row.h"
 
 namespace smnm {
 namespace {
@@ -33,7 +33,11 @@ void threshold_rows(const Tensor& noise, const MaskTensors& out) {
     for (int64_t row = begin; row < end; ++row) {
       for (int64_t i = 0; i < n; ++i) keys[i] = sort_key<Float, Bits>(values[row * n + i]);
       bool* visible = visible_row(out, row);
-      threshold_row(keys.data(), n, n_keep, visible);
+      if constexpr (sizeof(Bits) == sizeof(int32_t)) {
+        kernels().threshold_ints(keys.data(), n, n_keep, visible);
+      } else {
+        kernels().threshold_longs(keys.data(), n, n_keep, visible);
+      }
       write_row(out, row, visible);
     }
   });

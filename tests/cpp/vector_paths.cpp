@@ -1,16 +1,16 @@
-// Noise masks by the sources of the CPU extension, built for another machine than this one:
-// vector_paths CALL, where the file CALL holds int64s (seed, n_ids, grid, torus, n_levels, n_pairs,
-// n_keep), the ids, and the arrays of a noise table. Prints int64s: for each id what write_masks
-// makes, `visible` a byte each.
+// Noise masks by the kernels of the CPU library, on the path that SMNM_VECTORS names:
+// vector_paths PATH CALL, where PATH is that name, again, and the file CALL holds int64s (seed,
+// n_ids, grid, torus, n_levels, n_pairs, n_keep), the ids, and the arrays of a noise table. Prints
+// int64s: for each id what write_masks makes, `visible` a byte each.
 #include <cstdint>
 #include <cstdio>
 #include <cstdlib>
+#include <cstring>
+#include <memory>
 #include <vector>
 
-#include "../../csrc/cpu/filter_rows.cpp"
-#include "../../csrc/cpu/noise_field.cpp"
-#include "../../csrc/cpu/philox_blocks.cpp"
-#include "../../csrc/cpu/threshold_row.cpp"
+#include "../../csrc/cpu/kernels.h"
+#include "../../csrc/cpu/vector_path.h"
 
 namespace {
 
@@ -29,7 +29,8 @@ void print(const std::vector<T>& values) {
 }  // namespace
 
 int main(int, char** arguments) {
-  std::FILE* call = std::fopen(arguments[1], "rb");
+  if (std::strcmp(arguments[1], smnm::name_of(smnm::vector_path())) != 0) return 2;
+  std::FILE* call = std::fopen(arguments[2], "rb");
   if (call == nullptr) return 1;
   const auto head = read<int64_t>(call, 11);
   const smnm::Grid grid = {head[2], head[3], head[4]}, torus = {head[5], head[6], head[7]};
@@ -39,16 +40,17 @@ int main(int, char** arguments) {
   const auto pairs = read<int16_t>(call, 3 * n_pairs);
   const auto scale = read<float>(call, n_pairs);
   const auto quantiles = read<int16_t>(call, n_pairs == 0 ? 0 : 4096);
-  smnm::NoiseMaker maker(
+  const smnm::Kernels& kernels = smnm::kernels();
+  const std::unique_ptr<smnm::NoiseMaker> maker = kernels.noise_maker(
       grid, {torus, taps.data(), pairs.data(), scale.data(), n_pairs, quantiles.data()});
-  std::vector<int32_t> field(n + smnm::kLanes);
+  std::vector<int32_t> field(n + smnm::kFieldSlack);
   std::vector<uint8_t> visible(n);
   std::vector<int64_t> ids_keep(n_keep), ids_restore(n);
   for (const int64_t id : ids) {
-    maker.make(head[0], id, field.data());
+    maker->make(head[0], id, field.data());
     auto* shown = reinterpret_cast<bool*>(visible.data());
-    smnm::threshold_row(field.data(), n, n_keep, shown);
-    smnm::write_masks(shown, n, n_keep, 1, shown, ids_keep.data(), ids_restore.data());
+    kernels.threshold_ints(field.data(), n, n_keep, shown);
+    kernels.write_masks(shown, n, n_keep, 1, shown, ids_keep.data(), ids_restore.data());
     print(visible);
     print(ids_keep);
     print(ids_restore);

@@ -1,9 +1,4 @@
-#include "threshold_row.h"
-
-#include <algorithm>
-#include <cstring>
-
-#include "simd.h"
+// Which tokens are visible, and their indices.
 
 namespace smnm {
 namespace {
@@ -24,7 +19,7 @@ SMNM_INLINE int64_t count_at_least(const Key* keys, int64_t n, Key bound) {
 // Halves the interval of values that holds the n_keep-th largest until one value is left: at most
 // as many passes as a key has bits, and no data ever moves.
 template <class Key>
-SMNM_INLINE void keep_largest(const Key* keys, int64_t n, int64_t n_keep, bool* visible) {
+void keep_largest(const Key* keys, int64_t n, int64_t n_keep, bool* visible) {
   Key low = keys[0], high = keys[0];
   for (int64_t i = 1; i < n; ++i) {
     low = std::min(low, keys[i]);
@@ -52,15 +47,15 @@ SMNM_INLINE void keep_largest(const Key* keys, int64_t n, int64_t n_keep, bool* 
   }
 }
 
-typedef int64_t LongLanes __attribute__((vector_size(64)));
+constexpr int kLongs = SMNM_LANES / 2;
+typedef int64_t LongLanes __attribute__((vector_size(8 * kLongs)));
 static_assert(__BYTE_ORDER__ == __ORDER_LITTLE_ENDIAN__, "byte j of a word is token j");
 
 // One frame of write_masks, whose first token is number `first` and has `before` visible tokens
 // before it. Eight tokens at a time; no branch on what is visible, which nothing predicts.
 SMNM_INLINE void write_frame(const bool* frame, int64_t n, int64_t first, int64_t before,
                              int64_t n_all_keep, int64_t* ids_keep, int64_t* ids_restore) {
-  constexpr LongLanes kByte = {0, 8, 16, 24, 32, 40, 48, 56};
-  constexpr LongLanes kToken = {0, 1, 2, 3, 4, 5, 6, 7};
+  static constexpr int64_t kToken[8] = {0, 1, 2, 3, 4, 5, 6, 7};
   int64_t* next_kept = ids_keep + before;
   for (int64_t start = 0; start < n; start += 64) {
     uint64_t bits = 0;  // visible tokens of the 64 from start
@@ -71,13 +66,16 @@ SMNM_INLINE void write_frame(const bool* frame, int64_t n, int64_t first, int64_
       std::memcpy(&shown, frame + i, 8);
       // Byte j of the product is the sum of bytes 0 to j.
       const uint64_t up_to = shown * 0x0101010101010101;
-      const auto byte = [&](uint64_t bytes) {
-        return ((LongLanes{} + static_cast<int64_t>(bytes)) >> kByte) & 255;
-      };
-      const LongLanes if_visible = byte(up_to - shown) + before;
-      const LongLanes if_masked = kToken + (n_all_keep + first + i) - if_visible;
-      const LongLanes choose = -byte(shown);
-      store(ids_restore + i, (if_visible & choose) | (if_masked & ~choose));
+      for (int j = 0; j < 8; j += kLongs) {
+        const auto token = load<LongLanes>(kToken + j);
+        const LongLanes up_to_here =
+            ((LongLanes{} + static_cast<int64_t>(up_to - shown)) >> (8 * token)) & 255;
+        const LongLanes choose =
+            -(((LongLanes{} + static_cast<int64_t>(shown)) >> (8 * token)) & 255);
+        const LongLanes if_visible = up_to_here + before;
+        const LongLanes if_masked = token + (n_all_keep + first + i) - if_visible;
+        store(ids_restore + i + j, (if_visible & choose) | (if_masked & ~choose));
+      }
       before += static_cast<int64_t>(up_to >> 56);
       // The product's uppermost byte has bit j from byte j.
       bits |= (shown * 0x0102040810204080 >> 56) << (i - start);
@@ -91,19 +89,6 @@ SMNM_INLINE void write_frame(const bool* frame, int64_t n, int64_t first, int64_
   }
 }
 
-}  // namespace
-
-SMNM_CLONES
-void threshold_row(const int32_t* keys, int64_t n, int64_t n_keep, bool* visible) {
-  keep_largest(keys, n, n_keep, visible);
-}
-
-SMNM_CLONES
-void threshold_row(const int64_t* keys, int64_t n, int64_t n_keep, bool* visible) {
-  keep_largest(keys, n, n_keep, visible);
-}
-
-SMNM_CLONES
 void write_masks(const bool* frame, int64_t n, int64_t n_keep, int64_t frames, bool* visible,
                  int64_t* ids_keep, int64_t* ids_restore) {
   for (int64_t f = 0; f < frames; ++f) {
@@ -114,4 +99,5 @@ void write_masks(const bool* frame, int64_t n, int64_t n_keep, int64_t frames, b
   }
 }
 
+}  // namespace
 }  // namespace smnm

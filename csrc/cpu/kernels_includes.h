@@ -1,0 +1,16 @@
+// What the code of a path includes, read before the compiler's target is set: functions of these
+// headers are shared by all paths and must run on every machine.
+#pragma once
+
+#include <algorithm>
+#include <cstdint>
+#include <cstring>
+#include <memory>
+#include <vector>
+
+#include "../common/constants.h"
+#include "../common/philox.h"
+#include "kernels.h"
+#include "noise_field.h"
+#include "philox_blocks.h"
+#include "simd.h"

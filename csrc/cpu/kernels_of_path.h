@@ -1,0 +1,32 @@
+// The code of kernels.h for one path. The file that includes it has read kernels_includes.h, and
+// then set the compiler's target and SMNM_LANES, the 32-bit lanes of a vector. All names are local
+// to that file.
+namespace smnm {
+namespace {
+
+template <class Lanes, class T>
+SMNM_INLINE Lanes load(const T* from) {
+  Lanes lanes;
+  std::memcpy(&lanes, from, sizeof(Lanes));
+  return lanes;
+}
+
+template <class Lanes, class T>
+SMNM_INLINE void store(T* to, const Lanes& lanes) {
+  std::memcpy(to, &lanes, sizeof(Lanes));
+}
+
+}  // namespace
+}  // namespace smnm
+
+#ifdef SMNM_AVX2
+#include "pair_filter.h"
+#else
+#include "float_filter.h"
+#endif
+#include "noise_of_path.h"
+#include "threshold_of_path.h"
+
+#define SMNM_KERNELS                                                                 \
+  {smnm::make_noise_maker, smnm::keep_largest<int32_t>, smnm::keep_largest<int64_t>, \
+   smnm::write_masks}

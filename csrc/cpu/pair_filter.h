@@ -1,0 +1,254 @@
+// A field filtered in 16-bit integers. The signal fits them (it is at most 1500), and one
+// instruction multiplies sixteen values by taps and adds the products of neighbours, exactly, to
+// eight sums.
+//
+// Neighbours are taken as they lie in memory, so one read serves an even output, whose taps are
+// paired (0, 1), (2, 3), ..., and the odd one behind it, whose taps are paired (-1, 0), (1, 2), ...
+#include "field_filter.h"
+
+namespace smnm {
+namespace {
+
+constexpr int64_t kLanes = 16;  // values of a vector
+struct Vector {  // templates of the standard library drop the attributes of __m256i itself
+  __m256i values;
+};
+
+SMNM_INLINE __m256i read(const int16_t* from) { return load<__m256i>(from); }
+
+SMNM_INLINE __m256i multiply_add(__m256i sum, __m256i values, __m256i weights) {
+  return _mm256_add_epi32(sum, _mm256_madd_epi16(values, weights));
+}
+
+// Divides the sums of a pass by the L2 norm of its taps, rounds half up, and clamps. The sixteen
+// values lie in the order 0 2 4 6 1 3 5 7 8 10 12 14 9 11 13 15, between passes, too: to interleave
+// two rows splits it into even and odd ones again.
+SMNM_INLINE __m256i rescaled(__m256i even, __m256i odd) {
+  const __m256i half = _mm256_set1_epi32(kTapUnit / 2);
+  const __m256i most = _mm256_set1_epi16(kMaxSignal), least = _mm256_set1_epi16(-kMaxSignal);
+  even = _mm256_srai_epi32(_mm256_add_epi32(even, half), kTapShift);
+  odd = _mm256_srai_epi32(_mm256_add_epi32(odd, half), kTapShift);
+  return _mm256_max_epi16(_mm256_min_epi16(_mm256_packs_epi32(even, odd), most), least);
+}
+
+// Sixteen sums, in their own order.
+SMNM_INLINE void store_sums(int32_t* to, __m256i even, __m256i odd) {
+  const __m256i low = _mm256_unpacklo_epi32(even, odd), high = _mm256_unpackhi_epi32(even, odd);
+  store(to, _mm256_permute2x128_si256(low, high, 0x20));
+  store(to + 8, _mm256_permute2x128_si256(low, high, 0x31));
+}
+
+// Taps in pairs, the first of a pair in the lower half of a number. Reads number `begin` to `end`
+// have taps that are not zero.
+struct PairedTaps {
+  // The first tap belongs to input number `first`, and there are `n_inputs` inputs.
+  PairedTaps(const Taps& taps, int64_t first, int64_t n_inputs) {
+    const auto tap = [&](int64_t input) {
+      const int64_t k = input - first;
+      return k >= 0 && k < taps.count() ? static_cast<int32_t>(taps.weight[k]) : 0;
+    };
+    const auto pair = [&](int64_t input) {
+      return static_cast<int32_t>(static_cast<uint32_t>(tap(input + 1)) << 16 |
+                                  (tap(input) & 0xFFFF));
+    };
+    const int64_t n = n_inputs / 2 + 1;
+    both.resize(2 * n);
+    for (int64_t m = 0; m < n; ++m) {
+      both[2 * m] = pair(2 * m);
+      both[2 * m + 1] = pair(2 * m - 1);
+    }
+    if (taps.count() > 0) {
+      begin = first / 2;
+      end = std::min(n, (first + taps.count()) / 2 + 1);
+    }
+  }
+
+  int64_t count() const { return static_cast<int64_t>(both.size()) / 2; }
+  SMNM_INLINE __m256i even(int64_t m) const { return _mm256_set1_epi32(both[2 * m]); }
+  SMNM_INLINE __m256i odd(int64_t m) const { return _mm256_set1_epi32(both[2 * m + 1]); }
+
+  std::vector<int32_t> both;  // of even outputs and of odd ones, in turn
+  int64_t begin = 0, end = 0;
+};
+
+constexpr int kRows = 2;  // filtered together along w; of more, the sums do not fit in registers
+
+// To the sums of kRows rows, the products of reads number `from` to `to`.
+SMNM_INLINE void add_products(const int16_t* start, int64_t pitch, const PairedTaps& taps,
+                              int64_t from, int64_t to, __m256i (&even)[kRows],
+                              __m256i (&odd)[kRows]) {
+  for (int64_t m = from; m < to; ++m) {
+    for (int r = 0; r < kRows; ++r) {
+      const __m256i values = read(start + r * pitch + 2 * m);
+      even[r] = multiply_add(even[r], values, taps.even(m));
+      odd[r] = multiply_add(odd[r], values, taps.odd(m));
+    }
+  }
+}
+
+// The pass along the contiguous axis, for both chains. `n_rows` circular rows of `side` values
+// each; the first `n_out` (a multiple of kLanes) outputs of each. The taps of `inner` lie within
+// those of `outer`; without taps it has no outputs.
+void filter_rows(const int16_t* in, int64_t n_rows, int64_t side, int64_t n_out, const Taps& outer,
+                 int16_t* outer_out, const Taps& inner, int16_t* inner_out, int16_t* wide) {
+  const int64_t pitch = wide_pitch(side, n_out), end = inputs_end(side, n_out, outer);
+  const PairedTaps taps(outer, 0, outer.count());
+  const PairedTaps inner_taps(inner, outer.before - inner.before, outer.count());
+  for (int64_t batch = 0; batch < n_rows; batch += kWideRows) {
+    const int64_t batch_end = std::min(batch + kWideRows, n_rows);
+    for (int64_t r = batch; r < batch_end; ++r) {
+      for (int64_t at = 0; at < end; at += side) {
+        // A copy may run over by part of a vector; the next copy writes over that.
+        for (int64_t x = 0; x < side; x += kLanes) {
+          store(wide + (r - batch) * pitch + at + x, read(in + r * side + x));
+        }
+      }
+    }
+    for (int64_t first = batch; first < batch_end; first += kRows) {
+      for (int64_t x = 0; x < n_out; x += kLanes) {
+        const int16_t* start = wide + (first - batch) * pitch + side - outer.before + x;
+        __m256i even[kRows], odd[kRows], inner_even[kRows], inner_odd[kRows];
+        for (int r = 0; r < kRows; ++r) {
+          even[r] = odd[r] = inner_even[r] = inner_odd[r] = _mm256_setzero_si256();
+        }
+        add_products(start, pitch, taps, 0, inner_taps.begin, even, odd);
+        for (int64_t m = inner_taps.begin; m < inner_taps.end; ++m) {
+          for (int r = 0; r < kRows; ++r) {
+            const __m256i values = read(start + r * pitch + 2 * m);
+            even[r] = multiply_add(even[r], values, taps.even(m));
+            odd[r] = multiply_add(odd[r], values, taps.odd(m));
+            inner_even[r] = multiply_add(inner_even[r], values, inner_taps.even(m));
+            inner_odd[r] = multiply_add(inner_odd[r], values, inner_taps.odd(m));
+          }
+        }
+        add_products(start, pitch, taps, inner_taps.end, taps.count(), even, odd);
+        for (int r = 0; r < kRows && first + r < batch_end; ++r) {
+          const int64_t to = (first + r) * n_out + x;
+          store(outer_out + to, rescaled(even[r], odd[r]));
+          if (inner.count() > 0) store(inner_out + to, rescaled(inner_even[r], inner_odd[r]));
+        }
+      }
+    }
+  }
+}
+
+// One pass across `side` circular rows of `stride` values (a multiple of kLanes): the first n_out
+// outputs, rescaled to int16, or the sums of the last pass. `pairs` has room for paired_rows().
+template <class Out>
+void filter_across(const int16_t* in, int64_t side, int64_t stride, const Taps& of, int64_t n_out,
+                   Vector* pairs, Out* out) {
+  constexpr int kOutputs = 4;  // at a time
+  const PairedTaps taps(of, 0, of.count());
+  const int64_t n_pairs = round_up(n_out, kOutputs) / 2 + taps.count();
+  for (int64_t x = 0; x < stride; x += kLanes) {
+    // Pairs of neighbouring rows, made once for all outputs of these columns: even columns, odd
+    // ones.
+    int64_t row = (side - of.before) % side;
+    for (int64_t j = 0; j < n_pairs; ++j) {
+      const __m256i upper = read(in + row * stride + x);
+      if (++row == side) row = 0;
+      const __m256i lower = read(in + row * stride + x);
+      if (++row == side) row = 0;
+      pairs[2 * j].values = _mm256_unpacklo_epi16(upper, lower);
+      pairs[2 * j + 1].values = _mm256_unpackhi_epi16(upper, lower);
+    }
+    for (int64_t first = 0; first < n_out; first += kOutputs) {
+      __m256i even[kOutputs], odd[kOutputs];  // columns
+      for (int r = 0; r < kOutputs; ++r) even[r] = odd[r] = _mm256_setzero_si256();
+      const Vector* pair = pairs + first;
+      for (int64_t m = 0; m < taps.count(); ++m, pair += 2) {
+        for (int r = 0; r < kOutputs; ++r) {
+          const __m256i weights = r % 2 == 0 ? taps.even(m) : taps.odd(m);
+          even[r] = multiply_add(even[r], pair[r / 2 * 2].values, weights);
+          odd[r] = multiply_add(odd[r], pair[r / 2 * 2 + 1].values, weights);
+        }
+      }
+      for (int r = 0; r < kOutputs && first + r < n_out; ++r) {
+        Out* to = out + (first + r) * stride + x;
+        if constexpr (sizeof(Out) == sizeof(int16_t)) {
+          store(to, rescaled(even[r], odd[r]));
+        } else {
+          store_sums(to, even[r], odd[r]);
+        }
+      }
+    }
+  }
+}
+
+// Vectors that filter_across needs.
+int64_t paired_rows(int64_t side, int64_t n_out) { return 2 * ((n_out + 3) / 2 + side / 2 + 2); }
+
+// out = chain1 - chain2, clamped, without the padding of the rows.
+void write_difference(const int32_t* chain1, const int32_t* chain2, int64_t n_rows, int64_t row,
+                      int64_t width, int32_t* out) {
+  const __m256i most = _mm256_set1_epi32(kMaxField), least = _mm256_set1_epi32(-kMaxField);
+  for (int64_t r = 0; r < n_rows; ++r) {
+    for (int64_t x = 0; x < row; x += 8) {
+      __m256i v = load<__m256i>(chain1 + r * row + x);
+      if (chain2 != nullptr) v = _mm256_sub_epi32(v, load<__m256i>(chain2 + r * row + x));
+      // The padding of a row is written over by the next row.
+      store(out + r * width + x, _mm256_max_epi32(_mm256_min_epi32(v, most), least));
+    }
+  }
+}
+
+// Filters one field at a time; holds the buffers.
+class FieldFilter {
+ public:
+  FieldFilter(const Grid& grid, const NoiseTable& table)
+      : grid_(grid), torus_(table.torus), row_(round_up(grid.w, kLanes)) {
+    if (table.white()) return;
+    const Grid& p = torus_;
+    wide_.reset(new int16_t[kWideRows * wide_pitch(p.w, row_)]);
+    for (int chain = 0; chain < 2; ++chain) {
+      along_w_[chain].reset(new int16_t[p.t * p.h * row_]);
+      total_[chain].reset(new int32_t[grid.t * grid.h * row_]);
+    }
+    if (p.t > 1) along_h_.reset(new int16_t[p.t * grid.h * row_]);
+    pairs_.reset(new Vector[std::max(paired_rows(p.t, grid.t), paired_rows(p.h, grid.h))]);
+  }
+
+  // `white` holds the values of the torus and kRowSlack more.
+  void run(const int16_t* white, const Chain* chains, int n_chains, int32_t* out) {
+    const Grid& p = torus_;
+    Taps w[2];
+    for (int chain = 0; chain < n_chains; ++chain) {
+      w[chain] = nonzero_taps(chains[chain].taps + p.t + p.h, p.w, kTapUnit);
+    }
+    const int outer = w[1].count() >= w[0].count(), inner = 1 - outer;
+    filter_rows(white, p.t * p.h, p.w, row_, w[outer], along_w_[outer].get(), w[inner],
+                along_w_[inner].get(), wide_.get());
+    for (int chain = 0; chain < n_chains; ++chain) filter_columns(chain, chains[chain]);
+    write_difference(total_[0].get(), n_chains == 2 ? total_[1].get() : nullptr, grid_.t * grid_.h,
+                     row_, grid_.w, out);
+  }
+
+ private:
+  // The passes along h and t.
+  void filter_columns(int chain, const Chain& of) {
+    const Grid& p = torus_;
+    const bool flat = p.t == 1;
+    const int64_t plane = grid_.h * row_;
+    const Taps h = nonzero_taps(of.taps + p.t, p.h, flat ? of.gain : kTapUnit);
+    const int16_t* from = along_w_[chain].get();
+    if (flat) {
+      filter_across(from, p.h, row_, h, grid_.h, pairs_.get(), total_[chain].get());
+      return;
+    }
+    for (int64_t t = 0; t < p.t; ++t) {
+      filter_across(from + t * p.h * row_, p.h, row_, h, grid_.h, pairs_.get(),
+                    along_h_.get() + t * plane);
+    }
+    filter_across(along_h_.get(), p.t, plane, nonzero_taps(of.taps, p.t, of.gain), grid_.t,
+                  pairs_.get(), total_[chain].get());
+  }
+
+  Grid grid_, torus_;
+  int64_t row_;  // values of a filtered row: grid.w rounded up to whole vectors
+  std::unique_ptr<int16_t[]> wide_, along_w_[2], along_h_;
+  std::unique_ptr<int32_t[]> total_[2];
+  std::unique_ptr<Vector[]> pairs_;
+};
+
+}  // namespace
+}  // namespace smnm
