@@ -103,11 +103,12 @@ class Show:
         print(f"{out}: {', '.join(panel.kind for panel in shown)}")
 
 
-def _parse_grid(grid: tuple[int, ...]) -> tuple[int, ...]:
+def _parse_grid(grid: tuple[int, ...]) -> tuple[int, int, int]:
     """(T, H, W)"""
     if len(grid) not in (2, 3):
         raise UsageError(f"--grid must be T H W, or H W for one frame, got {grid}")
-    return grid if len(grid) == 3 else (1, *grid)
+    *frames, height, width = grid
+    return frames[0] if frames else 1, height, width
 
 
 def _parse_out(out: Path | None, spectrum: bool) -> Path:
