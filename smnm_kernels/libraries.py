@@ -34,7 +34,9 @@ def cpu_problem() -> str | None:
     asked = os.environ.get("SMNM_VECTORS")
     if problem is None and asked is not None:
         if asked not in VECTOR_PATHS:
-            raise ValueError(f"SMNM_VECTORS must be one of {', '.join(VECTOR_PATHS)}, got {asked!r}")
+            raise ValueError(
+                f"SMNM_VECTORS must be one of {', '.join(VECTOR_PATHS)}, got {asked!r}"
+            )
         widest = cpu_build_info()["vectors"]
         if widest != asked:
             raise ImportError(

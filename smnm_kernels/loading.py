@@ -110,6 +110,7 @@ class MaskCollator:
             must have ``every="epoch"``, and its ``set_epoch`` must be called.
         view: the form of the masks, a field or property of ``Masks`` ("masked", "vitmae_noise",
             "hiera_kept", "data2vec_masked", "visible", "ids_keep", ...), or a function of them.
+            None: the ``Masks`` themselves.
         key: their key in the batch: the name of the model's argument.
         collate: makes a batch from the examples without their ids.
         id_key: the key that ``WithSampleIds`` uses.
@@ -121,7 +122,7 @@ class MaskCollator:
         self,
         sampler: MaskStream,
         *,
-        view: str | Callable[..., object] = "masked",
+        view: str | Callable[..., object] | None = "masked",
         key: str = "bool_masked_pos",
         collate: Callable[[list], object] = default_collate,
         id_key: str = "sample_id",
@@ -133,8 +134,10 @@ class MaskCollator:
                 "sampler must not change by step: loaders make batches before the step that uses "
                 'them. Schedule it with every="epoch"'
             )
-        if not callable(view) and view not in (views := _views_of(sampler.result)):
-            raise ValueError(f"view must be a function or one of {', '.join(views)}, got {view!r}")
+        known = view is None or callable(view) or view in _views_of(sampler.result)
+        if not known:
+            views = ", ".join(_views_of(sampler.result))
+            raise ValueError(f"view must be None, a function or one of {views}, got {view!r}")
         if sampler.needs_data != (data is not None):
             wanted = "be given" if sampler.needs_data else "not be given"
             raise ValueError(
@@ -143,7 +146,9 @@ class MaskCollator:
             )
         self.sampler, self.key = sampler, key
         self.collate, self.id_key = collate, id_key
-        self.view: Callable[[Any], object] = view if callable(view) else attrgetter(view)
+        self.view: Callable[[Any], object] | None = (
+            view if view is None or callable(view) else attrgetter(view)
+        )
         self.data: Callable[[Any], object] | None = (
             data if data is None or callable(data) else itemgetter(data)
         )
@@ -152,7 +157,9 @@ class MaskCollator:
         sample_ids, rest = split_ids(examples, self.id_key)
         batch = self.collate(rest)
         data = None if self.data is None else self.data(batch)
-        masks = self.view(self.sampler.masks(sample_ids, data))
+        masks: object = self.sampler.masks(sample_ids, data)
+        if self.view is not None:
+            masks = self.view(masks)
         return {**batch, self.key: masks} if isinstance(batch, Mapping) else (batch, masks)
 
 

@@ -189,5 +189,7 @@ def test_slips_are_named(data):
     ):
         smnm.MaskSampler("random", (1, 2, 3, 4), 0.5)
     for no_view in ("count", "from_masked", "nonsense"):
-        with pytest.raises(ValueError, match="view must be a function or one of data2vec_masked"):
+        with pytest.raises(
+            ValueError, match="view must be None, a function or one of data2vec_masked"
+        ):
             MaskCollator(smnm.MaskSampler("random", GRID, 0.5), view=no_view)

@@ -140,6 +140,14 @@ def test_indices_count_from_the_end():
     assert [e["sample_id"] for e in WithSampleIds(Clips())] == list(range(10))
 
 
+def test_the_masks_come_whole_where_no_view_is_asked_for():
+    pictures = WithSampleIds([torch.zeros(3), torch.ones(3)])
+    loader = DataLoader(pictures, 2, collate_fn=MaskCollator(sampler(), view=None))
+    batch, masks = next(iter(loader))
+    assert batch.shape == (2, 3)
+    assert_same(masks, sampler().masks(torch.arange(2)))
+
+
 def test_errors_name_what_came():
     dataset = WithSampleIds(Clips())
     with pytest.raises(TypeError, match=r"dataset must be map-style.*generator"):

@@ -100,6 +100,16 @@ def test_raising_steps_inside_the_warmup_needs_no_thought(videos, straight, tmp_
     assert (run / "encoder.safetensors").read_bytes() != first
 
 
+def test_going_on_after_the_schedule_says_so(videos, tmp_path, capsys):
+    words = (videos, "--out", tmp_path / "run", "--warmup-steps", 1)
+    assert pretrain(*words, "--steps", 2) == 0
+    assert "lowest learning rate" not in capsys.readouterr().out
+    assert pretrain(*words, "--steps", 3) == 0
+    assert "steps after 2 keep the lowest learning rate, 2.5e-06" in capsys.readouterr().out
+    assert pretrain(*words, "--steps", 1) == 0
+    assert "3 steps are done, and this run's --steps is 1" in capsys.readouterr().out
+
+
 def test_finished_run_says_so_and_touches_nothing(videos, straight, tmp_path, capsys):
     run = shutil.copytree(straight, tmp_path / "run")
     before = {p.name: p.stat().st_mtime_ns for p in run.iterdir()}

@@ -75,8 +75,8 @@ class Loop:
         if self.step >= plan.steps:
             self._finish()
             self._say(
-                f"already finished: {self.step} steps are done, {plan.steps} were asked for; "
-                "raise --steps to go on"
+                f"already finished: {self.step} steps are done, and this run's --steps is "
+                f"{plan.steps}; raise it to go on"
             )
             return 0
         if plan.resumed:

@@ -95,6 +95,13 @@ def make_plan(
             f"of {settings['schedule_steps']}; --warmup-steps sets them",
             flush=True,
         )
+    elif steps > settings["schedule_steps"]:
+        print(
+            f"steps after {settings['schedule_steps']} keep the lowest learning rate, "
+            f"{settings['min_lr']:g}: --schedule-steps, or else the first --steps, fixes the "
+            "schedule when a run begins",
+            flush=True,
+        )
     # Both move the last bits of sums, so a resumed run keeps what it had.
     threads = options.threads or runtime.get("threads") or default_threads()
     accumulate = options.accumulate or runtime.get("accumulate") or 1

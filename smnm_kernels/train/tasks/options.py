@@ -92,9 +92,9 @@ def preset_of(options: Pretrain) -> Preset:
     table = PRESETS[options.modality]
     if options.preset not in table:
         others = [name for name, presets in PRESETS.items() if options.preset in presets]
+        of = f"is of {' and '.join(others)}" if others else "there is none of that name"
         raise UsageError(
-            f"--preset {options.preset}: is of {' and '.join(others)}; {options.modality} has "
-            f"{', '.join(table)}"
+            f"--preset {options.preset}: {of}; {options.modality} has {', '.join(table)}"
         )
     preset = table[options.preset]
     changed = Preset(
