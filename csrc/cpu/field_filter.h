@@ -1,60 +1,65 @@
-// What both ways to filter a field share.
-#pragma once
-
-#include <algorithm>
-#include <cstdint>
-#include <vector>
-
-#include "../common/constants.h"
+// The passes of a field, on the signal, the filters and the lanes of one path: float_filter.h or
+// pair_filter.h.
 
 namespace smnm {
 namespace {
 
-// One of the Gaussians whose difference makes a field.
-struct Chain {
-  const int16_t* taps;  // circular, along t, h and w of the torus
-  int gain;             // of its last pass, where kTapUnit is 1
-};
-
-// Nonzero taps around the centre: weight[k] multiplies the input at distance k - before.
-struct Taps {
-  std::vector<int16_t> weight;
-  int64_t before = 0;
-  int64_t count() const { return static_cast<int64_t>(weight.size()); }
-};
-
-Taps nonzero_taps(const int16_t* circular, int64_t side, int gain) {
-  const auto tap = [&](int64_t distance) {
-    return (circular[(distance % side + side) % side] * gain + kTapUnit / 2) >> kTapShift;
-  };
-  int64_t reach = 0;
-  for (int64_t d = 1; d <= side / 2; ++d) {
-    if (tap(d) != 0) reach = d;
+// Filters one field at a time; holds the buffers.
+class FieldFilter {
+ public:
+  FieldFilter(const Grid& grid, const NoiseTable& table)
+      : grid_(grid), torus_(table.torus), row_(round_up(grid.w, kLanes)) {
+    if (table.white()) return;
+    const Grid& p = torus_;
+    wide_.reset(new Signal[kWideRows * wide_pitch(p.w, row_)]);
+    for (int chain = 0; chain < 2; ++chain) {
+      along_w_[chain].reset(new Signal[p.t * p.h * row_]);
+      total_[chain].reset(new Total[grid.t * grid.h * row_]);
+    }
+    if (p.t > 1) along_h_.reset(new Signal[p.t * grid.h * row_]);
   }
-  Taps taps;
-  taps.before = std::min(reach, (side - 1) / 2);
-  for (int64_t d = -taps.before; d <= reach; ++d) {
-    taps.weight.push_back(static_cast<int16_t>(tap(d)));
+
+  // `white` holds the values of the torus and kRowSlack more.
+  void run(const int16_t* white, const Chain* chains, int n_chains, int32_t* out) {
+    const Grid& p = torus_;
+    Taps w[2];
+    for (int chain = 0; chain < n_chains; ++chain) {
+      w[chain] = nonzero_taps(chains[chain].taps + p.t + p.h, p.w, kTapUnit);
+    }
+    const int outer = w[1].count() >= w[0].count(), inner = 1 - outer;
+    filter_rows(white, p.t * p.h, p.w, row_, w[outer], along_w_[outer].get(), w[inner],
+                along_w_[inner].get(), wide_.get());
+    for (int chain = 0; chain < n_chains; ++chain) filter_columns(chain, chains[chain]);
+    write_difference(total_[0].get(), n_chains == 2 ? total_[1].get() : nullptr, grid_.t * grid_.h,
+                     row_, grid_.w, out);
   }
-  return taps;
-}
 
-// This many values behind the last of a torus must be readable. They may hold anything.
-constexpr int64_t kRowSlack = 32;
+ private:
+  // The passes along h and t.
+  void filter_columns(int chain, const Chain& of) {
+    const Grid& p = torus_;
+    const bool flat = p.t == 1;
+    const int64_t plane = grid_.h * row_;
+    const Signal* from = along_w_[chain].get();
+    Total* to = total_[chain].get();
+    ColumnFilter along_h(nonzero_taps(of.taps + p.t, p.h, flat ? of.gain : kTapUnit), p.h, row_,
+                         grid_.h);
+    if (flat) {
+      along_h.run<true>(from, to);
+      return;
+    }
+    for (int64_t t = 0; t < p.t; ++t) {
+      along_h.run<false>(from + t * p.h * row_, along_h_.get() + t * plane);
+    }
+    ColumnFilter(nonzero_taps(of.taps, p.t, of.gain), p.t, plane, grid_.t)
+        .run<true>(along_h_.get(), to);
+  }
 
-// Rows that are copied together: so many that the first have left the store queue when they are
-// read. A read spans several stores, and would wait for all of them to leave it.
-constexpr int64_t kWideRows = 16;
-
-// A wide row holds copies of a circular row. Output 0 is at the first value of the second copy,
-// because the taps before it reach back by at most half a row. The last copy begins before
-// 1.5 * side + n_out, and runs over by part of a vector.
-int64_t wide_pitch(int64_t side, int64_t n_out) { return n_out + 3 * side + 2 * kRowSlack; }
-
-// Inputs that the taps of n_out outputs read.
-int64_t inputs_end(int64_t side, int64_t n_out, const Taps& outer) {
-  return side + n_out + outer.count() - outer.before;
-}
+  Grid grid_, torus_;
+  int64_t row_;  // values of a filtered row: grid.w rounded up to whole vectors
+  std::unique_ptr<Signal[]> wide_, along_w_[2], along_h_;
+  std::unique_ptr<Total[]> total_[2];
+};
 
 }  // namespace
 }  // namespace smnm

@@ -1,12 +1,14 @@
 // A field filtered in float32. Every sum stays below 2^24 (the signal is at most 1500, and taps of
 // L2 norm 2048 and sigma <= 8 have an L1 norm below 11000), so multiply-adds are exact in any
 // order.
-#include "field_filter.h"
+#include "taps.h"
 
 namespace smnm {
 namespace {
 
-constexpr int kLanes = SMNM_LANES;
+typedef float Signal;
+typedef float Total;
+constexpr int kLanes = SMNM_LANES;  // values of a vector
 typedef float FloatLanes __attribute__((vector_size(kLanes * sizeof(float))));
 typedef int32_t IntLanes __attribute__((vector_size(kLanes * sizeof(int32_t))));
 typedef int16_t ShortLanes __attribute__((vector_size(kLanes * sizeof(int16_t))));
@@ -165,45 +167,50 @@ void filter_rows(const int16_t* in, int64_t n_rows, int64_t side, int64_t n_out,
 
 #endif
 
-// One pass across rows of `stride` contiguous floats (a multiple of kLanes): output row i is the
-// sum of weight[k] * in[offset[i + k]], for i < n_out.
-template <bool last>
-void filter_across(const float* in, const int64_t* offset, int64_t stride, const FloatTaps& taps,
-                   int64_t n_out, float* out) {
-  const float* weight = taps.weight.data();
-  const int64_t count = taps.count();
-  for (int64_t first = 0; first < n_out; first += kRows) {
-    for (int64_t x = 0; x < stride; x += kLanes) {
-      FloatLanes sum[kRows] = {};
-      for (int64_t k = 0; k < count; ++k) {
-        for (int r = 0; r < kRows; ++r) {
-          sum[r] += weight[k] * load<FloatLanes>(in + x + offset[first + k + r]);
+// A pass across `side` circular rows of `stride` values (a multiple of kLanes), for its first n_out
+// outputs.
+class ColumnFilter {
+ public:
+  ColumnFilter(const Taps& taps, int64_t side, int64_t stride, int64_t n_out)
+      : taps_(taps), stride_(stride), n_out_(n_out), offset_(n_out + taps.count() + kRows - 1) {
+    int64_t row = (side - taps.before) % side;
+    for (int64_t& offset : offset_) {
+      offset = row * stride;
+      if (++row == side) row = 0;
+    }
+  }
+
+  // The sums of the last pass, or those of another, rescaled.
+  template <bool last>
+  void run(const float* in, float* out) const {
+    const float* weight = taps_.weight.data();
+    const int64_t count = taps_.count();
+    for (int64_t first = 0; first < n_out_; first += kRows) {
+      const int64_t* offset = offset_.data() + first;
+      for (int64_t x = 0; x < stride_; x += kLanes) {
+        FloatLanes sum[kRows] = {};
+        for (int64_t k = 0; k < count; ++k) {
+          for (int r = 0; r < kRows; ++r) {
+            sum[r] += weight[k] * load<FloatLanes>(in + x + offset[k + r]);
+          }
         }
-      }
-      for (int r = 0; r < kRows && first + r < n_out; ++r) {
-        float* to = out + (first + r) * stride + x;
-        if (last) {
-          store(to, sum[r]);
-        } else {
-          store_rescaled(to, sum[r]);
+        for (int r = 0; r < kRows && first + r < n_out_; ++r) {
+          float* to = out + (first + r) * stride_ + x;
+          if (last) {
+            store(to, sum[r]);
+          } else {
+            store_rescaled(to, sum[r]);
+          }
         }
       }
     }
   }
-}
 
-// Offsets of the rows that outputs 0 .. n_out + kRows - 1 read, from `before` rows ahead of the
-// first.
-std::vector<int64_t> circular_offsets(const FloatTaps& taps, int64_t side, int64_t stride,
-                                      int64_t n_out) {
-  std::vector<int64_t> offset(n_out + taps.count() + kRows - 1);
-  int64_t row = (side - taps.before) % side;
-  for (int64_t& o : offset) {
-    o = row * stride;
-    if (++row == side) row = 0;
-  }
-  return offset;
-}
+ private:
+  FloatTaps taps_;
+  int64_t stride_, n_out_;
+  std::vector<int64_t> offset_;  // of the rows that outputs read, from `before` rows ahead on
+};
 
 // out = chain1 - chain2, clamped, without the padding of the rows. A difference beyond 2^24 may be
 // rounded first, which changes nothing, because it is clamped.
@@ -220,63 +227,6 @@ void write_difference(const float* chain1, const float* chain2, int64_t n_rows, 
     }
   }
 }
-
-// Filters one field at a time; holds the buffers.
-class FieldFilter {
- public:
-  FieldFilter(const Grid& grid, const NoiseTable& table)
-      : grid_(grid), torus_(table.torus), row_(round_up(grid.w, kLanes)) {
-    if (table.white()) return;
-    const Grid& p = torus_;
-    wide_.reset(new float[kWideRows * wide_pitch(p.w, row_)]);
-    for (int chain = 0; chain < 2; ++chain) {
-      along_w_[chain].reset(new float[p.t * p.h * row_]);
-      total_[chain].reset(new float[grid.t * grid.h * row_]);
-    }
-    if (p.t > 1) along_h_.reset(new float[p.t * grid.h * row_]);
-  }
-
-  // `white` holds the values of the torus and kRowSlack more.
-  void run(const int16_t* white, const Chain* chains, int n_chains, int32_t* out) {
-    const Grid& p = torus_;
-    Taps w[2];
-    for (int chain = 0; chain < n_chains; ++chain) {
-      w[chain] = nonzero_taps(chains[chain].taps + p.t + p.h, p.w, kTapUnit);
-    }
-    const int outer = w[1].count() >= w[0].count(), inner = 1 - outer;
-    filter_rows(white, p.t * p.h, p.w, row_, w[outer], along_w_[outer].get(), w[inner],
-                along_w_[inner].get(), wide_.get());
-    for (int chain = 0; chain < n_chains; ++chain) filter_columns(chain, chains[chain]);
-    write_difference(total_[0].get(), n_chains == 2 ? total_[1].get() : nullptr, grid_.t * grid_.h,
-                     row_, grid_.w, out);
-  }
-
- private:
-  // The passes along h and t.
-  void filter_columns(int chain, const Chain& of) {
-    const Grid& p = torus_;
-    const bool flat = p.t == 1;
-    const int64_t plane = grid_.h * row_;
-    const FloatTaps h(nonzero_taps(of.taps + p.t, p.h, flat ? of.gain : kTapUnit));
-    const std::vector<int64_t> h_rows = circular_offsets(h, p.h, row_, grid_.h);
-    const float* from = along_w_[chain].get();
-    if (flat) {
-      filter_across<true>(from, h_rows.data(), row_, h, grid_.h, total_[chain].get());
-      return;
-    }
-    for (int64_t t = 0; t < p.t; ++t) {
-      filter_across<false>(from + t * p.h * row_, h_rows.data(), row_, h, grid_.h,
-                           along_h_.get() + t * plane);
-    }
-    const FloatTaps t(nonzero_taps(of.taps, p.t, of.gain));
-    const std::vector<int64_t> t_rows = circular_offsets(t, p.t, plane, grid_.t);
-    filter_across<true>(along_h_.get(), t_rows.data(), plane, t, grid_.t, total_[chain].get());
-  }
-
-  Grid grid_, torus_;
-  int64_t row_;  // values of a filtered row: grid.w rounded up to whole vectors
-  std::unique_ptr<float[]> wide_, along_w_[2], along_h_, total_[2];
-};
 
 }  // namespace
 }  // namespace smnm

@@ -24,6 +24,7 @@ SMNM_INLINE void store(T* to, const Lanes& lanes) {
 #else
 #include "float_filter.h"
 #endif
+#include "field_filter.h"
 #include "noise_of_path.h"
 #include "threshold_of_path.h"
 

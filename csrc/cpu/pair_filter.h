@@ -4,11 +4,13 @@
 //
 // Neighbours are taken as they lie in memory, so one read serves an even output, whose taps are
 // paired (0, 1), (2, 3), ..., and the odd one behind it, whose taps are paired (-1, 0), (1, 2), ...
-#include "field_filter.h"
+#include "taps.h"
 
 namespace smnm {
 namespace {
 
+typedef int16_t Signal;
+typedef int32_t Total;
 constexpr int64_t kLanes = 16;  // values of a vector
 struct Vector {  // templates of the standard library drop the attributes of __m256i itself
   __m256i values;
@@ -132,51 +134,67 @@ void filter_rows(const int16_t* in, int64_t n_rows, int64_t side, int64_t n_out,
   }
 }
 
-// One pass across `side` circular rows of `stride` values (a multiple of kLanes): the first n_out
-// outputs, rescaled to int16, or the sums of the last pass. `pairs` has room for paired_rows().
-template <class Out>
-void filter_across(const int16_t* in, int64_t side, int64_t stride, const Taps& of, int64_t n_out,
-                   Vector* pairs, Out* out) {
-  constexpr int kOutputs = 4;  // at a time
-  const PairedTaps taps(of, 0, of.count());
-  const int64_t n_pairs = round_up(n_out, kOutputs) / 2 + taps.count();
-  for (int64_t x = 0; x < stride; x += kLanes) {
-    // Pairs of neighbouring rows, made once for all outputs of these columns: even columns, odd
-    // ones.
-    int64_t row = (side - of.before) % side;
-    for (int64_t j = 0; j < n_pairs; ++j) {
-      const __m256i upper = read(in + row * stride + x);
-      if (++row == side) row = 0;
-      const __m256i lower = read(in + row * stride + x);
-      if (++row == side) row = 0;
-      pairs[2 * j].values = _mm256_unpacklo_epi16(upper, lower);
-      pairs[2 * j + 1].values = _mm256_unpackhi_epi16(upper, lower);
-    }
-    for (int64_t first = 0; first < n_out; first += kOutputs) {
-      __m256i even[kOutputs], odd[kOutputs];  // columns
-      for (int r = 0; r < kOutputs; ++r) even[r] = odd[r] = _mm256_setzero_si256();
-      const Vector* pair = pairs + first;
-      for (int64_t m = 0; m < taps.count(); ++m, pair += 2) {
-        for (int r = 0; r < kOutputs; ++r) {
-          const __m256i weights = r % 2 == 0 ? taps.even(m) : taps.odd(m);
-          even[r] = multiply_add(even[r], pair[r / 2 * 2].values, weights);
-          odd[r] = multiply_add(odd[r], pair[r / 2 * 2 + 1].values, weights);
+// A pass across `side` circular rows of `stride` values (a multiple of kLanes), for its first n_out
+// outputs.
+class ColumnFilter {
+ public:
+  ColumnFilter(const Taps& taps, int64_t side, int64_t stride, int64_t n_out)
+      : taps_(taps, 0, taps.count()),
+        side_(side),
+        stride_(stride),
+        n_out_(n_out),
+        first_row_((side - taps.before) % side),
+        n_pairs_(round_up(n_out, kOutputs) / 2 + taps_.count()),
+        pairs_(new Vector[2 * n_pairs_]) {}
+
+  // The sums of the last pass, or those of another, rescaled to 16 bits.
+  template <bool last, class Out>
+  void run(const int16_t* in, Out* out) {
+    for (int64_t x = 0; x < stride_; x += kLanes) {
+      pair_rows(in + x);
+      for (int64_t first = 0; first < n_out_; first += kOutputs) {
+        __m256i even[kOutputs], odd[kOutputs];  // columns
+        for (int r = 0; r < kOutputs; ++r) even[r] = odd[r] = _mm256_setzero_si256();
+        const Vector* pair = pairs_.get() + first;
+        for (int64_t m = 0; m < taps_.count(); ++m, pair += 2) {
+          for (int r = 0; r < kOutputs; ++r) {
+            const __m256i weights = r % 2 == 0 ? taps_.even(m) : taps_.odd(m);
+            even[r] = multiply_add(even[r], pair[r / 2 * 2].values, weights);
+            odd[r] = multiply_add(odd[r], pair[r / 2 * 2 + 1].values, weights);
+          }
         }
-      }
-      for (int r = 0; r < kOutputs && first + r < n_out; ++r) {
-        Out* to = out + (first + r) * stride + x;
-        if constexpr (sizeof(Out) == sizeof(int16_t)) {
-          store(to, rescaled(even[r], odd[r]));
-        } else {
-          store_sums(to, even[r], odd[r]);
+        for (int r = 0; r < kOutputs && first + r < n_out_; ++r) {
+          Out* to = out + (first + r) * stride_ + x;
+          if constexpr (last) {
+            store_sums(to, even[r], odd[r]);
+          } else {
+            store(to, rescaled(even[r], odd[r]));
+          }
         }
       }
     }
   }
-}
 
-// Vectors that filter_across needs.
-int64_t paired_rows(int64_t side, int64_t n_out) { return 2 * ((n_out + 3) / 2 + side / 2 + 2); }
+ private:
+  static constexpr int kOutputs = 4;  // at a time
+
+  // Pairs of neighbouring rows, made once for all outputs of these columns: even columns, odd ones.
+  void pair_rows(const int16_t* in) {
+    int64_t row = first_row_;
+    for (int64_t j = 0; j < n_pairs_; ++j) {
+      const __m256i upper = read(in + row * stride_);
+      if (++row == side_) row = 0;
+      const __m256i lower = read(in + row * stride_);
+      if (++row == side_) row = 0;
+      pairs_[2 * j].values = _mm256_unpacklo_epi16(upper, lower);
+      pairs_[2 * j + 1].values = _mm256_unpackhi_epi16(upper, lower);
+    }
+  }
+
+  PairedTaps taps_;
+  int64_t side_, stride_, n_out_, first_row_, n_pairs_;
+  std::unique_ptr<Vector[]> pairs_;
+};
 
 // out = chain1 - chain2, clamped, without the padding of the rows.
 void write_difference(const int32_t* chain1, const int32_t* chain2, int64_t n_rows, int64_t row,
@@ -191,64 +209,6 @@ void write_difference(const int32_t* chain1, const int32_t* chain2, int64_t n_ro
     }
   }
 }
-
-// Filters one field at a time; holds the buffers.
-class FieldFilter {
- public:
-  FieldFilter(const Grid& grid, const NoiseTable& table)
-      : grid_(grid), torus_(table.torus), row_(round_up(grid.w, kLanes)) {
-    if (table.white()) return;
-    const Grid& p = torus_;
-    wide_.reset(new int16_t[kWideRows * wide_pitch(p.w, row_)]);
-    for (int chain = 0; chain < 2; ++chain) {
-      along_w_[chain].reset(new int16_t[p.t * p.h * row_]);
-      total_[chain].reset(new int32_t[grid.t * grid.h * row_]);
-    }
-    if (p.t > 1) along_h_.reset(new int16_t[p.t * grid.h * row_]);
-    pairs_.reset(new Vector[std::max(paired_rows(p.t, grid.t), paired_rows(p.h, grid.h))]);
-  }
-
-  // `white` holds the values of the torus and kRowSlack more.
-  void run(const int16_t* white, const Chain* chains, int n_chains, int32_t* out) {
-    const Grid& p = torus_;
-    Taps w[2];
-    for (int chain = 0; chain < n_chains; ++chain) {
-      w[chain] = nonzero_taps(chains[chain].taps + p.t + p.h, p.w, kTapUnit);
-    }
-    const int outer = w[1].count() >= w[0].count(), inner = 1 - outer;
-    filter_rows(white, p.t * p.h, p.w, row_, w[outer], along_w_[outer].get(), w[inner],
-                along_w_[inner].get(), wide_.get());
-    for (int chain = 0; chain < n_chains; ++chain) filter_columns(chain, chains[chain]);
-    write_difference(total_[0].get(), n_chains == 2 ? total_[1].get() : nullptr, grid_.t * grid_.h,
-                     row_, grid_.w, out);
-  }
-
- private:
-  // The passes along h and t.
-  void filter_columns(int chain, const Chain& of) {
-    const Grid& p = torus_;
-    const bool flat = p.t == 1;
-    const int64_t plane = grid_.h * row_;
-    const Taps h = nonzero_taps(of.taps + p.t, p.h, flat ? of.gain : kTapUnit);
-    const int16_t* from = along_w_[chain].get();
-    if (flat) {
-      filter_across(from, p.h, row_, h, grid_.h, pairs_.get(), total_[chain].get());
-      return;
-    }
-    for (int64_t t = 0; t < p.t; ++t) {
-      filter_across(from + t * p.h * row_, p.h, row_, h, grid_.h, pairs_.get(),
-                    along_h_.get() + t * plane);
-    }
-    filter_across(along_h_.get(), p.t, plane, nonzero_taps(of.taps, p.t, of.gain), grid_.t,
-                  pairs_.get(), total_[chain].get());
-  }
-
-  Grid grid_, torus_;
-  int64_t row_;  // values of a filtered row: grid.w rounded up to whole vectors
-  std::unique_ptr<int16_t[]> wide_, along_w_[2], along_h_;
-  std::unique_ptr<int32_t[]> total_[2];
-  std::unique_ptr<Vector[]> pairs_;
-};
 
 }  // namespace
 }  // namespace smnm
