@@ -30,18 +30,14 @@ def cpu_problem() -> str | None:
     Raises ValueError where SMNM_VECTORS is none of VECTOR_PATHS, ImportError where it is one that
     this processor does not have.
     """
-    problem = _load("cpu")
     asked = os.environ.get("SMNM_VECTORS")
-    if problem is None and asked is not None:
-        if asked not in VECTOR_PATHS:
-            raise ValueError(
-                f"SMNM_VECTORS must be one of {', '.join(VECTOR_PATHS)}, got {asked!r}"
-            )
-        widest = cpu_build_info()["vectors"]
-        if widest != asked:
-            raise ImportError(
-                f"SMNM_VECTORS={asked} cannot be used: the widest of this processor is {widest}"
-            )
+    if asked is not None and asked not in VECTOR_PATHS:
+        raise ValueError(f"SMNM_VECTORS must be one of {', '.join(VECTOR_PATHS)}, got {asked!r}")
+    problem = _load("cpu")
+    if problem is None and asked is not None and (runs := cpu_build_info()["vectors"]) != asked:
+        raise ImportError(
+            f"SMNM_VECTORS={asked} cannot be used: the widest of this processor is {runs}"
+        )
     return problem
 
 
