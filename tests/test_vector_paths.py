@@ -12,7 +12,7 @@ import numpy as np
 import pytest
 import torch
 from mask_hashes import mask_hashes
-from testing import ROOT
+from testing import ROOT, made_once
 
 import smnm_kernels as smnm
 from smnm_kernels.libraries import VECTOR_PATHS
@@ -25,8 +25,9 @@ KERNELS += [ROOT / f"csrc/cpu/{name}.cpp" for name in ("philox_blocks", "vector_
 BUILT = smnm.build_info()
 #: Those of this machine.
 PATHS = VECTOR_PATHS[: VECTOR_PATHS.index(BUILT["vectors"]) + 1] if BUILT else ()
-
-
+#: Instructions of AVX and of the two extensions for bits that come with AVX2.
+WIDE = r"\t(v[a-z]\w+|andn|bextr|bls\w+|mulx|pdep|pext|rorx|sarx|shlx|shrx) "
+FLAGS = ("-std=c++17", "-O2", "-Wall", "-Wno-psabi")
 #: Instructions that this machine need not have: their lanes are emulated.
 EMULATED = {"avx512": [], "avx512_vnni": ["-DEMULATE_VNNI"]}
 CALLS = [
@@ -41,31 +42,39 @@ CALLS = [
 pytestmark = pytest.mark.slow
 
 
-def compiled(folder, compiler, *words):
-    if shutil.which(compiler) is None:
-        pytest.skip(f"needs {compiler}")
-    program = folder / "vector_paths"
-    command = [compiler, "-std=c++17", "-O2", "-Wall", "-Wno-psabi", PROGRAM, *words, "-o", program]
+def run(*command):
     subprocess.run(list(map(str, command)), check=True)
-    return program
 
 
 @pytest.fixture(scope="module", params=["g++", "clang++"])
-def program(request, tmp_path_factory):
-    return compiled(tmp_path_factory.mktemp("paths"), request.param, *KERNELS)
+def compiled(request, tmp_path_factory):
+    """A folder with an object for each source, and the program that they make."""
+    compiler = request.param
+    if shutil.which(compiler) is None:
+        pytest.skip(f"needs {compiler}")
+
+    def make(folder):
+        objects = [folder / f"{source.stem}.o" for source in (PROGRAM, *KERNELS)]
+        for source, made in zip((PROGRAM, *KERNELS), objects, strict=True):
+            run(compiler, *FLAGS, "-c", source, "-o", made)
+        run(compiler, *objects, "-o", folder / "program")
+
+    return made_once(tmp_path_factory, f"vector-paths-{compiler}", make)
 
 
 @pytest.fixture(scope="module", params=EMULATED)
 def emulated(request, tmp_path_factory):
     """(program, path)"""
-    words = ["-mavx2", *EMULATED[request.param], PROGRAM.with_name("emulated_paths.cpp")]
-    return compiled(tmp_path_factory.mktemp("paths"), "g++", *words), request.param
+    program = tmp_path_factory.mktemp("emulated") / "program"
+    sources = PROGRAM, PROGRAM.with_name("emulated_paths.cpp")
+    run("g++", *FLAGS, "-mavx2", *EMULATED[request.param], *sources, "-o", program)
+    return program, request.param
 
 
 @pytest.mark.parametrize("path", PATHS)
 @pytest.mark.parametrize(("grid", "color", "sigma"), CALLS)
-def test_masks_are_those_of_the_reference(program, tmp_path, path, grid, color, sigma):
-    assert_masks_of_the_reference(program, path, tmp_path / "call", grid, color, sigma)
+def test_masks_are_those_of_the_reference(compiled, tmp_path, path, grid, color, sigma):
+    assert_masks_of_the_reference(compiled / "program", path, tmp_path / "call", grid, color, sigma)
 
 
 @pytest.mark.skipif("avx2" not in PATHS, reason="needs AVX2")
@@ -95,23 +104,19 @@ def assert_masks_of_the_reference(program, path, call, grid, color, sigma):
 
 
 @pytest.mark.skipif("avx2" not in PATHS, reason="needs an x86-64 machine")
-@pytest.mark.parametrize("compiler", ["g++", "clang++"])
 @pytest.mark.parametrize("path", VECTOR_PATHS[1:])
-def test_what_paths_share_runs_on_every_machine(compiler, path, tmp_path):
+def test_what_paths_share_runs_on_every_machine(compiled, path):
     """The linker keeps one copy of an inline function that is not local to its file, whichever path
     it was compiled for."""
-    for tool in (compiler, "objdump"):
-        if shutil.which(tool) is None:
-            pytest.skip(f"needs {tool}")
-    made = tmp_path / "path.o"
-    source = ROOT / f"csrc/cpu/kernels_{path}.cpp"
-    subprocess.run([compiler, "-std=c++17", "-O3", "-w", "-c", source, "-o", made], check=True)
+    if shutil.which("objdump") is None:
+        pytest.skip("needs objdump")
+    made = compiled / f"kernels_{path}.o"
     listed = subprocess.run(
         ["objdump", "-d", "--no-show-raw-insn", made], capture_output=True, text=True, check=True
     ).stdout
     _, *sections = re.split(r"^Disassembly of section (\S+):$", listed, flags=re.MULTILINE)
     wide = {
-        name: re.findall(r"\t(v[a-z]\w+) ", code)
+        name: re.findall(WIDE, code)
         for name, code in zip(sections[::2], sections[1::2], strict=True)
     }
     assert wide[".text"]
