@@ -15,7 +15,6 @@ import time
 import torch
 
 import smnm_kernels as smnm
-from smnm_kernels.libraries import VECTOR_PATHS
 
 CASES = {
     "green3d 8x14x14": ((8, 14, 14), "green"),
@@ -57,8 +56,7 @@ def main() -> None:
     info = smnm.build_info()
     if info is None:
         sys.exit("the C++ library is not built: python setup.py build_ext --inplace")
-    paths = VECTOR_PATHS[: VECTOR_PATHS.index(info["vectors"]) + 1]
-    rows = {path: of_path(path) for path in paths}
+    rows = {path: of_path(path) for path in info["vector_paths"]}
     print(f"us for one more sample; torch {torch.__version__}, compiler {info['compiler']}\n")
     print("| | " + " | ".join(rows) + " |")
     print("|---" * (1 + len(rows)) + "|")

@@ -12,6 +12,7 @@ import os
 from collections.abc import Sequence
 from functools import cache
 from pathlib import Path
+from typing import Any
 
 import torch
 
@@ -20,7 +21,7 @@ _FOLDER = Path(__file__).parent
 
 #: The vector instructions that the CPU library has code for, from narrow to wide. On ARM the
 #: baseline is NEON.
-VECTOR_PATHS = ("baseline", "avx2", "avx512", "avx512_vnni")
+VECTOR_PATHS = ("baseline", "avx2", "avx_vnni", "avx512", "avx512_vnni")
 
 
 @cache
@@ -34,10 +35,12 @@ def cpu_problem() -> str | None:
     if asked is not None and asked not in VECTOR_PATHS:
         raise ValueError(f"SMNM_VECTORS must be one of {', '.join(VECTOR_PATHS)}, got {asked!r}")
     problem = _load("cpu")
-    if problem is None and asked is not None and (runs := cpu_build_info()["vectors"]) != asked:
-        raise ImportError(
-            f"SMNM_VECTORS={asked} cannot be used: the widest of this processor is {runs}"
-        )
+    if problem is None and asked is not None:
+        there: list[str] = cpu_build_info()["vector_paths"]
+        if asked not in there:
+            raise ImportError(
+                f"SMNM_VECTORS={asked} cannot be used: this processor has {', '.join(there)}"
+            )
     return problem
 
 
@@ -62,8 +65,9 @@ def _load(name: str) -> str | None:
     return None
 
 
-def cpu_build_info() -> dict[str, object]:
-    """What the CPU library was built with. The library must be loaded."""
+def cpu_build_info() -> dict[str, Any]:
+    """What the CPU library was built with, and which of its code runs. The library must be
+    loaded."""
     describe = ctypes.CDLL(str(_path("cpu"))).smnm_build_info
     describe.restype = ctypes.c_char_p
     return json.loads(describe())

@@ -5,7 +5,7 @@
 #include <cstdint>
 #include <string>
 
-#include "rbn_runner.h"
+#include "rbn_scores.h"
 #include "vector_path.h"
 
 #define SMNM_TEXT_OF(x) #x
@@ -13,14 +13,19 @@
 
 extern "C" {
 
-// JSON: the compiler, the C++ standard, torch's version and the target of its stable ABI, and the
-// vector path that runs.
+// JSON: the compiler, the C++ standard, torch's version and the target of its stable ABI, the
+// vector path that runs, and all that this machine has.
 const char* smnm_build_info() {
-  static const std::string json =
-      "{\"compiler\": \"" __VERSION__ "\", \"cxx_standard\": " + std::to_string(__cplusplus) +
-      ", \"torch\": \"" TORCH_VERSION
-      "\", \"torch_abi\": \"" SMNM_TEXT(TORCH_TARGET_VERSION) "\", \"vectors\": \"" +
-      smnm::name_of(smnm::vector_path()) + "\"}";
+  static const std::string json = [] {
+    std::string paths;
+    for (const smnm::VectorPath path : smnm::vector_paths()) {
+      paths += (paths.empty() ? "\"" : ", \"") + std::string(smnm::name_of(path)) + "\"";
+    }
+    return "{\"compiler\": \"" __VERSION__ "\", \"cxx_standard\": " + std::to_string(__cplusplus) +
+           ", \"torch\": \"" TORCH_VERSION
+           "\", \"torch_abi\": \"" SMNM_TEXT(TORCH_TARGET_VERSION) "\", \"vectors\": \"" +
+           smnm::name_of(smnm::vector_path()) + "\", \"vector_paths\": [" + paths + "]}";
+  }();
   return json.c_str();
 }
 
@@ -28,6 +33,6 @@ const char* smnm_build_info() {
 const char* smnm_rbn_path(int64_t height, int64_t width, int64_t n_candidates,
                           const int64_t* windows, int64_t n_windows, const int64_t* weights) {
   const smnm::RbnRule rule = {{windows, windows + n_windows}, {weights, weights + 4}, false};
-  return smnm::rbn_path(height, width, n_candidates, rule);
+  return smnm::make_rbn_scores(height, width, n_candidates, 1, rule)->describe();
 }
 }

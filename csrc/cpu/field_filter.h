@@ -4,6 +4,21 @@
 namespace smnm {
 namespace {
 
+// out = chain1 - chain2, clamped, without the padding of the rows. A difference of floats beyond
+// 2^24 may be rounded first, which changes nothing, because it is clamped.
+void write_difference(const Total* chain1, const Total* chain2, int64_t n_rows, int64_t row,
+                      int64_t width, int32_t* out) {
+  typedef Total Lanes __attribute__((vector_size(sizeof(IntLanes))));
+  for (int64_t r = 0; r < n_rows; ++r) {
+    for (int64_t x = 0; x < row; x += SMNM_LANES) {
+      auto v = load<Lanes>(chain1 + r * row + x);
+      if (chain2 != nullptr) v -= load<Lanes>(chain2 + r * row + x);
+      // The padding of a row is written over by the next row.
+      store(out + r * width + x, clamped(__builtin_convertvector(v, IntLanes), kMaxField));
+    }
+  }
+}
+
 // Filters one field at a time; holds the buffers.
 class FieldFilter {
  public:

@@ -10,21 +10,14 @@ typedef float Signal;
 typedef float Total;
 constexpr int kLanes = SMNM_LANES;  // values of a vector
 typedef float FloatLanes __attribute__((vector_size(kLanes * sizeof(float))));
-typedef int32_t IntLanes __attribute__((vector_size(kLanes * sizeof(int32_t))));
 typedef int16_t ShortLanes __attribute__((vector_size(kLanes * sizeof(int16_t))));
 
 constexpr int kRows = 4;  // filtered together, which hides the latency of the multiply-adds
 
-SMNM_INLINE void clamp(IntLanes& v, int most) {
-  v = v > most ? IntLanes{} + most : v;
-  v = v < -most ? IntLanes{} - most : v;
-}
-
 // Divides the sums of a pass by the L2 norm of its taps, rounds half up, clamps and writes them.
 SMNM_INLINE void store_rescaled(float* to, const FloatLanes& sum) {
-  IntLanes v = (__builtin_convertvector(sum, IntLanes) + kTapUnit / 2) >> kTapShift;
-  clamp(v, kMaxSignal);
-  store(to, __builtin_convertvector(v, FloatLanes));
+  const IntLanes v = (__builtin_convertvector(sum, IntLanes) + kTapUnit / 2) >> kTapShift;
+  store(to, __builtin_convertvector(clamped(v, kMaxSignal), FloatLanes));
 }
 
 struct FloatTaps {
@@ -211,22 +204,6 @@ class ColumnFilter {
   int64_t stride_, n_out_;
   std::vector<int64_t> offset_;  // of the rows that outputs read, from `before` rows ahead on
 };
-
-// out = chain1 - chain2, clamped, without the padding of the rows. A difference beyond 2^24 may be
-// rounded first, which changes nothing, because it is clamped.
-void write_difference(const float* chain1, const float* chain2, int64_t n_rows, int64_t row,
-                      int64_t width, int32_t* out) {
-  for (int64_t r = 0; r < n_rows; ++r) {
-    for (int64_t x = 0; x < row; x += kLanes) {
-      FloatLanes v = load<FloatLanes>(chain1 + r * row + x);
-      if (chain2 != nullptr) v -= load<FloatLanes>(chain2 + r * row + x);
-      IntLanes rounded = __builtin_convertvector(v, IntLanes);
-      clamp(rounded, kMaxField);
-      // The padding of a row is written over by the next row.
-      store(out + r * width + x, rounded);
-    }
-  }
-}
 
 }  // namespace
 }  // namespace smnm

@@ -10,6 +10,10 @@ const Kernels& kernels() {
   switch (vector_path()) {
     case VectorPath::kAvx2:
       return kAvx2Kernels;
+#ifdef SMNM_X86_AVX_VNNI
+    case VectorPath::kAvxVnni:
+      return kAvxVnniKernels;
+#endif
     case VectorPath::kAvx512:
       return kAvx512Kernels;
     case VectorPath::kAvx512Vnni:

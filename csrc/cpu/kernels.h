@@ -9,6 +9,7 @@
 #include <memory>
 
 #include "noise_field.h"
+#include "rbn_few.h"
 
 namespace smnm {
 
@@ -25,11 +26,15 @@ struct Kernels {
   // ascending]. `frame` may be the first n values of `visible`.
   void (*write_masks)(const bool* frame, int64_t n, int64_t n_keep, int64_t frames, bool* visible,
                       int64_t* ids_keep, int64_t* ids_restore);
+
+  // A sweep of Algorithm 1.
+  void (*sweep_few)(FewMasks& masks, const RbnVisits& visits);
 };
 
 // Those of vector_path().
 const Kernels& kernels();
 
-extern const Kernels kBaselineKernels, kAvx2Kernels, kAvx512Kernels, kAvx512VnniKernels;
+extern const Kernels kBaselineKernels, kAvx2Kernels, kAvxVnniKernels, kAvx512Kernels,
+    kAvx512VnniKernels;
 
 }  // namespace smnm

@@ -11,6 +11,7 @@
 #endif
 
 #define SMNM_LANES 8
+#define SMNM_PAIRS
 #define SMNM_AVX2
 #include "kernels_of_path.h"
 

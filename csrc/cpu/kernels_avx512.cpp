@@ -13,6 +13,7 @@
 #endif
 
 #define SMNM_LANES 16
+#define SMNM_AVX2
 #define SMNM_AVX512
 #include "kernels_of_path.h"
 

@@ -9,8 +9,11 @@
 #include <vector>
 
 #include "../common/constants.h"
+#include "../common/integers.h"
 #include "../common/philox.h"
+#include "../common/rbn_scoring.h"
 #include "kernels.h"
 #include "noise_field.h"
 #include "philox_blocks.h"
+#include "rbn_few.h"
 #include "simd.h"

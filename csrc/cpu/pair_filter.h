@@ -1,9 +1,10 @@
 // A field filtered in 16-bit integers. The signal fits them (it is at most 1500), and one
-// instruction multiplies sixteen values by taps and adds the products of neighbours, exactly, to
-// eight sums.
+// instruction multiplies a vector of values by taps and adds the products of neighbours, exactly,
+// to half as many sums.
 //
 // Neighbours are taken as they lie in memory, so one read serves an even output, whose taps are
 // paired (0, 1), (2, 3), ..., and the odd one behind it, whose taps are paired (-1, 0), (1, 2), ...
+#include "pair_lanes.h"
 #include "taps.h"
 
 namespace smnm {
@@ -11,33 +12,15 @@ namespace {
 
 typedef int16_t Signal;
 typedef int32_t Total;
-constexpr int64_t kLanes = 16;  // values of a vector
-struct Vector {  // templates of the standard library drop the attributes of __m256i itself
-  __m256i values;
-};
+constexpr int64_t kLanes = 2 * SMNM_LANES;  // values of a vector
 
-SMNM_INLINE __m256i read(const int16_t* from) { return load<__m256i>(from); }
+SMNM_INLINE IntLanes read(const int16_t* from) { return load<IntLanes>(from); }
 
-SMNM_INLINE __m256i multiply_add(__m256i sum, __m256i values, __m256i weights) {
-  return _mm256_add_epi32(sum, _mm256_madd_epi16(values, weights));
-}
-
-// Divides the sums of a pass by the L2 norm of its taps, rounds half up, and clamps. The sixteen
-// values lie in the order 0 2 4 6 1 3 5 7 8 10 12 14 9 11 13 15, between passes, too: to interleave
-// two rows splits it into even and odd ones again.
-SMNM_INLINE __m256i rescaled(__m256i even, __m256i odd) {
-  const __m256i half = _mm256_set1_epi32(kTapUnit / 2);
-  const __m256i most = _mm256_set1_epi16(kMaxSignal), least = _mm256_set1_epi16(-kMaxSignal);
-  even = _mm256_srai_epi32(_mm256_add_epi32(even, half), kTapShift);
-  odd = _mm256_srai_epi32(_mm256_add_epi32(odd, half), kTapShift);
-  return _mm256_max_epi16(_mm256_min_epi16(_mm256_packs_epi32(even, odd), most), least);
-}
-
-// Sixteen sums, in their own order.
-SMNM_INLINE void store_sums(int32_t* to, __m256i even, __m256i odd) {
-  const __m256i low = _mm256_unpacklo_epi32(even, odd), high = _mm256_unpackhi_epi32(even, odd);
-  store(to, _mm256_permute2x128_si256(low, high, 0x20));
-  store(to + 8, _mm256_permute2x128_si256(low, high, 0x31));
+// Divides the sums of a pass by the L2 norm of its taps, rounds half up, and clamps. Each eight
+// values lie in the order 0 2 4 6 1 3 5 7, between passes, too: to interleave two rows splits them
+// into even and odd ones again.
+SMNM_INLINE IntLanes rescaled(IntLanes even, IntLanes odd) {
+  return pack((even + kTapUnit / 2) >> kTapShift, (odd + kTapUnit / 2) >> kTapShift, kMaxSignal);
 }
 
 // Taps in pairs, the first of a pair in the lower half of a number. Reads number `begin` to `end`
@@ -66,8 +49,8 @@ struct PairedTaps {
   }
 
   int64_t count() const { return static_cast<int64_t>(both.size()) / 2; }
-  SMNM_INLINE __m256i even(int64_t m) const { return _mm256_set1_epi32(both[2 * m]); }
-  SMNM_INLINE __m256i odd(int64_t m) const { return _mm256_set1_epi32(both[2 * m + 1]); }
+  SMNM_INLINE IntLanes even(int64_t m) const { return IntLanes{} + both[2 * m]; }
+  SMNM_INLINE IntLanes odd(int64_t m) const { return IntLanes{} + both[2 * m + 1]; }
 
   std::vector<int32_t> both;  // of even outputs and of odd ones, in turn
   int64_t begin = 0, end = 0;
@@ -77,11 +60,11 @@ constexpr int kRows = 2;  // filtered together along w; of more, the sums do not
 
 // To the sums of kRows rows, the products of reads number `from` to `to`.
 SMNM_INLINE void add_products(const int16_t* start, int64_t pitch, const PairedTaps& taps,
-                              int64_t from, int64_t to, __m256i (&even)[kRows],
-                              __m256i (&odd)[kRows]) {
+                              int64_t from, int64_t to, IntLanes (&even)[kRows],
+                              IntLanes (&odd)[kRows]) {
   for (int64_t m = from; m < to; ++m) {
     for (int r = 0; r < kRows; ++r) {
-      const __m256i values = read(start + r * pitch + 2 * m);
+      const IntLanes values = read(start + r * pitch + 2 * m);
       even[r] = multiply_add(even[r], values, taps.even(m));
       odd[r] = multiply_add(odd[r], values, taps.odd(m));
     }
@@ -109,14 +92,14 @@ void filter_rows(const int16_t* in, int64_t n_rows, int64_t side, int64_t n_out,
     for (int64_t first = batch; first < batch_end; first += kRows) {
       for (int64_t x = 0; x < n_out; x += kLanes) {
         const int16_t* start = wide + (first - batch) * pitch + side - outer.before + x;
-        __m256i even[kRows], odd[kRows], inner_even[kRows], inner_odd[kRows];
+        IntLanes even[kRows], odd[kRows], inner_even[kRows], inner_odd[kRows];
         for (int r = 0; r < kRows; ++r) {
-          even[r] = odd[r] = inner_even[r] = inner_odd[r] = _mm256_setzero_si256();
+          even[r] = odd[r] = inner_even[r] = inner_odd[r] = IntLanes{};
         }
         add_products(start, pitch, taps, 0, inner_taps.begin, even, odd);
         for (int64_t m = inner_taps.begin; m < inner_taps.end; ++m) {
           for (int r = 0; r < kRows; ++r) {
-            const __m256i values = read(start + r * pitch + 2 * m);
+            const IntLanes values = read(start + r * pitch + 2 * m);
             even[r] = multiply_add(even[r], values, taps.even(m));
             odd[r] = multiply_add(odd[r], values, taps.odd(m));
             inner_even[r] = multiply_add(inner_even[r], values, inner_taps.even(m));
@@ -145,7 +128,7 @@ class ColumnFilter {
         n_out_(n_out),
         first_row_((side - taps.before) % side),
         n_pairs_(round_up(n_out, kOutputs) / 2 + taps_.count()),
-        pairs_(new Vector[2 * n_pairs_]) {}
+        pairs_(new IntLanes[2 * n_pairs_]) {}
 
   // The sums of the last pass, or those of another, rescaled to 16 bits.
   template <bool last, class Out>
@@ -153,14 +136,14 @@ class ColumnFilter {
     for (int64_t x = 0; x < stride_; x += kLanes) {
       pair_rows(in + x);
       for (int64_t first = 0; first < n_out_; first += kOutputs) {
-        __m256i even[kOutputs], odd[kOutputs];  // columns
-        for (int r = 0; r < kOutputs; ++r) even[r] = odd[r] = _mm256_setzero_si256();
-        const Vector* pair = pairs_.get() + first;
+        IntLanes even[kOutputs], odd[kOutputs];  // columns
+        for (int r = 0; r < kOutputs; ++r) even[r] = odd[r] = IntLanes{};
+        const IntLanes* pair = pairs_.get() + first;
         for (int64_t m = 0; m < taps_.count(); ++m, pair += 2) {
           for (int r = 0; r < kOutputs; ++r) {
-            const __m256i weights = r % 2 == 0 ? taps_.even(m) : taps_.odd(m);
-            even[r] = multiply_add(even[r], pair[r / 2 * 2].values, weights);
-            odd[r] = multiply_add(odd[r], pair[r / 2 * 2 + 1].values, weights);
+            const IntLanes weights = r % 2 == 0 ? taps_.even(m) : taps_.odd(m);
+            even[r] = multiply_add(even[r], pair[r / 2 * 2], weights);
+            odd[r] = multiply_add(odd[r], pair[r / 2 * 2 + 1], weights);
           }
         }
         for (int r = 0; r < kOutputs && first + r < n_out_; ++r) {
@@ -178,37 +161,24 @@ class ColumnFilter {
  private:
   static constexpr int kOutputs = 4;  // at a time
 
-  // Pairs of neighbouring rows, made once for all outputs of these columns: even columns, odd ones.
+  // IntLanes of neighbouring rows, made once for all outputs of these columns: even columns, odd
+  // ones.
   void pair_rows(const int16_t* in) {
     int64_t row = first_row_;
     for (int64_t j = 0; j < n_pairs_; ++j) {
-      const __m256i upper = read(in + row * stride_);
+      const IntLanes upper = read(in + row * stride_);
       if (++row == side_) row = 0;
-      const __m256i lower = read(in + row * stride_);
+      const IntLanes lower = read(in + row * stride_);
       if (++row == side_) row = 0;
-      pairs_[2 * j].values = _mm256_unpacklo_epi16(upper, lower);
-      pairs_[2 * j + 1].values = _mm256_unpackhi_epi16(upper, lower);
+      pairs_[2 * j] = interleave_low(upper, lower);
+      pairs_[2 * j + 1] = interleave_high(upper, lower);
     }
   }
 
   PairedTaps taps_;
   int64_t side_, stride_, n_out_, first_row_, n_pairs_;
-  std::unique_ptr<Vector[]> pairs_;
+  std::unique_ptr<IntLanes[]> pairs_;
 };
-
-// out = chain1 - chain2, clamped, without the padding of the rows.
-void write_difference(const int32_t* chain1, const int32_t* chain2, int64_t n_rows, int64_t row,
-                      int64_t width, int32_t* out) {
-  const __m256i most = _mm256_set1_epi32(kMaxField), least = _mm256_set1_epi32(-kMaxField);
-  for (int64_t r = 0; r < n_rows; ++r) {
-    for (int64_t x = 0; x < row; x += 8) {
-      __m256i v = load<__m256i>(chain1 + r * row + x);
-      if (chain2 != nullptr) v = _mm256_sub_epi32(v, load<__m256i>(chain2 + r * row + x));
-      // The padding of a row is written over by the next row.
-      store(out + r * width + x, _mm256_max_epi32(_mm256_min_epi32(v, most), least));
-    }
-  }
-}
 
 }  // namespace
 }  // namespace smnm

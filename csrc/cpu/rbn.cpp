@@ -39,19 +39,18 @@ std::tuple<Tensor, Tensor, Tensor> rbn_masks(
   const auto n_banks = static_cast<int64_t>(starts.size());
   starts.push_back(batch);
   const RbnRule rule{windows, weights, random_ties};
-  with_rbn_runner(grid[1], grid[2], n_candidates, n_keep, rule, [&](const auto& make_runner) {
-    torch::stable::parallel_for(0, n_banks, 1, [&](int64_t begin, int64_t end) {
-      auto runner = make_runner();
-      Buffer<uint8_t> visible(n_candidates * n);
-      auto* masks = reinterpret_cast<bool*>(visible.data());
-      for (int64_t b = begin; b < end; ++b) {
-        const int64_t bank = bank_of(rows[starts[b]]);
-        runner.run(runner.draw_order(seed, bank), seed, bank, masks);
-        for (int64_t i = starts[b]; i < starts[b + 1]; ++i) {
-          write_row(out, rows[i], masks + rbn_mask_of(ids[rows[i]], n_candidates) * n);
-        }
+  torch::stable::parallel_for(0, n_banks, 1, [&](int64_t begin, int64_t end) {
+    RbnRunner runner(grid[1], grid[2], n_candidates, n_keep, rule);
+    Buffer<uint8_t> visible(n_candidates * n);
+    auto* masks = reinterpret_cast<bool*>(visible.data());
+    for (int64_t b = begin; b < end; ++b) {
+      const int64_t bank = bank_of(rows[starts[b]]);
+      runner.draw_order(seed, bank);
+      runner.run(seed, bank, masks);
+      for (int64_t i = starts[b]; i < starts[b + 1]; ++i) {
+        write_row(out, rows[i], masks + rbn_mask_of(ids[rows[i]], n_candidates) * n);
       }
-    });
+    }
   });
   return out.tuple();
 }
@@ -78,13 +77,12 @@ Tensor rbn_bank(const Tensor& order, const std::optional<Tensor>& seed_tensor, i
   auto* visible = static_cast<bool*>(out.data_ptr());
   seed = seed_value(seed_tensor, seed);
   const RbnRule rule{windows, weights, random_ties};
-  with_rbn_runner(grid[1], grid[2], n_candidates, n_keep, rule, [&](const auto& make_runner) {
-    torch::stable::parallel_for(0, orders.size(0), 1, [&](int64_t begin, int64_t end) {
-      auto runner = make_runner();
-      for (int64_t bank = begin; bank < end; ++bank) {
-        runner.run(positions + bank * n, seed, bank, visible + bank * n_candidates * n);
-      }
-    });
+  torch::stable::parallel_for(0, orders.size(0), 1, [&](int64_t begin, int64_t end) {
+    RbnRunner runner(grid[1], grid[2], n_candidates, n_keep, rule);
+    for (int64_t bank = begin; bank < end; ++bank) {
+      runner.take_order(positions + bank * n);
+      runner.run(seed, bank, visible + bank * n_candidates * n);
+    }
   });
   return out;
 }

@@ -7,6 +7,10 @@
 #if defined(__x86_64__) && defined(__GNUC__)
 #define SMNM_X86
 #include <immintrin.h>
+// Older compilers do not know AVX-VNNI.
+#if __clang_major__ >= 12 || (!defined(__clang__) && __GNUC__ >= 11)
+#define SMNM_X86_AVX_VNNI
+#endif
 #endif
 
 #ifndef SMNM_TARGET  // tests that emulate instructions compile for this machine

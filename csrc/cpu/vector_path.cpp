@@ -5,36 +5,28 @@
 
 #include "simd.h"
 
+#ifdef SMNM_X86_AVX_VNNI
+#include <cpuid.h>
+#endif
+
 namespace smnm {
 namespace {
 
-VectorPath widest() {
-#ifdef SMNM_X86
-  const auto all = [](auto... found) { return (... && found); };
-  if (!all(__builtin_cpu_supports("avx2"), __builtin_cpu_supports("bmi"),
-           __builtin_cpu_supports("bmi2"), __builtin_cpu_supports("fma"))) {
-    return VectorPath::kBaseline;
-  }
-  if (!all(__builtin_cpu_supports("avx512f"), __builtin_cpu_supports("avx512bw"),
-           __builtin_cpu_supports("avx512dq"), __builtin_cpu_supports("avx512vl"))) {
-    return VectorPath::kAvx2;
-  }
-  return __builtin_cpu_supports("avx512vnni") ? VectorPath::kAvx512Vnni : VectorPath::kAvx512;
-#else
-  return VectorPath::kBaseline;
-#endif
+#ifdef SMNM_X86_AVX_VNNI
+// Not every compiler's __builtin_cpu_supports knows it.
+bool has_avx_vnni() {
+  unsigned eax, ebx, ecx, edx;
+  return __get_cpuid_count(7, 1, &eax, &ebx, &ecx, &edx) != 0 && (eax >> 4 & 1) != 0;
 }
+#endif
 
 VectorPath chosen() {
-  const VectorPath most = widest();
+  const std::vector<VectorPath> paths = vector_paths();
   const char* asked = std::getenv("SMNM_VECTORS");
-  if (asked == nullptr) return most;
-  for (int path = 0; path <= static_cast<int>(most); ++path) {
-    if (std::strcmp(asked, name_of(static_cast<VectorPath>(path))) == 0) {
-      return static_cast<VectorPath>(path);
-    }
+  for (const VectorPath path : paths) {
+    if (asked != nullptr && std::strcmp(asked, name_of(path)) == 0) return path;
   }
-  return most;
+  return paths.back();
 }
 
 }  // namespace
@@ -43,6 +35,8 @@ const char* name_of(VectorPath path) {
   switch (path) {
     case VectorPath::kAvx2:
       return "avx2";
+    case VectorPath::kAvxVnni:
+      return "avx_vnni";
     case VectorPath::kAvx512:
       return "avx512";
     case VectorPath::kAvx512Vnni:
@@ -50,6 +44,28 @@ const char* name_of(VectorPath path) {
     default:
       return "baseline";
   }
+}
+
+std::vector<VectorPath> vector_paths() {
+  std::vector<VectorPath> paths = {VectorPath::kBaseline};
+#ifdef SMNM_X86
+  const auto all = [](auto... found) { return (... && found); };
+  if (!all(__builtin_cpu_supports("avx2"), __builtin_cpu_supports("bmi"),
+           __builtin_cpu_supports("bmi2"), __builtin_cpu_supports("fma"))) {
+    return paths;
+  }
+  paths.push_back(VectorPath::kAvx2);
+#ifdef SMNM_X86_AVX_VNNI
+  if (has_avx_vnni()) paths.push_back(VectorPath::kAvxVnni);
+#endif
+  if (!all(__builtin_cpu_supports("avx512f"), __builtin_cpu_supports("avx512bw"),
+           __builtin_cpu_supports("avx512dq"), __builtin_cpu_supports("avx512vl"))) {
+    return paths;
+  }
+  paths.push_back(VectorPath::kAvx512);
+  if (__builtin_cpu_supports("avx512vnni")) paths.push_back(VectorPath::kAvx512Vnni);
+#endif
+  return paths;
 }
 
 VectorPath vector_path() {

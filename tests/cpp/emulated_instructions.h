@@ -1,6 +1,6 @@
-// The AVX-512 instructions that csrc/cpu uses, lane by lane, for machines that have none: included
-// before those sources, it gives their intrinsics to these functions. What each does is taken from
-// Intel's description of the instruction.
+// The instructions of AVX-512 and AVX-VNNI that csrc/cpu uses, lane by lane, for machines that have
+// none: included before those sources, it gives their intrinsics to these functions. What each does
+// is taken from Intel's description of the instruction.
 #pragma once
 
 #include <algorithm>
@@ -89,6 +89,9 @@ inline Register permutexvar_epi16(const Register& index, const Register& a) {
   const Lanes<uint16_t> at = lanes<uint16_t>(index), from = lanes<uint16_t>(a);
   return each<uint16_t>([&](int i) { return from.lane[at.lane[i] & 31]; });
 }
+inline __m256i dpwssd_avx_epi32(__m256i sum, __m256i a, __m256i b) {
+  return _mm256_add_epi32(sum, _mm256_madd_epi16(a, b));
+}
 // VNNI: two products of 16 bits, added to the sum.
 inline Register dpwssd_epi32(const Register& sum, const Register& a, const Register& b) {
   const Lanes<int32_t> s = lanes<int32_t>(sum);
@@ -121,6 +124,7 @@ inline __m256i cvtepi64_epi32(const Register& a) {
 
 }  // namespace emulated
 
+#define _mm256_dpwssd_avx_epi32 emulated::dpwssd_avx_epi32
 #define __m512i emulated::Register
 #define _mm512_loadu_si512 emulated::loadu_si512
 #define _mm512_storeu_si512 emulated::storeu_si512
