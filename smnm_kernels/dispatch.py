@@ -25,14 +25,14 @@ import importlib.util
 import os
 import warnings
 from collections.abc import Callable, Sequence
-from functools import cache, partial
-from typing import NamedTuple
+from functools import cache, lru_cache, partial
 
 import torch
 from torch import Tensor
 from torch.utils._pytree import tree_map
 
-from . import devices, libraries, reference
+from . import devices, libraries, ops, reference
+from .arguments import Grid
 from .ops import MaskTensors, fake_masks_from_table, fake_noise, library
 from .tables.colors import Color
 from .tables.noise import noise_quantiles, noise_table
@@ -43,23 +43,12 @@ _OPS = ("noise", "noise_masks", "threshold", *_RBN_OPS)
 _FORCEABLE = ("reference", "cpu", "triton")
 
 
-class _TableTensors(NamedTuple):
-    """A noise table as the C++ ops take it."""
-
-    torus: Sequence[int]
-    taps: Tensor
-    pairs: Tensor
-    scale: Tensor
-    quantiles: Tensor
-
-
-def _table_tensors(grid: Sequence[int], color: Color, sigma: Sequence[float]) -> _TableTensors:
-    """The table of this noise; empty tensors for white noise, which has none."""
-    if color == "white":
-        integers = torch.empty(0, 3, dtype=torch.int16)
-        return _TableTensors(grid, integers, integers, torch.empty(0), integers)
-    table = noise_table(tuple(grid), color, tuple(sigma))
-    return _TableTensors(table.torus, table.taps, table.pairs, table.scale, noise_quantiles())
+@lru_cache(maxsize=64)
+def _packed_table(grid: Grid, color: Color, sigma: tuple[float, ...]) -> Tensor:
+    """The table of this noise, as the C++ ops take it."""
+    if color == "white":  # it has none
+        return torch.tensor([*grid, 0, 0], dtype=torch.int32)
+    return noise_table(grid, color, sigma).packed(noise_quantiles())
 
 
 def _cpu_noise(
@@ -70,8 +59,8 @@ def _cpu_noise(
     color: Color,
     sigma: Sequence[float],
 ) -> Tensor:
-    table = _table_tensors(grid, color, sigma)
-    return torch.ops.smnm.noise_from_table.default(sample_ids, seed_tensor, seed, grid, *table)
+    table = _packed_table(tuple(grid), color, tuple(sigma))
+    return torch.ops.smnm.noise_from_table.default(sample_ids, seed_tensor, seed, grid, table)
 
 
 def _cpu_noise_masks(
@@ -84,10 +73,10 @@ def _cpu_noise_masks(
     n_keep: int,
     tube: bool,
 ) -> MaskTensors:
-    frames, drawn_grid = (grid[0], (1, *grid[1:])) if tube else (1, grid)
-    table = _table_tensors(drawn_grid, color, sigma)
+    frames, drawn_grid = (grid[0], (1, *grid[1:])) if tube else (1, tuple(grid))
+    table = _packed_table(drawn_grid, color, tuple(sigma))
     return torch.ops.smnm.noise_masks_from_table.default(
-        sample_ids, seed_tensor, seed, drawn_grid, *table, n_keep, frames
+        sample_ids, seed_tensor, seed, drawn_grid, table, n_keep, frames
     )
 
 
@@ -100,6 +89,7 @@ def _load_cpu() -> str | None:
     torch.library.register_fake("smnm::noise_masks_from_table", fake_masks_from_table, lib=library)
     library.impl("noise", _cpu_noise, "CPU")
     library.impl("noise_masks", _cpu_noise_masks, "CPU")
+    ops.noise_masks_on_cpu = _cpu_noise_masks
     return None
 
 

@@ -7,7 +7,7 @@ of ``smnm_kernels``. ``dispatch`` names the kernels of each op for each device.
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 
 import torch
 from torch import Tensor
@@ -37,6 +37,22 @@ _rbn_masks = torch.ops.smnm.rbn_masks.default
 _rbn_bank = torch.ops.smnm.rbn_bank.default
 
 
+#: What makes noise masks of CPU tensors, where ``dispatch`` has put it here: Python code that calls
+#: another op. To hand the arguments to it through the op takes as long as a small mask.
+noise_masks_on_cpu: Callable[..., MaskTensors] | None = None
+
+
+def _is_plain(tensor: Tensor) -> bool:
+    """Whether it is a CPU tensor that nothing looks at: no graph, no mode and no transform."""
+    return (
+        type(tensor) is Tensor
+        and tensor.is_cpu
+        and not torch.compiler.is_compiling()
+        and torch._C._len_torch_dispatch_stack() == 0
+        and torch._C._functorch.peek_interpreter_stack() is None
+    )
+
+
 def noise(
     sample_ids: Tensor,
     seed_tensor: Tensor | None,
@@ -60,6 +76,8 @@ def noise_masks(
     tube: bool,
 ) -> MaskTensors:
     """The threshold of the noise. With ``tube``, one (1, H, W) mask is repeated over T."""
+    if noise_masks_on_cpu is not None and _is_plain(sample_ids):
+        return noise_masks_on_cpu(sample_ids, seed_tensor, seed, grid, color, sigma, n_keep, tube)
     return _noise_masks(sample_ids, seed_tensor, seed, grid, color, sigma, n_keep, tube)
 
 

@@ -1,5 +1,7 @@
 """torch.ops.smnm.*: what PyTorch itself asks of a custom op."""
 
+from dataclasses import replace
+
 import pytest
 import torch
 from testing import devices
@@ -48,8 +50,7 @@ def test_opcheck(op, call, device):
 @pytest.mark.parametrize("op", FROM_TABLE)
 def test_opcheck_of_the_ops_that_take_a_table(op):
     table = noise_table((1, 4, 6), "green", (0.5, 0.5, 2.0, 2.0))
-    integers = (table.torus, table.taps, table.pairs, table.scale, noise_quantiles())
-    call = (ids(3), None, 5, [1, 4, 6], *integers)
+    call = (ids(3), None, 5, [1, 4, 6], table.packed(noise_quantiles()))
     if op == "noise_masks_from_table":
         call += (12, 1)
     torch.library.opcheck(getattr(torch.ops.smnm, op).default, call)
@@ -149,8 +150,16 @@ def test_an_op_called_past_the_checks_refuses(op, call, name):
         getattr(torch.ops.smnm, op)(*call)
 
 
-def test_a_table_that_names_missing_rows_is_refused():
+def test_a_table_that_cannot_be_is_refused():
     table = noise_table((1, 4, 6), "green", (0.5, 0.5, 2.0, 2.0))
-    integers = (table.torus, table.taps[:1], table.pairs, table.scale, noise_quantiles())
-    with pytest.raises(RuntimeError, match="pairs"):
-        torch.ops.smnm.noise_from_table(ids(3), None, 5, [1, 4, 6], *integers)
+    packed = table.packed(noise_quantiles())
+    missing_row = replace(table, taps=table.taps[:1]).packed(noise_quantiles())
+    for wrong, why in (
+        (missing_row, "pairs must name rows of taps"),
+        (packed[:-1], "packed noise table"),
+        (packed[:4], "packed noise table"),
+        (packed.float(), "packed noise table"),
+        (packed * torch.tensor([-1, *[1] * (len(packed) - 1)]).int(), "three positive ints"),
+    ):
+        with pytest.raises(RuntimeError, match=why):
+            torch.ops.smnm.noise_from_table(ids(3), None, 5, [1, 4, 6], wrong)

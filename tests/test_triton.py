@@ -178,9 +178,7 @@ def test_clamps(gpu, monkeypatch, grid, path, request):
     monkeypatch.setattr(noise_ops, "device_table", noise_ops.device_table.__wrapped__)
     call = noise_call(IDS_TENSOR, grid, "red", 2.0, 0)
     table = noise_table(grid, "red", tuple(call[5]))
-    expected = torch.ops.smnm.noise_from_table(
-        *call[:4], table.torus, table.taps, table.pairs, table.scale, loud
-    )
+    expected = torch.ops.smnm.noise_from_table(*call[:4], table.packed(loud))
     assert (expected == MAX_FIELD * table.scale).any()
     assert (expected < MAX_FIELD * table.scale).any()
     assert_same(gpu.noise_kernel(call[0].to(DEVICE), *call[1:]), expected)

@@ -21,13 +21,32 @@ namespace {  // torch's types are hidden symbols, so what holds them must be loc
 using torch::headeronly::ScalarType;
 using torch::stable::Tensor;
 
+// torch::stable::contiguous(), without its call of an op where there is nothing to do.
+inline Tensor as_contiguous(const Tensor& tensor) {
+  return tensor.is_contiguous() ? tensor : torch::stable::contiguous(tensor);
+}
+
+// A contiguous tensor [rows, columns] on the device of `like`, not filled. torch::stable::new_empty
+// calls an op, which takes four times as long.
+inline Tensor new_matrix(const Tensor& like, int64_t rows, int64_t columns, ScalarType type) {
+  const int64_t sizes[] = {rows, columns}, strides[] = {columns, 1};
+  const bool longs = type == ScalarType::Long;
+  int32_t device_type;
+  STABLE_TORCH_ERROR_CODE_CHECK(aoti_torch_get_device_type(like.get(), &device_type));
+  AtenTensorHandle made;
+  STABLE_TORCH_ERROR_CODE_CHECK(aoti_torch_empty_strided(
+      2, sizes, strides, longs ? aoti_torch_dtype_int64() : aoti_torch_dtype_bool(), device_type,
+      like.get_device_index(), &made));
+  return Tensor(made);
+}
+
 struct MaskTensors {
   Tensor visible, ids_keep, ids_restore;
 
   MaskTensors(const Tensor& like, int64_t batch, int64_t n_tokens, int64_t n_keep)
-      : visible(torch::stable::new_empty(like, {batch, n_tokens}, ScalarType::Bool)),
-        ids_keep(torch::stable::new_empty(like, {batch, n_keep}, ScalarType::Long)),
-        ids_restore(torch::stable::new_empty(like, {batch, n_tokens}, ScalarType::Long)) {}
+      : visible(new_matrix(like, batch, n_tokens, ScalarType::Bool)),
+        ids_keep(new_matrix(like, batch, n_keep, ScalarType::Long)),
+        ids_restore(new_matrix(like, batch, n_tokens, ScalarType::Long)) {}
 
   std::tuple<Tensor, Tensor, Tensor> tuple() const { return {visible, ids_keep, ids_restore}; }
 };
@@ -59,7 +78,7 @@ inline void check_grid(const std::vector<int64_t>& grid) {
 inline Tensor parse_sample_ids(const Tensor& sample_ids) {
   STD_TORCH_CHECK(sample_ids.scalar_type() == ScalarType::Long && sample_ids.dim() == 1,
                   "sample_ids must be int64 [B]");
-  return torch::stable::contiguous(sample_ids);
+  return as_contiguous(sample_ids);
 }
 
 inline void check_n_keep(int64_t n_keep, int64_t n_tokens, int64_t frames = 1) {

@@ -10,6 +10,7 @@
 #include "../common/op_arguments.h"
 #include "kernels.h"
 #include "mask_rows.h"
+#include "workers.h"
 
 namespace smnm {
 namespace {
@@ -19,30 +20,32 @@ Grid parse_grid(const std::vector<int64_t>& grid) {
   return {grid[0], grid[1], grid[2]};
 }
 
-NoiseTable parse_table(const std::vector<int64_t>& torus, const Tensor& taps, const Tensor& pairs,
-                       const Tensor& scale, const Tensor& quantiles) {
-  const Grid sides = parse_grid(torus);
+// What smnm_kernels.tables.noise.NoiseTable.packed() makes, int32: the sides of the torus, n_levels
+// and n_pairs; the float32 scales; then, as int16, taps, pairs and quantiles. White noise has pairs
+// of number 0 and nothing behind its numbers.
+NoiseTable parse_table(const Tensor& packed) {
+  constexpr int64_t kNumbers = 5;
+  STD_TORCH_CHECK(packed.scalar_type() == ScalarType::Int && packed.is_contiguous() &&
+                      packed.numel() >= kNumbers,
+                  "table must be a packed noise table");
+  const auto* numbers = static_cast<const int32_t*>(packed.data_ptr());
+  const Grid torus = parse_grid({numbers[0], numbers[1], numbers[2]});
+  const int64_t n_levels = numbers[3], n_pairs = numbers[4];
+  if (n_pairs == 0) return {torus, nullptr, nullptr, nullptr, 0, nullptr};
+  const int64_t n_taps = n_levels * (torus.t + torus.h + torus.w);
   STD_TORCH_CHECK(
-      pairs.size(0) == 0 ||
-          (taps.dim() == 2 && taps.size(1) == sides.t + sides.h + sides.w && pairs.size(1) == 3 &&
-           scale.size(0) == pairs.size(0) && taps.scalar_type() == ScalarType::Short &&
-           pairs.scalar_type() == ScalarType::Short && scale.scalar_type() == ScalarType::Float &&
-           quantiles.scalar_type() == ScalarType::Short && quantiles.numel() == kNQuantiles &&
-           taps.is_contiguous() && pairs.is_contiguous() && scale.is_contiguous() &&
-           quantiles.is_contiguous()),
-      "taps, pairs, scale and quantiles must be those of one noise table");
-  const int64_t n_pairs = pairs.size(0), n_taps = taps.size(0);
-  const auto* level = static_cast<const int16_t*>(pairs.data_ptr());
-  for (int64_t pair = 0; pair < n_pairs; ++pair, level += 3) {
-    STD_TORCH_CHECK(level[0] >= 0 && level[0] < n_taps && level[1] < n_taps,
+      n_levels > 0 && n_pairs > 0 &&
+          packed.numel() == kNumbers + n_pairs + (n_taps + 3 * n_pairs + kNQuantiles + 1) / 2,
+      "table must be a packed noise table");
+  const auto* scale = reinterpret_cast<const float*>(numbers + kNumbers);
+  const auto* taps = reinterpret_cast<const int16_t*>(scale + n_pairs);
+  const int16_t* pairs = taps + n_taps;
+  for (int64_t pair = 0; pair < n_pairs; ++pair) {
+    const int16_t* level = pairs + 3 * pair;
+    STD_TORCH_CHECK(level[0] >= 0 && level[0] < n_levels && level[1] < n_levels,
                     "pairs must name rows of taps");
   }
-  return {sides,
-          static_cast<const int16_t*>(taps.data_ptr()),
-          static_cast<const int16_t*>(pairs.data_ptr()),
-          static_cast<const float*>(scale.data_ptr()),
-          n_pairs,
-          static_cast<const int16_t*>(quantiles.data_ptr())};
+  return {torus, taps, pairs, scale, n_pairs, pairs + 3 * n_pairs};
 }
 
 // Calls body(row, field, scale) for every sample, on torch's threads.
@@ -50,27 +53,28 @@ template <class Body>
 void for_each_field(const Tensor& sample_ids, int64_t seed, const Grid& grid,
                     const NoiseTable& table, const Body& body) {
   const int64_t* ids = int64_data(sample_ids);
-  torch::stable::parallel_for(0, sample_ids.numel(), 1, [&](int64_t begin, int64_t end) {
-    const std::unique_ptr<NoiseMaker> maker = kernels().noise_maker(grid, table);
-    std::vector<int32_t> field(grid.size() + kFieldSlack);
-    for (int64_t row = begin; row < end; ++row) {
-      const float scale = maker->make(seed, ids[row], field.data());
-      body(row, field.data(), scale);
-    }
+  for_each_row(sample_ids.numel(), torch::stable::get_num_threads(), [&]() -> RowBody {
+    struct Scratch {
+      std::unique_ptr<NoiseMaker> maker;
+      std::vector<int32_t> field;
+    };
+    const auto own = std::make_shared<Scratch>(Scratch{
+        kernels().noise_maker(grid, table), std::vector<int32_t>(grid.size() + kFieldSlack)});
+    return [&, own](int64_t row) {
+      const float scale = own->maker->make(seed, ids[row], own->field.data());
+      body(row, own->field.data(), scale);
+    };
   });
 }
 
 Tensor noise_from_table(const Tensor& sample_ids, const std::optional<Tensor>& seed_tensor,
-                        int64_t seed, const std::vector<int64_t>& grid,
-                        const std::vector<int64_t>& torus, const Tensor& taps, const Tensor& pairs,
-                        const Tensor& scale, const Tensor& quantiles) {
+                        int64_t seed, const std::vector<int64_t>& grid, const Tensor& table) {
   const Tensor ids = parse_sample_ids(sample_ids);
   const Grid sides = parse_grid(grid);
   Tensor out =
       torch::stable::new_empty(ids, {ids.numel(), sides.t, sides.h, sides.w}, ScalarType::Float);
   auto* values = static_cast<float*>(out.data_ptr());
-  for_each_field(ids, seed_value(seed_tensor, seed), sides,
-                 parse_table(torus, taps, pairs, scale, quantiles),
+  for_each_field(ids, seed_value(seed_tensor, seed), sides, parse_table(table),
                  [&](int64_t row, const int32_t* field, float unit) {
                    float* to = values + row * sides.size();
                    for (int64_t i = 0; i < sides.size(); ++i) {
@@ -82,15 +86,12 @@ Tensor noise_from_table(const Tensor& sample_ids, const std::optional<Tensor>& s
 
 std::tuple<Tensor, Tensor, Tensor> noise_masks_from_table(
     const Tensor& sample_ids, const std::optional<Tensor>& seed_tensor, int64_t seed,
-    const std::vector<int64_t>& grid, const std::vector<int64_t>& torus, const Tensor& taps,
-    const Tensor& pairs, const Tensor& scale, const Tensor& quantiles, int64_t n_keep,
-    int64_t frames) {
+    const std::vector<int64_t>& grid, const Tensor& table, int64_t n_keep, int64_t frames) {
   const Tensor ids = parse_sample_ids(sample_ids);
   const Grid sides = parse_grid(grid);
   check_n_keep(n_keep, frames * sides.size(), frames);
   const MaskTensors out(ids, ids.numel(), frames * sides.size(), n_keep);
-  for_each_field(ids, seed_value(seed_tensor, seed), sides,
-                 parse_table(torus, taps, pairs, scale, quantiles),
+  for_each_field(ids, seed_value(seed_tensor, seed), sides, parse_table(table),
                  [&](int64_t row, const int32_t* field, float) {
                    bool* visible = visible_row(out, row);
                    kernels().threshold_ints(field, sides.size(), n_keep / frames, visible);
@@ -104,12 +105,11 @@ std::tuple<Tensor, Tensor, Tensor> noise_masks_from_table(
 
 STABLE_TORCH_LIBRARY_FRAGMENT(smnm, m) {
   m.def(
-      "noise_from_table(Tensor sample_ids, Tensor? seed_tensor, int seed, int[] grid, int[] torus, "
-      "Tensor taps, Tensor pairs, Tensor scale, Tensor quantiles) -> Tensor");
+      "noise_from_table(Tensor sample_ids, Tensor? seed_tensor, int seed, int[] grid, "
+      "Tensor table) -> Tensor");
   m.def(
       "noise_masks_from_table(Tensor sample_ids, Tensor? seed_tensor, int seed, int[] grid, "
-      "int[] torus, Tensor taps, Tensor pairs, Tensor scale, Tensor quantiles, int n_keep, "
-      "int frames) -> (Tensor, Tensor, Tensor)");
+      "Tensor table, int n_keep, int frames) -> (Tensor, Tensor, Tensor)");
 }
 
 STABLE_TORCH_LIBRARY_IMPL(smnm, CPU, m) {

@@ -3,6 +3,7 @@
 #include <torch/csrc/stable/ops.h>
 
 #include <algorithm>
+#include <memory>
 #include <numeric>
 #include <optional>
 #include <tuple>
@@ -13,6 +14,7 @@
 #include "buffer.h"
 #include "mask_rows.h"
 #include "rbn_runner.h"
+#include "workers.h"
 
 namespace smnm {
 namespace {
@@ -39,18 +41,18 @@ std::tuple<Tensor, Tensor, Tensor> rbn_masks(
   const auto n_banks = static_cast<int64_t>(starts.size());
   starts.push_back(batch);
   const RbnRule rule{windows, weights, random_ties};
-  torch::stable::parallel_for(0, n_banks, 1, [&](int64_t begin, int64_t end) {
-    RbnRunner runner(grid[1], grid[2], n_candidates, n_keep, rule);
-    Buffer<uint8_t> visible(n_candidates * n);
-    auto* masks = reinterpret_cast<bool*>(visible.data());
-    for (int64_t b = begin; b < end; ++b) {
+  for_each_row(n_banks, torch::stable::get_num_threads(), [&]() -> RowBody {
+    const auto runner = std::make_shared<RbnRunner>(grid[1], grid[2], n_candidates, n_keep, rule);
+    const auto visible = std::make_shared<Buffer<uint8_t>>(n_candidates * n);
+    return [&, runner, visible](int64_t b) {
+      auto* masks = reinterpret_cast<bool*>(visible->data());
       const int64_t bank = bank_of(rows[starts[b]]);
-      runner.draw_order(seed, bank);
-      runner.run(seed, bank, masks);
+      runner->draw_order(seed, bank);
+      runner->run(seed, bank, masks);
       for (int64_t i = starts[b]; i < starts[b + 1]; ++i) {
         write_row(out, rows[i], masks + rbn_mask_of(ids[rows[i]], n_candidates) * n);
       }
-    }
+    };
   });
   return out.tuple();
 }
@@ -77,12 +79,12 @@ Tensor rbn_bank(const Tensor& order, const std::optional<Tensor>& seed_tensor, i
   auto* visible = static_cast<bool*>(out.data_ptr());
   seed = seed_value(seed_tensor, seed);
   const RbnRule rule{windows, weights, random_ties};
-  torch::stable::parallel_for(0, orders.size(0), 1, [&](int64_t begin, int64_t end) {
-    RbnRunner runner(grid[1], grid[2], n_candidates, n_keep, rule);
-    for (int64_t bank = begin; bank < end; ++bank) {
-      runner.take_order(positions + bank * n);
-      runner.run(seed, bank, visible + bank * n_candidates * n);
-    }
+  for_each_row(orders.size(0), torch::stable::get_num_threads(), [&]() -> RowBody {
+    const auto runner = std::make_shared<RbnRunner>(grid[1], grid[2], n_candidates, n_keep, rule);
+    return [&, runner](int64_t bank) {
+      runner->take_order(positions + bank * n);
+      runner->run(seed, bank, visible + bank * n_candidates * n);
+    };
   });
   return out;
 }

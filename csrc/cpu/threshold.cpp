@@ -10,6 +10,7 @@
 #include "../common/op_arguments.h"
 #include "kernels.h"
 #include "mask_rows.h"
+#include "workers.h"
 
 namespace smnm {
 namespace {
@@ -28,9 +29,8 @@ template <class Float, class Bits>
 void threshold_rows(const Tensor& noise, const MaskTensors& out) {
   const auto* values = static_cast<const Float*>(noise.data_ptr());
   const int64_t n = noise.size(1), n_keep = out.ids_keep.size(1);
-  torch::stable::parallel_for(0, noise.size(0), 1, [&](int64_t begin, int64_t end) {
-    std::vector<Bits> keys(n);
-    for (int64_t row = begin; row < end; ++row) {
+  for_each_row(noise.size(0), torch::stable::get_num_threads(), [&]() -> RowBody {
+    return [&, keys = std::vector<Bits>(n)](int64_t row) mutable {
       for (int64_t i = 0; i < n; ++i) keys[i] = sort_key<Float, Bits>(values[row * n + i]);
       bool* visible = visible_row(out, row);
       if constexpr (sizeof(Bits) == sizeof(int32_t)) {
@@ -39,13 +39,13 @@ void threshold_rows(const Tensor& noise, const MaskTensors& out) {
         kernels().threshold_longs(keys.data(), n, n_keep, visible);
       }
       write_row(out, row, visible);
-    }
+    };
   });
 }
 
 // `noise` is float32 or float64 [B, N].
 std::tuple<Tensor, Tensor, Tensor> threshold(const Tensor& noise, int64_t n_keep) {
-  const Tensor values = torch::stable::contiguous(noise);
+  const Tensor values = as_contiguous(noise);
   STD_TORCH_CHECK(values.dim() == 2 && (values.scalar_type() == ScalarType::Double ||
                                         values.scalar_type() == ScalarType::Float),
                   "noise must be float32 or float64 [B, N]");

@@ -44,6 +44,16 @@ class NoiseTable:
     #: float32 [n_pairs]: from the integer field to unit variance.
     scale: Tensor
 
+    def packed(self, quantiles: Tensor) -> Tensor:
+        """All numbers, and the quantiles of white noise, in one int32 tensor, as csrc/cpu/noise.cpp
+        reads it."""
+        numbers = np.array([*self.torus, len(self.taps), len(self.pairs)], np.int32)
+        shorts = [part.numpy().ravel() for part in (self.taps, self.pairs, quantiles)]
+        if sum(map(len, shorts)) % 2:
+            shorts.append(np.zeros(1, np.int16))
+        parts = (numbers, self.scale.numpy(), np.concatenate(shorts))
+        return torch.from_numpy(np.concatenate([part.view(np.int32) for part in parts]))
+
 
 @lru_cache(maxsize=64)
 def noise_table(grid: Grid, color: Color, sigma: tuple[float, ...]) -> NoiseTable:
