@@ -114,7 +114,7 @@ def compared(settings, make, path=None):
     return sum(row["compared"] for row in saved.rows), differences(saved.rows)
 
 
-@pytest.mark.slow
+@pytest.mark.exhaustive
 def test_equality_finds_none_between_reference_and_cpu():
     settings = small_settings(140, 600)
     n_compared, found = compared(settings, make_by_reference)
@@ -261,7 +261,7 @@ def test_one_call_for_a_profiler_needs_a_gpu(monkeypatch, capsys):
     assert "--once is for profilers of a GPU" in capsys.readouterr().err
 
 
-@pytest.mark.slow
+@pytest.mark.exhaustive
 def test_scripts_find_the_ptx_machine_by_themselves():
     require(importlib.util.find_spec("triton"), "Triton")
     unwanted = ("PYTHONPATH", "TRITON_INTERPRET")

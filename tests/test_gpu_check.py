@@ -46,6 +46,7 @@ def squared_unless_told_otherwise(task):
     return os.getpid(), task**2
 
 
+@pytest.mark.exhaustive
 def test_processes_that_die_cost_their_task_alone():
     tasks = ["lose the device", 2, "die", 3, 4]
     made = dict(answers(squared_unless_told_otherwise, tasks, 2))
@@ -195,6 +196,7 @@ COUNT = (
 )
 
 
+@pytest.mark.exhaustive
 def test_a_call_goes_on_from_an_earlier_one(run):
     def steps(tail, sources_of="good"):
         return (

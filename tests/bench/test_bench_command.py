@@ -86,7 +86,7 @@ def test_growth_has_an_exponent_for_every_curve(tmp_path):
     assert max(row["x"] for row in rows) == 2**20
 
 
-@pytest.mark.slow
+@pytest.mark.exhaustive
 def test_a_step_and_its_model(tmp_path):
     assert main(["bench", "training", "--quick", "--out", str(tmp_path)]) == 0
     *steps, model = rows_of(tmp_path)

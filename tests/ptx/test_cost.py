@@ -97,7 +97,7 @@ for target in (80, 90):
 """
 
 
-@pytest.mark.slow
+@pytest.mark.exhaustive
 def test_it_counts_about_as_many_instructions_as_the_compiler_makes(tmp_path):
     require(importlib.util.find_spec("triton"), "Triton")
     rows = rows_printed_by("-c", _SASS, tmp_path / "kernel.cubin")

@@ -257,7 +257,7 @@ def test_torchrun_does_what_one_process_does(videos, straight, tmp_path):
     assert losses(run) == pytest.approx(losses(straight), abs=2e-3)
 
 
-@pytest.mark.slow
+@pytest.mark.exhaustive
 def test_ranks_that_accumulate_do_what_one_process_does(videos, tmp_path):
     arguments = ("--batch-size", 4, "--steps", 4)
     assert pretrain(videos, "--out", tmp_path / "one", *arguments) == 0

@@ -50,10 +50,8 @@ def test_killed_anywhere_and_started_again(videos, straight, tmp_path):
     assert all(torch.equal(ours[name], theirs[name]) for name in theirs)
 
 
-@pytest.mark.slow
-@pytest.mark.parametrize(
-    "number", [signal.SIGINT, pytest.param(signal.SIGTERM, marks=pytest.mark.exhaustive)]
-)
+@pytest.mark.exhaustive
+@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
 def test_signal_saves_and_says_how_to_go_on(videos, straight, tmp_path, number):
     run = tmp_path / "run"
     arguments = (videos, "--out", run, "--steps", 12, "--checkpoint-every", 1000)
