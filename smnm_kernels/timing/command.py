@@ -28,13 +28,14 @@ from .tables import markdown
 REPEATS = 5
 ROWS, TABLES = "bench.json", "bench.md"
 Progress = Callable[[str], None]
-SectionName = Literal["masks", "quality", "growth", "bank", "training"]
+SectionName = Literal["masks", "load", "quality", "growth", "bank", "training"]
 
 
 @dataclass(kw_only=True)
 class Bench:
-    """Measure how long masks take beside those of other code, how good they are, how time grows,
-    what banks of noise cost, and how much time masks add to a training step.
+    """Measure how long masks take beside those of other code, also while every core is busy, how
+    good they are, how time grows, what banks of noise cost, and how much time masks add to a
+    training step.
 
     Writes OUT/bench.json (a JSON row in each line), OUT/bench.md (tables) and plots. Before
     anything is timed, masks of noise and R-BN are compared with their definition. Let nothing else
@@ -51,7 +52,8 @@ class Bench:
     overwrite: bool = False
     """Replace the results of an earlier run in OUT."""
     quick: bool = False
-    """Two minutes on two cores, instead of nine: one batch size, a small model, no compiler."""
+    """Two to three minutes on two cores, instead of ten: one batch size, a small model, no
+    compiler."""
     batches: tuple[int, ...] = ()
     """Batch sizes of the masks section. Default: 64, and without --quick also 1, 16, 256, 1024."""
     device: str = "auto"
@@ -138,6 +140,12 @@ def _masks(bench: Bench, seconds: float, device: torch.device, progress: Progres
     return mask_making(batches, seconds, REPEATS, device, progress)
 
 
+def _load(bench: Bench, seconds: float, device: torch.device, progress: Progress) -> list[dict]:
+    from .under_load import under_load
+
+    return under_load((64,) if bench.quick else (1, 8, 64), seconds, device, progress)
+
+
 def _quality(bench: Bench, _: float, device: torch.device, progress: Progress) -> list[dict]:
     from .quality_table import quality
 
@@ -173,6 +181,7 @@ class Section(NamedTuple):
 
 SECTIONS: dict[SectionName, Section] = {
     "masks": Section(_masks, 40, 150),
+    "load": Section(_load, 20, 90),
     "quality": Section(_quality, 0, 0),
     "growth": Section(_growth, 20, 60),
     "bank": Section(_bank, 0, 0),

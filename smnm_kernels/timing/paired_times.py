@@ -214,19 +214,17 @@ def rows(contenders: Sequence[Contender], times: dict[str, Times], **where: obje
                 **where,
                 "what": contender.what,
                 "ours": contender.ours,
-                "us": _round_to_4_digits(statistics.median(own.all)),
+                "us": round_to_4_digits(statistics.median(own.all)),
                 "us_quartiles": quartiles(own.all),
-                "ratio": _round_to_4_digits(
+                "ratio": round_to_4_digits(
                     statistics.median(r for repeat in ratios for r in repeat)
                 ),
                 "ratio_to": contenders[0].what,
                 # Their spread is the noise of the ratio.
                 "ratio_repeats": [
-                    _round_to_4_digits(statistics.median(repeat)) for repeat in ratios
+                    round_to_4_digits(statistics.median(repeat)) for repeat in ratios
                 ],
-                "ratio_in_turn": _round_to_4_digits(statistics.median(in_turn))
-                if in_turn
-                else None,
+                "ratio_in_turn": round_to_4_digits(statistics.median(in_turn)) if in_turn else None,
                 "ratio_in_turn_quartiles": quartiles(in_turn) if in_turn else None,
                 "measurements": sum(map(len, ratios)),
                 "clock": own.how,
@@ -238,11 +236,11 @@ def rows(contenders: Sequence[Contender], times: dict[str, Times], **where: obje
 
 def quartiles(values: list[float]) -> list[float]:
     if len(values) < 2:
-        return 2 * [_round_to_4_digits(v) for v in values]
+        return 2 * [round_to_4_digits(v) for v in values]
     low, _, high = statistics.quantiles(values, n=4)
-    return [_round_to_4_digits(low), _round_to_4_digits(high)]
+    return [round_to_4_digits(low), round_to_4_digits(high)]
 
 
-def _round_to_4_digits(value: float) -> float:
+def round_to_4_digits(value: float) -> float:
     """``value`` with four significant digits."""
     return float(f"{value:.4g}")

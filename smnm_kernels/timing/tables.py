@@ -19,7 +19,8 @@ def markdown(rows: list[dict], about: dict[str, object]) -> str:
     )
     lines = [
         f"{about['device']}, {about['cores']} cores, {about['threads']} threads; {versions}, "
-        f"commit {about['commit']}, backend {about['backend']}; {about['date']}. Times are medians "
+        f"commit {about['commit']}, backend {about['backend']}{_vectors(about)}; "
+        f"{about['date']}. Times are medians "
         "with quartiles; ratios are medians of paired times, with those of each repetition. Calls "
         "are repeated, which keeps caches warm; 'in turn' are single calls, each after one of what "
         "the others are divided by."
@@ -38,6 +39,12 @@ def markdown(rows: list[dict], about: dict[str, object]) -> str:
     return "\n".join(lines) + "\n"
 
 
+def _vectors(about: dict) -> str:
+    """The vector instructions of the C++ library, where that is what ran."""
+    ran = about["backend"] == "cpu" and about["built_with"]
+    return f" with {ran['vectors']}" if ran else ""
+
+
 def _masks(group: list[dict]) -> list[str]:
     return _table(
         group,
@@ -50,6 +57,10 @@ def _masks(group: list[dict]) -> list[str]:
             "note": _note,
         },
     )
+
+
+def _load(group: list[dict]) -> list[str]:
+    return _table(group, LOAD)
 
 
 def _quality(group: list[dict]) -> list[str]:
@@ -90,6 +101,7 @@ class Section(NamedTuple):
 
 SECTIONS = {
     "masks": Section("Making masks", _masks),
+    "load": Section("While every core is busy", _load),
     "quality": Section("What masks are worth", _quality),
     "growth": Section("Growth", _growth),
     "bank": Section("What a bank costs", _bank),
@@ -148,6 +160,18 @@ def _memory(row: dict) -> str:
     return outputs if peak is None else f"{outputs}, peak {peak / 1e6:.3g} MB"
 
 
+LOAD: Columns = {
+    "": _what,
+    "nothing else runs: median, 95th percentile": lambda row: (
+        f"{_duration(row['quiet_us'])}, {_duration(row['quiet_us_p95'])}"
+    ),
+    "every core busy": lambda row: (
+        f"{_duration(row['loaded_us'])}, {_duration(row['loaded_us_p95'])}"
+    ),
+    "times the quiet median": lambda row: f"{row['times_quiet']:.3g}, {row['times_quiet_p95']:.3g}",
+    "calls": _of("calls"),
+    "note": lambda row: row["note"],
+}
 QUALITY_LEGEND = (
     "Clustering is R-BN's own score of the visible patches: lower is more even. Holes are in "
     f"patches, of up to {FEW_MASKS:,} masks. Coverage is the worst token's deviation, in standard "

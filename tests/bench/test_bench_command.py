@@ -14,7 +14,7 @@ need_packages("tyro", "tqdm", "matplotlib", "scipy")
 import smnm_kernels as smnm  # noqa: E402
 from smnm_kernels.cli import main  # noqa: E402
 from smnm_kernels.errors import RunError  # noqa: E402
-from smnm_kernels.timing import command, mask_making, tables  # noqa: E402
+from smnm_kernels.timing import command, mask_making, tables, under_load  # noqa: E402
 
 BASE = {"section", "device", "threads", "torch", "commit", "python", "numpy", "date", "what"}
 
@@ -60,6 +60,22 @@ def test_rows_tables_and_plots_of_masks(tmp_path, capsys):
 
 def test_every_section_can_be_asked_for_and_has_a_table():
     assert tuple(command.SECTIONS) == get_args(command.SectionName) == tuple(tables.SECTIONS)
+
+
+@pytest.mark.slow
+def test_calls_under_load(tmp_path, monkeypatch):
+    monkeypatch.setattr(under_load, "SPELLS", 1)
+    monkeypatch.setattr(under_load, "LEAST_CALLS", 2)
+    assert main(["bench", "load", "--quick", "--out", str(tmp_path)]) == 0
+    rows = rows_of(tmp_path)
+    assert {row["what"] for row in rows} == {
+        what for shape in under_load.WHAT.values() for what in shape
+    }
+    for row in rows:
+        assert row["quiet_us"] <= row["quiet_us_p95"]
+        assert row["loaded_us"] <= row["loaded_us_p95"]
+        assert row["times_quiet"] == pytest.approx(row["loaded_us"] / row["quiet_us"], rel=1e-2)
+    assert "## While every core is busy" in (tmp_path / "bench.md").read_text()
 
 
 @pytest.mark.slow
