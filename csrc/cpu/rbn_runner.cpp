@@ -1,6 +1,7 @@
 // The order of a bank, and its sweeps.
 #include "rbn_runner.h"
 
+#include <algorithm>
 #include <cstring>
 #include <utility>
 
@@ -10,23 +11,23 @@
 namespace smnm {
 namespace {
 
-// Sorts (random key << 32 | index): a radix sort by so many upper bytes of the keys that few keys
-// are equal in these, then an insertion sort, which has little left to do.
+// Sorts (random key << 32 | index): a radix sort by so many upper bits of the keys that few keys
+// are equal in these, then an insertion sort, which has little left to do. Few keys take one digit
+// of the radix sort, of as many values as there are keys.
 void sort_keyed(Buffer<uint64_t>& items, Buffer<uint64_t>& scratch) {
+  constexpr int kMostBits = 11;
   const auto n = static_cast<int64_t>(items.size());
-  const int first_digit = n <= 1 << 10 ? 2 : n <= 1 << 20 ? 1 : 0;
-  uint32_t start[4][256] = {};
-  for (const uint64_t item : items) {
-    for (int digit = first_digit; digit < 4; ++digit) {
-      ++start[digit][item >> (32 + 8 * digit) & 255];
-    }
-  }
-  for (int digit = first_digit; digit < 4; ++digit) {
+  int bits = 1, n_digits = 1;
+  while (bits < kMostBits && int64_t{1} << bits < n) ++bits;
+  while (int64_t{1} << (bits * n_digits) < n) ++n_digits;
+  uint32_t start[1 << kMostBits];
+  for (int shift = 64 - bits * n_digits; shift < 64; shift += bits) {
+    const auto digit = [&](uint64_t item) { return item >> shift & ((1 << bits) - 1); };
+    std::fill(start, start + (1 << bits), 0);
+    for (const uint64_t item : items) ++start[digit(item)];
     uint32_t before = 0;
-    for (uint32_t& count : start[digit]) before += std::exchange(count, before);
-    for (const uint64_t item : items) {
-      scratch[start[digit][item >> (32 + 8 * digit) & 255]++] = item;
-    }
+    for (int value = 0; value < 1 << bits; ++value) before += std::exchange(start[value], before);
+    for (const uint64_t item : items) scratch[start[digit(item)]++] = item;
     items.swap(scratch);
   }
   for (int64_t i = 1; i < n; ++i) {

@@ -24,8 +24,9 @@ struct Taps {
 };
 
 Taps nonzero_taps(const int16_t* circular, int64_t side, int gain) {
-  const auto tap = [&](int64_t distance) {
-    return (circular[(distance % side + side) % side] * gain + kTapUnit / 2) >> kTapShift;
+  const auto tap = [&](int64_t distance) {  // above -side
+    const int16_t weight = circular[distance < 0 ? distance + side : distance];
+    return (weight * gain + kTapUnit / 2) >> kTapShift;
   };
   int64_t reach = 0;
   for (int64_t d = 1; d <= side / 2; ++d) {
@@ -33,6 +34,7 @@ Taps nonzero_taps(const int16_t* circular, int64_t side, int gain) {
   }
   Taps taps;
   taps.before = std::min(reach, (side - 1) / 2);
+  taps.weight.reserve(taps.before + reach + 1);
   for (int64_t d = -taps.before; d <= reach; ++d) {
     taps.weight.push_back(static_cast<int16_t>(tap(d)));
   }
