@@ -6,28 +6,29 @@ import re
 import shutil
 import subprocess
 import sys
-from pathlib import Path
 
-import numpy as np
+import kernel_program
 import pytest
-import torch
+from kernel_calls import (
+    COMPILERS,
+    assert_banks_are_those_of_the_reference,
+    assert_noise_is_that_of_the_reference,
+    built,
+    of_banks,
+    of_noise,
+)
+from kernel_program import Program
 from mask_hashes import mask_hashes
 from testing import ROOT, made_once
 
 import smnm_kernels as smnm
 from smnm_kernels.libraries import VECTOR_PATHS
-from smnm_kernels.tables.colors import parse_sigma
-from smnm_kernels.tables.noise import noise_quantiles, noise_table
 
-PROGRAM = Path(__file__).parent / "cpp/vector_paths.cpp"
-KERNELS = [*(ROOT / "csrc/cpu").glob("kernels*.cpp")]
-KERNELS += [ROOT / f"csrc/cpu/{name}.cpp" for name in ("philox_blocks", "vector_path")]
 BUILT = smnm.build_info()
 #: Those of this machine.
 PATHS = BUILT["vector_paths"] if BUILT else ()
 #: Instructions of AVX and of the two extensions for bits that come with AVX2.
 WIDE = r"\t(v[a-z]\w+|andn|bextr|bls\w+|mulx|pdep|pext|rorx|sarx|shlx|shrx) "
-FLAGS = ("-std=c++17", "-O2", "-Wall", "-Wno-psabi")
 #: What the files of paths define, whose instructions this machine need not have: their lanes are
 #: emulated.
 EMULATED = {
@@ -35,81 +36,56 @@ EMULATED = {
     "avx512": "-DPATH=kAvx512 -DSMNM_LANES=16 -DSMNM_AVX2",
     "avx512_vnni": "-DPATH=kAvx512Vnni -DSMNM_LANES=16 -DSMNM_AVX2 -DSMNM_AVX512_VNNI",
 }
-CALLS = [
-    ((8, 14, 14), "green", None),
-    ((3, 5, 7), "red", (0.2, 8.0)),
-    ((1, 64, 8), "blue", (0.35, 2.0)),
-    ((2, 3, 70), "green", ((0.2, 4.0), (2.0, 8.0))),
-    ((1, 1, 1), "red", 0.2),
-    ((4, 9, 17), "white", None),
-]
+EMULATED_SOURCES = (
+    *("tests/cpp/vector_paths.cpp", "tests/cpp/emulated_paths.cpp"),
+    *("csrc/cpu/rbn_runner.cpp", "csrc/cpu/rbn_scores.cpp"),
+)
 
 pytestmark = pytest.mark.slow
 
 
-def run(*command):
-    subprocess.run(list(map(str, command)), check=True)
-
-
-@pytest.fixture(scope="module", params=["g++", "clang++"])
+@pytest.fixture(scope="module", params=COMPILERS)
 def compiled(request, tmp_path_factory):
-    """A folder with an object for each source, and the program that they make."""
-    compiler = request.param
-    if shutil.which(compiler) is None:
-        pytest.skip(f"needs {compiler}")
-
-    def make(folder):
-        objects = [folder / f"{source.stem}.o" for source in (PROGRAM, *KERNELS)]
-        for source, made in zip((PROGRAM, *KERNELS), objects, strict=True):
-            run(compiler, *FLAGS, "-c", source, "-o", made)
-        run(compiler, *objects, "-o", folder / "program")
-
-    return made_once(tmp_path_factory, f"vector-paths-{compiler}", make)
+    return built(request.param, tmp_path_factory)
 
 
 @pytest.fixture(scope="module", params=EMULATED)
 def emulated(request, tmp_path_factory):
-    """(program, path)"""
     path = request.param
-    sources = PROGRAM, PROGRAM.with_name("emulated_paths.cpp")
+    flags = ("-std=c++17", "-O2", "-Wall", "-Wno-psabi", "-mavx2")
     defined = (*EMULATED[path].split(), f'-DPATH_NAME="{path}"')
 
     def make(folder):
-        run("g++", *FLAGS, "-mavx2", *defined, *sources, "-o", folder / "program")
+        sources = [ROOT / source for source in EMULATED_SOURCES]
+        kernel_program.run("g++", *flags, *defined, *sources, "-o", folder / "program")
 
-    return made_once(tmp_path_factory, f"emulated-{path}", make) / "program", path
+    made = made_once(tmp_path_factory, f"emulated-{path}", make)
+    return Program((made / "program",), path)
 
 
 @pytest.mark.parametrize("path", PATHS)
-@pytest.mark.parametrize(("grid", "color", "sigma"), CALLS)
-def test_masks_are_those_of_the_reference(compiled, tmp_path, path, grid, color, sigma):
-    assert_masks_of_the_reference(compiled / "program", path, tmp_path / "call", grid, color, sigma)
+@of_noise
+def test_noise_is_that_of_the_reference(compiled, path, grid, color, sigma):
+    program = Program((compiled / "program",), path)
+    assert_noise_is_that_of_the_reference(program, grid, color, sigma)
+
+
+@pytest.mark.parametrize("path", PATHS)
+@of_banks
+def test_banks_are_those_of_the_reference(compiled, path, call):
+    assert_banks_are_those_of_the_reference(Program((compiled / "program",), path), call)
 
 
 @pytest.mark.skipif("avx2" not in PATHS, reason="needs AVX2")
-@pytest.mark.parametrize(("grid", "color", "sigma"), CALLS)
-def test_emulated_masks_are_those_of_the_reference(emulated, tmp_path, grid, color, sigma):
-    assert_masks_of_the_reference(*emulated, tmp_path / "call", grid, color, sigma)
+@of_noise
+def test_emulated_noise_is_that_of_the_reference(emulated, grid, color, sigma):
+    assert_noise_is_that_of_the_reference(emulated, grid, color, sigma)
 
 
-def assert_masks_of_the_reference(program, path, call, grid, color, sigma):
-    ids, seed, n_keep = torch.tensor([0, 1, -7, 2**40]), 11, -(-torch.Size(grid).numel() // 4)
-    parts = [ids]
-    torus, n_levels, n_pairs = grid, 0, 0
-    if color != "white":
-        table = noise_table(grid, color, tuple(parse_sigma(color, sigma)))
-        torus, n_levels, n_pairs = table.torus, len(table.taps), len(table.pairs)
-        parts += [table.taps, table.pairs, table.scale, noise_quantiles()]
-    head = torch.tensor([seed, len(ids), *grid, *torus, n_levels, n_pairs, n_keep])
-    call.write_bytes(b"".join(part.numpy().tobytes() for part in (head, *parts)))
-    environment = os.environ | {"SMNM_VECTORS": path}
-    command = [str(program), path, str(call)]
-    printed = subprocess.run(command, env=environment, capture_output=True, check=True).stdout
-    expected = smnm.reference.noise_masks(ids, grid, color, n_keep=n_keep, sigma=sigma, seed=seed)
-    rows = zip(expected.visible, expected.ids_keep, expected.ids_restore, strict=True)
-    assert np.frombuffer(printed, np.uint8).tobytes() == b"".join(
-        part.numpy().tobytes() for row in rows for part in row
-    )
+@pytest.mark.skipif("avx2" not in PATHS, reason="needs AVX2")
+@of_banks
+def test_emulated_banks_are_those_of_the_reference(emulated, call):
+    assert_banks_are_those_of_the_reference(emulated, call)
 
 
 @pytest.mark.skipif("avx2" not in PATHS, reason="needs an x86-64 machine")

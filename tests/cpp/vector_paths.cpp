@@ -1,7 +1,6 @@
-// Noise masks by the kernels of the CPU library, on the path that SMNM_VECTORS names:
-// vector_paths PATH CALL, where PATH is that name, again, and the file CALL holds int64s (seed,
-// n_ids, grid, torus, n_levels, n_pairs, n_keep), the ids, and the arrays of a noise table. Prints
-// int64s: for each id what write_masks makes, `visible` a byte each.
+// Masks by the kernels of the CPU library, without torch, on the path that SMNM_VECTORS names:
+// vector_paths PATH noise|rbn CALL, where PATH is that name, again, and CALL is a file that
+// bench/kernel_program.py writes and describes. Prints what it describes.
 #include <cstdint>
 #include <cstdio>
 #include <cstdlib>
@@ -10,6 +9,7 @@
 #include <vector>
 
 #include "../../csrc/cpu/kernels.h"
+#include "../../csrc/cpu/rbn_runner.h"
 #include "../../csrc/cpu/vector_path.h"
 
 namespace {
@@ -26,33 +26,89 @@ void print(const std::vector<T>& values) {
   std::fwrite(values.data(), sizeof(T), values.size(), stdout);
 }
 
-}  // namespace
+// One row of the mask tensors.
+class Row {
+ public:
+  Row(int64_t n, int64_t n_keep) : visible_(n), ids_keep_(n_keep), ids_restore_(n) {}
+  bool* visible() { return reinterpret_cast<bool*>(visible_.data()); }
 
-int main(int, char** arguments) {
-  if (std::strcmp(arguments[1], smnm::name_of(smnm::vector_path())) != 0) return 2;
-  std::FILE* call = std::fopen(arguments[2], "rb");
-  if (call == nullptr) return 1;
-  const auto head = read<int64_t>(call, 11);
+  // `frame` holds the first of `frames` equal frames.
+  void write(const bool* frame, int64_t frames) {
+    const auto n = static_cast<int64_t>(visible_.size());
+    smnm::kernels().write_masks(frame, n / frames, static_cast<int64_t>(ids_keep_.size()) / frames,
+                                frames, visible(), ids_keep_.data(), ids_restore_.data());
+    print(visible_);
+    print(ids_keep_);
+    print(ids_restore_);
+  }
+
+ private:
+  std::vector<uint8_t> visible_;
+  std::vector<int64_t> ids_keep_, ids_restore_;
+};
+
+void make_noise(std::FILE* call) {
+  const auto head = read<int64_t>(call, 12);
   const smnm::Grid grid = {head[2], head[3], head[4]}, torus = {head[5], head[6], head[7]};
-  const int64_t n_levels = head[8], n_pairs = head[9], n_keep = head[10], n = grid.size();
+  const int64_t n_levels = head[8], n_pairs = head[9], n_keep = head[10], frames = head[11];
+  const int64_t n = grid.size();
   const auto ids = read<int64_t>(call, head[1]);
   const auto taps = read<int16_t>(call, n_levels * (torus.t + torus.h + torus.w));
   const auto pairs = read<int16_t>(call, 3 * n_pairs);
   const auto scale = read<float>(call, n_pairs);
   const auto quantiles = read<int16_t>(call, n_pairs == 0 ? 0 : 4096);
-  const smnm::Kernels& kernels = smnm::kernels();
-  const std::unique_ptr<smnm::NoiseMaker> maker = kernels.noise_maker(
+  const std::unique_ptr<smnm::NoiseMaker> maker = smnm::kernels().noise_maker(
       grid, {torus, taps.data(), pairs.data(), scale.data(), n_pairs, quantiles.data()});
   std::vector<int32_t> field(n + smnm::kFieldSlack);
-  std::vector<uint8_t> visible(n);
-  std::vector<int64_t> ids_keep(n_keep), ids_restore(n);
+  Row row(n * frames, n_keep);
   for (const int64_t id : ids) {
-    maker->make(head[0], id, field.data());
-    auto* shown = reinterpret_cast<bool*>(visible.data());
-    kernels.threshold_ints(field.data(), n, n_keep, shown);
-    kernels.write_masks(shown, n, n_keep, 1, shown, ids_keep.data(), ids_restore.data());
-    print(visible);
-    print(ids_keep);
-    print(ids_restore);
+    const float unit = maker->make(head[0], id, field.data());
+    if (n_keep == 0) {
+      std::vector<float> values(n);
+      for (int64_t i = 0; i < n; ++i) values[i] = static_cast<float>(field[i]) * unit;
+      print(values);
+      continue;
+    }
+    smnm::kernels().threshold_ints(field.data(), n, n_keep / frames, row.visible());
+    row.write(row.visible(), frames);
+  }
+}
+
+void make_banks(std::FILE* call) {
+  const auto head = read<int64_t>(call, 9);
+  const int64_t seed = head[0], height = head[2], width = head[3], n = height * width;
+  const int64_t n_candidates = head[4], n_keep = head[5];
+  const bool has_orders = head[8] != 0;
+  smnm::RbnRule rule;
+  rule.random_ties = head[6] != 0;
+  rule.windows = read<int64_t>(call, head[7]);
+  rule.weights = read<int64_t>(call, 4);
+  const auto banks = read<int64_t>(call, head[1]);
+  smnm::RbnRunner runner(height, width, n_candidates, n_keep, rule);
+  std::vector<uint8_t> visible(n_candidates * n);
+  Row row(n, n_keep);
+  for (const int64_t bank : banks) {
+    if (has_orders) {
+      runner.take_order(read<int64_t>(call, n).data());
+    } else {
+      runner.draw_order(seed, bank);
+    }
+    runner.run(seed, bank, reinterpret_cast<bool*>(visible.data()));
+    for (int64_t k = 0; k < n_candidates; ++k) {
+      row.write(reinterpret_cast<bool*>(visible.data()) + k * n, 1);
+    }
+  }
+}
+
+}  // namespace
+
+int main(int, char** arguments) {
+  if (std::strcmp(arguments[1], smnm::name_of(smnm::vector_path())) != 0) return 2;
+  std::FILE* call = std::fopen(arguments[3], "rb");
+  if (call == nullptr) return 1;
+  if (std::strcmp(arguments[2], "noise") == 0) {
+    make_noise(call);
+  } else {
+    make_banks(call);
   }
 }

@@ -1,0 +1,161 @@
+"""The kernels of the CPU library in a program of their own, without torch, for a processor or a
+vector path that this process cannot run, and for counting instructions."""
+
+from __future__ import annotations
+
+import os
+import subprocess
+import tempfile
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+
+import torch
+from torch import Tensor
+
+from smnm_kernels.tables.noise import noise_quantiles, noise_table
+
+ROOT = Path(__file__).resolve().parent.parent
+PROGRAM = "tests/cpp/vector_paths.cpp"
+#: As setup.py compiles them, with lines for addr2line, in a form that older ones read. Warnings are
+#: for the tests.
+FLAGS = ("-std=c++17", "-O3", "-fPIC", "-g", "-gdwarf-4", "-Wall", "-Wno-psabi")
+#: Options of compilers' own.
+FLAGS_OF_GCC = ("-Wno-maybe-uninitialized",)
+
+
+def sources(checkout: Path = ROOT) -> list[Path]:
+    """The program's, and those of the library that know nothing of torch."""
+    cpu = checkout / "csrc/cpu"
+    names = ("philox_blocks", "vector_path", "rbn_runner", "rbn_scores")
+    files = [*sorted(cpu.glob("kernels*.cpp")), *(cpu / f"{name}.cpp" for name in names)]
+    return [checkout / PROGRAM, *files]
+
+
+def build(compiler: str, folder: Path, *flags: str, checkout: Path = ROOT) -> Path:
+    """The program, in the folder, beside an object for each source."""
+    own = () if "clang" in compiler else FLAGS_OF_GCC
+    objects = []
+    for source in sources(checkout):
+        objects.append(folder / f"{source.stem}.o")
+        run(compiler, *FLAGS, *own, *flags, "-c", source, "-o", objects[-1])
+    run(compiler, *flags, *objects, "-o", folder / "program")
+    return folder / "program"
+
+
+def run(*command: object) -> None:
+    subprocess.run(list(map(str, command)), check=True)
+
+
+@dataclass(frozen=True)
+class Program:
+    """Its methods take the arguments of the ops and return what those return."""
+
+    #: What starts it, such as an emulator and the program.
+    command: tuple[object, ...]
+    path: str = "baseline"
+    environment: dict[str, str] = field(default_factory=dict)
+
+    def noise(self, ids: Tensor, seed_tensor: Tensor | None, seed: int, *of: object) -> Tensor:
+        grid, color, sigma = of
+        call = noise_call(ids, value(seed_tensor, seed), grid, color, sigma)
+        values = torch.frombuffer(bytearray(self.printed("noise", call)), dtype=torch.float32)
+        return values.view(len(ids), *grid)
+
+    def noise_masks(
+        self, ids: Tensor, seed_tensor: Tensor | None, seed: int, *of: object
+    ) -> tuple[Tensor, ...]:
+        grid, color, sigma, n_keep, tube = of
+        frames, drawn = (grid[0], (1, *grid[1:])) if tube else (1, grid)
+        call = noise_call(ids, value(seed_tensor, seed), drawn, color, sigma, n_keep, frames)
+        n = torch.Size(grid).numel()
+        return masks(self.printed("noise", call), len(ids), n, n_keep)
+
+    def rbn_masks(
+        self, ids: Tensor, seed_tensor: Tensor | None, seed: int, *of: object
+    ) -> tuple[Tensor, ...]:
+        grid, n_keep, n_candidates, windows, weights, random_ties = of
+        banks, places = ids.div(n_candidates, rounding_mode="floor").unique(return_inverse=True)
+        rule = (n_keep, n_candidates, windows, weights, random_ties)
+        call = rbn_call(banks, value(seed_tensor, seed), grid, *rule)
+        n = grid[1] * grid[2]
+        made = masks(self.printed("rbn", call), len(banks) * n_candidates, n, n_keep)
+        rows = places * n_candidates + ids.remainder(n_candidates)
+        return tuple(form[rows] for form in made)
+
+    def rbn_bank(
+        self, orders: Tensor, seed_tensor: Tensor | None, seed: int, *of: object
+    ) -> Tensor:
+        grid, n_keep, n_candidates, windows, weights, random_ties = of
+        rule = (n_keep, n_candidates, windows, weights, random_ties)
+        call = rbn_call(orders, value(seed_tensor, seed), grid, *rule)
+        n, rows = grid[1] * grid[2], len(orders) * n_candidates
+        visible, *_ = masks(self.printed("rbn", call), rows, n, n_keep)
+        return visible.view(len(orders), n_candidates, n)
+
+    def printed(self, kind: str, call: bytes) -> bytes:
+        with tempfile.NamedTemporaryFile() as file:
+            file.write(call)
+            file.flush()
+            words = list(map(str, (*self.command, self.path, kind, file.name)))
+            environment = os.environ | {"SMNM_VECTORS": self.path} | self.environment
+            return subprocess.run(words, env=environment, stdout=subprocess.PIPE, check=True).stdout
+
+
+def value(seed_tensor: Tensor | None, seed: int) -> int:
+    return seed if seed_tensor is None else int(seed_tensor)
+
+
+def noise_call(
+    ids: Tensor,
+    seed: int,
+    grid: Sequence[int],
+    color: str,
+    sigma: Sequence[float],
+    n_keep: int = 0,
+    frames: int = 1,
+) -> bytes:
+    """int64s: seed, number of ids, grid, torus, levels, pairs, n_keep, frames, and the ids; then
+    the arrays of the noise table. With n_keep, the program prints for each id what write_masks()
+    makes, ``visible`` a byte each; without, the noise."""
+    torus, parts = grid, []
+    n_levels = n_pairs = 0
+    if color != "white":
+        table = noise_table(tuple(grid), color, tuple(sigma))
+        torus, n_levels, n_pairs = table.torus, len(table.taps), len(table.pairs)
+        parts = [table.taps, table.pairs, table.scale, noise_quantiles()]
+    head = [seed, len(ids), *grid, *torus, n_levels, n_pairs, n_keep, frames]
+    return as_bytes(torch.tensor(head), ids, *parts)
+
+
+def rbn_call(
+    banks: Tensor,
+    seed: int,
+    grid: Sequence[int],
+    n_keep: int,
+    n_candidates: int,
+    windows: Sequence[int],
+    weights: Sequence[int],
+    random_ties: bool,
+) -> bytes:
+    """int64s: seed, number of banks, height, width, masks of a bank, n_keep, whether ties are
+    random, number of windows, whether there are orders, windows, weights, and the banks; or, where
+    ``banks`` are orders, the numbers 0, 1, ... and the orders. The program prints for each mask
+    of each bank what write_masks() makes."""
+    has_orders = banks.dim() == 2
+    numbers = torch.arange(len(banks)) if has_orders else banks
+    head = [seed, len(banks), *grid[1:], n_candidates, n_keep, random_ties, len(windows)]
+    rule = torch.tensor([*head, has_orders, *windows, *weights])
+    return as_bytes(rule, numbers, *([banks] if has_orders else []))
+
+
+def as_bytes(*tensors: Tensor) -> bytes:
+    return b"".join(tensor.contiguous().numpy().tobytes() for tensor in tensors)
+
+
+def masks(printed: bytes, rows: int, n: int, n_keep: int) -> tuple[Tensor, ...]:
+    """(visible, ids_keep, ids_restore) from the rows that the program prints."""
+    data = torch.frombuffer(bytearray(printed), dtype=torch.uint8).view(rows, -1)
+    forms = data.split([n, 8 * n_keep, 8 * n], dim=1)
+    kinds = (torch.bool, torch.int64, torch.int64)
+    return tuple(form.contiguous().view(kind) for form, kind in zip(forms, kinds, strict=True))
