@@ -5,9 +5,10 @@ from __future__ import annotations
 
 import os
 import subprocess
+import sys
 import tempfile
-from collections.abc import Sequence
-from dataclasses import dataclass, field
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass
 from pathlib import Path
 
 import torch
@@ -33,18 +34,48 @@ def sources(checkout: Path = ROOT) -> list[Path]:
 
 
 def build(compiler: str, folder: Path, *flags: str, checkout: Path = ROOT) -> Path:
-    """The program, in the folder, beside an object for each source."""
+    """The program, in the folder, beside an object for each source. On Linux, its addresses are
+    those of the file, also when it runs."""
     own = () if "clang" in compiler else FLAGS_OF_GCC
     objects = []
     for source in sources(checkout):
         objects.append(folder / f"{source.stem}.o")
         run(compiler, *FLAGS, *own, *flags, "-c", source, "-o", objects[-1])
-    run(compiler, *flags, *objects, "-o", folder / "program")
+    fixed = ["-no-pie"] if sys.platform == "linux" else []
+    run(compiler, *flags, *fixed, *objects, "-o", folder / "program")
     return folder / "program"
 
 
 def run(*command: object) -> None:
     subprocess.run(list(map(str, command)), check=True)
+
+
+def inlined_functions(
+    made: Path, addresses: Iterable[int], *options: str, tool: str = "addr2line"
+) -> dict[int, tuple[str, ...]]:
+    """For each address of a file that was compiled with -g, the names of the functions that it was
+    inlined from, the innermost first."""
+    asked = "".join(f"{address:#x}\n" for address in addresses)
+    printed = output(tool, "-afiC", *options, "-e", made, given=asked)
+    chains: dict[int, list[str]] = {}
+    is_name = False
+    for line in printed.splitlines():
+        if line.startswith("0x"):
+            chains[int(line, 16)] = chain = []
+        elif is_name:
+            chain.append(line)
+        # Lines with a name, and with its place in the source, take turns.
+        is_name = line.startswith("0x") or not is_name
+    # Where debug information lacks the name of the innermost, addr2line says that of the outermost.
+    return {
+        address: tuple(chain[1:] if len(chain) > 1 and chain[0] == chain[-1] else chain)
+        for address, chain in chains.items()
+    }
+
+
+def output(*command: object, given: str | None = None) -> str:
+    words = list(map(str, command))
+    return subprocess.run(words, input=given, capture_output=True, text=True, check=True).stdout
 
 
 @dataclass(frozen=True)
@@ -54,7 +85,6 @@ class Program:
     #: What starts it, such as an emulator and the program.
     command: tuple[object, ...]
     path: str = "baseline"
-    environment: dict[str, str] = field(default_factory=dict)
 
     def noise(self, ids: Tensor, seed_tensor: Tensor | None, seed: int, *of: object) -> Tensor:
         grid, color, sigma = of
@@ -98,7 +128,7 @@ class Program:
             file.write(call)
             file.flush()
             words = list(map(str, (*self.command, self.path, kind, file.name)))
-            environment = os.environ | {"SMNM_VECTORS": self.path} | self.environment
+            environment = os.environ | {"SMNM_VECTORS": self.path}
             return subprocess.run(words, env=environment, stdout=subprocess.PIPE, check=True).stdout
 
 

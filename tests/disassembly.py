@@ -4,12 +4,13 @@ does not show: single elements moved in and out of vectors, calls, and values ke
 from __future__ import annotations
 
 import re
-import subprocess
 from collections import Counter
 from dataclasses import dataclass
 from functools import cache
 from itertools import pairwise
 from pathlib import Path
+
+from kernel_program import inlined_functions, output
 
 #: Elements put into vectors and taken out of them, calls, vectors kept on the stack, and what else
 #: is kept there. Whole lines of objdump, for x86-64.
@@ -95,34 +96,12 @@ def functions_of(made: Path) -> dict[str, list[Instruction]]:
             functions[start[1]] = current = []
         elif code := re.match(r"\s+([0-9a-f]+):\t(.*)", line):
             current.append((int(code[1], 16), re.sub(r"\s+", " ", code[2]).strip()))
-    inlined = inlined_functions(made, [a for code in functions.values() for a, _ in code])
+    addresses = [address for code in functions.values() for address, _ in code]
+    inlined = inlined_functions(made, addresses, "-j", ".text")
     return {
         name: [Instruction(address, text, inlined[address]) for address, text in code]
         for name, code in functions.items()
     }
-
-
-def inlined_functions(made: Path, addresses: list[int], *options: str) -> dict[int, tuple]:
-    """For each address, the names of the functions that it was inlined from, the innermost first.
-    ``options`` are addr2line's."""
-    asked = "".join(f"{address:#x}\n" for address in addresses)
-    printed = output("addr2line", "-afiC", *(options or ("-j", ".text")), "-e", made, given=asked)
-    chains: dict[int, list[str]] = {}
-    is_name = False
-    for line in printed.splitlines():
-        if line.startswith("0x"):
-            chains[int(line, 16)] = chain = []
-            is_name = True
-            continue
-        if is_name:
-            chain.append(line)
-        is_name = not is_name
-    return {address: tuple(chain) for address, chain in chains.items()}
-
-
-def output(*command: object, given: str | None = None) -> str:
-    words = list(map(str, command))
-    return subprocess.run(words, input=given, capture_output=True, text=True, check=True).stdout
 
 
 def loops(function: list[Instruction]) -> list[Loop]:

@@ -1,6 +1,6 @@
 // Masks by the kernels of the CPU library, without torch, on the path that SMNM_VECTORS names:
-// vector_paths PATH noise|rbn CALL, where PATH is that name, again, and CALL is a file that
-// bench/kernel_program.py writes and describes. Prints what it describes.
+// vector_paths PATH noise|rbn CALL [silent], where PATH is that name, again, and CALL is a file
+// that bench/kernel_program.py writes and describes. Prints what it describes, or nothing.
 #include <cstdint>
 #include <cstdio>
 #include <cstdlib>
@@ -14,6 +14,8 @@
 
 namespace {
 
+bool silent = false;
+
 template <class T>
 std::vector<T> read(std::FILE* file, int64_t n) {
   std::vector<T> values(n);
@@ -23,7 +25,7 @@ std::vector<T> read(std::FILE* file, int64_t n) {
 
 template <class T>
 void print(const std::vector<T>& values) {
-  std::fwrite(values.data(), sizeof(T), values.size(), stdout);
+  if (!silent) std::fwrite(values.data(), sizeof(T), values.size(), stdout);
 }
 
 // One row of the mask tensors.
@@ -102,10 +104,11 @@ void make_banks(std::FILE* call) {
 
 }  // namespace
 
-int main(int, char** arguments) {
+int main(int n_arguments, char** arguments) {
   if (std::strcmp(arguments[1], smnm::name_of(smnm::vector_path())) != 0) return 2;
   std::FILE* call = std::fopen(arguments[3], "rb");
   if (call == nullptr) return 1;
+  silent = n_arguments > 4;
   if (std::strcmp(arguments[2], "noise") == 0) {
     make_noise(call);
   } else {
