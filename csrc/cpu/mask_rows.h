@@ -1,11 +1,27 @@
-// One row of a call's mask tensors.
+// The rows of a call's mask tensors.
 #pragma once
+
+#include <torch/csrc/stable/ops.h>
+
+#include <functional>
 
 #include "../common/op_arguments.h"
 #include "kernels.h"
+#include "rows.h"
 
 namespace smnm {
 namespace {  // torch's types are hidden symbols, so what holds them must be local
+
+inline void on_torch_threads(int64_t threads, const std::function<void(int64_t)>& work) {
+  torch::stable::parallel_for(0, threads, 1, [&](int64_t begin, int64_t end) {
+    for (int64_t thread = begin; thread < end; ++thread) work(thread);
+  });
+}
+
+// run_rows() of rows.h, on as many threads as torch uses.
+inline void for_each_row(int64_t n, const std::function<RowBody()>& begin) {
+  run_rows(n, torch::stable::get_num_threads(), on_torch_threads, begin);
+}
 
 inline bool* visible_row(const MaskTensors& out, int64_t row) {
   return static_cast<bool*>(out.visible.data_ptr()) + row * out.visible.size(1);

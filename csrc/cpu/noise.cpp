@@ -10,7 +10,6 @@
 #include "../common/op_arguments.h"
 #include "kernels.h"
 #include "mask_rows.h"
-#include "workers.h"
 
 namespace smnm {
 namespace {
@@ -53,7 +52,7 @@ template <class Body>
 void for_each_field(const Tensor& sample_ids, int64_t seed, const Grid& grid,
                     const NoiseTable& table, const Body& body) {
   const int64_t* ids = int64_data(sample_ids);
-  for_each_row(sample_ids.numel(), torch::stable::get_num_threads(), [&]() -> RowBody {
+  for_each_row(sample_ids.numel(), [&]() -> RowBody {
     struct Scratch {
       std::unique_ptr<NoiseMaker> maker;
       std::vector<int32_t> field;
