@@ -58,7 +58,7 @@ void share_out(int64_t first, int64_t n, int64_t per_row, int64_t threads, Paral
 }  // namespace
 
 void run_rows(int64_t n, int64_t threads, Parallel parallel,
-                  const std::function<RowBody()>& begin) {
+              const std::function<RowBody()>& begin) {
   if (n == 0) return;
   const RowBody body = begin();
   const int64_t start = now();

@@ -19,7 +19,6 @@ using Parallel = void (*)(int64_t threads, const std::function<void(int64_t thre
 
 // Calls a body with every row below n, on up to `threads` threads. Each thread that takes part has
 // a body of its own from begin(), with its own scratch memory.
-void run_rows(int64_t n, int64_t threads, Parallel parallel,
-                  const std::function<RowBody()>& begin);
+void run_rows(int64_t n, int64_t threads, Parallel parallel, const std::function<RowBody()>& begin);
 
 }  // namespace smnm
