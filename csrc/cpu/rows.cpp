@@ -11,10 +11,9 @@ namespace {
 constexpr int64_t kWorthSharing = 100'000;
 // About so long takes a piece.
 constexpr int64_t kPiece = 20'000;
-// The other threads were late if the caller had to wait for so long, or for two pieces.
-constexpr int64_t kLate = 300'000;
-// For so long the caller then works alone. The time doubles if they are late again.
-constexpr int64_t kFirstSpell = 500'000'000, kLongestSpell = 30'000'000'000;
+// When sharing has taken longer than the caller alone would have, it works alone for so long. The
+// time grows fourfold with each loss and halves with each gain.
+constexpr int64_t kFirstSpell = 5'000'000, kLongestSpell = 10'000'000'000;
 
 std::atomic<int64_t> alone_until{0}, next_spell{kFirstSpell};
 
@@ -24,14 +23,14 @@ int64_t now() {
       .count();
 }
 
-void note_wait(int64_t waited, int64_t piece) {
-  if (waited <= std::max(kLate, 2 * piece)) {
-    next_spell = kFirstSpell;
-    return;
-  }
+void note(bool gained) {
   const int64_t spell = next_spell;
-  alone_until = now() + spell;
-  next_spell = std::min(2 * spell, kLongestSpell);
+  if (gained) {
+    next_spell = std::max(spell / 2, kFirstSpell);
+  } else {
+    alone_until = now() + spell;
+    next_spell = std::min(4 * spell, kLongestSpell);
+  }
 }
 
 // Does rows `first` to n - 1, of which each takes `per_row`. The caller has a body already.
@@ -40,7 +39,7 @@ void share_out(int64_t first, int64_t n, int64_t per_row, int64_t threads, Paral
   const int64_t rows_of_piece = std::max<int64_t>(1, kPiece / per_row);
   const int64_t n_pieces = (n - first - 1) / rows_of_piece + 1;
   std::atomic<int64_t> next{first};
-  int64_t caller_ended = 0;
+  const int64_t start = now();
   parallel(std::min(threads, n_pieces), [&](int64_t thread) {
     RowBody own;
     for (;;) {
@@ -50,9 +49,8 @@ void share_out(int64_t first, int64_t n, int64_t per_row, int64_t threads, Paral
       const RowBody& body = thread == 0 ? callers : own;
       for (int64_t row = piece; row < std::min(n, piece + rows_of_piece); ++row) body(row);
     }
-    if (thread == 0) caller_ended = now();
   });
-  note_wait(now() - caller_ended, rows_of_piece * per_row);
+  note(now() - start <= per_row * (n - first));
 }
 
 }  // namespace

@@ -3,8 +3,8 @@
 // A parallel loop ends when all of its threads have come to their end. Where other processes hold
 // the cores, a thread comes late by a slice of the scheduler, which is some milliseconds, and masks
 // take less. So short work stays with the caller; rows are taken in small pieces, so that a thread
-// that comes late finds nothing left to do; and when one was late, the caller works alone for a
-// while.
+// that comes late finds nothing left to do; and when waiting for one has cost more than sharing
+// gained, the caller works alone for a while.
 #pragma once
 
 #include <cstdint>
