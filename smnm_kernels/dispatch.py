@@ -47,7 +47,7 @@ _FORCEABLE = ("reference", "cpu", "triton")
 def _packed_table(grid: Grid, color: Color, sigma: tuple[float, ...]) -> Tensor:
     """The table of this noise, as the C++ ops take it."""
     if color == "white":  # it has none
-        return torch.tensor([*grid, 0, 0], dtype=torch.int32)
+        return torch.tensor([*grid, 0, 0], dtype=torch.int32, device="cpu")
     return noise_table(grid, color, sigma).packed(noise_quantiles())
 
 

@@ -31,7 +31,7 @@ def cpu_problem() -> str | None:
     Raises ValueError where SMNM_VECTORS is none of VECTOR_PATHS, ImportError where it is one that
     this processor does not have.
     """
-    asked = os.environ.get("SMNM_VECTORS")
+    asked = os.environ.get("SMNM_VECTORS") or None
     if asked is not None and asked not in VECTOR_PATHS:
         raise ValueError(f"SMNM_VECTORS must be one of {', '.join(VECTOR_PATHS)}, got {asked!r}")
     problem = _load("cpu")

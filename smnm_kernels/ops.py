@@ -43,12 +43,14 @@ noise_masks_on_cpu: Callable[..., MaskTensors] | None = None
 
 
 def _is_plain(tensor: Tensor) -> bool:
-    """Whether it is a CPU tensor that nothing looks at: no graph, no mode and no transform."""
+    """Whether it is a CPU tensor in eager code: no graph, mode or transform wants to see the op."""
     return (
         type(tensor) is Tensor
         and tensor.is_cpu
         and not torch.compiler.is_compiling()
+        and not torch.jit.is_tracing()
         and torch._C._len_torch_dispatch_stack() == 0
+        and torch._C._len_torch_function_stack() == 0
         and torch._C._functorch.peek_interpreter_stack() is None
     )
 

@@ -8,6 +8,7 @@ from testing import devices
 from torch._subclasses.fake_tensor import FakeTensorMode
 
 import smnm_kernels as smnm
+from smnm_kernels.dispatch import _packed_table
 from smnm_kernels.tables.noise import noise_quantiles, noise_table
 
 OPS = ("noise", "noise_masks", "threshold", "rbn_masks", "rbn_bank", "advance")
@@ -163,3 +164,16 @@ def test_a_table_that_cannot_be_is_refused():
     ):
         with pytest.raises(RuntimeError, match=why):
             torch.ops.smnm.noise_from_table(ids(3), None, 5, [1, 4, 6], wrong)
+
+
+def test_the_default_device_changes_no_mask():
+    """Tables are kept: one that was made on another device would serve later calls, too."""
+    for cached in (_packed_table, noise_table, noise_quantiles):
+        cached.cache_clear()
+    batch = ids(3)
+    for color in ("white", "green"):
+        with torch.device("meta"):
+            smnm.noise_masks(batch, (1, 4, 6), color, 0.75)
+        made = smnm.noise_masks(batch, (1, 4, 6), color, 0.75)
+        expected = smnm.reference.noise_masks(batch, (1, 4, 6), color, 0.75)
+        assert all(torch.equal(a, b) for a, b in zip(made, expected, strict=True))

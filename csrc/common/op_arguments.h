@@ -26,17 +26,17 @@ inline Tensor as_contiguous(const Tensor& tensor) {
   return tensor.is_contiguous() ? tensor : torch::stable::contiguous(tensor);
 }
 
-// A contiguous tensor [rows, columns] on the device of `like`, not filled. torch::stable::new_empty
-// calls an op, which takes four times as long.
-inline Tensor new_matrix(const Tensor& like, int64_t rows, int64_t columns, ScalarType type) {
+// A contiguous tensor [rows, columns] of a type of aoti_torch_dtype_*() on the device of `like`,
+// not filled. torch::stable::new_empty calls an op, which takes four times as long.
+inline Tensor new_matrix(const Tensor& like, int64_t rows, int64_t columns, int32_t type) {
   const int64_t sizes[] = {rows, columns}, strides[] = {columns, 1};
-  const bool longs = type == ScalarType::Long;
   int32_t device_type;
   STABLE_TORCH_ERROR_CODE_CHECK(aoti_torch_get_device_type(like.get(), &device_type));
   AtenTensorHandle made;
-  STABLE_TORCH_ERROR_CODE_CHECK(aoti_torch_empty_strided(
-      2, sizes, strides, longs ? aoti_torch_dtype_int64() : aoti_torch_dtype_bool(), device_type,
-      like.get_device_index(), &made));
+  const AOTITorchError error = aoti_torch_empty_strided(2, sizes, strides, type, device_type,
+                                                        like.get_device_index(), &made);
+  STD_TORCH_CHECK(error == AOTI_TORCH_SUCCESS, "masks of ", rows, " samples with ", columns,
+                  " indices each do not fit in memory");
   return Tensor(made);
 }
 
@@ -44,9 +44,9 @@ struct MaskTensors {
   Tensor visible, ids_keep, ids_restore;
 
   MaskTensors(const Tensor& like, int64_t batch, int64_t n_tokens, int64_t n_keep)
-      : visible(new_matrix(like, batch, n_tokens, ScalarType::Bool)),
-        ids_keep(new_matrix(like, batch, n_keep, ScalarType::Long)),
-        ids_restore(new_matrix(like, batch, n_tokens, ScalarType::Long)) {}
+      : visible(new_matrix(like, batch, n_tokens, aoti_torch_dtype_bool())),
+        ids_keep(new_matrix(like, batch, n_keep, aoti_torch_dtype_int64())),
+        ids_restore(new_matrix(like, batch, n_tokens, aoti_torch_dtype_int64())) {}
 
   std::tuple<Tensor, Tensor, Tensor> tuple() const { return {visible, ids_keep, ids_restore}; }
 };

@@ -17,6 +17,8 @@ namespace smnm {
 // More than any score: added to the score of a mask that is full, and of one that already shows the
 // position.
 constexpr int32_t kTaken = 1 << 29;
+// The same for scores of 16 bits, which hold a score plus twice this.
+constexpr int32_t kTakenShort = 1 << 14;
 
 // The highest score that a position can have.
 inline int64_t rbn_max_score(const std::vector<int64_t>& windows,

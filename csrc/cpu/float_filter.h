@@ -1,6 +1,6 @@
 // A field filtered in float32. Every sum stays below 2^24 (the signal is at most 1500, and taps of
 // L2 norm 2048 and sigma <= 8 have an L1 norm below 11000), so multiply-adds are exact in any
-// order.
+// order. With AVX-512 VNNI the pass along the contiguous axis computes in pairs of 16-bit integers.
 #include "taps.h"
 
 namespace smnm {
@@ -82,17 +82,10 @@ void filter_rows(const int16_t* in, int64_t n_rows, int64_t side, int64_t n_out,
 
 #else  // Products of 16-bit pairs: one read serves two taps.
 
-// For each m, taps 2m and 2m + 1 in one number, the first in the lower half. The filter's first tap
-// has number `begin`.
+// For each m, taps 2m and 2m + 1 in one number. The filter's first tap has number `begin`.
 std::vector<int32_t> paired_taps(const Taps& filter, int64_t begin, int64_t n_pairs) {
-  const auto tap = [&](int64_t k) {
-    return k >= 0 && k < filter.count() ? static_cast<int32_t>(filter.weight[k]) : 0;
-  };
   std::vector<int32_t> pairs(n_pairs);
-  for (int64_t m = 0; m < n_pairs; ++m) {
-    const int64_t k = 2 * m - begin;
-    pairs[m] = static_cast<int32_t>(static_cast<uint32_t>(tap(k + 1)) << 16 | (tap(k) & 0xFFFF));
-  }
+  for (int64_t m = 0; m < n_pairs; ++m) pairs[m] = tap_pair(filter, 2 * m - begin);
   return pairs;
 }
 

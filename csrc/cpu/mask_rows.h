@@ -18,9 +18,10 @@ inline void on_torch_threads(int64_t threads, const std::function<void(int64_t)>
   });
 }
 
-// run_rows() of rows.h, on as many threads as torch uses.
-inline void for_each_row(int64_t n, const std::function<RowBody()>& begin) {
-  run_rows(n, torch::stable::get_num_threads(), on_torch_threads, begin);
+// run_rows() of rows.h, on as many threads as torch uses. A row makes masks of so many tokens.
+inline void for_each_row(int64_t n, int64_t tokens, const std::function<RowBody()>& begin) {
+  constexpr int64_t kHeavy = 1 << 15;
+  run_rows(n, torch::stable::get_num_threads(), tokens >= kHeavy, on_torch_threads, begin);
 }
 
 inline bool* visible_row(const MaskTensors& out, int64_t row) {

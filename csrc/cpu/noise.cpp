@@ -22,7 +22,7 @@ Grid parse_grid(const std::vector<int64_t>& grid) {
 // What smnm_kernels.tables.noise.NoiseTable.packed() makes, int32: the sides of the torus, n_levels
 // and n_pairs; the float32 scales; then, as int16, taps, pairs and quantiles. White noise has pairs
 // of number 0 and nothing behind its numbers.
-NoiseTable parse_table(const Tensor& packed) {
+NoiseTable parse_table(const Tensor& packed, const Grid& grid) {
   constexpr int64_t kNumbers = 5;
   STD_TORCH_CHECK(packed.scalar_type() == ScalarType::Int && packed.is_contiguous() &&
                       packed.numel() >= kNumbers,
@@ -31,6 +31,7 @@ NoiseTable parse_table(const Tensor& packed) {
   const Grid torus = parse_grid({numbers[0], numbers[1], numbers[2]});
   const int64_t n_levels = numbers[3], n_pairs = numbers[4];
   if (n_pairs == 0) return {torus, nullptr, nullptr, nullptr, 0, nullptr};
+  STD_TORCH_CHECK((torus.t == 1) == (grid.t == 1), "table must be one of the dimensions of grid");
   const int64_t n_taps = n_levels * (torus.t + torus.h + torus.w);
   STD_TORCH_CHECK(
       n_levels > 0 && n_pairs > 0 &&
@@ -52,7 +53,7 @@ template <class Body>
 void for_each_field(const Tensor& sample_ids, int64_t seed, const Grid& grid,
                     const NoiseTable& table, const Body& body) {
   const int64_t* ids = int64_data(sample_ids);
-  for_each_row(sample_ids.numel(), [&]() -> RowBody {
+  for_each_row(sample_ids.numel(), grid.size(), [&]() -> RowBody {
     struct Scratch {
       std::unique_ptr<NoiseMaker> maker;
       std::vector<int32_t> field;
@@ -73,7 +74,7 @@ Tensor noise_from_table(const Tensor& sample_ids, const std::optional<Tensor>& s
   Tensor out =
       torch::stable::new_empty(ids, {ids.numel(), sides.t, sides.h, sides.w}, ScalarType::Float);
   auto* values = static_cast<float*>(out.data_ptr());
-  for_each_field(ids, seed_value(seed_tensor, seed), sides, parse_table(table),
+  for_each_field(ids, seed_value(seed_tensor, seed), sides, parse_table(table, sides),
                  [&](int64_t row, const int32_t* field, float unit) {
                    float* to = values + row * sides.size();
                    for (int64_t i = 0; i < sides.size(); ++i) {
@@ -88,9 +89,10 @@ std::tuple<Tensor, Tensor, Tensor> noise_masks_from_table(
     const std::vector<int64_t>& grid, const Tensor& table, int64_t n_keep, int64_t frames) {
   const Tensor ids = parse_sample_ids(sample_ids);
   const Grid sides = parse_grid(grid);
+  STD_TORCH_CHECK(frames >= 1 && frames <= kMaxTokens, "frames must be in [1, ", kMaxTokens, "]");
   check_n_keep(n_keep, frames * sides.size(), frames);
   const MaskTensors out(ids, ids.numel(), frames * sides.size(), n_keep);
-  for_each_field(ids, seed_value(seed_tensor, seed), sides, parse_table(table),
+  for_each_field(ids, seed_value(seed_tensor, seed), sides, parse_table(table, sides),
                  [&](int64_t row, const int32_t* field, float) {
                    bool* visible = visible_row(out, row);
                    kernels().threshold_ints(field, sides.size(), n_keep / frames, visible);

@@ -28,19 +28,11 @@ SMNM_INLINE IntLanes rescaled(IntLanes even, IntLanes odd) {
 struct PairedTaps {
   // The first tap belongs to input number `first`, and there are `n_inputs` inputs.
   PairedTaps(const Taps& taps, int64_t first, int64_t n_inputs) {
-    const auto tap = [&](int64_t input) {
-      const int64_t k = input - first;
-      return k >= 0 && k < taps.count() ? static_cast<int32_t>(taps.weight[k]) : 0;
-    };
-    const auto pair = [&](int64_t input) {
-      return static_cast<int32_t>(static_cast<uint32_t>(tap(input + 1)) << 16 |
-                                  (tap(input) & 0xFFFF));
-    };
     const int64_t n = n_inputs / 2 + 1;
     both.resize(2 * n);
     for (int64_t m = 0; m < n; ++m) {
-      both[2 * m] = pair(2 * m);
-      both[2 * m + 1] = pair(2 * m - 1);
+      both[2 * m] = tap_pair(taps, 2 * m - first);
+      both[2 * m + 1] = tap_pair(taps, 2 * m - 1 - first);
     }
     if (taps.count() > 0) {
       begin = first / 2;

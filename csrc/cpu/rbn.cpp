@@ -40,7 +40,7 @@ std::tuple<Tensor, Tensor, Tensor> rbn_masks(
   const auto n_banks = static_cast<int64_t>(starts.size());
   starts.push_back(batch);
   const RbnRule rule{windows, weights, random_ties};
-  for_each_row(n_banks, [&]() -> RowBody {
+  for_each_row(n_banks, n * n_candidates, [&]() -> RowBody {
     const auto runner = std::make_shared<RbnRunner>(grid[1], grid[2], n_candidates, n_keep, rule);
     const auto visible = std::make_shared<Buffer<uint8_t>>(n_candidates * n);
     return [&, runner, visible](int64_t b) {
@@ -78,7 +78,7 @@ Tensor rbn_bank(const Tensor& order, const std::optional<Tensor>& seed_tensor, i
   auto* visible = static_cast<bool*>(out.data_ptr());
   seed = seed_value(seed_tensor, seed);
   const RbnRule rule{windows, weights, random_ties};
-  for_each_row(orders.size(0), [&]() -> RowBody {
+  for_each_row(orders.size(0), n * n_candidates, [&]() -> RowBody {
     const auto runner = std::make_shared<RbnRunner>(grid[1], grid[2], n_candidates, n_keep, rule);
     return [&, runner](int64_t bank) {
       runner->take_order(positions + bank * n);

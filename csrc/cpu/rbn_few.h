@@ -14,17 +14,15 @@ namespace smnm {
 constexpr int64_t kFewLanes = 8;
 
 struct FewMasks {
-  static constexpr int32_t kTaken = 1 << 14;  // as in rbn_scoring.h, and more than these scores
-
   int64_t n_masks;  // at most kFewLanes
   int64_t unfilled;
   int64_t room[kFewLanes];   // visible patches still to come, of each mask
-  uint16_t full[kFewLanes];  // kTaken for each mask that is full, and where there is no mask
+  uint16_t full[kFewLanes];  // kTakenShort for each mask that is full, and where there is no mask
   int64_t pitch;             // cells from a mask's row to the next
   int64_t plane;             // and from a mask to the next
-  uint16_t* scores;          // plus kTaken where the mask shows the cell
+  uint16_t* scores;          // plus kTakenShort where the mask shows the cell
   int64_t n_rows;            // whose scores rise with a patch
-  const uint16_t* rises;     // [n_rows, kFewLanes], kTaken for the patch itself
+  const uint16_t* rises;     // [n_rows, kFewLanes], kTakenShort for the patch itself
   int64_t first_rise;        // from a patch to the first of these, in cells; not positive
 };
 

@@ -24,7 +24,7 @@ SMNM_INLINE int64_t choose_of_few(const FewMasks& masks, const uint16_t* first,
   scores = _mm_add_epi16(scores, load<__m128i>(masks.full));
   const __m128i lowest = _mm_minpos_epu16(scores);  // followed by its first index
   const auto found = static_cast<uint32_t>(_mm_cvtsi128_si32(lowest));
-  if ((found & 0xFFFF) >= FewMasks::kTaken) return -1;
+  if ((found & 0xFFFF) >= kTakenShort) return -1;
   if (word == nullptr) return found >> 16;
   const __m128i tied = _mm_cmpeq_epi16(scores, _mm_broadcastw_epi16(lowest));
   const auto bits = static_cast<uint32_t>(_mm_movemask_epi8(_mm_packs_epi16(tied, tied)) & 0xFF);
@@ -36,7 +36,7 @@ SMNM_INLINE int64_t choose_of_few(const FewMasks& masks, const uint16_t* first,
 template <int kMasks>
 SMNM_INLINE int64_t choose_of_few(const FewMasks& masks, const uint16_t* first,
                                   const uint32_t* word) {
-  return choose_mask(kMasks, FewMasks::kTaken, word != nullptr, word == nullptr ? 0 : *word,
+  return choose_mask(kMasks, kTakenShort, word != nullptr, word == nullptr ? 0 : *word,
                      [&](int64_t k) { return first[k * masks.plane] + masks.full[k]; });
 }
 
@@ -60,7 +60,7 @@ void sweep_few_masks(FewMasks& given, const RbnVisits& visits) {
       store(to, load<FewLanes>(to) + load<FewLanes>(rises));
     }
     if (--masks.room[winner] == 0) {
-      masks.full[winner] = FewMasks::kTaken;
+      masks.full[winner] = kTakenShort;
       --masks.unfilled;
     }
   }

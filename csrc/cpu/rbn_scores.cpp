@@ -18,14 +18,14 @@ constexpr int64_t kVisitsAhead = 8;
 
 // The scores of all masks at a cell lie side by side. A visit reads and writes a few bytes at a few
 // cells, and on a large grid most of its time goes into fetching them from memory. So scores are as
-// narrow as the rule allows (16 bits for the usual windows), and if they do not fit in the caches,
+// narrow as the rule allows (16 bits up to kTakenShort), and if they do not fit in the caches,
 // those of a visit are prefetched some visits before, as the order is known.
 template <class Score>
 class ScoresByCell final : public RbnScores {
  public:
   // More than any score: added to the score of a mask that is full, and of one that already shows
   // the position. The type holds a score plus twice this.
-  static constexpr int32_t kTaken = sizeof(Score) == 2 ? FewMasks::kTaken : smnm::kTaken;
+  static constexpr int32_t kTaken = sizeof(Score) == 2 ? kTakenShort : smnm::kTaken;
 
   ScoresByCell(const RbnLines& grid, int64_t n_candidates, int64_t n_keep, const RbnRule& rule)
       : n_candidates_(n_candidates),
@@ -138,7 +138,7 @@ class ScoresByMask final : public RbnScores {
       const int64_t from_first = offset - masks_.first_rise;
       return rises_[from_first / grid.pitch * kFewLanes + from_first % grid.pitch];
     };
-    rise_at(0) = FewMasks::kTaken;
+    rise_at(0) = kTakenShort;
     const auto n_windows = static_cast<int64_t>(rule.windows.size());
     for (int64_t i = 0; i < grid.n_neighbours; ++i) {
       const RbnNeighbour to = rbn_neighbour(grid, rule.windows.data(), n_windows, i);
@@ -151,7 +151,7 @@ class ScoresByMask final : public RbnScores {
   void clear() override {
     std::fill(scores_.begin(), scores_.end(), 0);
     for (int64_t k = 0; k < kFewLanes; ++k) {
-      masks_.full[k] = k < masks_.n_masks ? 0 : FewMasks::kTaken;
+      masks_.full[k] = k < masks_.n_masks ? 0 : kTakenShort;
       masks_.room[k] = n_keep_;
     }
     masks_.unfilled = masks_.n_masks;
@@ -182,7 +182,7 @@ std::unique_ptr<RbnScores> make_rbn_scores(int64_t height, int64_t width, int64_
                                            int64_t n_keep, const RbnRule& rule) {
   const RbnLines grid = rbn_lines(height, width, rule.windows.data(),
                                   static_cast<int64_t>(rule.windows.size()), rule.weights.data());
-  if (rbn_max_score(rule.windows, rule.weights) >= FewMasks::kTaken) {
+  if (rbn_max_score(rule.windows, rule.weights) >= kTakenShort) {
     return std::make_unique<ScoresByCell<int32_t>>(grid, n_candidates, n_keep, rule);
   }
   if (ScoresByMask::can(grid, n_candidates)) {

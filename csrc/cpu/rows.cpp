@@ -33,13 +33,18 @@ void note(bool gained) {
   }
 }
 
-// Does rows `first` to n - 1, of which each takes `per_row`. The caller has a body already.
+// Does rows `first` to n - 1, of which each takes about `per_row`. The caller has a body already.
 void share_out(int64_t first, int64_t n, int64_t per_row, int64_t threads, Parallel parallel,
                const RowBody& callers, const std::function<RowBody()>& begin) {
   const int64_t rows_of_piece = std::max<int64_t>(1, kPiece / per_row);
   const int64_t n_pieces = (n - first - 1) / rows_of_piece + 1;
+  if (n_pieces == 1) {
+    for (int64_t row = first; row < n; ++row) callers(row);
+    return;
+  }
   std::atomic<int64_t> next{first};
   const int64_t start = now();
+  int64_t callers_rows = 0, callers_time = 0;
   parallel(std::min(threads, n_pieces), [&](int64_t thread) {
     RowBody own;
     for (;;) {
@@ -47,19 +52,27 @@ void share_out(int64_t first, int64_t n, int64_t per_row, int64_t threads, Paral
       if (piece >= n) break;
       if (thread != 0 && !own) own = begin();
       const RowBody& body = thread == 0 ? callers : own;
-      for (int64_t row = piece; row < std::min(n, piece + rows_of_piece); ++row) body(row);
+      const int64_t end = std::min(n, piece + rows_of_piece);
+      for (int64_t row = piece; row < end; ++row) body(row);
+      if (thread == 0) callers_rows += end - piece;
     }
+    if (thread == 0) callers_time = now() - start;
   });
-  note(now() - start <= per_row * (n - first));
+  // In the time that the caller took for its rows, it would have done all in so much.
+  if (callers_rows > 0) note(now() - start <= callers_time / callers_rows * (n - first));
 }
 
 }  // namespace
 
-void run_rows(int64_t n, int64_t threads, Parallel parallel,
+void run_rows(int64_t n, int64_t threads, bool heavy, Parallel parallel,
               const std::function<RowBody()>& begin) {
   if (n == 0) return;
   const RowBody body = begin();
   const int64_t start = now();
+  if (heavy && threads > 1 && start >= alone_until) {
+    share_out(0, n, kWorthSharing, threads, parallel, body, begin);
+    return;
+  }
   for (int64_t row = 0; row < n;) {
     body(row++);
     if (threads == 1 || row == n) continue;

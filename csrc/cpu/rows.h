@@ -18,7 +18,10 @@ using RowBody = std::function<void(int64_t row)>;
 using Parallel = void (*)(int64_t threads, const std::function<void(int64_t thread)>& work);
 
 // Calls a body with every row below n, on up to `threads` threads. Each thread that takes part has
-// a body of its own from begin(), with its own scratch memory.
-void run_rows(int64_t n, int64_t threads, Parallel parallel, const std::function<RowBody()>& begin);
+// a body of its own from begin(), with its own scratch memory. How long rows take is seen from the
+// first, which the caller does alone, unless a row is known to be `heavy`: a tenth of a millisecond
+// or more.
+void run_rows(int64_t n, int64_t threads, bool heavy, Parallel parallel,
+              const std::function<RowBody()>& begin);
 
 }  // namespace smnm

@@ -8,7 +8,7 @@
 #define SMNM_X86
 #include <immintrin.h>
 // Older compilers do not know AVX-VNNI.
-#if __clang_major__ >= 12 || (!defined(__clang__) && __GNUC__ >= 11)
+#if __clang_major__ >= 13 || (!defined(__clang__) && __GNUC__ >= 11)
 #define SMNM_X86_AVX_VNNI
 #endif
 #endif

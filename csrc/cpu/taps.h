@@ -41,6 +41,14 @@ Taps nonzero_taps(const int16_t* circular, int64_t side, int gain) {
   return taps;
 }
 
+// Taps k and k + 1 in one number, the first in the lower half; zero where there is none.
+inline int32_t tap_pair(const Taps& taps, int64_t k) {
+  const auto tap = [&](int64_t i) {
+    return i >= 0 && i < taps.count() ? static_cast<int32_t>(taps.weight[i]) : 0;
+  };
+  return static_cast<int32_t>(static_cast<uint32_t>(tap(k + 1)) << 16 | (tap(k) & 0xFFFF));
+}
+
 // This many values behind the last of a torus must be readable. They may hold anything.
 constexpr int64_t kRowSlack = 32;
 

@@ -28,7 +28,7 @@ template <class Float, class Bits>
 void threshold_rows(const Tensor& noise, const MaskTensors& out) {
   const auto* values = static_cast<const Float*>(noise.data_ptr());
   const int64_t n = noise.size(1), n_keep = out.ids_keep.size(1);
-  for_each_row(noise.size(0), [&]() -> RowBody {
+  for_each_row(noise.size(0), n, [&]() -> RowBody {
     return [&, keys = std::vector<Bits>(n)](int64_t row) mutable {
       for (int64_t i = 0; i < n; ++i) keys[i] = sort_key<Float, Bits>(values[row * n + i]);
       bool* visible = visible_row(out, row);

@@ -118,7 +118,7 @@ def noise_quantiles() -> Tensor:
         math.floor(NOISE_UNIT * normal.inv_cdf((i + 0.5) / N_QUANTILES) + 0.5)
         for i in range(N_QUANTILES // 2, N_QUANTILES)
     ]
-    return torch.tensor([-q for q in reversed(upper)] + upper, dtype=torch.int16)
+    return torch.tensor([-q for q in reversed(upper)] + upper, dtype=torch.int16, device="cpu")
 
 
 @lru_cache(maxsize=8192)

@@ -41,7 +41,7 @@ def markdown(rows: list[dict], about: dict[str, object]) -> str:
 
 def _vectors(about: dict) -> str:
     """The vector instructions of the C++ library, where that is what ran."""
-    ran = about["backend"] == "cpu" and about["built_with"]
+    ran = about["backend"] == "cpu" and about.get("built_with")
     return f" with {ran['vectors']}" if ran else ""
 
 
@@ -168,7 +168,9 @@ LOAD: Columns = {
     "every core busy": lambda row: (
         f"{_duration(row['loaded_us'])}, {_duration(row['loaded_us_p95'])}"
     ),
-    "times the quiet median": lambda row: f"{row['times_quiet']:.3g}, {row['times_quiet_p95']:.3g}",
+    "in multiples of the quiet median": lambda row: (
+        f"{row['times_quiet']:.3g}, {row['times_quiet_p95']:.3g}"
+    ),
     "calls": _of("calls"),
     "note": lambda row: row["note"],
 }

@@ -64,10 +64,16 @@ def under_load(
 
 @contextmanager
 def every_core_busy() -> Iterator[None]:
-    """Keeps every core busy with a process of its own."""
-    command = (sys.executable, "-c", "while True: pass")
-    hogs = [subprocess.Popen(command) for _ in range(os.cpu_count() or 1)]
+    """Keeps every core that this process may use busy with a process of its own."""
+    # They end with this process, also if it is killed.
+    script = f"import os\nwhile os.getppid() == {os.getpid()}: pass"
+    command = (sys.executable, "-c", script)
+    on_linux = hasattr(os, "sched_getaffinity")
+    cores = len(os.sched_getaffinity(0)) if on_linux else os.cpu_count() or 1
+    hogs: list[subprocess.Popen] = []
     try:
+        for _ in range(cores):
+            hogs.append(subprocess.Popen(command, start_new_session=True))  # Ctrl-C is ours
         time.sleep(SECONDS_TO_START)
         yield
     finally:

@@ -51,7 +51,7 @@ void check(bool holds, const char* what) {
 void every_row_is_called_once(int64_t n, int64_t threads, int64_t microseconds) {
   std::vector<int64_t> calls(n);
   std::atomic<int64_t> bodies{0};
-  smnm::run_rows(n, threads, on_threads, [&]() -> smnm::RowBody {
+  smnm::run_rows(n, threads, n % 2 == 0, on_threads, [&]() -> smnm::RowBody {
     ++bodies;
     // Scratch of one thread: two of them in it at once would be a race.
     return [&, scratch = std::make_shared<int64_t>(0)](int64_t row) {
@@ -67,7 +67,7 @@ void every_row_is_called_once(int64_t n, int64_t threads, int64_t microseconds) 
 
 void an_exception_comes_back(int64_t failing) {
   try {
-    smnm::run_rows(100, kThreads, on_threads, [&]() -> smnm::RowBody {
+    smnm::run_rows(100, kThreads, false, on_threads, [&]() -> smnm::RowBody {
       return [&](int64_t row) {
         sleep_for(20);
         if (row == failing) throw std::runtime_error("row");
@@ -108,6 +108,12 @@ void a_late_thread_is_left_alone() {
   smnm::alone_until = 0;
   check(shares(), "it tries again");
   check(smnm::next_spell > spell, "late again: for longer");
+  late_us = 0;
+  smnm::alone_until = 0;
+  const int64_t before = smnm::next_spell, calls = shared;
+  smnm::run_rows(2, kThreads, false, on_threads,
+                 []() -> smnm::RowBody { return [](int64_t) { sleep_for(300); }; });
+  check(shared == calls && smnm::next_spell == before, "a row that is left is not shared");
 }
 
 }  // namespace
