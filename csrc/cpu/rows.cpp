@@ -3,6 +3,7 @@
 #include <algorithm>
 #include <atomic>
 #include <chrono>
+#include <limits>
 
 namespace smnm {
 namespace {
@@ -11,9 +12,11 @@ namespace {
 constexpr int64_t kWorthSharing = 100'000;
 // About so long takes a piece.
 constexpr int64_t kPiece = 20'000;
+// So much more is no loss.
+constexpr int64_t kSlack = 50'000;
 // When sharing has taken longer than the caller alone would have, it works alone for so long. The
-// time grows fourfold with each loss and halves with each gain.
-constexpr int64_t kFirstSpell = 5'000'000, kLongestSpell = 10'000'000'000;
+// time grows sixteenfold with each loss and halves with each gain.
+constexpr int64_t kFirstSpell = 10'000'000, kLongestSpell = 10'000'000'000;
 
 std::atomic<int64_t> alone_until{0}, next_spell{kFirstSpell};
 
@@ -29,7 +32,7 @@ void note(bool gained) {
     next_spell = std::max(spell / 2, kFirstSpell);
   } else {
     alone_until = now() + spell;
-    next_spell = std::min(4 * spell, kLongestSpell);
+    next_spell = std::min(16 * spell, kLongestSpell);
   }
 }
 
@@ -44,7 +47,7 @@ void share_out(int64_t first, int64_t n, int64_t per_row, int64_t threads, Paral
   }
   std::atomic<int64_t> next{first};
   const int64_t start = now();
-  int64_t callers_rows = 0, callers_time = 0;
+  int64_t fastest = std::numeric_limits<int64_t>::max();  // time of a row
   parallel(std::min(threads, n_pieces), [&](int64_t thread) {
     RowBody own;
     for (;;) {
@@ -52,14 +55,14 @@ void share_out(int64_t first, int64_t n, int64_t per_row, int64_t threads, Paral
       if (piece >= n) break;
       if (thread != 0 && !own) own = begin();
       const RowBody& body = thread == 0 ? callers : own;
-      const int64_t end = std::min(n, piece + rows_of_piece);
+      const int64_t end = std::min(n, piece + rows_of_piece), piece_start = now();
       for (int64_t row = piece; row < end; ++row) body(row);
-      if (thread == 0) callers_rows += end - piece;
+      if (thread == 0) fastest = std::min(fastest, (now() - piece_start) / (end - piece));
     }
-    if (thread == 0) callers_time = now() - start;
   });
-  // In the time that the caller took for its rows, it would have done all in so much.
-  if (callers_rows > 0) note(now() - start <= callers_time / callers_rows * (n - first));
+  // The caller's fastest piece tells what rows take, also if it was put aside meanwhile itself.
+  if (fastest < std::numeric_limits<int64_t>::max()) per_row = std::max(per_row, fastest);
+  note(now() - start <= kSlack + per_row * (n - first));
 }
 
 }  // namespace
