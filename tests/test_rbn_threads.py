@@ -10,7 +10,7 @@ from testing import compiled, made_once
 
 import smnm_kernels as smnm
 
-pytestmark = pytest.mark.slow
+pytestmark = pytest.mark.exhaustive
 
 SOURCE = Path(__file__).parent / "cpp/rbn_rounds_threads.cpp"
 WEIGHTS = (400, 400, 100, 100)

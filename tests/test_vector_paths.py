@@ -49,7 +49,9 @@ def compiled(request, tmp_path_factory):
     return built(request.param, tmp_path_factory)
 
 
-@pytest.fixture(scope="module", params=EMULATED)
+@pytest.fixture(
+    scope="module", params=[pytest.param(path, marks=pytest.mark.exhaustive) for path in EMULATED]
+)
 def emulated(request, tmp_path_factory):
     path = request.param
     flags = ("-std=c++17", "-O2", "-Wall", "-Wno-psabi", "-mavx2")
