@@ -15,8 +15,8 @@ constexpr int64_t kPiece = 20'000;
 // So much more is no loss.
 constexpr int64_t kSlack = 50'000;
 // When sharing has taken longer than the caller alone would have, it works alone for so long. The
-// time grows fourfold with each loss and halves with each gain.
-constexpr int64_t kFirstSpell = 200'000'000, kLongestSpell = 10'000'000'000;
+// time grows sixteenfold with each loss and halves with each gain.
+constexpr int64_t kFirstSpell = 10'000'000, kLongestSpell = 10'000'000'000;
 
 std::atomic<int64_t> alone_until{0}, next_spell{kFirstSpell};
 
@@ -32,7 +32,7 @@ void note(bool gained) {
     next_spell = std::max(spell / 2, kFirstSpell);
   } else {
     alone_until = now() + spell;
-    next_spell = std::min(4 * spell, kLongestSpell);
+    next_spell = std::min(16 * spell, kLongestSpell);
   }
 }
 
