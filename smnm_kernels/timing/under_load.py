@@ -39,6 +39,7 @@ def under_load(
     """Rows for each shape, batch size and contender: quantiles of the time of a call, quiet and
     under load. On the CPU only: no rows for another device."""
     if device.type != "cpu":
+        progress("load: left out, because it is measured on the CPU only")
         return []
     groups = {
         (shape, batch): [c for c in contenders(shape, batch, device) if c.what in WHAT[shape]]
