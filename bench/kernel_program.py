@@ -14,7 +14,7 @@ from pathlib import Path
 import torch
 from torch import Tensor
 
-from smnm_kernels.tables.noise import noise_quantiles, noise_table
+from smnm_kernels.tables.noise import packed_table
 
 ROOT = Path(__file__).resolve().parent.parent
 PROGRAM = "tests/cpp/vector_paths.cpp"
@@ -145,17 +145,12 @@ def noise_call(
     n_keep: int = 0,
     frames: int = 1,
 ) -> bytes:
-    """int64s: seed, number of ids, grid, torus, levels, pairs, n_keep, frames, and the ids; then
-    the arrays of the noise table. With n_keep, the program prints for each id what write_masks()
-    makes, ``visible`` a byte each; without, the noise."""
-    torus, parts = grid, []
-    n_levels = n_pairs = 0
-    if color != "white":
-        table = noise_table(tuple(grid), color, tuple(sigma))
-        torus, n_levels, n_pairs = table.torus, len(table.taps), len(table.pairs)
-        parts = [table.taps, table.pairs, table.scale, noise_quantiles()]
-    head = [seed, len(ids), *grid, *torus, n_levels, n_pairs, n_keep, frames]
-    return as_bytes(torch.tensor(head), ids, *parts)
+    """int64s: seed, number of ids, grid, n_keep, frames, size of the table, and the ids; then the
+    packed table. With n_keep, the program prints for each id what write_masks() makes, ``visible``
+    a byte each; without, the noise."""
+    table = packed_table(tuple(grid), color, tuple(sigma))
+    head = [seed, len(ids), *grid, n_keep, frames, len(table)]
+    return as_bytes(torch.tensor(head), ids, table)
 
 
 def rbn_call(

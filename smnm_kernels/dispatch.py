@@ -25,30 +25,21 @@ import importlib.util
 import os
 import warnings
 from collections.abc import Callable, Sequence
-from functools import cache, lru_cache, partial
+from functools import cache, partial
 
 import torch
 from torch import Tensor
 from torch.utils._pytree import tree_map
 
 from . import devices, libraries, ops, reference
-from .arguments import Grid
 from .ops import MaskTensors, fake_masks_from_table, fake_noise, library
 from .tables.colors import Color
-from .tables.noise import noise_quantiles, noise_table
+from .tables.noise import packed_table
 
 _RBN_OPS = ("rbn_masks", "rbn_bank")
 _OPS = ("noise", "noise_masks", "threshold", *_RBN_OPS)
 #: Allowed values of SMNM_BACKEND.
 _FORCEABLE = ("reference", "cpu", "triton")
-
-
-@lru_cache(maxsize=64)
-def _packed_table(grid: Grid, color: Color, sigma: tuple[float, ...]) -> Tensor:
-    """The table of this noise, as the C++ ops take it."""
-    if color == "white":  # it has none
-        return torch.tensor([*grid, 0, 0], dtype=torch.int32, device="cpu")
-    return noise_table(grid, color, sigma).packed(noise_quantiles())
 
 
 def _cpu_noise(
@@ -59,7 +50,7 @@ def _cpu_noise(
     color: Color,
     sigma: Sequence[float],
 ) -> Tensor:
-    table = _packed_table(tuple(grid), color, tuple(sigma))
+    table = packed_table(tuple(grid), color, tuple(sigma))
     return torch.ops.smnm.noise_from_table.default(sample_ids, seed_tensor, seed, grid, table)
 
 
@@ -74,7 +65,7 @@ def _cpu_noise_masks(
     tube: bool,
 ) -> MaskTensors:
     frames, drawn_grid = (grid[0], (1, *grid[1:])) if tube else (1, tuple(grid))
-    table = _packed_table(drawn_grid, color, tuple(sigma))
+    table = packed_table(drawn_grid, color, tuple(sigma))
     return torch.ops.smnm.noise_masks_from_table.default(
         sample_ids, seed_tensor, seed, drawn_grid, table, n_keep, frames
     )

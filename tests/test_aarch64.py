@@ -4,6 +4,7 @@ import shutil
 
 import kernel_program
 import pytest
+from golden_hashes import GOLDEN
 from kernel_calls import (
     assert_banks_are_those_of_the_reference,
     assert_noise_is_that_of_the_reference,
@@ -12,7 +13,6 @@ from kernel_calls import (
 )
 from kernel_program import Program
 from mask_hashes import CALLS, IDS, hashed
-from test_golden import GOLDEN
 from testing import made_once
 
 from smnm_kernels import ops

@@ -8,8 +8,7 @@ from testing import devices
 from torch._subclasses.fake_tensor import FakeTensorMode
 
 import smnm_kernels as smnm
-from smnm_kernels.dispatch import _packed_table
-from smnm_kernels.tables.noise import noise_quantiles, noise_table
+from smnm_kernels.tables.noise import noise_quantiles, noise_table, pack, packed_table
 
 OPS = ("noise", "noise_masks", "threshold", "rbn_masks", "rbn_bank", "advance")
 FROM_TABLE = ("noise_from_table", "noise_masks_from_table")
@@ -51,7 +50,7 @@ def test_opcheck(op, call, device):
 @pytest.mark.parametrize("op", FROM_TABLE)
 def test_opcheck_of_the_ops_that_take_a_table(op):
     table = noise_table((1, 4, 6), "green", (0.5, 0.5, 2.0, 2.0))
-    call = (ids(3), None, 5, [1, 4, 6], table.packed(noise_quantiles()))
+    call = (ids(3), None, 5, [1, 4, 6], pack(table, noise_quantiles()))
     if op == "noise_masks_from_table":
         call += (12, 1)
     torch.library.opcheck(getattr(torch.ops.smnm, op).default, call)
@@ -153,14 +152,15 @@ def test_an_op_called_past_the_checks_refuses(op, call, name):
 
 def test_a_table_that_cannot_be_is_refused():
     table = noise_table((1, 4, 6), "green", (0.5, 0.5, 2.0, 2.0))
-    packed = table.packed(noise_quantiles())
-    missing_row = replace(table, taps=table.taps[:1]).packed(noise_quantiles())
+    packed = pack(table, noise_quantiles())
+    missing_row = pack(replace(table, taps=table.taps[:1]), noise_quantiles())
     for wrong, why in (
         (missing_row, "pairs must name rows of taps"),
         (packed[:-1], "packed noise table"),
         (packed[:4], "packed noise table"),
         (packed.float(), "packed noise table"),
-        (packed * torch.tensor([-1, *[1] * (len(packed) - 1)]).int(), "three positive ints"),
+        (packed * torch.tensor([-1, *[1] * (len(packed) - 1)]).int(), "packed noise table"),
+        (packed_table((2, 4, 6), "green", (0.5, 0.5, 2.0, 2.0)), "dimensions of grid"),
     ):
         with pytest.raises(RuntimeError, match=why):
             torch.ops.smnm.noise_from_table(ids(3), None, 5, [1, 4, 6], wrong)
@@ -168,7 +168,7 @@ def test_a_table_that_cannot_be_is_refused():
 
 def test_the_default_device_changes_no_mask():
     """Tables are kept: one that was made on another device would serve later calls, too."""
-    for cached in (_packed_table, noise_table, noise_quantiles):
+    for cached in (packed_table, noise_table, noise_quantiles):
         cached.cache_clear()
     batch = ids(3)
     for color in ("white", "green"):

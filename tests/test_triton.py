@@ -13,7 +13,7 @@ from testing import COLORS, IDS_TENSOR, STANDARD_GRIDS, assert_same, require
 
 import smnm_kernels as smnm
 from smnm_kernels.tables.constants import MAX_FIELD
-from smnm_kernels.tables.noise import noise_table
+from smnm_kernels.tables.noise import noise_table, pack
 
 DEVICE = "cuda" if torch.cuda.is_available() else "cpu"
 ODD_GRIDS = [(3, 5, 7), (2, 9, 33), (1, 1, 1), (1, 1, 31), (1, 31, 1), (2, 1, 1), (5, 1, 13)]
@@ -178,7 +178,7 @@ def test_clamps(gpu, monkeypatch, grid, path, request):
     monkeypatch.setattr(noise_ops, "device_table", noise_ops.device_table.__wrapped__)
     call = noise_call(IDS_TENSOR, grid, "red", 2.0, 0)
     table = noise_table(grid, "red", tuple(call[5]))
-    expected = torch.ops.smnm.noise_from_table(*call[:4], table.packed(loud))
+    expected = torch.ops.smnm.noise_from_table(*call[:4], pack(table, loud))
     assert (expected == MAX_FIELD * table.scale).any()
     assert (expected < MAX_FIELD * table.scale).any()
     assert_same(gpu.noise_kernel(call[0].to(DEVICE), *call[1:]), expected)

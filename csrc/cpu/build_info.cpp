@@ -33,6 +33,7 @@ const char* smnm_build_info() {
 const char* smnm_rbn_path(int64_t height, int64_t width, int64_t n_candidates,
                           const int64_t* windows, int64_t n_windows, const int64_t* weights) {
   const smnm::RbnRule rule = {{windows, windows + n_windows}, {weights, weights + 4}, false};
-  return smnm::make_rbn_scores(height, width, n_candidates, 1, rule)->describe();
+  return smnm::make_rbn_scores(smnm::rbn_lines(height, width, rule), n_candidates, 1, rule)
+      ->describe();
 }
 }

@@ -10,6 +10,7 @@
 #include "../common/op_arguments.h"
 #include "kernels.h"
 #include "mask_rows.h"
+#include "noise_table.h"
 
 namespace smnm {
 namespace {
@@ -19,33 +20,17 @@ Grid parse_grid(const std::vector<int64_t>& grid) {
   return {grid[0], grid[1], grid[2]};
 }
 
-// What smnm_kernels.tables.noise.NoiseTable.packed() makes, int32: the sides of the torus, n_levels
-// and n_pairs; the float32 scales; then, as int16, taps, pairs and quantiles. White noise has pairs
-// of number 0 and nothing behind its numbers.
 NoiseTable parse_table(const Tensor& packed, const Grid& grid) {
-  constexpr int64_t kNumbers = 5;
-  STD_TORCH_CHECK(packed.scalar_type() == ScalarType::Int && packed.is_contiguous() &&
-                      packed.numel() >= kNumbers,
+  STD_TORCH_CHECK(packed.scalar_type() == ScalarType::Int && packed.is_contiguous(),
                   "table must be a packed noise table");
-  const auto* numbers = static_cast<const int32_t*>(packed.data_ptr());
-  const Grid torus = parse_grid({numbers[0], numbers[1], numbers[2]});
-  const int64_t n_levels = numbers[3], n_pairs = numbers[4];
-  if (n_pairs == 0) return {torus, nullptr, nullptr, nullptr, 0, nullptr};
-  STD_TORCH_CHECK((torus.t == 1) == (grid.t == 1), "table must be one of the dimensions of grid");
-  const int64_t n_taps = n_levels * (torus.t + torus.h + torus.w);
-  STD_TORCH_CHECK(
-      n_levels > 0 && n_pairs > 0 &&
-          packed.numel() == kNumbers + n_pairs + (n_taps + 3 * n_pairs + kNQuantiles + 1) / 2,
-      "table must be a packed noise table");
-  const auto* scale = reinterpret_cast<const float*>(numbers + kNumbers);
-  const auto* taps = reinterpret_cast<const int16_t*>(scale + n_pairs);
-  const int16_t* pairs = taps + n_taps;
-  for (int64_t pair = 0; pair < n_pairs; ++pair) {
-    const int16_t* level = pairs + 3 * pair;
-    STD_TORCH_CHECK(level[0] >= 0 && level[0] < n_levels && level[1] < n_levels,
-                    "pairs must name rows of taps");
-  }
-  return {torus, taps, pairs, scale, n_pairs, pairs + 3 * n_pairs};
+  NoiseTable table;
+  const char* problem =
+      read_table(static_cast<const int32_t*>(packed.data_ptr()), packed.numel(), &table);
+  STD_TORCH_CHECK(problem == nullptr, problem);
+  parse_grid({table.torus.t, table.torus.h, table.torus.w});
+  STD_TORCH_CHECK(table.white() || (table.torus.t == 1) == (grid.t == 1),
+                  "table must be one of the dimensions of grid");
+  return table;
 }
 
 // Calls body(row, field, scale) for every sample, on torch's threads.

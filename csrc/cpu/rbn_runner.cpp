@@ -45,19 +45,15 @@ RbnRunner::RbnRunner(int64_t height, int64_t width, int64_t n_candidates, int64_
     : width_(width),
       n_tokens_(height * width),
       n_candidates_(n_candidates),
+      grid_(rbn_lines(height, width, rule)),
       random_ties_(rule.random_ties),
-      scores_(make_rbn_scores(height, width, n_candidates, n_keep, rule)),
+      scores_(make_rbn_scores(grid_, n_candidates, n_keep, rule)),
       order_(n_tokens_),
       winners_(n_tokens_),
       words_(round_up(n_tokens_, 4)),
       ties_(random_ties_ ? n_tokens_ : 0),
       keyed_(n_tokens_),
-      keyed_next_(n_tokens_) {
-  const RbnLines grid = rbn_lines(height, width, rule.windows.data(),
-                                  static_cast<int64_t>(rule.windows.size()), rule.weights.data());
-  first_cell_ = rbn_cell(grid, 0, 0);
-  cells_between_rows_ = grid.pitch - width;
-}
+      keyed_next_(n_tokens_) {}
 
 void RbnRunner::draw_order(int64_t seed, int64_t bank) {
   const int64_t q = (n_tokens_ + 3) / 4;
@@ -86,9 +82,10 @@ void RbnRunner::run(int64_t seed, int64_t bank, bool* visible) {
   // Exact: positions have 30 bits, a double 53, and no quotient is nearer to an integer than
   // 0.5 / width.
   const double rows_per_token = 1.0 / static_cast<double>(width_);
+  const int64_t first_cell = rbn_cell(grid_, 0, 0), cells_between_rows = grid_.pitch - width_;
   for (int64_t i = 0; i < n_tokens_; ++i) {
     const auto y = static_cast<int32_t>((order_[i] + 0.5) * rows_per_token);
-    keyed_[i] = first_cell_ + order_[i] + y * cells_between_rows_;
+    keyed_[i] = first_cell + order_[i] + y * cells_between_rows;
   }
   int64_t unfilled = n_candidates_;
   for (uint32_t sweep = 0; unfilled > 0; ++sweep) {

@@ -24,7 +24,7 @@ class RbnRunner {
   const uint32_t* draw_ties(int64_t seed, int64_t bank, uint32_t sweep);
 
   int64_t width_, n_tokens_, n_candidates_;
-  int64_t first_cell_, cells_between_rows_;  // of the bordered grid
+  RbnLines grid_;
   bool random_ties_;
   std::unique_ptr<RbnScores> scores_;
   Buffer<int32_t> order_;    // positions

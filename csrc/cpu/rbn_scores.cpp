@@ -178,10 +178,13 @@ class ScoresByMask final : public RbnScores {
 
 }  // namespace
 
-std::unique_ptr<RbnScores> make_rbn_scores(int64_t height, int64_t width, int64_t n_candidates,
+RbnLines rbn_lines(int64_t height, int64_t width, const RbnRule& rule) {
+  return rbn_lines(height, width, rule.windows.data(), static_cast<int64_t>(rule.windows.size()),
+                   rule.weights.data());
+}
+
+std::unique_ptr<RbnScores> make_rbn_scores(const RbnLines& grid, int64_t n_candidates,
                                            int64_t n_keep, const RbnRule& rule) {
-  const RbnLines grid = rbn_lines(height, width, rule.windows.data(),
-                                  static_cast<int64_t>(rule.windows.size()), rule.weights.data());
   if (rbn_max_score(rule.windows, rule.weights) >= kTakenShort) {
     return std::make_unique<ScoresByCell<int32_t>>(grid, n_candidates, n_keep, rule);
   }

@@ -34,7 +34,9 @@ class RbnScores {
   virtual const char* describe() const = 0;
 };
 
-std::unique_ptr<RbnScores> make_rbn_scores(int64_t height, int64_t width, int64_t n_candidates,
+RbnLines rbn_lines(int64_t height, int64_t width, const RbnRule& rule);
+
+std::unique_ptr<RbnScores> make_rbn_scores(const RbnLines& grid, int64_t n_candidates,
                                            int64_t n_keep, const RbnRule& rule);
 
 }  // namespace smnm

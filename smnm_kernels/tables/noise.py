@@ -44,16 +44,6 @@ class NoiseTable:
     #: float32 [n_pairs]: from the integer field to unit variance.
     scale: Tensor
 
-    def packed(self, quantiles: Tensor) -> Tensor:
-        """All numbers, and the quantiles of white noise, in one int32 tensor, as csrc/cpu/noise.cpp
-        reads it."""
-        numbers = np.array([*self.torus, len(self.taps), len(self.pairs)], np.int32)
-        shorts = [part.numpy().ravel() for part in (self.taps, self.pairs, quantiles)]
-        if sum(map(len, shorts)) % 2:
-            shorts.append(np.zeros(1, np.int16))
-        parts = (numbers, self.scale.numpy(), np.concatenate(shorts))
-        return torch.from_numpy(np.concatenate([part.view(np.int32) for part in parts]))
-
 
 @lru_cache(maxsize=64)
 def noise_table(grid: Grid, color: Color, sigma: tuple[float, ...]) -> NoiseTable:
@@ -88,6 +78,25 @@ def noise_table(grid: Grid, color: Color, sigma: tuple[float, ...]) -> NoiseTabl
         pairs=torch.from_numpy(np.stack([chain1, chain2, gain], 1).astype(np.int16)),
         scale=torch.from_numpy((1 / std).astype(np.float32)),
     )
+
+
+@lru_cache(maxsize=64)
+def packed_table(grid: Grid, color: Color, sigma: tuple[float, ...]) -> Tensor:
+    """int32: all numbers of a noise's table and the quantiles of white noise, as
+    csrc/cpu/noise_table.h reads them. Of white noise, only that it has no table."""
+    if color == "white":
+        return torch.tensor([*grid, 0, 0], dtype=torch.int32, device="cpu")
+    return pack(noise_table(grid, color, sigma), noise_quantiles())
+
+
+def pack(table: NoiseTable, quantiles: Tensor) -> Tensor:
+    """``packed_table``, of a table and quantiles that are given."""
+    numbers = np.array([*table.torus, len(table.taps), len(table.pairs)], np.int32)
+    shorts = [part.numpy().ravel() for part in (table.taps, table.pairs, quantiles)]
+    if sum(map(len, shorts)) % 2:
+        shorts.append(np.zeros(1, np.int16))
+    parts = (numbers, table.scale.numpy(), np.concatenate(shorts))
+    return torch.from_numpy(np.concatenate([part.view(np.int32) for part in parts]))
 
 
 def _inner(

@@ -9,6 +9,7 @@
 #include <vector>
 
 #include "../../csrc/cpu/kernels.h"
+#include "../../csrc/cpu/noise_table.h"
 #include "../../csrc/cpu/rbn_runner.h"
 #include "../../csrc/cpu/vector_path.h"
 
@@ -50,17 +51,14 @@ class Row {
 };
 
 void make_noise(std::FILE* call) {
-  const auto head = read<int64_t>(call, 12);
-  const smnm::Grid grid = {head[2], head[3], head[4]}, torus = {head[5], head[6], head[7]};
-  const int64_t n_levels = head[8], n_pairs = head[9], n_keep = head[10], frames = head[11];
-  const int64_t n = grid.size();
+  const auto head = read<int64_t>(call, 8);
+  const smnm::Grid grid = {head[2], head[3], head[4]};
+  const int64_t n_keep = head[5], frames = head[6], n = grid.size();
   const auto ids = read<int64_t>(call, head[1]);
-  const auto taps = read<int16_t>(call, n_levels * (torus.t + torus.h + torus.w));
-  const auto pairs = read<int16_t>(call, 3 * n_pairs);
-  const auto scale = read<float>(call, n_pairs);
-  const auto quantiles = read<int16_t>(call, n_pairs == 0 ? 0 : 4096);
-  const std::unique_ptr<smnm::NoiseMaker> maker = smnm::kernels().noise_maker(
-      grid, {torus, taps.data(), pairs.data(), scale.data(), n_pairs, quantiles.data()});
+  const auto packed = read<int32_t>(call, head[7]);
+  smnm::NoiseTable table;
+  if (smnm::read_table(packed.data(), head[7], &table) != nullptr) std::abort();
+  const std::unique_ptr<smnm::NoiseMaker> maker = smnm::kernels().noise_maker(grid, table);
   std::vector<int32_t> field(n + smnm::kFieldSlack);
   Row row(n * frames, n_keep);
   for (const int64_t id : ids) {
