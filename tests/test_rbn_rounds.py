@@ -13,6 +13,7 @@ from testing import assert_same
 import smnm_kernels as smnm
 
 pytestmark = [
+    pytest.mark.exhaustive,
     pytest.mark.usefixtures("poisoned_memory", "by_rounds"),
     pytest.mark.skipif(smnm.build_info() is None, reason="needs the C++ extension"),
 ]
@@ -25,7 +26,6 @@ def by_rounds():
 
 
 SHUFFLES = st.integers(0, 2**31)
-MANY = pytest.param(1024, marks=pytest.mark.exhaustive)
 DEFAULT = ([3, 5], [400, 400, 100, 100])
 
 
@@ -133,7 +133,7 @@ def test_the_sizes_people_train_with(sides, n_keep, n_candidates, random_ties):
 
 
 @pytest.mark.parametrize("random_ties", [False, True])
-@pytest.mark.parametrize("n_candidates", [1, 2, 6, 7, 10, 31, 32, 33, 64, MANY])
+@pytest.mark.parametrize("n_candidates", [1, 2, 6, 7, 10, 31, 32, 33, 64, 1024])
 @pytest.mark.parametrize(
     ("windows", "weights"),
     [

@@ -174,8 +174,8 @@ def test_every_parameter_learns(family):
         assert gradient.any(), name
 
 
-@pytest.mark.slow
-@pytest.mark.parametrize("again", [pytest.param(False, marks=pytest.mark.exhaustive), True])
+@pytest.mark.exhaustive
+@pytest.mark.parametrize("again", [False, True])
 @pytest.mark.parametrize("family", FAMILIES)
 def test_compiled_it_is_one_graph_and_the_same(family, again):
     model = small(family).eval()
