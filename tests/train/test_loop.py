@@ -38,13 +38,13 @@ class Numbers:
     suffixes = frozenset([".txt"])
     inputs = {}  # noqa: RUF012
 
-    def probe(self, path):
+    def probe(self, source):
         try:
-            return {"pair": [float(word) for word in path.read_text().split()]}
+            return {"pair": [float(word) for word in source.path.read_text().split()]}
         except ValueError as error:
             raise Unusable("holds no numbers") from error
 
-    def read(self, path, record, randomness):
+    def read(self, source, record, randomness):
         x, y = (torch.tensor(v).view(1, 1, 1, 1) for v in record["pair"])
         return {"x": x + self.noise * randomness.uniforms(1)[0], "y": y}
 

@@ -34,10 +34,10 @@ class Pairs:
         left = InputFormat((1, 1, self.length, 8), (0.0,), (1.0,), spectrograms)
         return {"left": left, "right": replace(left, mean=(1.0,), scale=(2.0,))}
 
-    def probe(self, path):
-        return {"slope": float(path.read_text())}
+    def probe(self, source):
+        return {"slope": float(source.path.read_text())}
 
-    def read(self, path, record, randomness):
+    def read(self, source, record, randomness):
         ramp = torch.arange(self.length * 8).view(1, 1, self.length, 8) / (8 * self.length)
         offset = float(randomness.uniforms(1)[0])
         return {"left": record["slope"] * ramp + offset, "right": record["slope"] * ramp}

@@ -21,6 +21,7 @@ from smnm_kernels.errors import Unusable
 from .modality import InputFormat, Record
 from .picture_rows import spectrograms
 from .sample_randomness import SampleRandomness
+from .source import Source
 from .statistics import AUDIOSET_MEAN, AUDIOSET_STD
 
 SUFFIXES = frozenset(
@@ -133,16 +134,18 @@ class Audio:
         size = (1, 1, self.frames, self.bands)
         return {"audio": InputFormat(size, mean, scale, spectrograms)}
 
-    def probe(self, path: Path) -> dict[str, int]:
-        return probe(path)
+    def probe(self, source: Source) -> dict[str, int]:
+        return probe(source.path)
 
-    def read(self, path: Path, record: Record, randomness: SampleRandomness) -> dict[str, Tensor]:
+    def read(
+        self, source: Source, record: Record, randomness: SampleRandomness
+    ) -> dict[str, Tensor]:
         rate = record["rate"]
         wanted = WINDOW + (self.frames - 1) * HOP  # samples at 16 kHz
         count = -(-wanted * rate // RATE)
         spare = max(0, record["samples"] - count)
         u = randomness.uniforms(1 + _GAIN_UNIFORMS)
-        samples, rate = read_samples(path, int(u[0] * (spare + 1)), count)
+        samples, rate = read_samples(source.path, int(u[0] * (spare + 1)), count)
         if self.gain:
             samples = samples * np.float32(0.5 + np.sort(u[1:])[_GAIN_UNIFORMS // 2])
         mel = log_mel(resample(samples, rate), self.bands)[: self.frames]

@@ -17,6 +17,7 @@ from .crops import Crop
 from .modality import InputFormat, Record
 from .picture_rows import film_strips
 from .sample_randomness import SampleRandomness
+from .source import Source
 from .statistics import IMAGENET_MEAN, IMAGENET_STD
 
 SUFFIXES = frozenset((".bmp", ".jpeg", ".jpg", ".png", ".tif", ".tiff", ".webp"))
@@ -82,13 +83,15 @@ class Image:
         size = (3, 1, self.size, self.size)
         return {"image": InputFormat(size, IMAGENET_MEAN, IMAGENET_STD, film_strips)}
 
-    def probe(self, path: Path) -> dict[str, int]:
-        height, width, _ = read_pixels(path).shape
+    def probe(self, source: Source) -> dict[str, int]:
+        height, width, _ = read_pixels(source.path).shape
         return {"width": width, "height": height}
 
-    def read(self, path: Path, record: Record, randomness: SampleRandomness) -> dict[str, Tensor]:
+    def read(
+        self, source: Source, record: Record, randomness: SampleRandomness
+    ) -> dict[str, Tensor]:
         u = randomness.uniforms(self.crop.n_uniforms + 1)
-        picture = self.crop(read_pixels(path)[None], self.size, u[:-1])
+        picture = self.crop(read_pixels(source.path)[None], self.size, u[:-1])
         if self.flip and u[-1] < 0.5:
             picture = picture.flip(3)
         return {"image": picture.contiguous()}

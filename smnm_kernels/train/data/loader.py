@@ -15,6 +15,7 @@ from smnm_kernels.errors import Unusable
 
 from .modality import Modality, Record
 from .sample_randomness import SampleRandomness, file_of
+from .source import Source
 
 # For one sample, at most so many files may fail that passed the scan. More means the data is gone.
 MOST_FAILURES = 32
@@ -71,8 +72,8 @@ class SampleDataset(Dataset):
     def read(self, file_number: int, index: int) -> dict[str, Tensor]:
         """Inputs from one file with the random numbers of sample `index`; may raise Unusable."""
         record = self.files[file_number]
-        path = self.folder / record["name"]
-        return self.modality.read(path, record, SampleRandomness(self.seed, index))
+        source = Source(self.folder / record["name"])
+        return self.modality.read(source, record, SampleRandomness(self.seed, index))
 
     def __getitem__(self, index: int) -> Sample:
         failures: list[Failure] = []

@@ -5,7 +5,6 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import Field, dataclass
-from pathlib import Path
 from typing import Any, ClassVar, Protocol
 
 import numpy as np
@@ -13,6 +12,7 @@ import torch
 from torch import Tensor
 
 from .sample_randomness import SampleRandomness
+from .source import Source
 
 Record = dict[str, Any]  # one file: name, size, mtime_ns, digest, and what the probe found
 
@@ -72,10 +72,12 @@ class Modality(Protocol):
     def inputs(self) -> dict[str, InputFormat]:
         """The model's inputs by name."""
 
-    def probe(self, path: Path) -> dict[str, Any]:
+    def probe(self, source: Source) -> dict[str, Any]:
         """What `read` needs to know of a file; raises Unusable where nothing can be read."""
 
-    def read(self, path: Path, record: Record, randomness: SampleRandomness) -> dict[str, Tensor]:
+    def read(
+        self, source: Source, record: Record, randomness: SampleRandomness
+    ) -> dict[str, Tensor]:
         """One sample of this file: for each input a tensor [C, T, H, W], uint8 or float32.
 
         A pure function of its arguments and the file; raises Unusable where the file fails.

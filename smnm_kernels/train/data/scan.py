@@ -15,6 +15,7 @@ from tqdm import tqdm
 from smnm_kernels.errors import Unusable, UsageError
 
 from .modality import Modality, Record
+from .source import Source
 
 _DIGEST_BYTES = 1 << 16  # from either end of the file
 
@@ -97,7 +98,7 @@ def _examine(
         before = known.get(name)
         if before and all(before.get(k) == record[k] for k in ("size", "mtime_ns")):
             return before
-        return record | {"digest": _digest(path, stat.st_size)} | modality.probe(path)
+        return record | {"digest": _digest(path, stat.st_size)} | modality.probe(Source(path))
     except Unusable as error:
         return record | {"reason": str(error)}
     except OSError as error:

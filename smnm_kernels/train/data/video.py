@@ -19,6 +19,7 @@ from .crops import Crop
 from .modality import InputFormat, Record
 from .picture_rows import film_strips
 from .sample_randomness import SampleRandomness
+from .source import Source
 from .statistics import IMAGENET_MEAN, IMAGENET_STD
 
 _CONTAINERS = "3gp avi flv m2ts m4v mkv mov mp4 mpeg mpg mts ogv webm wmv"
@@ -162,14 +163,16 @@ class Video:
         size = (3, self.frames, self.size, self.size)
         return {"video": InputFormat(size, IMAGENET_MEAN, IMAGENET_STD, film_strips)}
 
-    def probe(self, path: Path) -> dict[str, int]:
-        return probe(path, self.frames)
+    def probe(self, source: Source) -> dict[str, int]:
+        return probe(source.path, self.frames)
 
-    def read(self, path: Path, record: Record, randomness: SampleRandomness) -> dict[str, Tensor]:
+    def read(
+        self, source: Source, record: Record, randomness: SampleRandomness
+    ) -> dict[str, Tensor]:
         u = randomness.uniforms(2 + self.crop.n_uniforms)
         stride = usable_stride(record["frames"], self.frames, self.stride)
         starts = record["frames"] - (self.frames - 1) * stride
-        pixels = read_frames(path, record, int(u[0] * starts), self.frames, stride)
+        pixels = read_frames(source.path, record, int(u[0] * starts), self.frames, stride)
         clip = self.crop(pixels, self.size, u[1:-1])
         if self.flip and u[-1] < 0.5:
             clip = clip.flip(3)
