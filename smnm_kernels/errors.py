@@ -16,5 +16,11 @@ class Unusable(Exception):
 
 
 def printable(name: str) -> str:
-    """A file name that can be printed anywhere, also when it is not valid UTF-8."""
-    return name.encode("utf-8", "backslashreplace").decode("utf-8")
+    """A file name that can be printed anywhere, in one line, also when it is not valid UTF-8."""
+    if name.isprintable():
+        return name
+    return "".join(c if c.isprintable() else _escaped(c) for c in name)
+
+
+def _escaped(character: str) -> str:
+    return character.encode("unicode_escape").decode("ascii")

@@ -6,6 +6,7 @@ computes what AudioMAE takes from torchaudio's kaldi.fbank.
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -153,5 +154,5 @@ class Audio:
         excerpt[0, 0, : len(mel)] = torch.from_numpy(mel)
         return {"audio": excerpt}
 
-    def remarks(self, records: list[Record]) -> list[str]:
+    def remarks(self, records: Sequence[Record]) -> list[str]:
         return []

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import struct
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -96,5 +97,5 @@ class Image:
             picture = picture.flip(3)
         return {"image": picture.contiguous()}
 
-    def remarks(self, records: list[Record]) -> list[str]:
+    def remarks(self, records: Sequence[Record]) -> list[str]:
         return []

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import signal
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 
@@ -13,9 +13,9 @@ from torch.utils.data import DataLoader, Dataset
 
 from smnm_kernels.errors import Unusable
 
+from .find import Entry, base_of
 from .modality import Modality, Record
 from .sample_randomness import SampleRandomness, file_of
-from .source import Source
 
 # For one sample, at most so many files may fail that passed the scan. More means the data is gone.
 MOST_FAILURES = 32
@@ -66,13 +66,14 @@ class SampleDataset(Dataset):
     It does not depend on the number of workers or processes, nor on which samples were read before.
     """
 
-    def __init__(self, folder: Path, files: list[Record], modality: Modality, seed: int) -> None:
-        self.folder, self.files, self.modality, self.seed = folder, files, modality, seed
+    def __init__(self, data: Path, files: Sequence[Record], modality: Modality, seed: int) -> None:
+        self.folder, self.files, self.modality, self.seed = data, files, modality, seed
+        self.base = base_of(data)
 
     def read(self, file_number: int, index: int) -> dict[str, Tensor]:
         """Inputs from one file with the random numbers of sample `index`; may raise Unusable."""
         record = self.files[file_number]
-        source = Source(self.folder / record["name"])
+        source = Entry.of(record).source(self.base)
         return self.modality.read(source, record, SampleRandomness(self.seed, index))
 
     def __getitem__(self, index: int) -> Sample:

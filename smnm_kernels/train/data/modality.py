@@ -3,7 +3,7 @@ that file asks which kind it is."""
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import Field, dataclass
 from typing import Any, ClassVar, Protocol
 
@@ -83,5 +83,5 @@ class Modality(Protocol):
         A pure function of its arguments and the file; raises Unusable where the file fails.
         """
 
-    def remarks(self, records: list[Record]) -> list[str]:
+    def remarks(self, records: Sequence[Record]) -> list[str]:
         """Lines to print after a scan: what is done with these usable files that may surprise."""

@@ -1,132 +1,296 @@
-"""Finding the data files below a folder and sorting out, by name and reason, those of no use."""
+"""Looking at every data file once and sorting out, by name and reason, those of no use."""
 
 from __future__ import annotations
 
 import hashlib
 import os
-from collections.abc import Iterator
-from concurrent.futures import ThreadPoolExecutor
-from dataclasses import dataclass
+import sys
+import threading
+import time
+from collections import Counter
+from collections.abc import Callable, Generator, Iterable, Iterator
+from contextlib import closing, nullcontext
+from dataclasses import dataclass, field
 from functools import partial
+from itertools import groupby
 from pathlib import Path
+from typing import Any, TypeVar
 
 from tqdm import tqdm
 
-from smnm_kernels.errors import Unusable, UsageError
+from smnm_kernels.errors import Unusable, UsageError, printable
 
+from .find import Entry, Found, LeftOut, find, find_files, unreadable
 from .modality import Modality, Record
+from .records import Journal, Known, Records, to_line
 from .source import Source
 
+__all__ = ["Listing", "Stopped", "differences", "find_files", "scan"]
+
 _DIGEST_BYTES = 1 << 16  # from either end of the file
+_AHEAD = 16  # files, for each thread, that may be looked at before an earlier one is done
+_PATIENCE_S = 2.0  # for files that are being looked at when a scan is stopped
+_T = TypeVar("_T")
+_U = TypeVar("_U")
 
 
 @dataclass(frozen=True)
 class Listing:
-    """What a folder holds, both lists in the order of the names: the order samples refer to."""
+    """What DATA holds, both lists in the order of the names: the order samples refer to."""
 
-    usable: list[Record]
-    skipped: list[Record]  # with "reason"
+    usable: Records
+    skipped: Records  # with "reason"
+    left_out: LeftOut = field(default_factory=LeftOut)
+    remarks: list[str] = field(default_factory=list)  # to print
+
+    def reasons(self) -> dict[str, str]:
+        """Everything that is left out by its printable name, for skipped.json."""
+        return self.left_out.reasons() | {shown_name(r): r["reason"] for r in self.skipped}
 
 
-def find_files(folder: Path, suffixes: frozenset[str], besides: Path | None = None) -> list[str]:
-    """Names relative to `folder`, with forward slashes, sorted; follows links, not hidden names,
-    and does not enter the folder `besides`."""
-    seen = set() if besides is None else {os.path.realpath(besides)}
-    return sorted(name for name in _walk(folder, seen) if Path(name).suffix.lower() in suffixes)
+class Stopped(Exception):
+    """A scan was stopped from outside. `done` of `total` files are in its journal."""
+
+    def __init__(self, done: int, total: int) -> None:
+        super().__init__(done, total)
+        self.done, self.total = done, total
 
 
-def _walk(folder: Path, seen: set[str], prefix: str = "") -> Iterator[str]:
-    real = os.path.realpath(folder)
-    if real in seen:  # also by a link that leads back up
-        return
-    seen.add(real)
-    with os.scandir(folder) as entries:
-        for entry in sorted(entries, key=lambda e: e.name):
-            if entry.name.startswith("."):
-                continue
-            if entry.is_dir():
-                yield from _walk(Path(entry.path), seen, f"{prefix}{entry.name}/")
-            elif entry.is_file():
-                yield prefix + entry.name
+def shown_name(record: Record) -> str:
+    return printable(Entry.of(record).shown)
 
 
 def scan(
-    folder: Path,
+    data: Path,
     modality: Modality,
-    known: dict[str, Record],
+    known: Known | None,
     threads: int,
     besides: Path | None = None,
+    journal: Journal | None = None,
+    stopping: Callable[[], bool] = lambda: False,
 ) -> Listing:
-    """Probe every data file below `folder`, but for those in the folder `besides`; unchanged files
-    keep their records in `known`."""
-    try:
-        names = find_files(folder, modality.suffixes, besides)
-    except OSError as error:
-        where = error.filename or folder
+    """Probe every data file of `data`, but for those in the folder `besides`.
+
+    Files keep their records in `known` and in the journal where size and time of change are the
+    same; the journal gets the others as they are made. Raises Stopped once `stopping()` is true,
+    and UsageError where no file is found.
+    """
+    found = _find(data, modality.suffixes, besides, stopping)
+    if not found.entries:
         raise UsageError(
-            f"DATA {folder}: {where} cannot be read ({error.strerror}); every folder below DATA "
-            "must be readable"
-        ) from error
-    if not names:
-        raise UsageError(
-            f"DATA {folder}: no usable file: there is none below it that ends in "
-            f"{' '.join(sorted(modality.suffixes))}"
+            f"DATA {printable(str(data))}: no usable file: there is none below it that ends in "
+            f"{' '.join(sorted(modality.suffixes))}{instead(found.left_out)}"
         )
-    # FFmpeg and libsndfile work outside the interpreter's lock, so threads do run in parallel.
-    with ThreadPoolExecutor(threads) as pool:
-        work = pool.map(partial(_examine, folder, modality, known), names)
+    known = known or Known()
+    if journal is not None:
+        known.add(journal.read())
+        journal.open()
+    listing = Listing(Records(), Records(), found.left_out, found.remarks())
+    examine = partial(_examine, found.base, modality, known, journal)
+    # FFmpeg and the other decoders work outside the interpreter's lock, so threads do run in
+    # parallel.
+    with (
+        closing(journal) if journal else nullcontext(),
+        _bar("scanning", len(found.entries)) as bar,
+        closing(_in_order(examine, found.entries, threads, stopping)) as work,
+    ):
         try:
-            records = list(tqdm(work, "scanning", len(names), unit=" files", leave=False))
-        except BaseException:
-            pool.shutdown(cancel_futures=True)
-            raise
-    usable = [r for r in records if "reason" not in r]
-    return Listing(usable, [r for r in records if "reason" in r])
+            for is_usable, line in work:
+                (listing.usable if is_usable else listing.skipped).append_line(line)
+                bar.update()
+        except _Stop:
+            raise Stopped(bar.n, len(found.entries)) from None
+    return listing
+
+
+def instead(left_out: LeftOut) -> str:
+    """What was found where no data was, for the end of a sentence."""
+    counts = Counter(_general(reason) for reason in left_out.named.values())
+    parts = left_out.counts()
+    for reason, count in counts.most_common():
+        first = next(n for n, r in left_out.named.items() if _general(r) == reason)
+        parts.append(f"{first} {reason}" if count == 1 else f"{count} {reason} ({first}, …)")
+    return f"; found instead: {'; '.join(parts)}" if parts else ", nor anything else"
+
+
+def by_reason(reasons: Iterable[str]) -> str:
+    """ "3 is too short, 2 does not decode": how often each kind of reason is given."""
+    counts = Counter(map(_general, reasons)).most_common()
+    return ", ".join(f"{count} {reason}" for reason, count in counts)
+
+
+def _general(reason: str) -> str:
+    """A reason without its numbers."""
+    return reason.split(":")[0].split(" (")[0]
+
+
+def _bar(what: str, total: int | None) -> tqdm:
+    # A log file needs fewer lines than a screen.
+    interval = 0.5 if sys.stderr.isatty() else 10  # seconds
+    return tqdm(desc=what, total=total, unit=" files", leave=False, mininterval=interval)
+
+
+class _Stop(Exception):
+    pass
+
+
+def _find(
+    data: Path, suffixes: frozenset[str], besides: Path | None, stopping: Callable[[], bool]
+) -> Found:
+    with _bar("searching", None) as bar:
+
+        def tick() -> None:
+            bar.update()
+            if stopping():
+                raise Stopped(0, 0)
+
+        return find(data, suffixes, besides, tick)
+
+
+def _in_order(
+    work: Callable[[_T], _U], items: list[_T], threads: int, stopping: Callable[[], bool]
+) -> Generator[_U]:
+    """work(item) for every item, in their order, by so many threads.
+
+    An executor would hold a future for each of millions of items, and would keep the process until
+    the files that are being read are done, which on a stalled file system they never are.
+    """
+    turn = threading.Condition()
+    done: dict[int, _U | BaseException] = {}
+    begun = taken = 0
+    over = False
+
+    def serve() -> None:
+        nonlocal begun
+        while True:
+            with turn:
+                while not over and begun >= taken + _AHEAD * threads:
+                    turn.wait()
+                if over or begun == len(items):
+                    return
+                number, begun = begun, begun + 1
+            try:
+                result: _U | BaseException = work(items[number])
+            except BaseException as error:
+                result = error
+            with turn:
+                done[number] = result
+                if number == taken:
+                    turn.notify_all()
+
+    pool = [threading.Thread(target=serve, daemon=True) for _ in range(threads)]
+    for thread in pool:
+        thread.start()
+    try:
+        while taken < len(items):
+            with turn:
+                while taken not in done:
+                    turn.wait(0.2)
+                    if stopping():
+                        raise _Stop
+                result = done.pop(taken)
+                taken += 1
+                if taken % threads == 0 or not done:
+                    turn.notify_all()
+            if isinstance(result, BaseException):
+                raise result
+            yield result
+    finally:
+        with turn:
+            over = True
+            turn.notify_all()
+        until = time.monotonic() + _PATIENCE_S
+        for thread in pool:
+            thread.join(max(0, until - time.monotonic()))
 
 
 def _examine(
-    folder: Path,
-    modality: Modality,
-    known: dict[str, Record],
-    name: str,
-) -> Record:
-    path = folder / name
-    record: Record = {"name": name}
+    base: Path, modality: Modality, known: Known, journal: Journal | None, entry: Entry
+) -> tuple[bool, bytes]:
+    """(whether it is usable, its record)"""
+    source = entry.source(base)
+    record: Record = {"name": entry.name}
     try:
-        stat = path.stat()
+        stat = os.stat(source.path)
         record |= {"size": stat.st_size, "mtime_ns": stat.st_mtime_ns}
-        before = known.get(name)
-        if before and all(before.get(k) == record[k] for k in ("size", "mtime_ns")):
-            return before
-        return record | {"digest": _digest(path, stat.st_size)} | modality.probe(Source(path))
-    except Unusable as error:
-        return record | {"reason": str(error)}
+        if entry.shard:
+            record |= {"size": entry.size, "shard": entry.shard, "start": entry.start}
+        before = known.get(entry.name, entry.shard)
+        if before and all(before.get(k) == record[k] for k in record):
+            return "reason" not in before, to_line(before)
+        digest = {"digest": _digest(source, record["size"])}
+        record |= digest | _probe(modality, source)
+        line = to_line(record)
     except OSError as error:
-        return record | {"reason": f"cannot be read ({error.strerror})"}
+        # Without a digest: it is looked at again next time.
+        return False, to_line(record | {"reason": unreadable(error)})
+    if journal is not None:
+        journal.add(line)
+    return "reason" not in record, line
 
 
-def _digest(path: Path, size: int) -> str:
+def _probe(modality: Modality, source: Source) -> dict[str, Any]:
+    try:
+        return modality.probe(source)
+    except Unusable as error:
+        return {"reason": str(error)}
+    except OSError:
+        raise
+    except Exception as error:  # a decoder that met what it was not made for ends no scan
+        return {"reason": f"makes its decoder fail ({type(error).__name__}: {error})"}
+
+
+def _digest(source: Source, size: int) -> str:
     """Tells two files of one name apart without reading either of them whole."""
     digest = hashlib.blake2b(str(size).encode(), digest_size=16)
-    with path.open("rb") as file:
-        digest.update(file.read(_DIGEST_BYTES))
+    with source.path.open("rb") as file:
+        file.seek(source.start)
+        digest.update(file.read(min(size, _DIGEST_BYTES)))
         if size > _DIGEST_BYTES:
-            file.seek(max(_DIGEST_BYTES, size - _DIGEST_BYTES))
-            digest.update(file.read(_DIGEST_BYTES))
+            rest = min(_DIGEST_BYTES, size - _DIGEST_BYTES)
+            file.seek(source.start + size - rest)
+            digest.update(file.read(rest))
     return digest.hexdigest()
 
 
-def differences(ours: list[Record], theirs: list[Record]) -> list[str]:
-    """How a run's usable files (`theirs`) and the folder's (`ours`) differ; empty if not."""
-    now = {r["name"]: r["digest"] for r in ours}
-    then = {r["name"]: r["digest"] for r in theirs}
-    groups = {
-        "gone": sorted(then.keys() - now.keys()),
-        "new": sorted(now.keys() - then.keys()),
-        "changed": sorted(n for n in now.keys() & then.keys() if now[n] != then[n]),
-    }
-    return [f"{len(names)} {what} ({_some(names)})" for what, names in groups.items() if names]
+def differences(ours: Iterable[Record], theirs: Iterable[Record]) -> list[str]:
+    """How a run's usable files (`theirs`) and the folder's (`ours`) differ; empty if not.
+
+    Both in the order of the names. In which shard a member lies makes no difference.
+    """
+    found = {"gone": _Names(), "new": _Names(), "changed": _Names()}
+    now, then = _digests(ours), _digests(theirs)
+    one, other = next(now, None), next(then, None)
+    while one or other:
+        if one and (not other or one[0] < other[0]):
+            found["new"].add(one[0])
+            one = next(now, None)
+        elif other and (not one or other[0] < one[0]):
+            found["gone"].add(other[0])
+            other = next(then, None)
+        elif one and other:
+            if one[1] != other[1]:
+                found["changed"].add(one[0])
+            one, other = next(now, None), next(then, None)
+    return [f"{names.count} {what} ({names})" for what, names in found.items() if names.count]
 
 
-def _some(names: list[str], most: int = 3) -> str:
-    return ", ".join(names[:most]) + (", …" if len(names) > most else "")
+def _digests(records: Iterable[Record]) -> Iterator[tuple[str, list[str]]]:
+    for name, group in groupby(records, key=lambda record: record["name"]):
+        yield name, sorted(record["digest"] for record in group)
+
+
+class _Names:
+    """How many there are, and the first of them."""
+
+    def __init__(self) -> None:
+        self.count = 0
+        self.first: list[str] = []
+
+    def add(self, name: str) -> None:
+        self.count += 1
+        if len(self.first) < 3:
+            self.first.append(printable(name))
+
+    def __str__(self) -> str:
+        return ", ".join(self.first) + (", …" if self.count > len(self.first) else "")

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 from collections import Counter
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from itertools import islice
 from pathlib import Path
@@ -178,7 +178,7 @@ class Video:
             clip = clip.flip(3)
         return {"video": clip.contiguous()}
 
-    def remarks(self, records: list[Record]) -> list[str]:
+    def remarks(self, records: Sequence[Record]) -> list[str]:
         strides = Counter(usable_stride(r["frames"], self.frames, self.stride) for r in records)
         return [
             f"{count} short files are read with a stride of {stride} frames, not {self.stride}"

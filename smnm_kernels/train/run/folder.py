@@ -2,6 +2,7 @@
 
 config.json          what the run is ("run": decides the losses; "runtime": may change on resume)
 files.json           the data files with their probed lengths; samples refer to this list
+scan.jsonl           while data files are looked at: what was found so far
 skipped.json         the data files that were left out, each with its reason
 metrics.jsonl        one row a step
 last.pt              step, model, optimiser, the task's own state: everything needed to go on
@@ -24,10 +25,12 @@ import torch
 
 from smnm_kernels.errors import UsageError
 from smnm_kernels.files import replacing
-from smnm_kernels.train.data.modality import Record
+from smnm_kernels.train.data import records
+from smnm_kernels.train.data.records import Records
 from smnm_kernels.train.data.scan import Listing
 
 CONFIG, FILES, SKIPPED = "config.json", "files.json", "skipped.json"
+SCAN = "scan.jsonl"
 METRICS, CHECKPOINT = "metrics.jsonl", "last.pt"
 ENCODER = "encoder.safetensors"
 # Of config.json and last.pt. Runs of smnm_kernels 0.1.0 carry none: their format was the first.
@@ -91,12 +94,14 @@ class RunFolder:
     def write_config(self, run: dict[str, Any], runtime: dict[str, Any]) -> None:
         write_json(self.path / CONFIG, {"format": FORMAT, "run": run, "runtime": runtime})
 
-    def read_files(self) -> dict[str, list[Record]]:
+    def read_files(self) -> tuple[Records, Records]:
+        """(usable, skipped)"""
         path = self.path / FILES
-        return json.loads(path.read_text()) if path.exists() else {"usable": [], "skipped": []}
+        return records.read_files(path) if path.exists() else (Records(), Records())
 
     def write_files(self, listing: Listing) -> None:
-        write_json(self.path / FILES, {"usable": listing.usable, "skipped": listing.skipped})
+        with replacing(self.path / FILES) as file:
+            records.write_files(file, listing.usable, listing.skipped)
 
     def write_skipped(self, reasons: dict[str, str]) -> None:
         write_json(self.path / SKIPPED, reasons)

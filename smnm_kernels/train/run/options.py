@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import errno
+import stat
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Annotated, Any, Literal, get_args
@@ -9,7 +11,7 @@ from typing import Annotated, Any, Literal, get_args
 from tyro.conf import arg
 
 from smnm_kernels.arguments import is_int
-from smnm_kernels.errors import UsageError
+from smnm_kernels.errors import UsageError, printable
 
 from . import ranks
 
@@ -105,9 +107,18 @@ def check_batch_size(batch_size: int, accumulate: int | None) -> None:
 
 
 def check_data(data: Path, modality: str) -> None:
-    if not data.is_dir():
-        what = "is not a folder" if data.exists() else "does not exist"
-        raise UsageError(f"DATA {data}: {what}; a folder of {modality} files is needed")
+    """Refuse a DATA that holds no files at all, before any work."""
+    needed = f"a folder of {modality} files, a list of them or a tar is needed"
+    shown = printable(str(data))
+    try:
+        mode = data.stat().st_mode
+    except OSError as error:
+        there = "does not exist" if error.errno == errno.ENOENT else f"is {error.strerror}"
+        raise UsageError(f"DATA {shown}: {there}; {needed}") from error
+    except ValueError as error:  # a NUL
+        raise UsageError(f"DATA {shown!r}: is no path; {needed}") from error
+    if not stat.S_ISDIR(mode) and not stat.S_ISREG(mode):
+        raise UsageError(f"DATA {shown}: is neither a folder nor a file; {needed}")
 
 
 def need_at_least(options: Any, name: str, least: int) -> None:

@@ -3,8 +3,11 @@
 from __future__ import annotations
 
 import platform
+import signal
+from collections.abc import Sequence
 from dataclasses import asdict, dataclass
 from importlib.metadata import PackageNotFoundError, version
+from itertools import chain, islice
 from pathlib import Path
 from typing import Any
 
@@ -12,14 +15,23 @@ import torch
 
 from smnm_kernels.errors import UsageError, printable
 from smnm_kernels.train.data.modality import Modality, Record
-from smnm_kernels.train.data.scan import Listing, differences, scan
+from smnm_kernels.train.data.records import Journal, Known
+from smnm_kernels.train.data.scan import (
+    Listing,
+    Stopped,
+    by_reason,
+    differences,
+    scan,
+    shown_name,
+)
 
 from . import ranks
-from .folder import SKIPPED, RunFolder, check_config, read_config
+from .folder import SCAN, SKIPPED, RunFolder, check_config, read_config
 from .machine import autocast_dtype, cores, default_threads, default_workers
 from .optimisation import Optimisation
 from .options import RunOptions, check_batch_size
 from .schedule import Schedule
+from .signals import StoppedBySignal, StopSignal
 
 _MOST_NAMED = 50  # skipped files on the screen; skipped.json has them all
 
@@ -47,7 +59,7 @@ class Plan:
     compile: bool
     threads: int
     workers: int
-    files: list[Record]
+    files: Sequence[Record]
     skipped: dict[str, str]  # name -> reason
     resumed: bool
 
@@ -66,6 +78,10 @@ def begin(
         except UsageError:
             folder.remove_if_unused()
             raise
+        except OSError as error:
+            raise UsageError(
+                f"--out {out}: cannot be written ({error.filename or SCAN}: {error.strerror})"
+            ) from error
 
     return ranks.on_main(prepare), folder
 
@@ -78,7 +94,7 @@ def make_plan(
     settings, before = find_run(options, recipe, folder.path)
     listing = _scan(folder, recipe.modality, data, before)
     if before:
-        found = differences(listing.usable, folder.read_files()["usable"])
+        found = differences(listing.usable, folder.read_files()[0])
         if found:
             raise UsageError(
                 f"DATA {data}: not the files that the run in {folder.path} was begun with: "
@@ -109,7 +125,8 @@ def make_plan(
     workers = default_workers() if options.workers is None else options.workers
 
     folder.write_files(listing)
-    skipped = {r["name"]: r["reason"] for r in listing.skipped}
+    (folder.path / SCAN).unlink()
+    skipped = listing.reasons()
     folder.write_skipped(skipped)
     runtime = {
         "data": str(data.resolve()),
@@ -189,23 +206,64 @@ def _settings(options: RunOptions, recipe: Recipe) -> dict[str, Any]:
 def _scan(
     folder: RunFolder, modality: Modality, data: Path, before: dict[str, Any] | None
 ) -> Listing:
-    known: dict[str, Record] = {}
-    if before and before["runtime"].get("data") == str(data.resolve()):
-        held = folder.read_files()
-        known = {r["name"]: r for r in held["usable"] + held["skipped"]}
-    # A run may lie among its data, and has pictures of its own.
-    listing = scan(data, modality, known, threads=min(32, cores()), besides=folder.path)
+    where = str(data.resolve())
+    known = Known()
+    if before and before["runtime"].get("data") == where:
+        for records in folder.read_files():
+            known.add(records.lines())
+    of = {"scan of": where, "modality": modality.name, "clip": asdict(modality)}
+    journal = Journal(folder.path / SCAN, of)
+    with StopSignal() as stop:
+        try:
+            listing = scan(
+                data,
+                modality,
+                known,
+                threads=min(32, cores()),
+                besides=folder.path,  # a run may lie among its data, and has pictures of its own
+                journal=journal,
+                stopping=lambda: stop.number is not None,
+            )
+        except Stopped as stopped:
+            assert stop.number is not None
+            print(
+                f"stopped by {signal.Signals(stop.number).name}: {stopped.done} of {stopped.total} "
+                "files are looked at and kept; give the same command again to go on",
+                flush=True,
+            )
+            raise StoppedBySignal(stop.number) from stopped
+        except UsageError:
+            journal.remove()
+            raise
+    _say_what_was_found(listing, modality, folder.path / SKIPPED)
+    if not listing.usable:
+        journal.remove()
+        total = len(listing.skipped)
+        reasons = by_reason(record["reason"] for record in listing.skipped)
+        raise UsageError(
+            f"DATA {data}: no usable file: all {total} were skipped, see above: {reasons}"
+        )
+    return listing
+
+
+def _say_what_was_found(listing: Listing, modality: Modality, all_of_them: Path) -> None:
     total = len(listing.usable) + len(listing.skipped)
     print(f"{len(listing.usable)} of {total} {modality.name} files are usable", flush=True)
-    for record in listing.skipped[:_MOST_NAMED]:
-        print(f"  skipped {printable(record['name'])}: {record['reason']}")
-    if len(listing.skipped) > _MOST_NAMED:
-        print(f"  skipped {len(listing.skipped) - _MOST_NAMED} more: {folder.path / SKIPPED}")
-    if not listing.usable:
-        raise UsageError(f"DATA {data}: no usable file: all {total} were skipped, see above")
+    for remark in listing.remarks:
+        print(f"  {remark}")
+    skipped = chain(
+        ((shown_name(record), record["reason"]) for record in listing.skipped),
+        listing.left_out.named.items(),
+    )
+    for name, reason in islice(skipped, _MOST_NAMED):
+        print(f"  skipped {name}: {printable(reason)}")
+    more = by_reason(reason for _, reason in skipped)
+    if more:
+        print(f"  skipped more: {more}; {all_of_them} names them all")
+    for counted in listing.left_out.counts():
+        print(f"  not looked at: {counted}")
     for remark in modality.remarks(listing.usable):
         print(f"  {remark}")
-    return listing
 
 
 def _versions() -> dict[str, str]:

@@ -2,17 +2,30 @@
 
 from __future__ import annotations
 
+import json
 import os
-from collections.abc import Callable
-from dataclasses import dataclass
-from typing import Generic, TypeVar
+import threading
+import time
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from itertools import count
+from typing import TypeVar
 
 import torch
 import torch.distributed as dist
 
-from smnm_kernels.errors import UsageError
+from smnm_kernels.errors import RunError, UsageError
+
+from .signals import StoppedBySignal
 
 T = TypeVar("T")
+
+_BEAT_S = 2.0  # the first process says so often that it is at work
+_SILENCE_S = 45.0  # after which it counts as gone
+_FAREWELL_S = 5.0  # it waits so long for the others to hear why it ends
+
+_store: dist.Store | None = None  # what all processes can read while none waits in a collective
+_numbers = count()  # of what is put there: a store may outlive a process group
 
 
 def world_size() -> int:
@@ -28,42 +41,114 @@ def local_rank() -> int:
 
 
 def start(device: torch.device) -> None:
+    global _store
     if world_size() > 1 and not dist.is_initialized():
-        dist.init_process_group("nccl" if device.type == "cuda" else "gloo")
+        _store, number, size = next(dist.rendezvous("env://"))
+        dist.init_process_group(
+            "nccl" if device.type == "cuda" else "gloo",
+            store=dist.PrefixStore(f"group-{next(_numbers)}", _store),
+            rank=number,
+            world_size=size,
+        )
 
 
 def stop() -> None:
+    global _store
     if dist.is_available() and dist.is_initialized():
         dist.destroy_process_group()
-
-
-@dataclass(frozen=True)
-class _Result(Generic[T]):
-    value: T
-
-
-@dataclass(frozen=True)
-class _Refusal:
-    reason: str
+        _store = None
 
 
 def on_main(work: Callable[[], T]) -> T:
-    """work()'s result, done by the first process and handed to all, a UsageError likewise."""
+    """work()'s result, done by the first process and handed to all, its errors likewise.
+
+    The others wait at the store and not in a collective, so that work may take longer than the
+    process group's timeout. They raise RunError when the first process is gone.
+    """
     if world_size() == 1:
         return work()
-    outcome: _Result[T] | _Refusal | None = None
+    assert _store is not None, "start() comes first"
+    store = dist.PrefixStore(f"main-{next(_numbers)}", _store)
+    parcel: list[T | None] = [None]
     if rank() == 0:
-        try:
-            outcome = _Result(work())
-        except UsageError as error:
-            outcome = _Refusal(str(error))
-    parcel = [outcome]
+        with _heard_by_others(store):
+            parcel = [work()]
+    else:
+        _wait_for_main(store)
     dist.broadcast_object_list(parcel)
-    (outcome,) = parcel
-    if isinstance(outcome, _Refusal):
-        raise UsageError(outcome.reason)
-    assert outcome is not None
-    return outcome.value
+    (result,) = parcel
+    return result  # type: ignore[return-value]
+
+
+@contextmanager
+def _heard_by_others(store: dist.Store) -> Iterator[None]:
+    """The first process's part: says that it is at work, and how that ended."""
+    over = threading.Event()
+
+    def beat() -> None:
+        while not over.wait(_BEAT_S):
+            store.add(_BEATS, 1)
+
+    heart = threading.Thread(target=beat, daemon=True)
+    heart.start()
+    try:
+        yield
+    except BaseException as error:
+        over.set()
+        heart.join()
+        _say_end(store, _verdict(error))
+        raise
+    over.set()
+    heart.join()
+    store.set(_END, json.dumps({}))
+
+
+_BEATS, _END, _HEARD = "beats", "end", "heard"
+
+
+def _verdict(error: BaseException) -> dict[str, str | int]:
+    if isinstance(error, UsageError):
+        return {"refused": str(error)}
+    if isinstance(error, StoppedBySignal):
+        return {"stopped": error.number}
+    if isinstance(error, KeyboardInterrupt):
+        return {"failed": "was interrupted"}
+    return {"failed": f"failed ({type(error).__name__}: {error})"}
+
+
+def _say_end(store: dist.Store, verdict: dict[str, str | int]) -> None:
+    """Where this process keeps the store, it must not end before the others have read it."""
+    store.set(_END, json.dumps(verdict))
+    until = time.monotonic() + _FAREWELL_S
+    while store.add(_HEARD, 0) < world_size() - 1 and time.monotonic() < until:
+        time.sleep(0.05)
+
+
+def _wait_for_main(store: dist.Store) -> None:
+    beats, since = -1, time.monotonic()
+    try:
+        while not store.check([_END]):
+            now = store.add(_BEATS, 0)
+            if now != beats:
+                beats, since = now, time.monotonic()
+            elif time.monotonic() - since > _SILENCE_S:
+                raise RunError(f"{_MAIN_IS_GONE}: it has been silent for {_SILENCE_S:.0f} s")
+            time.sleep(0.2)
+        verdict = json.loads(store.get(_END))
+        store.add(_HEARD, 1)
+    except RuntimeError as error:  # the store's: it went with the first process
+        raise RunError(f"{_MAIN_IS_GONE} ({str(error).splitlines()[0]})") from error
+    if "refused" in verdict:
+        raise UsageError(verdict["refused"])
+    if "stopped" in verdict:
+        raise StoppedBySignal(verdict["stopped"])
+    if "failed" in verdict:
+        raise RunError(f"the first process, which looks at the files, {verdict['failed']}")
+
+
+_MAIN_IS_GONE = (
+    "the first process (rank 0), which looks at the files, is gone; see what it said last"
+)
 
 
 def average(values: torch.Tensor) -> torch.Tensor:

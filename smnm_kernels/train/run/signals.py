@@ -7,6 +7,14 @@ from types import FrameType, TracebackType
 from typing import Any
 
 
+class StoppedBySignal(Exception):
+    """Work that was stopped before the first step; what was done of it is kept."""
+
+    def __init__(self, number: int) -> None:
+        super().__init__(number)
+        self.number = number
+
+
 class StopSignal:
     """Turns the first SIGINT or SIGTERM into a note for the loop; a second one acts at once."""
 

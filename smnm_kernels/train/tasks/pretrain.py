@@ -24,6 +24,7 @@ from smnm_kernels.train.run.meter import StepClock
 from smnm_kernels.train.run.optimisation import adamw
 from smnm_kernels.train.run.options import check_data
 from smnm_kernels.train.run.plan import Recipe, begin
+from smnm_kernels.train.run.signals import StoppedBySignal
 
 from .options import Pretrain, check, preset_of
 from .presets import Preset
@@ -47,6 +48,8 @@ def pretrain(options: Pretrain) -> int:
         dataset = SampleDataset(options.data, plan.files, setup.preset.clip, options.seed)
         task = Pretraining(setup, dataset, options.checkpoint_activations)
         return Loop(task, plan, setup.device, options.out, folder).run()
+    except StoppedBySignal as stopped:
+        return 128 + stopped.number
     finally:
         ranks.stop()
 

@@ -1,0 +1,386 @@
+"""Finding what lies at a path: files below a folder, the files of a list, members of tar shards.
+
+found = find(Path("DATA"), modality.suffixes)
+for entry in found.entries:
+    modality.probe(entry.source(found.base))
+found.left_out.named    # {"lost+found/": "cannot be read (Permission denied)", ...}
+"""
+
+from __future__ import annotations
+
+import errno
+import os
+import stat
+from collections import Counter
+from collections.abc import Callable
+from dataclasses import dataclass, field
+from itertools import pairwise
+from pathlib import Path, PurePosixPath
+from typing import NamedTuple
+
+from smnm_kernels.errors import UsageError, printable
+
+from . import lists, shards
+from .modality import Record
+from .source import Source
+
+_MOST_SUFFIXES = 1000  # that are counted each for itself: frame.000001, frame.000002, ...
+
+
+class Entry(NamedTuple):
+    """A file, or a member of a tar shard. Their order is the order that samples refer to: by name,
+    so that members may be packed into any number of shards."""
+
+    name: str  # relative to the base, forward slashes, or as listed; of a member, its own name
+    shard: str = ""  # the tar that holds it, named in the same way
+    start: int = 0
+    size: int | None = None  # bytes of a member
+
+    @classmethod
+    def of(cls, record: Record) -> Entry:
+        shard = record.get("shard", "")
+        return cls(record["name"], shard, record.get("start", 0), record["size"] if shard else None)
+
+    @property
+    def shown(self) -> str:
+        return f"{self.shard}: {self.name}" if self.shard else self.name
+
+    def source(self, base: Path) -> Source:
+        return Source(base / (self.shard or self.name), self.start, self.size)
+
+
+@dataclass
+class LeftOut:
+    """What was not looked at, and why."""
+
+    named: dict[str, str] = field(default_factory=dict)  # printable name -> reason
+    suffixes: Counter[str] = field(default_factory=Counter)  # of files that are no data
+    hidden: int = 0
+
+    def add(self, name: str, reason: str) -> None:
+        self.named[printable(name)] = reason
+
+    def count_suffix(self, name: str) -> None:
+        suffix = printable(_suffix(name))
+        if suffix not in self.suffixes and len(self.suffixes) >= _MOST_SUFFIXES:
+            suffix = _OTHER
+        self.suffixes[suffix] += 1
+
+    def counts(self) -> list[str]:
+        """["12 files that end in .txt, 3 in .json", "2 hidden names"]: what is counted only."""
+        found = []
+        common = self.suffixes.most_common()
+        if common:
+            parts = [f"{count} {_ending(suffix)}" for suffix, count in common[:8]]
+            first, *rest = parts
+            number, _, ending = first.partition(" ")
+            rest += [f"{sum(n for _, n in common[8:])} in others"] if common[8:] else []
+            files = "file that ends" if number == "1" else "files that end"
+            found.append(", ".join([f"{number} {files} {ending}", *rest]))
+        if self.hidden:
+            found.append(f"{self.hidden} hidden name{'s' if self.hidden > 1 else ''}")
+        return found
+
+    def reasons(self) -> dict[str, str]:
+        """Everything, for skipped.json: by name, or by pattern where it is only counted."""
+        found = dict(self.named)
+        for suffix, count in sorted(self.suffixes.items()):
+            found[f"*{suffix}" if suffix else "*"] = f"not looked at: {count} {_ending(suffix)}"
+        if self.hidden:
+            found[".*"] = f"not looked at: {self.hidden} hidden"
+        return found
+
+
+_OTHER = ".other suffixes"
+
+
+def _ending(suffix: str) -> str:
+    return {"": "in no suffix", _OTHER: "in other suffixes"}.get(suffix, f"in {suffix}")
+
+
+def _suffix(name: str) -> str:
+    return os.path.splitext(name)[1].lower()
+
+
+@dataclass(frozen=True)
+class Found:
+    base: Path  # what the entries' names are relative to
+    entries: list[Entry]  # sorted
+    left_out: LeftOut
+
+    def remarks(self) -> list[str]:
+        """Lines to print: what may surprise about the entries."""
+        members = sum(1 for entry in self.entries if entry.shard)
+        if not members:
+            return []
+        shards = len({entry.shard for entry in self.entries if entry.shard})
+        twice = {a.name: None for a, b in pairwise(self.entries) if a.name == b.name}
+        found = [f"{members} of them are members of {shards} tar shard{'s' * (shards > 1)}"]
+        if twice:
+            some = ", ".join(map(printable, list(twice)[:3])) + ", …" * (len(twice) > 3)
+            found.append(
+                f"{len(twice)} names are in more than one shard ({some}); each of them is used"
+            )
+        return found
+
+
+def base_of(data: Path) -> Path:
+    """What names are relative to: the folder that DATA is or that it lies in."""
+    return data if os.path.isdir(data) else data.parent
+
+
+def find(
+    data: Path,
+    suffixes: frozenset[str],
+    besides: Path | None = None,
+    tick: Callable[[], None] = lambda: None,
+) -> Found:
+    """The files with one of these suffixes (lower case, with the dot) that `data` names or holds.
+
+    `data` is a folder, which is searched with everything below it but the folder `besides`; a list
+    (lists.py says of what kinds); a tar; or one such file. Links are followed, hidden names are
+    not. Where a tar is met, its members count. An entry that cannot be used is left out by name and
+    ends nothing; a UsageError says where nothing at all can be read. `tick` is called now and then,
+    for a bar; what it raises ends the search.
+    """
+    search = _Search(base_of(data), suffixes, tick)
+    try:
+        if os.path.isdir(data):
+            search.folder(data, besides)
+        elif search.is_wanted(data.name):
+            search.file(data.name)
+        elif shards.has_compressed_name(data.name):
+            raise UsageError(f"DATA {data}: {shards.IS_COMPRESSED}")
+        else:
+            search.list(data)
+    except OSError as error:
+        raise UsageError(f"DATA {data}: cannot be read ({error.strerror})") from error
+    search.entries.sort()
+    return Found(search.base, search.entries, search.left_out)
+
+
+def find_files(folder: Path, suffixes: frozenset[str], besides: Path | None = None) -> list[str]:
+    """The names alone of what `find` finds."""
+    return [entry.name for entry in find(folder, suffixes, besides).entries]
+
+
+class _Search:
+    def __init__(self, base: Path, suffixes: frozenset[str], tick: Callable[[], None]) -> None:
+        self.base, self.suffixes, self.tick = base, suffixes, tick
+        self.entries: list[Entry] = []
+        self.left_out = LeftOut()
+
+    def is_wanted(self, name: str) -> bool:
+        suffix = _suffix(name)
+        return suffix in self.suffixes or suffix == shards.SUFFIX
+
+    def file(self, name: str) -> None:
+        """A file that is there, by its name below the base."""
+        if not is_utf_8(name):
+            self.left_out.add(name, _NOT_UTF_8)
+        elif _suffix(name) in self.suffixes:
+            self.entries.append(Entry(name))
+        elif name.lower().endswith(shards.SUFFIX):
+            self.shard(name)
+        elif shards.has_compressed_name(name):
+            self.left_out.add(name, shards.IS_COMPRESSED)
+        else:
+            self.left_out.count_suffix(name)
+
+    def shard(self, name: str) -> None:
+        try:
+            for member in shards.members(self.base / name):
+                self.tick()
+                self._member(name, member)
+        except OSError as error:
+            self.left_out.add(name, unreadable(error))
+
+    def _member(self, shard: str, member: shards.Member) -> None:
+        entry = Entry(member.name, shard, member.start, member.size)
+        if not member.name:
+            self.left_out.add(shard, member.fault)
+        elif any(part.startswith(".") for part in member.name.split("/")):
+            self.left_out.hidden += 1
+        elif not is_utf_8(member.name):
+            self.left_out.add(entry.shown, _NOT_UTF_8)
+        elif _suffix(member.name) not in self.suffixes:
+            self.left_out.count_suffix(member.name)
+        elif member.fault:
+            self.left_out.add(entry.shown, member.fault)
+        else:
+            self.entries.append(entry)
+
+    def folder(self, top: Path, besides: Path | None) -> None:
+        seen = _Folders()
+        if besides is not None:
+            seen.add(besides, _EXCLUDED)
+        waiting = [(str(top), "")]
+        while waiting:
+            path, prefix = waiting.pop()
+            before = seen.add(path, printable(prefix) or "DATA itself")
+            if before is not None:  # also by a link that leads back up
+                if before != _EXCLUDED:
+                    why = f"leads to a folder that is searched already ({before})"
+                    self.left_out.add(prefix, why)
+                continue
+            below = []
+            for entry in self._listed(path, prefix):
+                self.tick()
+                name = prefix + entry.name
+                if entry.name.startswith("."):
+                    self.left_out.hidden += 1
+                elif not is_utf_8(entry.name):
+                    self.left_out.add(name, _NOT_UTF_8)
+                else:
+                    what = _kind_of(entry)
+                    if what == _FOLDER:
+                        below.append((entry.path, f"{name}/"))
+                    elif what == _FILE:
+                        self.file(name)
+                    else:
+                        self.left_out.add(name, what)
+            waiting += reversed(below)
+
+    def _listed(self, path: str, prefix: str) -> list[os.DirEntry[str]]:
+        """What is in a folder, in the order of the names; what could be read of it."""
+        entries: list[os.DirEntry[str]] = []
+        try:
+            with os.scandir(path) as listing:
+                for entry in listing:
+                    entries.append(entry)
+        except OSError as error:
+            if not prefix:
+                raise
+            self.left_out.add(prefix, unreadable(error))
+        return sorted(entries, key=lambda entry: entry.name)
+
+    def list(self, path: Path) -> None:
+        stems = _Stems(self)
+        names: set[str] = set()
+        nothing, count, first = 0, 0, None
+        lines = lists.listed(path, self.is_wanted, self._is_file, stems.get)
+        for line in lines:
+            self.tick()
+            count += 1
+            if line.name is not None:
+                if line.name not in names:
+                    names.add(line.name)
+                    self.file(line.name)
+                continue
+            nothing += 1
+            first = first or line
+            if line.missing is not None:
+                self.left_out.add(line.missing, self._why_missing(line.missing))
+            else:
+                self.left_out.add(f"line {line.line}: {line.text[:80]}", _NAMES_NOTHING)
+        if not names:
+            raise UsageError(f"DATA {printable(str(path))}: {self._no_list(first)}")
+
+    def _is_file(self, name: str) -> bool:
+        return os.path.isfile(self.base / name)
+
+    def _why_missing(self, name: str) -> str:
+        try:
+            mode = (self.base / name).stat().st_mode
+        except OSError as error:
+            return "is not there" if error.errno == errno.ENOENT else unreadable(error)
+        return "is a folder; a list names files" if stat.S_ISDIR(mode) else _special(mode)
+
+    def _no_list(self, line: lists.Listed | None) -> str:
+        what = "is not a folder, and as a list of files it"
+        if line is None:
+            return f"{what} is empty"
+        shown = printable(line.text[:200])
+        at = f"; {printable(str(self.base / line.missing))} is not there" if line.missing else ""
+        return (
+            f"{what} names none that is there and ends in {' '.join(sorted(self.suffixes))} or "
+            f"{shards.SUFFIX}: line {line.line} is {shown!r}{at}"
+        )
+
+
+class _Folders:
+    """Those that were met, by what they are and not by their names."""
+
+    def __init__(self) -> None:
+        self._met: dict[tuple[int, int], list[tuple[str, str]]] = {}
+
+    def add(self, path: str | Path, name: str) -> str | None:
+        """The name by which it was met before, or None if it is new."""
+        try:
+            found = os.stat(path)
+        except OSError:
+            return None  # whoever reads it will see
+        same = self._met.setdefault((found.st_dev, found.st_ino), [])
+        for other, before in same:
+            # Some file systems give several folders one number.
+            if os.path.realpath(other) == os.path.realpath(path):
+                return before
+        same.append((str(path), name))
+        return None
+
+
+class _Stems:
+    """Files below the folder of a list by their names without suffix, with and without folders."""
+
+    def __init__(self, search: _Search) -> None:
+        self._search = search
+        self._names: dict[str, str] | None = None
+
+    def get(self, stem: str) -> str | None:
+        if self._names is None:
+            below = find(self._search.base, self._search.suffixes, tick=self._search.tick)
+            self._names = {}
+            for entry in reversed(below.entries):
+                path = PurePosixPath(entry.name)
+                self._names[path.stem] = entry.name
+                self._names[str(path.with_suffix(""))] = entry.name
+        return self._names.get(stem)
+
+
+_EXCLUDED = "excluded"
+_FOLDER, _FILE = "folder", "file"
+_NOT_UTF_8 = "its name is not valid UTF-8"
+_NAMES_NOTHING = "names no file that is there"
+
+
+def is_utf_8(name: str) -> bool:
+    return name.isascii() or not any("\ud800" <= c <= "\udfff" for c in name)
+
+
+def _kind_of(entry: os.DirEntry[str]) -> str:
+    """_FOLDER, _FILE, or why it is neither."""
+    try:
+        if entry.is_dir():
+            return _FOLDER
+        if entry.is_file():
+            return _FILE
+        if not entry.is_symlink():
+            return _special(entry.stat().st_mode)
+    except OSError as error:
+        return unreadable(error)
+    try:
+        return _special(os.stat(entry.path).st_mode)
+    except OSError as error:
+        if error.errno == errno.ENOENT:
+            return "is a link to nowhere"
+        return unreadable(error)
+
+
+def _special(mode: int) -> str:
+    for what, is_one in (
+        ("a pipe", stat.S_ISFIFO),
+        ("a socket", stat.S_ISSOCK),
+        ("a device", lambda mode: stat.S_ISCHR(mode) or stat.S_ISBLK(mode)),
+    ):
+        if is_one(mode):
+            return f"is {what}, not a file"
+    return "is no file"
+
+
+def unreadable(error: OSError) -> str:
+    """Why something could not be read, in words."""
+    if error.errno == errno.ELOOP:
+        return "is a link in a circle"
+    if error.errno in (errno.ENOENT, errno.ENOTDIR, errno.ESTALE):
+        return "vanished while the files were looked at"
+    return f"cannot be read ({error.strerror or error})"

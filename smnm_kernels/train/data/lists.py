@@ -1,0 +1,226 @@
+"""List files: text, CSV or JSON that names one file a line, with or without labels beside it."""
+
+from __future__ import annotations
+
+import csv
+import json
+import os
+import re
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from smnm_kernels.errors import UsageError
+
+_DELIMITERS = "\t,;"
+_MOST_LABELS = 8  # separated by blanks behind a path that may hold blanks itself
+
+
+@dataclass(frozen=True, slots=True)
+class Listed:
+    """What one line names."""
+
+    line: int  # from 1
+    text: str
+    name: str | None  # of the file, as the line has it; None: no file that is there
+    #: The first thing on the line that has the suffix of such a file, where `name` is None.
+    missing: str | None
+    columns: tuple[str, ...]  # what else the line holds: labels, times, lengths
+
+
+def listed(
+    path: Path,
+    is_wanted: Callable[[str], bool],
+    is_file: Callable[[str], bool],
+    by_stem: Callable[[str], str | None],
+) -> Iterator[Listed]:
+    """What each line of a list names; blank lines and comments are passed over.
+
+    A line is a path alone; or fields between tabs, commas or semicolons, quoted or not, of which
+    one is a path; or a path with labels behind it, after blanks, or with a name before it; or an
+    object of JSON. Which it is, is seen line by line: the first reading counts in which something
+    `is_wanted` (has a suffix that is looked at) and `is_file`. Where there is none, the id of a
+    video site, as in the lists of Kinetics, AudioSet and VGGSound, stands for the file that has it
+    in its name: `by_stem` finds it by what comes before the suffix. A JSON file may be one list of
+    objects, also inside an object ("data").
+    """
+    ids = _Ids()
+    root = ""
+    for number, (text, readings) in enumerate(_lines(path), 1):
+        text = text.strip()
+        if not text:
+            continue
+        absent: list[tuple[str, tuple[str, ...]]] = []
+        for name, columns in readings(text):
+            if not is_wanted(name):
+                continue
+            name = f"{root}{name}"
+            found = next((n for n in _spellings(name) if is_file(n)), None)
+            if found is not None:
+                yield Listed(number, text, found, None, columns)
+                break
+            absent.append((name, columns))
+        else:
+            # Which it would be is a guess: the longest without a delimiter.
+            first = max(absent, key=_likeliness, default=None)
+            if text.startswith("#"):
+                continue
+            if number == 1 and first is None and os.path.isdir(path.parent / text):
+                root = f"{text.rstrip('/')}/"  # fairseq's manifests begin with the folder
+                continue
+            stems = ids.stems(text) if first is None else []
+            found = next(filter(None, map(by_stem, stems)), None)
+            if found is not None:
+                yield Listed(number, text, found, None, tuple(_fields(text)[1:]))
+            elif first is not None:
+                yield Listed(number, text, None, *first)
+            elif not ids.is_header(text, number):
+                yield Listed(number, text, None, None, ())
+
+
+def _likeliness(reading: tuple[str, tuple[str, ...]]) -> tuple[bool, int]:
+    return not set(reading[0]) & set(_DELIMITERS), len(reading[0])
+
+
+def _spellings(name: str) -> Iterator[str]:
+    yield name
+    if "\\" in name:
+        yield name.replace("\\", "/")
+
+
+Readings = Callable[[str], Iterator[tuple[str, tuple[str, ...]]]]
+
+
+#: A list, or an object over several lines, or one whose first value is not a plain one.
+_JSON_DOCUMENT = re.compile(r"\s*(?:\[|\{\s*\n|\{\s*\"[^\"]*\"\s*:\s*[\[{])")
+
+
+def _lines(path: Path) -> Iterator[tuple[str, Readings]]:
+    with path.open("rb") as file:
+        start = file.read(1 << 12)
+    utf_16 = start[:2] in (b"\xff\xfe", b"\xfe\xff")
+    if b"\0" in start and not utf_16:
+        raise UsageError(
+            f"DATA {path}: holds binary data; a folder, a .tar, or a list of files as text, CSV or "
+            "JSON is needed"
+        )
+    encoding = "utf-16" if utf_16 else "utf-8-sig"
+    with path.open(encoding=encoding, errors="surrogateescape") as file:
+        if not utf_16 and _JSON_DOCUMENT.match(start.decode("utf-8-sig", "replace")):
+            try:
+                items = _items(json.load(file))
+            except ValueError:  # lines with an object each
+                file.seek(0)
+            else:
+                yield from ((json.dumps(item), _readings_of_json) for item in items)
+                return
+        for line in file:
+            yield line, _readings_of_json if line.lstrip()[:1] == "{" else _readings
+
+
+def _items(held: Any) -> list[Any]:
+    """The list in a JSON file, which may stand in an object with other things."""
+    if not isinstance(held, dict):
+        return held if isinstance(held, list) else [held]
+    lists = [value for value in held.values() if isinstance(value, list)]
+    if lists:
+        return max(lists, key=len)
+    if len(held) == 1:
+        return _items(next(iter(held.values())))
+    return [{"": key, **(v if isinstance(v, dict) else {"value": v})} for key, v in held.items()]
+
+
+def _readings_of_json(text: str) -> Iterator[tuple[str, tuple[str, ...]]]:
+    try:
+        held = json.loads(text)
+    except ValueError:
+        yield from _readings(text)
+        return
+    values = held.values() if isinstance(held, dict) else [held]
+    fields = [value if isinstance(value, str) else json.dumps(value) for value in values]
+    yield from _one_of(fields)
+
+
+def _one_of(fields: list[str]) -> Iterator[tuple[str, tuple[str, ...]]]:
+    for number, field in enumerate(fields):
+        yield field, (*fields[:number], *fields[number + 1 :])
+
+
+def _readings(text: str) -> Iterator[tuple[str, tuple[str, ...]]]:
+    """What may be the path on a line and what the rest then is, the likeliest first."""
+    yield text, ()
+    if text[0] == text[-1] and text[0] in "\"'" and len(text) > 2:
+        yield text[1:-1], ()
+    for delimiter in _DELIMITERS:
+        if delimiter in text:
+            parts = text.split(delimiter)
+            for count in range(len(parts) - 1, 1, -1):  # a comma in a path that is not quoted
+                yield delimiter.join(parts[:count]).strip(), tuple(parts[count:])
+            yield from _one_of(_fields(text, delimiter))
+    words = text.split()
+    for count in range(1, min(_MOST_LABELS, len(words) - 1) + 1):
+        path = text.rsplit(None, count)[0]
+        yield path, tuple(words[-count:])
+        if path[0] == path[-1] and path[0] in "\"'" and len(path) > 2:
+            yield path[1:-1], tuple(words[-count:])
+    if len(words) > 1:
+        yield text.split(None, 1)[1], (words[0],)
+        yield from _one_of(words)
+
+
+def _fields(text: str, delimiter: str | None = None) -> list[str]:
+    if delimiter is None:
+        delimiter = next((d for d in _DELIMITERS if d in text), " ")
+    try:
+        fields = next(csv.reader([text], delimiter=delimiter, skipinitialspace=True))
+    except csv.Error:  # such as a field of more than 100,000 characters
+        fields = text.split(delimiter)
+    return [field.strip() for field in fields]
+
+
+class _Ids:
+    """Lines that hold an id and perhaps the times of an excerpt in place of a path."""
+
+    def __init__(self) -> None:
+        self._id, self._times = 0, (1, 2)  # columns
+
+    def is_header(self, text: str, number: int) -> bool:
+        """Whether the line says what the columns are, which is then noted."""
+        names = [field.lower() for field in _fields(text.lstrip("# "))]
+        ids = [i for i, name in enumerate(names) if name in _ID_COLUMNS]
+        if ids:
+            self._id = ids[0]
+            starts = [i for i, name in enumerate(names) if "start" in name]
+            ends = [i for i, name in enumerate(names) if "end" in name]
+            self._times = (starts[0] if starts else -1, ends[0] if ends else -1)
+        return number == 1 and (len(names) > 1 or bool(ids))
+
+    def stems(self, text: str) -> list[str]:
+        fields = _fields(text)
+        if self._id >= len(fields):
+            return []
+        name = fields[self._id]
+        found = [text, name, f"Y{name}"]
+        times = [_number(fields[i]) for i in self._times if 0 <= i < len(fields)]
+        if times and times[0] is not None:
+            start = times[0]
+            found += [f"{name}_{start:06.0f}", f"{name}_{start:g}", f"{name}_{start:.3f}"]
+            if len(times) > 1 and times[1] is not None:
+                end = times[1]
+                found += [
+                    f"{name}_{start:06.0f}_{end:06.0f}",
+                    f"{name}_{start:g}_{end:g}",
+                    f"{name}_{1000 * start:.0f}_{1000 * end:.0f}",
+                ]
+        return found
+
+
+_ID_COLUMNS = {"youtube_id", "ytid", "video_id", "videoid", "youtubeid", "id", "clip_id"}
+
+
+def _number(text: str) -> float | None:
+    try:
+        return float(text)
+    except ValueError:
+        return None
