@@ -9,7 +9,7 @@ import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from itertools import count
-from typing import TypeVar
+from typing import Any, TypeVar
 
 import torch
 import torch.distributed as dist
@@ -21,7 +21,7 @@ from .signals import StoppedBySignal
 T = TypeVar("T")
 
 _BEAT_S = 2.0  # the first process says so often that it is at work
-_SILENCE_S = 45.0  # after which it counts as gone
+_SILENCE_S = 40.0  # after which it counts as gone
 _FAREWELL_S = 5.0  # it waits so long for the others to hear why it ends
 
 _store: dist.Store | None = None  # what all processes can read while none waits in a collective
@@ -125,25 +125,47 @@ def _say_end(store: dist.Store, verdict: dict[str, str | int]) -> None:
 
 
 def _wait_for_main(store: dist.Store) -> None:
-    beats, since = -1, time.monotonic()
-    try:
-        while not store.check([_END]):
-            now = store.add(_BEATS, 0)
-            if now != beats:
-                beats, since = now, time.monotonic()
-            elif time.monotonic() - since > _SILENCE_S:
-                raise RunError(f"{_MAIN_IS_GONE}: it has been silent for {_SILENCE_S:.0f} s")
-            time.sleep(0.2)
-        verdict = json.loads(store.get(_END))
-        store.add(_HEARD, 1)
-    except RuntimeError as error:  # the store's: it went with the first process
-        raise RunError(f"{_MAIN_IS_GONE} ({str(error).splitlines()[0]})") from error
+    listener = _Listener(store)
+    while listener.verdict is None:
+        if listener.error is not None:  # the store's, which went with the first process
+            reason = str(listener.error).splitlines()[0]
+            raise RunError(f"{_MAIN_IS_GONE} ({reason})") from listener.error
+        if time.monotonic() - listener.heard > _SILENCE_S:
+            raise RunError(f"{_MAIN_IS_GONE}: it has been silent for {_SILENCE_S:.0f} s")
+        time.sleep(0.1)
+    verdict = listener.verdict
     if "refused" in verdict:
         raise UsageError(verdict["refused"])
     if "stopped" in verdict:
         raise StoppedBySignal(verdict["stopped"])
     if "failed" in verdict:
         raise RunError(f"the first process, which looks at the files, {verdict['failed']}")
+
+
+class _Listener:
+    """Asks for the first process's beats and end in a thread: where that process keeps the store
+    and is stopped, or its machine is gone, a question to the store has no end."""
+
+    def __init__(self, store: dist.Store) -> None:
+        self.heard = time.monotonic()
+        self.verdict: dict[str, Any] | None = None
+        self.error: RuntimeError | None = None
+        self._store = store
+        threading.Thread(target=self._listen, daemon=True).start()
+
+    def _listen(self) -> None:
+        beats = -1
+        try:
+            while not self._store.check([_END]):
+                now = self._store.add(_BEATS, 0)
+                if now != beats:
+                    beats, self.heard = now, time.monotonic()
+                time.sleep(0.2)
+            verdict = json.loads(self._store.get(_END))
+            self._store.add(_HEARD, 1)
+            self.verdict = verdict
+        except RuntimeError as error:
+            self.error = error
 
 
 _MAIN_IS_GONE = (
