@@ -119,7 +119,7 @@ class Found:
         if twice:
             some = ", ".join(map(printable, list(twice)[:3])) + ", …" * (len(twice) > 3)
             found.append(
-                f"{len(twice)} names are in more than one shard ({some}); each of them is used"
+                f"names in more than one shard: {len(twice)} ({some}); each of them is used"
             )
         return found
 

@@ -9,7 +9,7 @@ import re
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 from smnm_kernels.errors import UsageError
 
@@ -48,22 +48,21 @@ def listed(
     ids = _Ids()
     root = ""
     for number, (text, readings) in enumerate(_lines(path), 1):
-        text = text.strip()
+        text = text.strip().lstrip("\ufeff")  # Windows puts it before what it writes
         if not text:
             continue
-        absent: list[tuple[str, tuple[str, ...]]] = []
-        for name, columns in readings(text):
-            if not is_wanted(name):
+        absent: list[Reading] = []
+        for reading in readings(text):
+            if not is_wanted(reading.path):
                 continue
-            name = f"{root}{name}"
-            found = next((n for n in _spellings(name) if is_file(n)), None)
+            found = next((n for n in _spellings(f"{root}{reading.path}") if is_file(n)), None)
             if found is not None:
-                yield Listed(number, text, found, None, columns)
+                yield Listed(number, text, found, None, reading.columns)
                 break
-            absent.append((name, columns))
+            absent.append(reading)
         else:
-            # Which it would be is a guess: the longest without a delimiter.
-            first = max(absent, key=_likeliness, default=None)
+            # Which of them is meant is a guess.
+            first = next((r for r in absent if not r.is_joined), absent[0] if absent else None)
             if text.startswith("#"):
                 continue
             if number == 1 and first is None and os.path.isdir(path.parent / text):
@@ -74,13 +73,17 @@ def listed(
             if found is not None:
                 yield Listed(number, text, found, None, tuple(_fields(text)[1:]))
             elif first is not None:
-                yield Listed(number, text, None, *first)
+                yield Listed(number, text, None, f"{root}{first.path}", first.columns)
             elif not ids.is_header(text, number):
                 yield Listed(number, text, None, None, ())
 
 
-def _likeliness(reading: tuple[str, tuple[str, ...]]) -> tuple[bool, int]:
-    return not set(reading[0]) & set(_DELIMITERS), len(reading[0])
+class Reading(NamedTuple):
+    """What may be the path on a line, and what the rest then is."""
+
+    path: str
+    columns: tuple[str, ...] = ()
+    is_joined: bool = False  # of several fields
 
 
 def _spellings(name: str) -> Iterator[str]:
@@ -89,7 +92,7 @@ def _spellings(name: str) -> Iterator[str]:
         yield name.replace("\\", "/")
 
 
-Readings = Callable[[str], Iterator[tuple[str, tuple[str, ...]]]]
+Readings = Callable[[str], Iterator[Reading]]
 
 
 #: A list, or an object over several lines, or one whose first value is not a plain one.
@@ -131,7 +134,7 @@ def _items(held: Any) -> list[Any]:
     return [{"": key, **(v if isinstance(v, dict) else {"value": v})} for key, v in held.items()]
 
 
-def _readings_of_json(text: str) -> Iterator[tuple[str, tuple[str, ...]]]:
+def _readings_of_json(text: str) -> Iterator[Reading]:
     try:
         held = json.loads(text)
     except ValueError:
@@ -142,31 +145,35 @@ def _readings_of_json(text: str) -> Iterator[tuple[str, tuple[str, ...]]]:
     yield from _one_of(fields)
 
 
-def _one_of(fields: list[str]) -> Iterator[tuple[str, tuple[str, ...]]]:
+def _one_of(fields: list[str]) -> Iterator[Reading]:
     for number, field in enumerate(fields):
-        yield field, (*fields[:number], *fields[number + 1 :])
+        yield Reading(field, (*fields[:number], *fields[number + 1 :]))
 
 
-def _readings(text: str) -> Iterator[tuple[str, tuple[str, ...]]]:
-    """What may be the path on a line and what the rest then is, the likeliest first."""
-    yield text, ()
-    if text[0] == text[-1] and text[0] in "\"'" and len(text) > 2:
-        yield text[1:-1], ()
+def _readings(text: str) -> Iterator[Reading]:
+    """Of a line of text, the likeliest first: the more of the line is a path, the surer it is."""
+    yield Reading(text)
+    yield Reading(_unquoted(text))
     for delimiter in _DELIMITERS:
         if delimiter in text:
             parts = text.split(delimiter)
             for count in range(len(parts) - 1, 1, -1):  # a comma in a path that is not quoted
-                yield delimiter.join(parts[:count]).strip(), tuple(parts[count:])
+                path = delimiter.join(parts[:count]).strip()
+                yield Reading(path, tuple(parts[count:]), is_joined=True)
             yield from _one_of(_fields(text, delimiter))
     words = text.split()
     for count in range(1, min(_MOST_LABELS, len(words) - 1) + 1):
         path = text.rsplit(None, count)[0]
-        yield path, tuple(words[-count:])
-        if path[0] == path[-1] and path[0] in "\"'" and len(path) > 2:
-            yield path[1:-1], tuple(words[-count:])
+        yield Reading(path, tuple(words[-count:]))
+        yield Reading(_unquoted(path), tuple(words[-count:]))
     if len(words) > 1:
-        yield text.split(None, 1)[1], (words[0],)
+        yield Reading(text.split(None, 1)[1], (words[0],))
         yield from _one_of(words)
+
+
+def _unquoted(text: str) -> str:
+    is_quoted = len(text) > 2 and text[0] == text[-1] and text[0] in "\"'"
+    return text[1:-1] if is_quoted else text
 
 
 def _fields(text: str, delimiter: str | None = None) -> list[str]:

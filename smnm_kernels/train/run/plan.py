@@ -262,7 +262,7 @@ def _say_what_was_found(listing: Listing, modality: Modality, all_of_them: Path)
         print(f"  skipped more: {more}; {all_of_them} names them all")
     for counted in listing.left_out.counts():
         print(f"  not looked at: {counted}")
-    for remark in modality.remarks(listing.usable):
+    for remark in modality.remarks(listing.usable) if listing.usable else []:
         print(f"  {remark}")
 
 
