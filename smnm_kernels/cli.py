@@ -6,6 +6,7 @@ that takes it. Modules are imported when their subcommand runs, so that help com
 
 from __future__ import annotations
 
+import io
 import os
 import pkgutil
 import select
@@ -55,6 +56,9 @@ def main(arguments: Sequence[str] | None = None) -> int:
     0 done, 1 a run that was going failed, 2 refused before any work, 130 and 143 stopped by Ctrl-C
     and SIGTERM, 141 where the reader of the output went away (`smnm --help | head -3`).
     """
+    for stream in (sys.stdout, sys.stderr):  # files have names that not every output can show
+        if isinstance(stream, io.TextIOWrapper):
+            stream.reconfigure(errors="backslashreplace")
     try:
         try:
             return _run(arguments)

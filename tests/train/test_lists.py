@@ -123,6 +123,13 @@ def test_kaldi_names_before_paths(folder):
         ),
         ("", '{id},{start},"people marching, far away",test', "{id}_{start:06}"),
         ("video_id", "{id}", "{id}"),
+        ("", "{id};Holding something", "{id}"),
+        ("", '{{"label": "arm wrestling", "id": "{id}", "template": "x"}}', "{id}"),
+        (
+            "",
+            '{{"start_time": {start}, "end_time": {end}, "youtube_id": "{id}"}}',
+            "{id}_{start}_{end}",
+        ),
     ],
 )
 def test_ids_of_a_video_site(tmp_path, header, row, stem):
@@ -194,6 +201,9 @@ def test_a_list_of_nothing_says_what_a_line_was(tmp_path, content, said):
     with pytest.raises(UsageError) as refusal:
         find(path, MP4)
     assert said.format(folder=tmp_path) in str(refusal.value)
+    assert str(refusal.value).startswith(f"{path}: ")
+    with pytest.raises(UsageError) as refusal:
+        scan(path, Pairs(16), None, 1)
     assert str(refusal.value).startswith(f"DATA {path}: ")
 
 

@@ -224,6 +224,31 @@ def test_left_out_entries_are_on_the_screen_and_in_skipped_json(preset, data, tm
     assert not (run / "scan.jsonl").exists()
 
 
+def test_runs_below_data_are_not_data(preset, data, tmp_path):
+    for out in (data / "runs" / "a", data / "runs" / "b"):
+        assert pretrain(Pretrain(modality="pairs", data=data, out=out, workers=0, steps=1)) == 0
+        (out / "more.txt").write_text("1")
+    found = find(data, TXT, besides=data / "runs" / "b")
+    assert names(found) == [f"{i}.txt" for i in range(5)]
+    assert found.left_out.named == {"runs/a/": "is a run, whose files are no data"}
+
+
+@pytest.mark.slow
+def test_any_name_can_be_printed(tmp_path):
+    (tmp_path / "\u03bc\u200f\x1b[31m.wav").write_text("no sound")
+    words = ["pretrain", "audio", str(tmp_path), "--out", str(tmp_path / "run")]
+    done = subprocess.run(
+        [sys.executable, "-m", "smnm_kernels.cli", *words],
+        env=os.environ | {"PYTHONIOENCODING": "ascii"},
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+    assert done.returncode == 2
+    assert r"skipped \u03bc\u200f\x1b[31m.wav: does not decode" in done.stdout
+    assert "Traceback" not in done.stderr
+
+
 def test_records_are_a_list_in_one_piece(tmp_path):
     given = [{"name": "a", "n": 1}, {"name": 'b"\u2028,]}', "reason": "\udcff"}, {"name": "ü"}]
     records = Records(given)
@@ -381,8 +406,8 @@ def test_a_scan_goes_on_after_a_signal(number, tmp_path):
         assert scanning.process.returncode == -number
     else:
         assert scanning.process.returncode == 128 + number, errors
-        assert f"stopped by {number.name}: " in said
-        assert "of 200 files are looked at and kept; give the same command again" in said
+        assert f"stopped by {number.name} before the first step; what was found in " in said
+        assert "of 200 files is kept; give the same command again to go on" in said
         assert "Traceback" not in errors
     before = scanning.count()
     assert before < n / 2

@@ -143,18 +143,18 @@ def find(
     ends nothing; a UsageError says where nothing at all can be read. `tick` is called now and then,
     for a bar; what it raises ends the search.
     """
-    search = _Search(base_of(data), suffixes, tick)
+    search, shown = _Search(base_of(data), suffixes, tick), printable(str(data))
     try:
         if os.path.isdir(data):
             search.folder(data, besides)
         elif search.is_wanted(data.name):
             search.file(data.name)
         elif shards.has_compressed_name(data.name):
-            raise UsageError(f"DATA {data}: {shards.IS_COMPRESSED}")
+            raise UsageError(f"{shown}: {shards.IS_COMPRESSED}")
         else:
             search.list(data)
     except OSError as error:
-        raise UsageError(f"DATA {data}: cannot be read ({error.strerror})") from error
+        raise UsageError(f"{shown}: cannot be read ({error.strerror})") from error
     search.entries.sort()
     return Found(search.base, search.entries, search.left_out)
 
@@ -224,7 +224,11 @@ class _Search:
                     self.left_out.add(prefix, why)
                 continue
             below = []
-            for entry in self._listed(path, prefix):
+            entries = self._listed(path, prefix)
+            if prefix and {entry.name for entry in entries} >= _OF_A_RUN:
+                self.left_out.add(prefix, "is a run, whose files are no data")
+                continue
+            for entry in entries:
                 self.tick()
                 name = prefix + entry.name
                 if entry.name.startswith("."):
@@ -274,7 +278,7 @@ class _Search:
             else:
                 self.left_out.add(f"line {line.line}: {line.text[:80]}", _NAMES_NOTHING)
         if not names:
-            raise UsageError(f"DATA {printable(str(path))}: {self._no_list(first)}")
+            raise UsageError(f"{printable(str(path))}: {self._no_list(first)}")
 
     def _is_file(self, name: str) -> bool:
         return os.path.isfile(self.base / name)
@@ -337,6 +341,7 @@ class _Stems:
         return self._names.get(stem)
 
 
+_OF_A_RUN = {".lock", "config.json", "files.json"}  # run/folder.py makes them
 _EXCLUDED = "excluded"
 _FOLDER, _FILE = "folder", "file"
 _NOT_UTF_8 = "its name is not valid UTF-8"

@@ -11,7 +11,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, NamedTuple
 
-from smnm_kernels.errors import UsageError
+from smnm_kernels.errors import UsageError, printable
 
 _DELIMITERS = "\t,;"
 _MOST_LABELS = 8  # separated by blanks behind a path that may hold blanks itself
@@ -105,8 +105,8 @@ def _lines(path: Path) -> Iterator[tuple[str, Readings]]:
     utf_16 = start[:2] in (b"\xff\xfe", b"\xfe\xff")
     if b"\0" in start and not utf_16:
         raise UsageError(
-            f"DATA {path}: holds binary data; a folder, a .tar, or a list of files as text, CSV or "
-            "JSON is needed"
+            f"{printable(str(path))}: holds binary data; a folder, a tar, or a list of files as "
+            "text, CSV or JSON is needed"
         )
     encoding = "utf-16" if utf_16 else "utf-8-sig"
     with path.open(encoding=encoding, errors="surrogateescape") as file:
@@ -204,17 +204,23 @@ class _Ids:
         return number == 1 and (len(names) > 1 or bool(ids))
 
     def stems(self, text: str) -> list[str]:
-        fields = _fields(text)
+        """What the file's name may be, without its suffix."""
+        if text.startswith("{"):
+            held = json.loads(text)  # its readings have found it to be JSON
+            columns = _Ids()
+            columns.is_header(",".join(held), 1)
+            return columns._stems(list(map(str, held.values())))
+        return [text, *self._stems(_fields(text))]
+
+    def _stems(self, fields: list[str]) -> list[str]:
         if self._id >= len(fields):
             return []
         name = fields[self._id]
-        found = [text, name, f"Y{name}"]
-        times = [_number(fields[i]) for i in self._times if 0 <= i < len(fields)]
-        if times and times[0] is not None:
-            start = times[0]
+        found = [name, f"Y{name}"]
+        start, end = (_number(fields[i]) if 0 <= i < len(fields) else None for i in self._times)
+        if start is not None:
             found += [f"{name}_{start:06.0f}", f"{name}_{start:g}", f"{name}_{start:.3f}"]
-            if len(times) > 1 and times[1] is not None:
-                end = times[1]
+            if end is not None:
                 found += [
                     f"{name}_{start:06.0f}_{end:06.0f}",
                     f"{name}_{start:g}_{end:g}",

@@ -13,12 +13,13 @@ from typing import IO, Any, overload
 
 from .modality import Record
 
+_ENCODER = json.JSONEncoder(ensure_ascii=False, separators=(",", ":"))
+
 
 def to_line(record: Record) -> bytes:
     """JSON without a line break."""
-    text = json.dumps(record, ensure_ascii=False, separators=(",", ":"))
     # A character that UTF-8 does not have becomes its escape in JSON.
-    return text.encode("utf-8", "backslashreplace")
+    return _ENCODER.encode(record).encode("utf-8", "backslashreplace")
 
 
 class Records(Sequence[Record]):
@@ -77,9 +78,9 @@ class Known:
                 self._numbers[_key(record["name"], record.get("shard"))] = len(self._records)
                 self._records.append_line(line)
 
-    def get(self, name: str, shard: str | None = None) -> Record | None:
+    def line(self, name: str, shard: str | None = None) -> bytes | None:
         number = self._numbers.get(_key(name, shard))
-        return None if number is None else self._records[number]
+        return None if number is None else self._records.line(number)
 
     def __len__(self) -> int:
         return len(self._numbers)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import hashlib
+import json
 import os
 import sys
 import threading
@@ -28,7 +29,8 @@ from .source import Source
 __all__ = ["Listing", "Stopped", "differences", "find_files", "scan"]
 
 _DIGEST_BYTES = 1 << 16  # from either end of the file
-_AHEAD = 16  # files, for each thread, that may be looked at before an earlier one is done
+_MOST_AT_ONCE = 32  # files that a thread takes in one go
+_AHEAD = 16  # times that each thread may do so before an earlier file is done
 _PATIENCE_S = 2.0  # for files that are being looked at when a scan is stopped
 _T = TypeVar("_T")
 _U = TypeVar("_U")
@@ -144,7 +146,10 @@ def _find(
             if stopping():
                 raise Stopped(0, 0)
 
-        return find(data, suffixes, besides, tick)
+        try:
+            return find(data, suffixes, besides, tick)
+        except UsageError as error:
+            raise UsageError(f"DATA {error}") from error
 
 
 def _in_order(
@@ -155,9 +160,12 @@ def _in_order(
     An executor would hold a future for each of millions of items, and would keep the process until
     the files that are being read are done, which on a stalled file system they never are.
     """
+    # One at a time where there are few. Of many, to take turns would cost as much as a short look.
+    share = max(1, min(_MOST_AT_ONCE, len(items) // (64 * threads)))
+    starts = range(0, len(items), share)
     turn = threading.Condition()
-    done: dict[int, _U | BaseException] = {}
-    begun = taken = 0
+    done: dict[int, list[_U] | BaseException] = {}
+    begun = taken = 0  # shares
     over = False
 
     def serve() -> None:
@@ -166,15 +174,20 @@ def _in_order(
             with turn:
                 while not over and begun >= taken + _AHEAD * threads:
                     turn.wait()
-                if over or begun == len(items):
+                if over or begun == len(starts):
                     return
                 number, begun = begun, begun + 1
+            results: list[_U] = []
+            failure = None
             try:
-                result: _U | BaseException = work(items[number])
+                for item in items[starts[number] : starts[number] + share]:
+                    if over:
+                        return
+                    results.append(work(item))
             except BaseException as error:
-                result = error
+                failure = error
             with turn:
-                done[number] = result
+                done[number] = failure or results
                 if number == taken:
                     turn.notify_all()
 
@@ -182,19 +195,18 @@ def _in_order(
     for thread in pool:
         thread.start()
     try:
-        while taken < len(items):
+        while taken < len(starts):
             with turn:
                 while taken not in done:
                     turn.wait(0.2)
                     if stopping():
                         raise _Stop
-                result = done.pop(taken)
+                results = done.pop(taken)
                 taken += 1
-                if taken % threads == 0 or not done:
-                    turn.notify_all()
-            if isinstance(result, BaseException):
-                raise result
-            yield result
+                turn.notify_all()
+            if isinstance(results, BaseException):
+                raise results
+            yield from results
     finally:
         with turn:
             over = True
@@ -215,9 +227,10 @@ def _examine(
         record |= {"size": stat.st_size, "mtime_ns": stat.st_mtime_ns}
         if entry.shard:
             record |= {"size": entry.size, "shard": entry.shard, "start": entry.start}
-        before = known.get(entry.name, entry.shard)
-        if before and all(before.get(k) == record[k] for k in record):
-            return "reason" not in before, to_line(before)
+        line = known.line(entry.name, entry.shard)
+        before = json.loads(line) if line else {}
+        if line and all(before.get(k) == record[k] for k in record):
+            return "reason" not in before, line
         digest = {"digest": _digest(source, record["size"])}
         record |= digest | _probe(modality, source)
         line = to_line(record)

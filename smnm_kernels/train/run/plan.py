@@ -226,9 +226,11 @@ def _scan(
             )
         except Stopped as stopped:
             assert stop.number is not None
+            kept = f"what was found in {stopped.done} of {stopped.total} files is kept"
             print(
-                f"stopped by {signal.Signals(stop.number).name}: {stopped.done} of {stopped.total} "
-                "files are looked at and kept; give the same command again to go on",
+                f"stopped by {signal.Signals(stop.number).name} before the first step; "
+                f"{kept if stopped.total else 'files were still searched for'}; "
+                "give the same command again to go on",
                 flush=True,
             )
             raise StoppedBySignal(stop.number) from stopped

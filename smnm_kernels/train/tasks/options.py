@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from dataclasses import dataclass, fields, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
@@ -82,7 +83,7 @@ def check(options: Pretrain) -> None:
     need_at_least(options, "stride", 1)
     if options.modality not in PRESETS:
         raise UsageError(f"modality must be one of {', '.join(PRESETS)}, got {options.modality!r}")
-    if options.out.resolve() == options.data.resolve():
+    if os.path.realpath(options.out) == os.path.realpath(options.data):
         raise UsageError(
             f"--out {options.out}: is DATA itself; give a folder of its own, also one below DATA"
         )
