@@ -51,7 +51,7 @@ def main() -> None:
     (out / "scan.jsonl").unlink(missing_ok=True)
     data, shards = make_files(out / f"files-{n}", n), make_shards(out / f"shards-{n}", n)
     print(f"{n} files, {arguments.threads} threads\n")
-    print("| what | time | memory at its peak | bytes a file |\n|---|---|---|---|")
+    print("| what | time | CPU time | memory at its peak | bytes a file |\n|---|---|---|---|---|")
     threads = arguments.threads
     for label, work, *given in (
         ("folder: search alone", search, data),
@@ -64,8 +64,9 @@ def main() -> None:
         ("records, each read once in a forked process", in_fork, read_records, out),
         ("a list of dicts, each read once in a forked process", in_fork, read_dicts, out),
     ):  # fmt: skip
-        seconds, peak = measured(work, *given)
-        print(f"| {label} | {seconds:.1f} s | {peak / 1e6:.0f} MB | {peak / n:.0f} |", flush=True)
+        seconds, cpu, peak = measured(work, *given)
+        row = f"{seconds:.1f} s | {cpu:.1f} s | {peak / 1e6:.0f} MB | {peak / n:.0f}"
+        print(f"| {label} | {row} |", flush=True)
     records = read_files(out / "files.json")[0]
     print(f"\nfiles.json: {(out / 'files.json').stat().st_size / n:.0f} bytes a file")
     print(f"sent to another process: {len(pickle.dumps(records)) / n:.0f} bytes a file")
@@ -141,8 +142,8 @@ def _read_all(records: Any, out: Path) -> None:
     (out / "private").write_text(str(added))
 
 
-def measured(work: Callable[..., Any], *given: Any) -> tuple[float, float]:
-    """(seconds, bytes at the peak beyond those at the start) in a new process."""
+def measured(work: Callable[..., Any], *given: Any) -> tuple[float, float, float]:
+    """(seconds, CPU seconds, bytes at the peak beyond those at the start) in a new process."""
     context = multiprocessing.get_context("spawn")
     ours, theirs = context.Pipe(duplex=False)
     process = context.Process(target=_measure, args=(theirs, work, given))
@@ -154,11 +155,12 @@ def measured(work: Callable[..., Any], *given: Any) -> tuple[float, float]:
 
 def _measure(pipe: Any, work: Callable[..., Any], given: tuple[Any, ...]) -> None:
     before = _memory("/proc/self/status", "VmRSS:")
-    since = time.perf_counter()
+    since, cpu_before = time.perf_counter(), os.times()[:4]
     result = work(*given)
     seconds = time.perf_counter() - since
+    cpu = sum(os.times()[:4]) - sum(cpu_before)  # children's, too
     peak = result if isinstance(result, int) else _memory("/proc/self/status", "VmHWM:") - before
-    pipe.send((seconds, peak))
+    pipe.send((seconds, cpu, peak))
 
 
 def _memory(file: str, name: str) -> int:

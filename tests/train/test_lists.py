@@ -2,6 +2,7 @@
 
 import json
 import os
+import random
 from pathlib import Path
 
 import pytest
@@ -237,3 +238,30 @@ def test_a_run_on_a_list_is_the_run_on_its_folder(tmp_path, monkeypatch):
     (data / "list.csv").write_text("0.txt\n1.txt\n2.txt\n3.txt")
     with pytest.raises(UsageError, match=r"not the files that the run .* 1 gone \(4.txt\)"):
         run(data / "list.csv", "by-list")
+
+
+@pytest.mark.slow
+def test_mutated_lists_end_in_files_or_one_line(folder):
+    rng = random.Random(0)
+    texts = [
+        b"a.mp4 1\nb c.mp4 2\nd, e.mp4 3\n",
+        b'path,label\n"a.mp4","x"\n"d, e.mp4",3\n',
+        b'{"data": [{"wav": "a.mp4", "l": 1}, {"wav": "b c.mp4"}]}',
+        b'{"wav": "a.mp4"}\n{"id": "a", "start": 3}\n',
+        b'["a.mp4", ["b c.mp4"], null, 3, {"x": {"y": "a.mp4"}}]',
+        b"label,youtube_id,time_start,time_end\nx,a,1,2\n",
+        "a.mp4\nü.mp4\n".encode("utf-16"),
+    ]
+    path, refusals = folder / "list", []
+    for _ in range(1000):
+        text = bytearray(rng.choice(texts))
+        for _ in range(rng.randrange(8)):
+            at = rng.randrange(len(text) + 1)
+            new = bytes([rng.choice(b"\"',;\t\n\r{}[]# \\\0\xff\xc3:0")])
+            text[at : at + rng.randrange(3)] = new * rng.randrange(2)
+        path.write_bytes(text)
+        try:
+            assert find(path, MP4).entries
+        except UsageError as error:
+            refusals.append(str(error))
+    assert all("\n" not in refusal for refusal in refusals)

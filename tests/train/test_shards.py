@@ -2,6 +2,7 @@
 
 import io
 import json
+import random
 import subprocess
 import tarfile
 
@@ -257,3 +258,26 @@ def test_members_of_unchanged_shards_are_not_looked_at_again(tmp_path, monkeypat
     second = scan(tmp_path, PAIRS, known, 2)
     assert probed == ["shard-0001.tar"]
     assert len(second.usable) == 14
+
+
+@pytest.mark.slow
+def test_mutated_tars_end_in_members_or_named_faults(tmp_path):
+    rng = random.Random(0)
+    wholes = []
+    for style in (tarfile.USTAR_FORMAT, tarfile.GNU_FORMAT, tarfile.PAX_FORMAT):
+        contents = {f"{'d' * 40 * (i % 2)}/ü{i}.txt": b"z" * 600 * i for i in range(6)}
+        wholes.append(pack(tmp_path / "whole.tar", contents, format=style).read_bytes())
+    for _ in range(300):
+        mutated = bytearray(rng.choice(wholes))
+        header = 512 * rng.randrange(len(mutated) // 512)
+        for _ in range(rng.randrange(1, 6)):
+            mutated[header + rng.randrange(512)] = rng.choice(b"\0\x80\xff17LxgSK")
+        checksum = slice(header + 148, header + 156)  # so that tarfile believes the rest
+        mutated[checksum] = b" " * 8
+        mutated[checksum] = b"%06o\0 " % sum(mutated[header : header + 512])
+        path = tmp_path / "mutated.tar"
+        path.write_bytes(mutated[: rng.choice([len(mutated), rng.randrange(len(mutated))])])
+        found = find(path, TXT)
+        for entry in found.entries:
+            assert len(entry.source(found.base).open().read()) == entry.size
+        assert all(found.left_out.named.values())

@@ -160,8 +160,8 @@ def find(
 
 
 def find_files(folder: Path, suffixes: frozenset[str], besides: Path | None = None) -> list[str]:
-    """The names alone of what `find` finds."""
-    return [entry.name for entry in find(folder, suffixes, besides).entries]
+    """The names alone of the files that `find` finds; members of tars aside."""
+    return [entry.name for entry in find(folder, suffixes, besides).entries if not entry.shard]
 
 
 class _Search:
@@ -288,6 +288,8 @@ class _Search:
             mode = (self.base / name).stat().st_mode
         except OSError as error:
             return "is not there" if error.errno == errno.ENOENT else unreadable(error)
+        except ValueError:  # NUL
+            return "is no name of a file"
         return "is a folder; a list names files" if stat.S_ISDIR(mode) else _special(mode)
 
     def _no_list(self, line: lists.Listed | None) -> str:

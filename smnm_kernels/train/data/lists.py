@@ -108,15 +108,16 @@ def _lines(path: Path) -> Iterator[tuple[str, Readings]]:
             f"{printable(str(path))}: holds binary data; a folder, a tar, or a list of files as "
             "text, CSV or JSON is needed"
         )
-    encoding = "utf-16" if utf_16 else "utf-8-sig"
-    with path.open(encoding=encoding, errors="surrogateescape") as file:
+    # In UTF-8, bytes that are none come out as the system's own names have them.
+    encoding, errors = ("utf-16", "replace") if utf_16 else ("utf-8-sig", "surrogateescape")
+    with path.open(encoding=encoding, errors=errors) as file:
         if not utf_16 and _JSON_DOCUMENT.match(start.decode("utf-8-sig", "replace")):
             try:
                 items = _items(json.load(file))
-            except ValueError:  # lines with an object each
+            except (ValueError, RecursionError):  # lines with an object each
                 file.seek(0)
             else:
-                yield from ((json.dumps(item), _readings_of_json) for item in items)
+                yield from ((json.dumps(_as_object(item)), _readings_of_json) for item in items)
                 return
         for line in file:
             yield line, _readings_of_json if line.lstrip()[:1] == "{" else _readings
@@ -134,15 +135,28 @@ def _items(held: Any) -> list[Any]:
     return [{"": key, **(v if isinstance(v, dict) else {"value": v})} for key, v in held.items()]
 
 
+def _as_object(item: Any) -> dict[str, Any]:
+    if isinstance(item, dict):
+        return item
+    return {str(i): v for i, v in enumerate(item if isinstance(item, list) else [item])}
+
+
 def _readings_of_json(text: str) -> Iterator[Reading]:
-    try:
-        held = json.loads(text)
-    except ValueError:
+    held = _object(text)
+    if held is None:
         yield from _readings(text)
-        return
-    values = held.values() if isinstance(held, dict) else [held]
-    fields = [value if isinstance(value, str) else json.dumps(value) for value in values]
-    yield from _one_of(fields)
+    else:
+        values = held.values()
+        yield from _one_of([v if isinstance(v, str) else json.dumps(v) for v in values])
+
+
+def _object(text: str) -> dict[str, Any] | None:
+    """The object of JSON that a line is; None where it is none."""
+    try:
+        held = json.loads(text) if text.startswith("{") else None
+    except (ValueError, RecursionError):
+        return None
+    return held if isinstance(held, dict) else None
 
 
 def _one_of(fields: list[str]) -> Iterator[Reading]:
@@ -205,8 +219,8 @@ class _Ids:
 
     def stems(self, text: str) -> list[str]:
         """What the file's name may be, without its suffix."""
-        if text.startswith("{"):
-            held = json.loads(text)  # its readings have found it to be JSON
+        held = _object(text)
+        if held is not None:
             columns = _Ids()
             columns.is_header(",".join(held), 1)
             return columns._stems(list(map(str, held.values())))

@@ -59,6 +59,9 @@ def members(path: Path) -> Iterator[Member]:
                 yield header
                 continue
             name = _plain(header.name)
+            if not name and not header.isdir():
+                yield Member("", fault="holds a member without a name")
+                continue
             if name in found:
                 yield Member(name, fault="is there twice in this shard; the later one is used")
             links.pop(name, None)
