@@ -64,6 +64,10 @@ def test_labels_beside_a_path(folder, column):
     assert names(folder, text) == sorted(FILES)
 
 
+def test_what_is_commented_out_is_out(folder):
+    assert names(folder, "# a.mp4 1\n#b c.mp4\nn.MP4\n  # h/i.mp4,3\n") == ["n.MP4"]
+
+
 def test_csv_with_a_header_and_quotes(folder):
     quoted = ['"' + name.replace('"', '""') + '"' for name in FILES]
     rows = [f"{i},{name},'some label, or two'" for i, name in enumerate(quoted)]
@@ -193,6 +197,7 @@ def test_what_is_not_there_is_named(folder):
         (b"gone/1.mp4 3\n", "line 1 is 'gone/1.mp4 3'; {folder}/gone/1.mp4 is not there"),
         (b"/data/1.mp4,3\n", "line 1 is '/data/1.mp4,3'; /data/1.mp4 is not there"),
         (b"path,label\nx,y\n", "line 2 is 'x,y'"),
+        (b"x,y\nz,y\n", "line 1 is 'x,y'"),
         (b"\x89PNG\0\0", "holds binary data"),
     ],
 )

@@ -261,17 +261,14 @@ class _Search:
     def list(self, path: Path) -> None:
         stems = _Stems(self)
         names: set[str] = set()
-        nothing, count, first = 0, 0, None
-        lines = lists.listed(path, self.is_wanted, self._is_file, stems.get)
-        for line in lines:
+        first = None
+        for line in lists.listed(path, self.is_wanted, self._is_file, stems.get):
             self.tick()
-            count += 1
             if line.name is not None:
                 if line.name not in names:
                     names.add(line.name)
                     self.file(line.name)
                 continue
-            nothing += 1
             first = first or line
             if line.missing is not None:
                 self.left_out.add(line.missing, self._why_missing(line.missing))
@@ -337,6 +334,8 @@ class _Stems:
             below = find(self._search.base, self._search.suffixes, tick=self._search.tick)
             self._names = {}
             for entry in reversed(below.entries):
+                if entry.shard:
+                    continue
                 path = PurePosixPath(entry.name)
                 self._names[path.stem] = entry.name
                 self._names[str(path.with_suffix(""))] = entry.name

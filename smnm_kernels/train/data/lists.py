@@ -35,47 +35,52 @@ def listed(
     is_file: Callable[[str], bool],
     by_stem: Callable[[str], str | None],
 ) -> Iterator[Listed]:
-    """What each line of a list names; blank lines and comments are passed over.
+    """What each line of a list names; blank lines, comments and a header are passed over.
 
     A line is a path alone; or fields between tabs, commas or semicolons, quoted or not, of which
     one is a path; or a path with labels behind it, after blanks, or with a name before it; or an
     object of JSON. Which it is, is seen line by line: the first reading counts in which something
-    `is_wanted` (has a suffix that is looked at) and `is_file`. Where there is none, the id of a
-    video site, as in the lists of Kinetics, AudioSet and VGGSound, stands for the file that has it
-    in its name: `by_stem` finds it by what comes before the suffix. A JSON file may be one list of
+    `is_wanted` (has a suffix that is looked at) and `is_file`. A JSON file may be one list of
     objects, also inside an object ("data").
+
+    Where no line names a file so, the ids of a video site, as in the lists of Kinetics, AudioSet
+    and VGGSound, stand for the files that have them in their names: `by_stem` finds a file by what
+    comes before its suffix.
     """
     ids = _Ids()
     root = ""
+    is_first, names_files = True, False
+    without_path: list[tuple[int, str]] = []
     for number, (text, readings) in enumerate(_lines(path), 1):
         text = text.strip().lstrip("\ufeff")  # Windows puts it before what it writes
         if not text:
             continue
+        is_comment = text.startswith("#")
         absent: list[Reading] = []
         for reading in readings(text):
-            if not is_wanted(reading.path):
+            if not is_wanted(reading.path) or is_comment > reading.path.startswith("#"):
                 continue
             found = next((n for n in _spellings(f"{root}{reading.path}") if is_file(n)), None)
             if found is not None:
+                names_files = True
                 yield Listed(number, text, found, None, reading.columns)
                 break
             absent.append(reading)
         else:
-            # Which of them is meant is a guess.
-            first = next((r for r in absent if not r.is_joined), absent[0] if absent else None)
-            if text.startswith("#"):
+            if is_comment:
                 continue
-            if number == 1 and first is None and os.path.isdir(path.parent / text):
-                root = f"{text.rstrip('/')}/"  # fairseq's manifests begin with the folder
-                continue
-            stems = ids.stems(text) if first is None else []
-            found = next(filter(None, map(by_stem, stems)), None)
-            if found is not None:
-                yield Listed(number, text, found, None, tuple(_fields(text)[1:]))
-            elif first is not None:
+            if absent:  # which of them is meant is a guess
+                first = next((r for r in absent if not r.is_joined), absent[0])
                 yield Listed(number, text, None, f"{root}{first.path}", first.columns)
-            elif not ids.is_header(text, number):
-                yield Listed(number, text, None, None, ())
+            elif is_first and os.path.isdir(path.parent / text):
+                root = f"{text.rstrip('/')}/"  # fairseq's manifests begin with the folder
+            elif not is_first or not ids.is_header(text):
+                without_path.append((number, text))
+        is_first = False
+    for number, text in without_path:
+        stems, columns = ([], ()) if names_files else ids.stems(text)
+        found = next(filter(None, map(by_stem, stems)), None)
+        yield Listed(number, text, found, None, columns)
 
 
 class Reading(NamedTuple):
@@ -206,44 +211,51 @@ class _Ids:
     def __init__(self) -> None:
         self._id, self._times = 0, (1, 2)  # columns
 
-    def is_header(self, text: str, number: int) -> bool:
+    def is_header(self, text: str) -> bool:
         """Whether the line says what the columns are, which is then noted."""
-        names = [field.lower() for field in _fields(text.lstrip("# "))]
-        ids = [i for i, name in enumerate(names) if name in _ID_COLUMNS]
-        if ids:
-            self._id = ids[0]
+        self._note([field.lower() for field in _fields(text)])
+        return not _HEADERS.isdisjoint(field.lower() for field in _fields(text))
+
+    def _note(self, names: list[str]) -> None:
+        columns = [i for i, name in enumerate(names) if name in _ID_COLUMNS]
+        if columns:
+            self._id = columns[0]
             starts = [i for i, name in enumerate(names) if "start" in name]
             ends = [i for i, name in enumerate(names) if "end" in name]
             self._times = (starts[0] if starts else -1, ends[0] if ends else -1)
-        return number == 1 and (len(names) > 1 or bool(ids))
 
-    def stems(self, text: str) -> list[str]:
-        """What the file's name may be, without its suffix."""
+    def stems(self, text: str) -> tuple[list[str], tuple[str, ...]]:
+        """(what the file's name may be, without its suffix, the other columns)"""
         held = _object(text)
         if held is not None:
-            columns = _Ids()
-            columns.is_header(",".join(held), 1)
-            return columns._stems(list(map(str, held.values())))
-        return [text, *self._stems(_fields(text))]
-
-    def _stems(self, fields: list[str]) -> list[str]:
+            fields = list(map(str, held.values()))
+            self._note(list(held))
+        else:
+            fields = _fields(text)
         if self._id >= len(fields):
-            return []
+            return [text], ()
+        others = (*fields[: self._id], *fields[self._id + 1 :])
         name = fields[self._id]
-        found = [name, f"Y{name}"]
+        found = [text, name, f"Y{name}"]
         start, end = (_number(fields[i]) if 0 <= i < len(fields) else None for i in self._times)
         if start is not None:
             found += [f"{name}_{start:06.0f}", f"{name}_{start:g}", f"{name}_{start:.3f}"]
-            if end is not None:
-                found += [
-                    f"{name}_{start:06.0f}_{end:06.0f}",
-                    f"{name}_{start:g}_{end:g}",
-                    f"{name}_{1000 * start:.0f}_{1000 * end:.0f}",
-                ]
-        return found
+        if start is not None and end is not None:
+            found += [
+                f"{name}_{start:06.0f}_{end:06.0f}",
+                f"{name}_{start:g}_{end:g}",
+                f"{name}_{1000 * start:.0f}_{1000 * end:.0f}",
+            ]
+        return found, others
 
 
 _ID_COLUMNS = {"youtube_id", "ytid", "video_id", "videoid", "youtubeid", "id", "clip_id"}
+_NAMES = (
+    "path paths file files filename filenames file_name filepath file_path fname name video videos "
+    "video_path video_name audio audio_path wav image image_path img clip label labels class "
+    "class_id category target split fold caption text"
+)
+_HEADERS = _ID_COLUMNS | set(_NAMES.split())
 
 
 def _number(text: str) -> float | None:
