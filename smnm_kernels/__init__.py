@@ -20,7 +20,15 @@ except PackageNotFoundError:  # a checkout that was never installed
 
 from . import reference, schedules
 from .dispatch import backends, build_info
-from .functional import baseline_masks, noise, noise_masks, rbn_bank, rbn_masks, threshold
+from .functional import (
+    baseline_masks,
+    noise,
+    noise_masks,
+    rbn_bank,
+    rbn_masks,
+    threshold,
+    weighted_masks,
+)
 from .masks import Masks
 from .noise_bank import NoiseBank
 from .samplers import AudioVideoMasks, AudioVideoSampler, MaskSampler, ScheduledSampler
@@ -42,4 +50,5 @@ __all__ = [
     "reference",
     "schedules",
     "threshold",
+    "weighted_masks",
 ]

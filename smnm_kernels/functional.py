@@ -8,7 +8,7 @@ from collections.abc import Sequence
 from torch import Tensor
 
 from . import ops
-from .arguments import check_sample_ids, parse_noise, parse_seed
+from .arguments import check_sample_ids, parse_flag, parse_noise, parse_seed, parse_weights
 from .kinds.noise import NoiseField, NoiseKind
 from .kinds.rbn import WEIGHTS, WINDOWS, RbnKind, check_order, parse_n_candidates
 from .kinds.structures import BLOCK_SIZE, parse_baseline
@@ -69,6 +69,47 @@ def threshold(
         n_keep: visible tokens, in [1, N], instead of ``mask_ratio``.
     """
     return Masks(*ops.threshold(*parse_noise(noise, mask_ratio, n_keep)))
+
+
+def weighted_masks(
+    sample_ids: Tensor,
+    weights: Tensor,
+    mask_ratio: float | None = None,
+    *,
+    n_keep: int | None = None,
+    invert: bool = False,
+    seed: int | Tensor = 0,
+) -> Masks:
+    """Tokens are masked one after the other, without replacement, each with a probability in
+    proportion to its weight among those that are left.
+
+    Each mask depends on ``(seed, sample id, n_keep, invert)`` and the weights of its row alone, bit
+    for bit on every device. No gradients go through it.
+
+    Args:
+        sample_ids: int64 [B], any values; their device does the work.
+        weights: numbers in [0, 3.4e38], [B, T, H, W] or [B, N], on the device of ``sample_ids``.
+            Integers and float64 are rounded to float32. Only ratios of weights matter. Tokens of
+            weight zero are masked last, in random order.
+        mask_ratio, n_keep: as for ``threshold``; exactly one of them.
+        invert: draw the visible tokens instead: n_keep tokens are drawn in the same way and kept,
+            so that large weights are visible.
+        seed: int, or int64 tensor of one element on the device of ``sample_ids``.
+
+    Raises:
+        TypeError, ValueError: before any work. The message names the argument. Negative weights,
+            infinities and NaN are refused where that needs no wait for a device: on the CPU,
+            outside compiled graphs. Elsewhere negative ones count as zero, and the others are drawn
+            first.
+
+    Source: the order is that of Efraimidis and Spirakis, "Weighted random sampling with a
+    reservoir", 2006, which masks in proportion to weights have in common (dispersion-weighted
+    masking, attention-guided masking).
+    """
+    check_sample_ids(sample_ids)
+    flat, count = parse_weights(weights, sample_ids, mask_ratio, n_keep)
+    seeds = parse_seed(seed, sample_ids.device)
+    return Masks(*ops.weighted_masks(sample_ids, *seeds, flat, count, parse_flag("invert", invert)))
 
 
 def noise_masks(

@@ -25,7 +25,13 @@ from collections.abc import Sequence
 
 from torch import Tensor
 
-from smnm_kernels.arguments import check_sample_ids, parse_noise, parse_seed
+from smnm_kernels.arguments import (
+    check_sample_ids,
+    parse_flag,
+    parse_noise,
+    parse_seed,
+    parse_weights,
+)
 from smnm_kernels.kinds.noise import NoiseField, NoiseKind
 from smnm_kernels.kinds.rbn import WEIGHTS, WINDOWS, RbnKind, check_order, parse_n_candidates
 from smnm_kernels.kinds.structures import BLOCK_SIZE, parse_baseline
@@ -37,6 +43,7 @@ from .fields import field, noise_kernel, noise_masks_kernel, threshold_kernel
 from .random_words import philox, words
 from .rbn import algorithm1, rbn_bank_kernel, rbn_masks_kernel, rbn_order, rbn_score
 from .structures import structure_masks
+from .weighted import draw_keys, weighted_masks_kernel
 
 #: The name of ``Purpose`` until version 0.2.
 Stream = Purpose
@@ -46,6 +53,7 @@ __all__ = [
     "Stream",
     "algorithm1",
     "baseline_masks",
+    "draw_keys",
     "field",
     "noise",
     "noise_kernel",
@@ -61,6 +69,8 @@ __all__ = [
     "structure_masks",
     "threshold",
     "threshold_kernel",
+    "weighted_masks",
+    "weighted_masks_kernel",
     "words",
 ]
 
@@ -182,3 +192,19 @@ def baseline_masks(
     structure = parse_baseline(kind, grid, mask_ratio, n_keep, block_size, freq_major)
     masks = structure_masks(sample_ids, *parse_seed(seed, sample_ids.device), structure)
     return structure.in_token_order(masks)
+
+
+def weighted_masks(
+    sample_ids: Tensor,
+    weights: Tensor,
+    mask_ratio: float | None = None,
+    *,
+    n_keep: int | None = None,
+    invert: bool = False,
+    seed: int | Tensor = 0,
+) -> Masks:
+    """See ``smnm_kernels.weighted_masks``."""
+    check_sample_ids(sample_ids)
+    flat, count = parse_weights(weights, sample_ids, mask_ratio, n_keep)
+    seeds = parse_seed(seed, sample_ids.device)
+    return weighted_masks_kernel(sample_ids, *seeds, flat, count, parse_flag("invert", invert))

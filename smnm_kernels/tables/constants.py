@@ -18,6 +18,7 @@ class Purpose(enum.IntEnum):
     ORDER = 2
     TIE = 3
     CROP = 4
+    DRAW = 5
 
 
 #: Units of the integer noise per standard deviation.
@@ -41,6 +42,12 @@ WHITE_SCALE = np.float32(EXACT_WHITE_SCALE)
 #: Scores of R-BN are sums of thousandths in int32. Larger values mark masks that are full.
 MAX_SCORE = 2**28
 MAX_CANDIDATES = 1024
+
+#: Logarithms of weighted draws are integers: log2 times 2**LOG_BITS.
+LOG_BITS = 23
+#: Entries of the tables that they are interpolated from, without the last: for an interval of the
+#: mantissa, and for the smaller half of the unit interval.
+N_MANTISSAS, N_SHARES = 1024, 512
 
 #: The seed XOR this draws the structure of grid, block, inverse block and time-frequency masks: its
 #: random words must differ from those of the white noise that is added.

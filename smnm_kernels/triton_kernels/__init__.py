@@ -6,6 +6,7 @@ They run on CUDA tensors, and on CPU tensors in Triton's interpreter (``TRITON_I
 from .noise_ops import noise_kernel, noise_masks_kernel
 from .rbn_ops import rbn_bank_kernel, rbn_masks_kernel
 from .threshold_ops import threshold_kernel
+from .weighted_ops import weighted_masks_kernel
 
 __all__ = [
     "noise_kernel",
@@ -13,4 +14,5 @@ __all__ = [
     "rbn_bank_kernel",
     "rbn_masks_kernel",
     "threshold_kernel",
+    "weighted_masks_kernel",
 ]

@@ -23,6 +23,7 @@ from ..tables.colors import Color
 from .noise_ops import noise_kernel, noise_masks_kernel
 from .rbn_ops import rbn_bank_kernel, rbn_masks_kernel
 from .threshold_ops import threshold_kernel
+from .weighted_ops import weighted_masks_kernel
 
 Made = TypeVar("Made")
 
@@ -73,6 +74,23 @@ def noise_masks(
 def threshold(noise: Tensor, n_keep: int) -> MaskTensors:
     key = ("threshold", noise.device, noise.dtype, noise.shape[1])
     return _call(key, lambda: threshold_kernel(noise, n_keep), noise)
+
+
+def weighted_masks(
+    sample_ids: Tensor,
+    seed_tensor: Tensor | None,
+    seed: int,
+    weights: Tensor,
+    n_keep: int,
+    invert: bool,
+) -> MaskTensors:
+    seeds = _seed_beside(sample_ids, seed_tensor, seed)
+    key = (
+        "weighted_masks", sample_ids.device, seeds.tensor is None, weights.shape[1], invert
+    )  # fmt: skip
+    return _call(
+        key, lambda: weighted_masks_kernel(sample_ids, *seeds, weights, n_keep, invert), sample_ids
+    )
 
 
 def rbn_masks(
