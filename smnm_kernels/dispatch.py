@@ -15,7 +15,7 @@ op                       CPU                     CUDA
 noise_from_table         csrc/cpu/noise.cpp
 noise_masks_from_table   csrc/cpu/noise.cpp
 threshold                csrc/cpu/threshold.cpp
-weighted_masks_from_table csrc/cpu/weighted.cpp
+draw_masks_from_table    csrc/cpu/draw.cpp
 rbn_masks, rbn_bank      csrc/cpu/rbn.cpp        csrc/cuda/rbn.cu
 ======================== ======================= =====================
 """
@@ -35,17 +35,18 @@ from torch.utils._pytree import tree_map
 from . import devices, libraries, ops, reference
 from .ops import (
     MaskTensors,
+    fake_draw_masks_from_table,
     fake_masks_from_table,
     fake_noise,
-    fake_weighted_masks_from_table,
     library,
 )
 from .tables.colors import Color
+from .tables.constants import DRAW_RULES
 from .tables.logarithms import packed_logarithms
 from .tables.noise import packed_table
 
 _RBN_OPS = ("rbn_masks", "rbn_bank")
-_OPS = ("noise", "noise_masks", "threshold", "weighted_masks", *_RBN_OPS)
+_OPS = ("noise", "noise_masks", "threshold", "draw_masks", *_RBN_OPS)
 #: Allowed values of SMNM_BACKEND.
 _FORCEABLE = ("reference", "cpu", "triton")
 
@@ -79,16 +80,19 @@ def _cpu_noise_masks(
     )
 
 
-def _cpu_weighted_masks(
+def _cpu_draw_masks(
     sample_ids: Tensor,
     seed_tensor: Tensor | None,
     seed: int,
-    weights: Tensor,
+    values: Tensor,
+    rule: str,
     n_keep: int,
     invert: bool,
+    n_swapped: int,
 ) -> MaskTensors:
-    return torch.ops.smnm.weighted_masks_from_table.default(
-        sample_ids, seed_tensor, seed, weights, packed_logarithms(), n_keep, invert
+    return torch.ops.smnm.draw_masks_from_table.default(
+        *(sample_ids, seed_tensor, seed, values, packed_logarithms(), DRAW_RULES.index(rule)),
+        *(n_keep, invert, n_swapped),
     )
 
 
@@ -100,11 +104,11 @@ def _load_cpu() -> str | None:
     torch.library.register_fake("smnm::noise_from_table", fake_noise, lib=library)
     torch.library.register_fake("smnm::noise_masks_from_table", fake_masks_from_table, lib=library)
     torch.library.register_fake(
-        "smnm::weighted_masks_from_table", fake_weighted_masks_from_table, lib=library
+        "smnm::draw_masks_from_table", fake_draw_masks_from_table, lib=library
     )
     library.impl("noise", _cpu_noise, "CPU")
     library.impl("noise_masks", _cpu_noise_masks, "CPU")
-    library.impl("weighted_masks", _cpu_weighted_masks, "CPU")
+    library.impl("draw_masks", _cpu_draw_masks, "CPU")
     ops.noise_masks_on_cpu = _cpu_noise_masks
     return None
 
@@ -113,7 +117,7 @@ def _register_reference() -> None:
     library.impl("noise", reference.noise_kernel, "CPU")
     library.impl("noise_masks", reference.noise_masks_kernel, "CPU")
     library.impl("threshold", reference.threshold_kernel, "CPU")
-    library.impl("weighted_masks", reference.weighted_masks_kernel, "CPU")
+    library.impl("draw_masks", reference.draw_masks_kernel, "CPU")
     library.impl("rbn_masks", reference.rbn_masks_kernel, "CPU")
     library.impl("rbn_bank", reference.rbn_bank_kernel, "CPU")
 
@@ -124,7 +128,7 @@ def _register_triton_interpreter() -> None:
     library.impl("noise", triton_kernels.noise_kernel, "CPU")
     library.impl("noise_masks", triton_kernels.noise_masks_kernel, "CPU")
     library.impl("threshold", triton_kernels.threshold_kernel, "CPU")
-    library.impl("weighted_masks", triton_kernels.weighted_masks_kernel, "CPU")
+    library.impl("draw_masks", triton_kernels.draw_masks_kernel, "CPU")
     library.impl("rbn_masks", triton_kernels.rbn_masks_kernel, "CPU")
     library.impl("rbn_bank", triton_kernels.rbn_bank_kernel, "CPU")
 
@@ -144,7 +148,7 @@ def _cuda_ops() -> dict[str, Callable]:
             "noise": partial(copy, torch.ops.smnm.noise.default),
             "noise_masks": partial(copy, torch.ops.smnm.noise_masks.default),
             "threshold": partial(copy, torch.ops.smnm.threshold.default),
-            "weighted_masks": partial(copy, torch.ops.smnm.weighted_masks.default),
+            "draw_masks": partial(copy, torch.ops.smnm.draw_masks.default),
             "rbn_masks": partial(copy, torch.ops.smnm.rbn_masks.default),
             "rbn_bank": partial(copy, torch.ops.smnm.rbn_bank.default),
         }
@@ -154,7 +158,7 @@ def _cuda_ops() -> dict[str, Callable]:
         "noise": cuda_ops.noise,
         "noise_masks": cuda_ops.noise_masks,
         "threshold": cuda_ops.threshold,
-        "weighted_masks": cuda_ops.weighted_masks,
+        "draw_masks": cuda_ops.draw_masks,
         "rbn_masks": cuda_ops.rbn_masks,
         "rbn_bank": cuda_ops.rbn_bank,
     }

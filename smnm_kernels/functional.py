@@ -109,7 +109,8 @@ def weighted_masks(
     check_sample_ids(sample_ids)
     flat, count = parse_weights(weights, sample_ids, mask_ratio, n_keep)
     seeds = parse_seed(seed, sample_ids.device)
-    return Masks(*ops.weighted_masks(sample_ids, *seeds, flat, count, parse_flag("invert", invert)))
+    parse_flag("invert", invert)
+    return Masks(*ops.draw_masks(sample_ids, *seeds, flat, "weights", count, invert, 0))
 
 
 def noise_masks(

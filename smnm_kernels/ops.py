@@ -25,8 +25,8 @@ library.define(f"noise({_NOISE}) -> Tensor")
 library.define(f"noise_masks({_NOISE}, SymInt n_keep, bool tube) -> {_MASKS}")
 library.define(f"threshold(Tensor noise, SymInt n_keep) -> {_MASKS}")
 library.define(
-    "weighted_masks(Tensor sample_ids, Tensor? seed_tensor, int seed, Tensor weights, "
-    f"SymInt n_keep, bool invert) -> {_MASKS}"
+    "draw_masks(Tensor sample_ids, Tensor? seed_tensor, int seed, Tensor values, str rule, "
+    f"SymInt n_keep, bool invert, SymInt n_swapped) -> {_MASKS}"
 )
 library.define(f"rbn_masks(Tensor sample_ids, {_RBN}) -> {_MASKS}")
 library.define(f"rbn_bank(Tensor order, {_RBN}) -> Tensor")
@@ -37,7 +37,7 @@ library.define("advance(Tensor(a!) next_id, SymInt n, SymInt before, SymInt by_a
 _noise = torch.ops.smnm.noise.default
 _noise_masks = torch.ops.smnm.noise_masks.default
 _threshold = torch.ops.smnm.threshold.default
-_weighted_masks = torch.ops.smnm.weighted_masks.default
+_draw_masks = torch.ops.smnm.draw_masks.default
 _rbn_masks = torch.ops.smnm.rbn_masks.default
 _rbn_bank = torch.ops.smnm.rbn_bank.default
 
@@ -93,17 +93,20 @@ def threshold(noise: Tensor, n_keep: int) -> MaskTensors:
     return _threshold(noise, n_keep)
 
 
-def weighted_masks(
+def draw_masks(
     sample_ids: Tensor,
     seed_tensor: Tensor | None,
     seed: int,
-    weights: Tensor,
+    values: Tensor,
+    rule: str,
     n_keep: int,
     invert: bool,
+    n_swapped: int,
 ) -> MaskTensors:
-    """``weights`` float32 [B, N]: all tokens but n_keep are drawn and masked; with ``invert``,
-    n_keep are drawn and visible."""
-    return _weighted_masks(sample_ids, seed_tensor, seed, weights, n_keep, invert)
+    """All tokens but n_keep are drawn and masked; with ``invert``, n_keep are drawn and visible.
+    ``rule``, one of DRAW_RULES, says what ``values`` float32 [B, N] are. Then n_swapped of the
+    drawn tokens are put back, and as many are drawn from all that are left: both evenly."""
+    return _draw_masks(sample_ids, seed_tensor, seed, values, rule, n_keep, invert, n_swapped)
 
 
 def rbn_masks(
@@ -165,9 +168,9 @@ def _(noise: Tensor, n_keep: int) -> MaskTensors:
     return empty_masks(noise, noise.shape[1], n_keep)
 
 
-@torch.library.register_fake("smnm::weighted_masks", lib=library)
-def _(sample_ids, seed_tensor, seed, weights, n_keep: int, *rule) -> MaskTensors:  # noqa: ANN001, ANN002
-    return empty_masks(sample_ids, weights.shape[1], n_keep)
+@torch.library.register_fake("smnm::draw_masks", lib=library)
+def _(sample_ids, seed_tensor, seed, values, rule, n_keep: int, *how) -> MaskTensors:  # noqa: ANN001, ANN002
+    return empty_masks(sample_ids, values.shape[1], n_keep)
 
 
 @torch.library.register_fake("smnm::rbn_masks", lib=library)
@@ -185,16 +188,9 @@ def _(next_id: Tensor, n: int, before: int, by_all: int) -> Tensor:
     return next_id.new_empty(n)
 
 
-def fake_weighted_masks_from_table(  # noqa: ANN201
-    sample_ids,  # noqa: ANN001
-    seed_tensor,  # noqa: ANN001
-    seed,  # noqa: ANN001
-    weights,  # noqa: ANN001
-    table,  # noqa: ANN001
-    n_keep: int,
-    invert: bool,
-):
-    return empty_masks(sample_ids, weights.shape[1], n_keep)
+def fake_draw_masks_from_table(sample_ids, seed_tensor, seed, values, *rest) -> MaskTensors:  # noqa: ANN001, ANN002
+    _table, _rule, n_keep, *_how = rest
+    return empty_masks(sample_ids, values.shape[1], n_keep)
 
 
 def fake_masks_from_table(sample_ids: Tensor, seed_tensor, seed, grid, *rest) -> MaskTensors:  # noqa: ANN001, ANN002

@@ -39,11 +39,11 @@ from smnm_kernels.masks import Masks
 from smnm_kernels.tables.colors import Color, Sigma
 from smnm_kernels.tables.constants import Purpose
 
+from .draws import draw_keys, draw_masks_kernel
 from .fields import field, noise_kernel, noise_masks_kernel, threshold_kernel
 from .random_words import philox, words
 from .rbn import algorithm1, rbn_bank_kernel, rbn_masks_kernel, rbn_order, rbn_score
 from .structures import structure_masks
-from .weighted import draw_keys, weighted_masks_kernel
 
 #: The name of ``Purpose`` until version 0.2.
 Stream = Purpose
@@ -54,6 +54,7 @@ __all__ = [
     "algorithm1",
     "baseline_masks",
     "draw_keys",
+    "draw_masks_kernel",
     "field",
     "noise",
     "noise_kernel",
@@ -70,7 +71,6 @@ __all__ = [
     "threshold",
     "threshold_kernel",
     "weighted_masks",
-    "weighted_masks_kernel",
     "words",
 ]
 
@@ -207,4 +207,5 @@ def weighted_masks(
     check_sample_ids(sample_ids)
     flat, count = parse_weights(weights, sample_ids, mask_ratio, n_keep)
     seeds = parse_seed(seed, sample_ids.device)
-    return weighted_masks_kernel(sample_ids, *seeds, flat, count, parse_flag("invert", invert))
+    parse_flag("invert", invert)
+    return draw_masks_kernel(sample_ids, *seeds, flat, "weights", count, invert, 0)

@@ -19,6 +19,8 @@ class Purpose(enum.IntEnum):
     TIE = 3
     CROP = 4
     DRAW = 5
+    REVEAL = 6
+    MASK_AGAIN = 7
 
 
 #: Units of the integer noise per standard deviation.
@@ -43,6 +45,11 @@ WHITE_SCALE = np.float32(EXACT_WHITE_SCALE)
 MAX_SCORE = 2**28
 MAX_CANDIDATES = 1024
 
+#: What the values are that tokens are drawn by: weights, to which probabilities are in proportion;
+#: their logarithms to base 2; or scores, of which the largest are drawn, without chance.
+DRAW_RULES = ("weights", "log2_weights", "scores")
+#: Logarithms of weights are clamped to this.
+MAX_LOG2 = 127
 #: Logarithms of weighted draws are integers: log2 times 2**LOG_BITS.
 LOG_BITS = 23
 #: Entries of the tables that they are interpolated from, without the last: for an interval of the

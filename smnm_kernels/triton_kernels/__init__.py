@@ -3,16 +3,16 @@
 They run on CUDA tensors, and on CPU tensors in Triton's interpreter (``TRITON_INTERPRET=1``).
 """
 
+from .draw_ops import draw_masks_kernel
 from .noise_ops import noise_kernel, noise_masks_kernel
 from .rbn_ops import rbn_bank_kernel, rbn_masks_kernel
 from .threshold_ops import threshold_kernel
-from .weighted_ops import weighted_masks_kernel
 
 __all__ = [
+    "draw_masks_kernel",
     "noise_kernel",
     "noise_masks_kernel",
     "rbn_bank_kernel",
     "rbn_masks_kernel",
     "threshold_kernel",
-    "weighted_masks_kernel",
 ]

@@ -20,10 +20,10 @@ from .. import devices, libraries
 from ..arguments import Seed
 from ..ops import MaskTensors
 from ..tables.colors import Color
+from .draw_ops import draw_masks_kernel
 from .noise_ops import noise_kernel, noise_masks_kernel
 from .rbn_ops import rbn_bank_kernel, rbn_masks_kernel
 from .threshold_ops import threshold_kernel
-from .weighted_ops import weighted_masks_kernel
 
 Made = TypeVar("Made")
 
@@ -76,20 +76,22 @@ def threshold(noise: Tensor, n_keep: int) -> MaskTensors:
     return _call(key, lambda: threshold_kernel(noise, n_keep), noise)
 
 
-def weighted_masks(
+def draw_masks(
     sample_ids: Tensor,
     seed_tensor: Tensor | None,
     seed: int,
-    weights: Tensor,
+    values: Tensor,
+    rule: str,
     n_keep: int,
     invert: bool,
+    n_swapped: int,
 ) -> MaskTensors:
     seeds = _seed_beside(sample_ids, seed_tensor, seed)
-    key = (
-        "weighted_masks", sample_ids.device, seeds.tensor is None, weights.shape[1], invert
-    )  # fmt: skip
+    key = ("draw_masks", sample_ids.device, seeds.tensor is None, values.shape[1])
     return _call(
-        key, lambda: weighted_masks_kernel(sample_ids, *seeds, weights, n_keep, invert), sample_ids
+        (*key, rule, invert, n_swapped > 0),
+        lambda: draw_masks_kernel(sample_ids, *seeds, values, rule, n_keep, invert, n_swapped),
+        sample_ids,
     )
 
 

@@ -1,4 +1,4 @@
-// The keys of weighted draws, as smnm_kernels/reference/weighted.py defines them.
+// The keys that tokens are drawn by, as smnm_kernels/reference/draws.py defines them.
 #pragma once
 
 #include <cstdint>
@@ -44,8 +44,7 @@ inline int32_t log2_of_int(const Logarithms& logarithms, uint32_t n) {
 inline int32_t log2_of_wait(const Logarithms& logarithms, uint32_t word) {
   const uint32_t uniform = word | 1;
   if (uniform >> 31 == 0) {
-    const int32_t wait = static_cast<int32_t>((32u << kLogBits) - static_cast<uint32_t>(
-                                                  log2_of_int(logarithms, uniform)));
+    const int32_t wait = (32 << kLogBits) - log2_of_int(logarithms, uniform);
     return log2_of_int(logarithms, static_cast<uint32_t>(wait)) - (kLogBits << kLogBits);
   }
   const uint32_t rest = 0u - uniform;
@@ -53,18 +52,31 @@ inline int32_t log2_of_wait(const Logarithms& logarithms, uint32_t word) {
          interpolated(logarithms.shares, rest >> 22, static_cast<int32_t>(rest >> 9 & 8191));
 }
 
-// Larger keys are drawn first.
-inline int32_t draw_key(const Logarithms& logarithms, float weight, uint32_t word) {
-  constexpr int32_t kInfinity = 0x7F800000, kNormal = 0x00800000;
+// DRAW_RULES of smnm_kernels/tables/constants.py.
+enum class DrawRule : int64_t { kWeights, kLog2Weights, kScores };
+
+// Tokens with larger keys are drawn first.
+template <DrawRule rule>
+inline int32_t draw_key(const Logarithms& logarithms, float value, uint32_t word) {
+  constexpr int32_t kInfinity = 0x7F800000, kNormal = 0x00800000, kFirst = INT32_MAX - 1;
   int32_t bits;
-  std::memcpy(&bits, &weight, sizeof(bits));
-  if ((bits & 0x7FFFFFFF) > kInfinity || bits == kInfinity) return INT32_MAX - 1;
-  if (bits <= 0) return -INT32_MAX + static_cast<int32_t>(word >> 3);
-  const int32_t of_weight =
-      bits < kNormal
-          ? log2_of_int(logarithms, static_cast<uint32_t>(bits)) - (149 << kLogBits)
-          : log2_of_bits(logarithms, bits);
-  return of_weight - log2_of_wait(logarithms, word);
+  std::memcpy(&bits, &value, sizeof(bits));
+  if ((bits & INT32_MAX) > kInfinity) return kFirst;
+  if constexpr (rule == DrawRule::kScores) {
+    // The bits of negative numbers grow with their magnitude, and -0 becomes 0.
+    return bits < 0 ? INT32_MIN - bits : bits;
+  }
+  int32_t log2;
+  if constexpr (rule == DrawRule::kLog2Weights) {
+    constexpr float kMost = kMaxLog2, kUnit = 1 << kLogBits;
+    log2 = static_cast<int32_t>(kUnit * (value < -kMost ? -kMost : value > kMost ? kMost : value));
+  } else {
+    if (bits == kInfinity) return kFirst;
+    if (bits <= 0) return -INT32_MAX + static_cast<int32_t>(word >> 3);
+    log2 = bits < kNormal ? log2_of_int(logarithms, static_cast<uint32_t>(bits)) - (149 << kLogBits)
+                          : log2_of_bits(logarithms, bits);
+  }
+  return log2 - log2_of_wait(logarithms, word);
 }
 
 }  // namespace smnm

@@ -12,8 +12,9 @@ from strategies import IDS, SEEDS, examples, seeds_in_any_form
 from testing import assert_same, devices, require
 
 import smnm_kernels as smnm
-from smnm_kernels.reference import weighted
+from smnm_kernels.reference import draws
 from smnm_kernels.tables import logarithms
+from smnm_kernels.tables.constants import DRAW_RULES
 
 pytestmark = pytest.mark.usefixtures("poisoned_memory")
 WEIGHTS = st.one_of(
@@ -31,12 +32,12 @@ def rows_of_weights(draw, max_tokens=70):
 
 
 class TestKeys:
-    """``reference.weighted`` is the logarithms it says it is."""
+    """``reference.draws`` is the logarithms it says it is."""
 
     def test_of_weights(self):
         x = (2.0 ** np.random.default_rng(0).uniform(-149, 128, 20_000)).astype(np.float32)
         x = np.append(x, np.float32([1e-45, 1.1754942e-38, 1.1754944e-38, 1, 3.4028235e38]))
-        ours = weighted.log2_of_weights(x.view(np.int32).astype(np.int64)) / 2**23
+        ours = draws.log2_of_weights(x.view(np.int32).astype(np.int64)) / 2**23
         assert abs(ours - np.log2(x.astype(np.float64))).max() < 2**-20
 
     def test_of_waits(self):
@@ -45,14 +46,14 @@ class TestKeys:
         words = np.concatenate(
             [rng.integers(0, 2**32, 20_000), near_ends, 2**32 - 1 - near_ends,
              [0, 1, 2**31 - 1, 2**31, 2**32 - 1]]
-        ).astype(np.uint32)  # fmt: skip
+        ).astype(np.int64)  # fmt: skip
         uniform = (words | 1).astype(np.float64) / 2**32
         true = np.where(
             uniform < 0.5,
             np.log2(-np.log2(uniform)),
             np.log2(-np.log1p(-(1 - uniform)) / math.log(2)),
         )
-        assert abs(weighted.log2_of_waits(words) / 2**23 - true).max() < 2**-20
+        assert abs(draws.log2_of_waits(words) / 2**23 - true).max() < 2**-20
 
     def test_tables_end_where_they_should(self):
         assert logarithms.mantissas()[[0, -1]].tolist() == [0, 0]
@@ -60,14 +61,14 @@ class TestKeys:
         assert logarithms.packed_logarithms().shape == (1025 + 513,)
 
     def test_what_has_no_logarithm(self):
-        words = np.array([0, 1 << 31, 2**32 - 1], dtype=np.uint32)
-        zero = weighted.draw_keys(np.zeros(3, np.float32), words)
-        assert (weighted.draw_keys(np.float32([-0.0, -1, -np.inf]), words) == zero).all()
+        words = np.array([0, 1 << 31, 2**32 - 1])
+        zero = draws.draw_keys(np.zeros(3, np.float32), "weights", words)
+        assert (draws.draw_keys(np.float32([-0.0, -1, -np.inf]), "weights", words) == zero).all()
         assert zero[0] < zero[1] < zero[2]
-        smallest = weighted.draw_keys(np.full(3, 1e-45, np.float32), words[[0, 0, 0]])
+        smallest = draws.draw_keys(np.full(3, 1e-45, np.float32), "weights", words[[0, 0, 0]])
         assert zero[2] < smallest[0]
-        largest = weighted.draw_keys(np.full(1, 3.4028235e38, np.float32), words[2:])
-        first = weighted.draw_keys(np.float32([np.inf, np.nan, -np.nan]), words)
+        largest = draws.draw_keys(np.full(1, 3.4028235e38, np.float32), "weights", words[2:])
+        first = draws.draw_keys(np.float32([np.inf, np.nan, -np.nan]), "weights", words)
         assert (first == 2**31 - 2).all()
         assert largest[0] < first[0]
 
@@ -148,10 +149,12 @@ def any_floats(rows, n, seed):
 def test_any_float_has_its_place(n, invert):
     weights, ids = any_floats(3, n, n), torch.tensor([5, -1, 2**40])
     for n_keep in {1, (n + 1) // 2, n}:
-        call = (ids, None, 3, weights, n_keep, invert)
-        assert_same(
-            torch.ops.smnm.weighted_masks(*call), smnm.reference.weighted_masks_kernel(*call)
-        )
+        for rule in DRAW_RULES:
+            for n_swapped in {0, (n_keep if invert else n - n_keep) // 2}:
+                call = (ids, None, 3, weights, rule, n_keep, invert, n_swapped)
+                masks = smnm.Masks(*torch.ops.smnm.draw_masks(*call))
+                assert_same(masks, smnm.reference.draw_masks_kernel(*call))
+                assert_same(masks, smnm.Masks.from_visible(masks.visible, n_keep))
 
 
 @pytest.fixture(scope="module")
@@ -169,28 +172,32 @@ def gpu():
 DEVICE = "cuda" if torch.cuda.is_available() else "cpu"
 
 
+def assert_triton_equal(gpu, *call):
+    there = [a.to(DEVICE) if isinstance(a, torch.Tensor) else a for a in call]
+    assert_same(gpu.draw_masks_kernel(*there), torch.ops.smnm.draw_masks(*call))
+
+
 @given(
-    n=st.integers(1, 70), seed=seeds_in_any_form(), invert=st.booleans(), bits=st.integers(0, 999),
+    n=st.integers(1, 70), rule=st.sampled_from(DRAW_RULES), seed=seeds_in_any_form(),
+    invert=st.booleans(), bits=st.integers(0, 999),
     data=st.data(),
 )  # fmt: skip
-@examples(15)
-def test_triton_equals_the_cpu(gpu, n, seed, invert, bits, data):
+@examples(25)
+def test_triton_equals_the_cpu(gpu, n, rule, seed, invert, bits, data):
     ids = torch.tensor(data.draw(st.lists(IDS, max_size=3)), dtype=torch.int64)
     weights = any_floats(len(ids), n, bits)
     n_keep = data.draw(st.integers(1, n))
     seeds = (seed, 0) if isinstance(seed, torch.Tensor) else (None, seed)
-    call = (ids, *seeds, weights, n_keep, invert)
-    there = [a.to(DEVICE) if isinstance(a, torch.Tensor) else a for a in call]
-    assert_same(gpu.weighted_masks_kernel(*there), torch.ops.smnm.weighted_masks(*call))
+    n_swapped = data.draw(st.integers(0, n_keep if invert else n - n_keep))
+    assert_triton_equal(gpu, ids, *seeds, weights, rule, n_keep, invert, n_swapped)
 
 
 @pytest.mark.parametrize("n", [512, 1568, pytest.param(4100, marks=pytest.mark.slow)])
 @pytest.mark.parametrize("invert", [False, True])
 def test_triton_on_large_grids(gpu, n, invert):
     ids, weights = torch.tensor([7, -3]), any_floats(2, n, n)
-    call = (ids, None, 11, weights, n // 5, invert)
-    there = [a.to(DEVICE) if isinstance(a, torch.Tensor) else a for a in call]
-    assert_same(gpu.weighted_masks_kernel(*there), torch.ops.smnm.weighted_masks(*call))
+    for n_swapped in (0, n // 9):
+        assert_triton_equal(gpu, ids, None, 11, weights, "weights", n // 5, invert, n_swapped)
 
 
 @given(weights=rows_of_weights(), seed=SEEDS, data=st.data())
