@@ -22,8 +22,11 @@ from . import reference, schedules
 from .dispatch import backends, build_info
 from .functional import (
     baseline_masks,
+    dispersion_masks,
+    guided_masks,
     noise,
     noise_masks,
+    patch_dispersion,
     rbn_bank,
     rbn_masks,
     threshold,
@@ -43,8 +46,11 @@ __all__ = [
     "backends",
     "baseline_masks",
     "build_info",
+    "dispersion_masks",
+    "guided_masks",
     "noise",
     "noise_masks",
+    "patch_dispersion",
     "rbn_bank",
     "rbn_masks",
     "reference",

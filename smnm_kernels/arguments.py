@@ -23,8 +23,6 @@ Value = TypeVar("Value")
 
 #: Token indices fit 32 bits in the kernels, and a grid this large is a mistake anyway.
 MAX_TOKENS = 2**30
-#: The largest float32.
-_MAX_WEIGHT = torch.finfo(torch.float32).max
 #: How many results ``parse_once`` keeps for one function.
 MAX_CACHED = 256
 
@@ -168,49 +166,6 @@ def parse_noise(noise: Tensor, mask_ratio: float | None, n_keep: int | None) -> 
     # float32 holds every 16-bit float exactly.
     flat = (noise if noise.dtype == torch.float64 else noise.float()).flatten(1)
     return flat, parse_n_keep(flat.shape[1], mask_ratio, n_keep)
-
-
-def parse_weights(
-    weights: Tensor, sample_ids: Tensor, mask_ratio: float | None, n_keep: int | None
-) -> tuple[Tensor, int]:
-    """(weights as float32 [B, N], n_keep) from the arguments of ``weighted_masks``."""
-    if not isinstance(weights, Tensor):
-        raise TypeError(f"weights must be a tensor of numbers, got {type(weights).__name__}")
-    if weights.dtype == torch.bool or weights.dtype.is_complex:
-        raise TypeError(f"weights must be floating point or integers, got {weights.dtype}")
-    if weights.dim() < 2 or 0 in weights.shape[1:]:
-        raise ValueError(
-            f"weights must have shape [B, T, H, W] or [B, N], got {list(weights.shape)}"
-        )
-    if weights.shape[0] != sample_ids.shape[0]:
-        raise ValueError(
-            f"weights must have a row for each of the {sample_ids.shape[0]} sample_ids, got shape "
-            f"{list(weights.shape)}"
-        )
-    if weights.device != sample_ids.device:
-        raise ValueError(
-            f"weights must be on the device of sample_ids, {sample_ids.device}, got "
-            f"{weights.device}"
-        )
-    flat = weights.detach().flatten(1)
-    count = parse_n_keep(flat.shape[1], mask_ratio, n_keep)
-    if weights.is_cpu and not torch.compiler.is_compiling() and flat.numel():
-        _check_weights(flat)
-    return flat.float(), count
-
-
-def _check_weights(weights: Tensor) -> None:
-    """Finite and not negative, also as float32."""
-    low, high = weights.aminmax()
-    if low >= 0 and high <= _MAX_WEIGHT:  # not so if one of them is NaN
-        return
-    wrong = ~((weights >= 0) & (weights <= _MAX_WEIGHT))
-    row = int(wrong.any(1).nonzero()[0])
-    token = int(wrong[row].nonzero()[0])
-    raise ValueError(
-        f"weights must be in [0, {_MAX_WEIGHT:.6g}], got {weights[row, token].item()!r} in row "
-        f"{row} at token {token}"
-    )
 
 
 def parse_flag(name: str, value: bool) -> bool:

@@ -15,6 +15,7 @@ op                       CPU                     CUDA
 noise_from_table         csrc/cpu/noise.cpp
 noise_masks_from_table   csrc/cpu/noise.cpp
 threshold                csrc/cpu/threshold.cpp
+dispersion               csrc/cpu/dispersion.cpp
 draw_masks_from_table    csrc/cpu/draw.cpp
 rbn_masks, rbn_bank      csrc/cpu/rbn.cpp        csrc/cuda/rbn.cu
 ======================== ======================= =====================
@@ -46,7 +47,7 @@ from .tables.logarithms import packed_logarithms
 from .tables.noise import packed_table
 
 _RBN_OPS = ("rbn_masks", "rbn_bank")
-_OPS = ("noise", "noise_masks", "threshold", "draw_masks", *_RBN_OPS)
+_OPS = ("noise", "noise_masks", "threshold", "draw_masks", "dispersion", *_RBN_OPS)
 #: Allowed values of SMNM_BACKEND.
 _FORCEABLE = ("reference", "cpu", "triton")
 
@@ -118,6 +119,7 @@ def _register_reference() -> None:
     library.impl("noise_masks", reference.noise_masks_kernel, "CPU")
     library.impl("threshold", reference.threshold_kernel, "CPU")
     library.impl("draw_masks", reference.draw_masks_kernel, "CPU")
+    library.impl("dispersion", reference.dispersion_kernel, "CPU")
     library.impl("rbn_masks", reference.rbn_masks_kernel, "CPU")
     library.impl("rbn_bank", reference.rbn_bank_kernel, "CPU")
 
@@ -129,6 +131,7 @@ def _register_triton_interpreter() -> None:
     library.impl("noise_masks", triton_kernels.noise_masks_kernel, "CPU")
     library.impl("threshold", triton_kernels.threshold_kernel, "CPU")
     library.impl("draw_masks", triton_kernels.draw_masks_kernel, "CPU")
+    library.impl("dispersion", triton_kernels.dispersion_kernel, "CPU")
     library.impl("rbn_masks", triton_kernels.rbn_masks_kernel, "CPU")
     library.impl("rbn_bank", triton_kernels.rbn_bank_kernel, "CPU")
 
@@ -149,6 +152,7 @@ def _cuda_ops() -> dict[str, Callable]:
             "noise_masks": partial(copy, torch.ops.smnm.noise_masks.default),
             "threshold": partial(copy, torch.ops.smnm.threshold.default),
             "draw_masks": partial(copy, torch.ops.smnm.draw_masks.default),
+            "dispersion": partial(copy, torch.ops.smnm.dispersion.default),
             "rbn_masks": partial(copy, torch.ops.smnm.rbn_masks.default),
             "rbn_bank": partial(copy, torch.ops.smnm.rbn_bank.default),
         }
@@ -159,6 +163,7 @@ def _cuda_ops() -> dict[str, Callable]:
         "noise_masks": cuda_ops.noise_masks,
         "threshold": cuda_ops.threshold,
         "draw_masks": cuda_ops.draw_masks,
+        "dispersion": cuda_ops.dispersion,
         "rbn_masks": cuda_ops.rbn_masks,
         "rbn_bank": cuda_ops.rbn_bank,
     }

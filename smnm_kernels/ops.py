@@ -28,6 +28,7 @@ library.define(
     "draw_masks(Tensor sample_ids, Tensor? seed_tensor, int seed, Tensor values, str rule, "
     f"SymInt n_keep, bool invert, SymInt n_swapped) -> {_MASKS}"
 )
+library.define("dispersion(Tensor data, SymInt[] patch, str metric) -> Tensor")
 library.define(f"rbn_masks(Tensor sample_ids, {_RBN}) -> {_MASKS}")
 library.define(f"rbn_bank(Tensor order, {_RBN}) -> Tensor")
 library.define("advance(Tensor(a!) next_id, SymInt n, SymInt before, SymInt by_all) -> Tensor")
@@ -37,6 +38,7 @@ library.define("advance(Tensor(a!) next_id, SymInt n, SymInt before, SymInt by_a
 _noise = torch.ops.smnm.noise.default
 _noise_masks = torch.ops.smnm.noise_masks.default
 _threshold = torch.ops.smnm.threshold.default
+_dispersion = torch.ops.smnm.dispersion.default
 _draw_masks = torch.ops.smnm.draw_masks.default
 _rbn_masks = torch.ops.smnm.rbn_masks.default
 _rbn_bank = torch.ops.smnm.rbn_bank.default
@@ -91,6 +93,12 @@ def noise_masks(
 def threshold(noise: Tensor, n_keep: int) -> MaskTensors:
     """``noise`` float32 or float64 [B, N]: the n_keep largest, ties to the lower token."""
     return _threshold(noise, n_keep)
+
+
+def dispersion(data: Tensor, patch: Sequence[int], metric: str) -> Tensor:
+    """float32 [B, N] from ``data`` float32 [B, C, T, H, W]: for each patch of (t, h, w) values, in
+    all channels, how much its values differ."""
+    return _dispersion(data, patch, metric)
 
 
 def draw_masks(
@@ -166,6 +174,12 @@ def _(sample_ids, seed_tensor, seed, grid, color, sigma, n_keep, tube) -> MaskTe
 @torch.library.register_fake("smnm::threshold", lib=library)
 def _(noise: Tensor, n_keep: int) -> MaskTensors:
     return empty_masks(noise, noise.shape[1], n_keep)
+
+
+@torch.library.register_fake("smnm::dispersion", lib=library)
+def _(data: Tensor, patch, metric: str) -> Tensor:  # noqa: ANN001
+    sides = zip(data.shape[2:], patch, strict=True)
+    return data.new_empty((data.shape[0], math.prod(side // length for side, length in sides)))
 
 
 @torch.library.register_fake("smnm::draw_masks", lib=library)

@@ -37,6 +37,12 @@ constexpr float kWhiteScale = 1.7320508075688772 / (1 << kWhiteBits);
 constexpr int kLogBits = 23, kMaxLog2 = 127;
 constexpr int kNMantissas = 1024, kNShares = 512;
 
+// Values whose dispersion is measured are clamped to 2^kMaxValueBits and become multiples of
+// 2^-kDeviationUnitBits, or of 2^-kVarianceUnitBits. Then a patch of kMaxPatch values keeps 64
+// bits.
+constexpr int kMaxValueBits = 10, kDeviationUnitBits = 16, kVarianceUnitBits = 12;
+constexpr int64_t kMaxPatch = 1 << 17;
+
 // The index of a mask in an R-BN bank has at most kMaskBits. Scores are sums of thousandths.
 constexpr int kMaskBits = 10;
 constexpr int64_t kMaxCandidates = 1 << kMaskBits;

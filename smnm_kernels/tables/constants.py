@@ -56,6 +56,13 @@ LOG_BITS = 23
 #: mantissa, and for the smaller half of the unit interval.
 N_MANTISSAS, N_SHARES = 1024, 512
 
+#: Values whose dispersion is measured are clamped to 2**MAX_VALUE_BITS and become multiples of
+#: 2**-DEVIATION_UNIT_BITS, or of 2**-VARIANCE_UNIT_BITS. Then a patch of MAX_PATCH values keeps 64
+#: bits.
+MAX_VALUE_BITS, DEVIATION_UNIT_BITS, VARIANCE_UNIT_BITS = 10, 16, 12
+MAX_PATCH = 2**17
+METRICS = ("mad", "variance")
+
 #: The seed XOR this draws the structure of grid, block, inverse block and time-frequency masks: its
 #: random words must differ from those of the white noise that is added.
 STRUCTURE_SEED = 0x2545F4914F6CDD1D

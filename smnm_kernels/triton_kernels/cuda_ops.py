@@ -20,6 +20,7 @@ from .. import devices, libraries
 from ..arguments import Seed
 from ..ops import MaskTensors
 from ..tables.colors import Color
+from .dispersion_ops import dispersion_kernel
 from .draw_ops import draw_masks_kernel
 from .noise_ops import noise_kernel, noise_masks_kernel
 from .rbn_ops import rbn_bank_kernel, rbn_masks_kernel
@@ -93,6 +94,11 @@ def draw_masks(
         lambda: draw_masks_kernel(sample_ids, *seeds, values, rule, n_keep, invert, n_swapped),
         sample_ids,
     )
+
+
+def dispersion(data: Tensor, patch: Sequence[int], metric: str) -> Tensor:
+    key = ("dispersion", data.device, *data.shape[1:], *patch, metric)
+    return _call(key, lambda: dispersion_kernel(data, patch, metric), data)
 
 
 def rbn_masks(
