@@ -49,7 +49,7 @@ _rbn_bank = torch.ops.smnm.rbn_bank.default
 noise_masks_on_cpu: Callable[..., MaskTensors] | None = None
 
 
-def _is_plain(tensor: Tensor) -> bool:
+def is_plain(tensor: Tensor) -> bool:
     """Whether it is a CPU tensor in eager code: no graph, mode or transform wants to see the op."""
     return (
         type(tensor) is Tensor
@@ -85,7 +85,7 @@ def noise_masks(
     tube: bool,
 ) -> MaskTensors:
     """The threshold of the noise. With ``tube``, one (1, H, W) mask is repeated over T."""
-    if noise_masks_on_cpu is not None and _is_plain(sample_ids):
+    if noise_masks_on_cpu is not None and is_plain(sample_ids):
         return noise_masks_on_cpu(sample_ids, seed_tensor, seed, grid, color, sigma, n_keep, tube)
     return _noise_masks(sample_ids, seed_tensor, seed, grid, color, sigma, n_keep, tube)
 

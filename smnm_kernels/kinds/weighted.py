@@ -84,10 +84,9 @@ class DispersionKind(Kind):
         return False
 
     @property
-    def draw_arguments(self) -> tuple[str, int, bool, int]:
-        """rule, n_keep, invert and n_swapped of ``ops.draw_masks``."""
-        rule = "scores" if self.deterministic else "weights"
-        return rule, as_constant(self.n_keep), False, as_constant(self.n_swapped)
+    def rule(self) -> str:
+        """That of ``ops.draw_masks``."""
+        return "scores" if self.deterministic else "weights"
 
     def patch(self, data: Tensor) -> Grid:
         """(t, h, w) values of a patch of ``data`` [B, C, T, H, W]; raises ValueError where the grid
@@ -105,7 +104,10 @@ class DispersionKind(Kind):
         assert data is not None
         values, patch, _ = parse_data(data, self.patch(data))
         weights = ops.dispersion(values, patch, self.metric)
-        return Masks(*ops.draw_masks(sample_ids, *seed, weights, *self.draw_arguments))
+        n_keep, n_swapped = as_constant(self.n_keep), as_constant(self.n_swapped)
+        return Masks(
+            *ops.draw_masks(sample_ids, *seed, weights, self.rule, n_keep, False, n_swapped)
+        )
 
 
 def parse_weights(
@@ -113,7 +115,7 @@ def parse_weights(
 ) -> tuple[Tensor, int]:
     """(weights as float32 [B, N], n_keep) from the arguments of ``weighted_masks``."""
     flat, count = parse_scores("weights", weights, sample_ids, mask_ratio, n_keep)
-    if weights.is_cpu and not torch.compiler.is_compiling() and weights.numel():
+    if ops.is_plain(weights) and weights.numel():
         _check_weights(weights.detach().flatten(1))
     return flat, count
 

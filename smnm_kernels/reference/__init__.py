@@ -274,4 +274,7 @@ def dispersion_masks(
     )
     weights = dispersion_kernel(values, lengths, metric)
     seeds = parse_seed(seed, sample_ids.device)
-    return kind.in_token_order(draw_masks_kernel(sample_ids, *seeds, weights, *kind.draw_arguments))
+    masks = draw_masks_kernel(
+        sample_ids, *seeds, weights, kind.rule, kind.n_keep, False, kind.n_swapped
+    )
+    return kind.in_token_order(masks)

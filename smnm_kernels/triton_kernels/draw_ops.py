@@ -5,7 +5,7 @@ from __future__ import annotations
 import torch
 from torch import Tensor
 
-from ..masks import Masks, masks_of_visible
+from ..masks import Masks
 from ..ops import empty_masks
 from ..tables.constants import DRAW_RULES, Purpose
 from ..tables.logarithms import packed_logarithms
@@ -66,9 +66,11 @@ def draw_masks_kernel(
         visible = masks.visible
         for purpose, from_visible in ((Purpose.REVEAL, invert), (Purpose.MASK_AGAIN, not invert)):
             fill_swap_keys[programs](
-                *(*draw, visible, n_tokens, keys, int(purpose), from_visible, BLOCKS), num_warps=4
+                *(*draw, visible, n_tokens, keys, int(purpose), int(from_visible), BLOCKS),
+                num_warps=4,
             )
             chosen = Masks(*empty_masks(sample_ids, n_tokens, n_swapped))
             fill_masks(chosen, keys, n_swapped, frames=1, most=MAX_KEY)
             visible = visible ^ chosen.visible
-        return masks_of_visible(visible, n_keep)
+        fill_masks(masks, visible.int(), n_keep, frames=1, most=MAX_KEY)
+    return masks

@@ -194,7 +194,12 @@ def fill_draw_keys(
     tl.store(keys + start + token, made if INVERT else ~made, mask=valid)
 
 
-@triton.jit(do_not_specialize=["sample_ids", "seed_pointer", "seed", "visible", "n_tokens", "keys"])
+@triton.jit(
+    do_not_specialize=[
+        "sample_ids", "seed_pointer", "seed", "visible", "n_tokens", "keys", "purpose",
+        "from_visible",
+    ]
+)  # fmt: skip
 def fill_swap_keys(
     sample_ids,
     seed_pointer,
@@ -202,22 +207,22 @@ def fill_swap_keys(
     visible,
     n_tokens: "i32",
     keys,
-    PURPOSE: tl.constexpr,
-    FROM_VISIBLE: tl.constexpr,
+    purpose: "i32",
+    from_visible: "i32",
     BLOCKS: tl.constexpr,
 ):
     """Fills ``keys`` int32 [B, N]: random ones of the tokens that may be chosen, -1 of others."""
     row = tl.program_id(0)
     sample_id, seed = tl.load(sample_ids + row), scalar_seed(seed_pointer, seed)
-    words, token, valid = words_in_segments(seed, sample_id, PURPOSE, n_tokens, BLOCKS)
+    words, token, valid = words_in_segments(seed, sample_id, purpose, n_tokens, BLOCKS)
     start = row.to(tl.int64) * n_tokens
-    shown = tl.load(visible + start + token, mask=valid, other=0).to(tl.int1)
-    among = shown if FROM_VISIBLE else shown == 0
-    tl.store(keys + start + token, tl.where(among, (words >> 1).to(tl.int32), -1), mask=valid)
+    shown = tl.load(visible + start + token, mask=valid, other=0).to(tl.int32)
+    made = tl.where(shown == from_visible, (words >> 1).to(tl.int32), -1)
+    tl.store(keys + start + token, made, mask=valid)
 
 
 @triton.jit
-def words_in_segments(seed, sample_id, purpose: tl.constexpr, n_tokens, BLOCKS: tl.constexpr):
+def words_in_segments(seed, sample_id, purpose, n_tokens, BLOCKS: tl.constexpr):
     """(words, tokens, which of them there are) [4, BLOCKS] of the program's blocks."""
     block = tl.program_id(1) * BLOCKS + tl.arange(0, BLOCKS)
     word0, word1, word2, word3 = philox_words(seed, sample_id, block, purpose)
