@@ -47,6 +47,7 @@ class Plan:
     compile: bool
     threads: int
     workers: int
+    stall_limit: int  # seconds
     files: list[Record]
     skipped: dict[str, str]  # name -> reason
     resumed: bool
@@ -122,6 +123,7 @@ def make_plan(
         "compile": options.compile,
         "checkpoint_activations": options.checkpoint_activations,
         "workers": workers,
+        "stall_limit": options.stall_limit,
         "threads": threads,
         "device": str(device),
         "versions": _versions(),
@@ -143,6 +145,7 @@ def make_plan(
         compile=options.compile,
         threads=threads,
         workers=workers,
+        stall_limit=options.stall_limit,
         files=listing.usable,
         skipped=skipped,
         resumed=before is not None,

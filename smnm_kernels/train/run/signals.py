@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import signal
+import time
 from types import FrameType, TracebackType
 from typing import Any
 
@@ -12,6 +13,7 @@ class StopSignal:
 
     def __init__(self) -> None:
         self.number: int | None = None
+        self.since = 0.0  # time.monotonic() of the first
         self._before: dict[int, Any] = {}
 
     def __enter__(self) -> StopSignal:
@@ -23,7 +25,7 @@ class StopSignal:
         return self
 
     def _note(self, number: int, frame: FrameType | None) -> None:
-        self.number = number
+        self.number, self.since = number, time.monotonic()
         self._restore()
 
     def _restore(self) -> None:
