@@ -23,6 +23,7 @@ from . import bad_loss, ranks
 from .before import Before
 from .folder import ENCODER, METRICS, MetricsLog, RunFolder, load_checkpoint
 from .forward import Forward
+from .memory import is_out_of_memory
 from .meter import Meter, Row, StepClock
 from .plan import Plan
 from .progress import Progress, say
@@ -32,6 +33,7 @@ from .task import Task
 _SUMMARY_STEPS = 20  # first and last losses that the closing line averages
 # So long other processes and pictures are waited for after a signal.
 _GRACE_S = 5.0
+_ANOTHER_HAS_GONE = "another process of this run has gone"
 
 
 class Loop:
@@ -74,6 +76,17 @@ class Loop:
             raise RunError(
                 f"{error.filename or self.out}: {reason(error)}; {self._kept()}"
             ) from error
+        except RuntimeError as error:
+            if ranks.is_loss_of_another(error):
+                what = _ANOTHER_HAS_GONE
+            elif is_out_of_memory(error):
+                what = (
+                    f"memory ran out ({str(error).splitlines()[0]}): --accumulate, "
+                    "--checkpoint-activations and --precision bfloat16 need less"
+                )
+            else:
+                raise
+            raise RunError(f"{what}; {self._kept()}") from error
         finally:
             torch.set_num_threads(threads)
 
@@ -157,7 +170,7 @@ class Loop:
             self._save_undisturbed()
             if ended or isinstance(error, Stopped):
                 return False
-            what = "another process of this run has gone" if lost else str(error)
+            what = _ANOTHER_HAS_GONE if lost else str(error)
             raise RunError(f"{what}; {self._kept()}") from error
         return True
 

@@ -15,7 +15,7 @@ from smnm_kernels.train.data.modality import Modality, Record
 from smnm_kernels.train.data.scan import Listing, differences, scan
 
 from . import ranks
-from .folder import SKIPPED, RunFolder, check_config, read_config
+from .folder import SKIPPED, RunFolder, check_config, read_config, steps_done
 from .machine import autocast_dtype, cores, default_threads, default_workers
 from .optimisation import Optimisation
 from .options import RunOptions, check_batch_size
@@ -112,10 +112,12 @@ def make_plan(
     folder.write_files(listing)
     skipped = {r["name"]: r["reason"] for r in listing.skipped}
     folder.write_skipped(skipped)
+    done = steps_done(folder.path) if runtime else 0
     runtime = {
         "data": str(data.resolve()),
         "usable_files": len(listing.usable),
-        "steps": steps,
+        # Nothing is done where fewer are asked for than there are: the run stays what it is.
+        "steps": steps if steps > done else runtime.get("steps", steps),
         "checkpoint_every": optimisation.checkpoint_every,
         "keep_every": options.keep_every,
         "accumulate": accumulate,

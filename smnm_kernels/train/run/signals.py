@@ -7,6 +7,11 @@ import time
 from types import FrameType, TracebackType
 from typing import Any
 
+from . import ranks
+
+# The same Ctrl-C reaches a process under torchrun twice: from the terminal, and from torchrun.
+_ECHO_S = 1.0
+
 
 class StopSignal:
     """Turns the first SIGINT or SIGTERM into a note for the loop; a second one acts at once."""
@@ -25,8 +30,12 @@ class StopSignal:
         return self
 
     def _note(self, number: int, frame: FrameType | None) -> None:
-        self.number, self.since = number, time.monotonic()
-        self._restore()
+        now = time.monotonic()
+        if self.number is None:
+            self.number, self.since = number, now
+        elif ranks.world_size() == 1 or now > self.since + _ECHO_S:
+            self._restore()
+            signal.raise_signal(number)
 
     def _restore(self) -> None:
         for number, handler in self._before.items():
