@@ -159,3 +159,41 @@ def test_a_loss_that_is_good_when_done_again_blames_nobody(tmp_path):
     text = why(tmp_path, Ghost)
     assert "done again, the step has a finite loss" in text
     assert "same command" in text
+
+
+class KeepsAll(Adamant):
+    """Its masks hide nothing from the fifth step on, and its loss is a mean over what is hidden."""
+
+    def step(self, forward, batch, clock):
+        self.seen += batch.sample_ids.tolist()
+        x = batch.inputs["x"].flatten(1)
+        visible = torch.ones(len(x), 2, dtype=torch.bool)
+        visible[:, 0] = len(self.seen) > 16
+        return {"loss": forward(x, visible)}
+
+
+class MeanOfHidden(nn.Linear):
+    def forward(self, x, visible):
+        return super().forward(x).expand(-1, 2)[~visible].mean()
+
+
+def test_a_mask_that_hides_nothing_is_named(tmp_path):
+    class Task(KeepsAll):
+        def __init__(self, dataset):
+            super().__init__(dataset)
+            self.model = MeanOfHidden(1, 1)
+            self.optimizer = torch.optim.SGD(self.model.parameters())
+
+    text = why(tmp_path, Task)
+    assert "argument [1] of the model is a mask that hides all or nothing" in text
+    assert "another --mask or --mask-ratio" in text
+    assert "--lr" not in text
+
+
+def test_a_look_that_fails_still_says_what_is_known(tmp_path, monkeypatch):
+    def fail(*_):
+        raise RunError("the disk stands still")
+
+    monkeypatch.setattr("smnm_kernels.train.run.bad_loss.find", fail)
+    text = why(tmp_path, Overflows)
+    assert "the loss of step 5 is inf: it could not be looked into (the disk stands still)" in text

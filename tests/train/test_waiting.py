@@ -1,12 +1,13 @@
 """Readers that die, stand still or never end, and signals while they are waited for."""
 
+import faulthandler
 import os
 import signal
 import subprocess
 import sys
 import threading
 import time
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import pytest
 import torch
@@ -17,7 +18,7 @@ from testing import require
 from smnm_kernels.errors import RunError
 from smnm_kernels.train.data import waiting
 from smnm_kernels.train.data.batches import Batches
-from smnm_kernels.train.data.loader import BatchNumbers, SampleDataset
+from smnm_kernels.train.data.loader import Batch, BatchNumbers, SampleDataset
 from smnm_kernels.train.run.folder import load_checkpoint
 from smnm_kernels.train.run.loop import Loop
 
@@ -51,7 +52,11 @@ def trouble(monkeypatch):
 
 
 def ended_by(number):
-    return lambda: os.kill(os.getpid(), number)
+    def end():
+        faulthandler.disable()  # pytest's would fill the screen
+        os.kill(os.getpid(), number)
+
+    return end
 
 
 def spin(seconds):
@@ -124,6 +129,22 @@ def test_a_process_that_ends_by_itself_is_named(dataset, trouble):
     trouble(lambda: os._exit(7))
     with pytest.raises(RunError, match=r"ended at 3\.txt with exit code 7"):
         values(Batches(dataset, NUMBERS, 1, say=lambda text: None))
+
+
+@pytest.mark.parametrize("workers", [0, 2])
+def test_batches_for_a_gpu_are_pinned_in_order(dataset, monkeypatch, workers):
+    """In a thread beside the steps; there need not be a GPU for it here."""
+    whole = values(Batches(dataset, NUMBERS, 0))
+    devices = []
+
+    def pin(batch):
+        return replace(batch, inputs={"x": batch.inputs["x"] + 100})
+
+    monkeypatch.setattr(torch.cuda, "set_device", devices.append)
+    monkeypatch.setattr(Batch, "pin_memory", pin)
+    pinned = values(Batches(dataset, NUMBERS, workers, "cuda:3"))
+    assert devices == [torch.device("cuda:3")]
+    assert all(torch.equal(mine, theirs + 100) for mine, theirs in zip(pinned, whole, strict=True))
 
 
 def test_memory_that_runs_out_is_named(dataset, trouble):

@@ -40,7 +40,14 @@ class Finding:
     files: list[str]
 
     def __str__(self) -> str:
-        return f"{self.what}. {self.advice}. Files of the batch: {some(self.files)}"
+        files = f". Files of the batch: {some(self.files)}" if self.files else ""
+        return f"{self.what}. {self.advice}{files}"
+
+
+def not_found(error: Exception | None = None) -> Finding:
+    """Where the step could not be done again."""
+    why = f" ({error})" if error is not None and str(error) else ""
+    return Finding(4, f"it could not be looked into{why}", "A lower --lr may help", [])
 
 
 def some(names: list[str]) -> str:
@@ -54,16 +61,10 @@ def file_names(dataset: SampleDataset, batch: Batch) -> list[str]:
 
 
 def bad_weights(model: nn.Module) -> list[str]:
-    """Names of weights and buffers that hold values that are not finite; waits for the device."""
-    named = [
-        (name, t)
-        for name, t in (*model.named_parameters(), *model.named_buffers())
-        if t.is_floating_point()
-    ]
-    if not named:
-        return []
-    finite = torch.stack([t.isfinite().all() for _, t in named]).tolist()
-    return [name for (name, _), fine in zip(named, finite, strict=True) if not fine]
+    """Names of weights that hold values that are not finite; waits for the device."""
+    named = dict(model.named_parameters())
+    finite = torch.stack([weight.isfinite().all() for weight in named.values()]).tolist()
+    return [name for name, fine in zip(named, finite, strict=True) if not fine]
 
 
 def find(
@@ -98,7 +99,8 @@ def find(
             loss = task.step(looking, batch.to(device), StepClock(device))["loss"].item()
         if looking.found or not math.isfinite(loss):
             first = looking.found or "the model's output is finite, the loss made of it is not"
-            return Finding(2, f"{first}; the files' values are finite", lower, names)
+            advice = "Begin again with another --mask or --mask-ratio" if looking.mask else lower
+            return Finding(2, f"{first}; the files' values are finite", advice, names)
     if bad:
         what = (
             f"the weights were not finite when it began (the first of {len(bad)}: {bad[0]}): the "
@@ -136,6 +138,7 @@ class _Looking:
     def __init__(self, forward: Forward) -> None:
         self._forward = forward
         self.found = ""
+        self.mask = False  # whether it was a mask
         self._hooks = ExitStack()
 
     def __enter__(self) -> None:
@@ -148,15 +151,18 @@ class _Looking:
         self._hooks.close()
 
     def __call__(self, *arguments: Any) -> Any:
-        for path, x in tree_flatten_with_path(arguments)[0]:
-            if isinstance(x, Tensor):
-                self._note(self._bad_argument(x), f"argument {keystr(path)} of the model")
+        tensors = [
+            (f"argument {keystr(path)} of the model", x)
+            for path, x in tree_flatten_with_path(arguments)[0]
+            if isinstance(x, Tensor)
+        ]
+        for where, x in tensors:
+            self._note(_not_finite(x), where)
+            # Of values that are fine, no mean over hidden patches can be taken where none is.
+            if x.dtype == torch.bool and x.dim() == 2 and (x.all(1) | ~x.any(1)).any():
+                self.mask = self.mask or not self.found
+                self._note("is a mask that hides all or nothing", where)
         return self._forward.plainly(*arguments)
-
-    def _bad_argument(self, x: Tensor) -> str:
-        if x.dtype == torch.bool and x.dim() == 2 and (x.all(1) | ~x.any(1)).any():
-            return "is a mask that hides all or nothing"
-        return _not_finite(x)
 
     def _hook(self, name: str) -> Callable[..., None]:
         def hook(module: nn.Module, inputs: Any, output: Any) -> None:

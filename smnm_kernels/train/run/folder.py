@@ -180,21 +180,20 @@ def _differing(asked: dict[str, Any], held: Any, group: str = "") -> list[str]:
     return found
 
 
-def load_checkpoint(path: Path, mmap: bool = False) -> dict[str, Any] | None:
-    """The last whole checkpoint of RUN `path`, tensors on the CPU; None where there is none yet.
-    With `mmap`, tensors are read when they are used."""
+def load_checkpoint(path: Path) -> dict[str, Any] | None:
+    """The last whole checkpoint of RUN `path`, tensors on the CPU; None where there is none yet."""
     file = path / CHECKPOINT
     if not file.exists():
         return None
     try:
-        return torch.load(file, map_location="cpu", weights_only=True, mmap=mmap)
+        return torch.load(file, map_location="cpu", weights_only=True)
     except Exception as error:
         raise UsageError(f"{file}: is not a checkpoint that can be read ({error})") from error
 
 
 def steps_done(path: Path) -> int:
     """Of the run in RUN `path`, up to its last checkpoint."""
-    state = load_checkpoint(path, mmap=True)
+    state = load_checkpoint(path)
     return state["step"] if state else 0
 
 

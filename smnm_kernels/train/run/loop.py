@@ -247,17 +247,20 @@ class Loop:
         return reading.stop, reading.rows[-1].values if reading.rows else {}
 
     def _why_bad(self, row: Row) -> str:
-        step = row.values["step"]
+        plan, step = self.plan, row.values["step"]
         found = None
         if not row.own_loss.isfinite():
             numbers = self._numbers(step - 1, step)
             batches = Batches(self.task.dataset, numbers, 0, watch=self._watch)
             seeded = ((_seed_of(self.task.dataset.seed, batch), batch) for batch in batches)
-            found = bad_loss.find(
-                self.task, self._forward, seeded, row.before, self.device, self.plan.schedule.peak
-            )
+            try:
+                found = bad_loss.find(
+                    self.task, self._forward, seeded, row.before, self.device, plan.schedule.peak
+                )
+            except (Stopped, RunError) as error:
+                found = bad_loss.not_found(error)
         findings = [f for f in ranks.everyones(found) if f is not None]
-        first = min(findings, key=lambda f: f.rank)
+        first = min(findings, key=lambda f: f.rank, default=bad_loss.not_found())
         return f"the loss of step {step} is {row.values['loss']}: {first}. {self._saved_before()}"
 
     def _saved_before(self) -> str:

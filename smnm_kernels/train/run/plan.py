@@ -112,12 +112,14 @@ def make_plan(
     folder.write_files(listing)
     skipped = {r["name"]: r["reason"] for r in listing.skipped}
     folder.write_skipped(skipped)
-    done = steps_done(folder.path) if runtime else 0
+    if steps < runtime.get("steps", 0) and steps <= steps_done(folder.path):
+        kept_steps = runtime["steps"]  # nothing will be done
+    else:
+        kept_steps = steps
     runtime = {
         "data": str(data.resolve()),
         "usable_files": len(listing.usable),
-        # Nothing is done where fewer are asked for than there are: the run stays what it is.
-        "steps": steps if steps > done else runtime.get("steps", steps),
+        "steps": kept_steps,
         "checkpoint_every": optimisation.checkpoint_every,
         "keep_every": options.keep_every,
         "accumulate": accumulate,
