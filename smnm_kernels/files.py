@@ -13,8 +13,8 @@ from typing import IO
 # knows no sync of such a thing, as many network file systems do of a folder.
 _LOST = {errno.EIO, errno.ENOSPC, errno.EDQUOT}
 _REASONS = {
-    errno.ENOSPC: "the disk is full",
-    errno.EDQUOT: "the quota of disk space is used up",
+    errno.ENOSPC: "the disk is full, make room there",
+    errno.EDQUOT: "the quota of disk space is used up, make room there",
 }
 
 

@@ -1,6 +1,7 @@
 """Readers that die, stand still or never end, and signals while they are waited for."""
 
 import faulthandler
+import multiprocessing
 import os
 import signal
 import subprocess
@@ -11,16 +12,18 @@ from dataclasses import dataclass, replace
 
 import pytest
 import torch
-from clips import command, losses, rows
+from clips import command, losses, pretrain, rows
 from line import Line, Numbers, run_line
 from testing import require
 
 from smnm_kernels.errors import RunError
 from smnm_kernels.train.data import waiting
+from smnm_kernels.train.data import workers as workers_module
 from smnm_kernels.train.data.batches import Batches
 from smnm_kernels.train.data.loader import Batch, BatchNumbers, SampleDataset
 from smnm_kernels.train.run.folder import load_checkpoint
 from smnm_kernels.train.run.loop import Loop
+from smnm_kernels.train.tasks.pretrain import Pretraining
 
 NUMBERS = BatchNumbers(0, 6, 4)
 
@@ -94,11 +97,7 @@ def test_a_process_that_dies_is_replaced_and_no_batch_changes(dataset, tmp_path,
 
 @pytest.mark.slow
 def test_batches_of_processes_that_are_spawned_are_the_same(dataset, monkeypatch):
-    import multiprocessing
-
-    from smnm_kernels.train.data import workers
-
-    monkeypatch.setattr(workers, "multiprocessing", multiprocessing.get_context("spawn"))
+    monkeypatch.setattr(workers_module, "multiprocessing", multiprocessing.get_context("spawn"))
     whole = values(Batches(dataset, NUMBERS, 0))
     assert all(map(torch.equal, values(Batches(dataset, NUMBERS, 1)), whole))
 
@@ -288,6 +287,45 @@ def test_a_lost_collective_is_no_traceback(tmp_path, monkeypatch):
     monkeypatch.setattr("smnm_kernels.train.run.ranks.is_loss_of_another", lambda error: True)
     with pytest.raises(RunError, match="another process of this run has gone"):
         run_line(tmp_path)
+
+
+@pytest.mark.slow
+def test_masks_of_a_step_that_failed_are_drawn_again(videos, tmp_path, monkeypatch, capsys):
+    words = (videos, "--steps", 6, "--batch-size", 4, "--accumulate", 2, "--out")
+    assert pretrain(*words, tmp_path / "whole") == 0
+    step, calls = Pretraining.step, []
+
+    def failing(self, *arguments):
+        scalars = step(self, *arguments)
+        calls.append(1)
+        if len(calls) == 8:
+            raise RunError("no data")
+        return scalars
+
+    monkeypatch.setattr(Pretraining, "step", failing)
+    assert pretrain(*words, tmp_path / "run") == 1
+    assert "no data; saved after step 3 of 6" in capsys.readouterr().err
+    assert pretrain(*words, tmp_path / "run") == 0
+    assert losses(tmp_path / "run") == losses(tmp_path / "whole")
+
+
+def test_a_process_that_no_signal_reaches_does_not_hold_the_trainer(dataset, trouble, monkeypatch):
+    """As one that waits for a network mount that is gone."""
+    trouble(lambda: time.sleep(60))
+    monkeypatch.setattr(workers_module, "_END_S", 0.3)
+    batches = Batches(dataset, NUMBERS, 2, watch=watch(dataset, 0.5, []))
+    processes = [worker.process for worker in batches._reading._workers]
+    with monkeypatch.context() as m:
+        m.setattr(multiprocessing.process.BaseProcess, "kill", lambda self: None)
+        began = time.monotonic()
+        with pytest.raises(RunError):
+            values(batches)
+        assert time.monotonic() - began < 5
+    # Python waits for its children at its exit, but no more for those.
+    assert not multiprocessing.process._children & {p for p in processes if p.is_alive()}
+    for process in processes:
+        process.kill()
+        process.join()
 
 
 @pytest.mark.slow

@@ -13,6 +13,7 @@ import multiprocessing
 import os
 import signal
 import tempfile
+import time
 import traceback
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
@@ -289,8 +290,9 @@ class Workers:
     def close(self) -> None:
         for worker in self._workers:
             worker.end()
+        until = time.monotonic() + _END_S
         for worker in self._workers:
-            worker.process.join(_END_S)
+            worker.process.join(max(0.0, until - time.monotonic()))
             if worker.process.exitcode is None:
                 # It waits for a file system, out of reach of any signal. Python would wait for it.
                 multiprocessing.process._children.discard(worker.process)  # type: ignore[attr-defined]
