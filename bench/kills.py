@@ -21,6 +21,7 @@ import subprocess
 import sys
 import time
 from collections import Counter
+from itertools import pairwise
 from pathlib import Path
 
 from safetensors.torch import load_file
@@ -28,6 +29,8 @@ from safetensors.torch import load_file
 from smnm_kernels.train.tasks.demo import make_files
 
 STEPS, EVERY = 24, 4
+START_FILES = ("files.json", "skipped.json", "config.json", "metrics.jsonl")
+CHECKPOINT_FILES = ("last.pt", "last.pt", "reconstruction.png")
 _END_S = 60  # so long a run may show nothing at all
 
 
@@ -60,6 +63,12 @@ class Life:
             time.sleep(0.0005)
         return False
 
+    def being_written(self) -> str | None:
+        """The file that it is writing."""
+        for half in self.run.glob(f".*.{self.process.pid}.tmp"):
+            return half.name[1:].rsplit(".", 2)[0]
+        return None
+
     def kill(self, chance: random.Random) -> None:
         alone = chance.random() < 0.5
         if alone:
@@ -73,13 +82,6 @@ class Life:
         assert self.process.returncode == 0, said.decode()
 
 
-def being_written(run: Path) -> str | None:
-    """The file of which a half is there."""
-    for half in run.glob(".*.tmp"):
-        return half.name[1:].rsplit(".", 2)[0]
-    return None
-
-
 def one_kill(life: Life, chance: random.Random, start_s: float) -> str | None:
     """Kill it at a random moment; what it was at then, or None where it ended before."""
     sort = chance.choice(["start", "training", "writing"])
@@ -87,31 +89,30 @@ def one_kill(life: Life, chance: random.Random, start_s: float) -> str | None:
         moment = time.monotonic() + chance.uniform(0, start_s)
         came = life.wait_until(lambda: time.monotonic() > moment)
     elif sort == "training":
-        rows = []
+        new = chance.randint(1, 2 * EVERY)
+        counts = [life.rows()]
 
         def trains() -> bool:
-            rows.append(life.rows())
-            return rows[-1] > rows[-2] >= 0 if len(rows) > 1 else False
+            """Whether so many rows came; a start takes away those of no checkpoint."""
+            counts.append(life.rows())
+            return sum(max(0, b - a) for a, b in pairwise(counts)) >= new
 
         came = life.wait_until(trains)
-        moment = time.monotonic() + chance.uniform(0, 0.5)
+        moment = time.monotonic() + chance.uniform(0, 0.3)
         came = came and life.wait_until(lambda: time.monotonic() > moment)
     else:
-        skipped = chance.randrange(4)  # not always the first file
-        seen: set[str] = set()
-
-        def writes() -> bool:
-            name = being_written(life.run)
-            if name:
-                seen.add(name)
-            return bool(name) and len(seen) > skipped
-
-        came = life.wait_until(writes)
+        # Some are written at each start, some with each checkpoint.
+        files = chance.choice([START_FILES, CHECKPOINT_FILES])
+        file = chance.choice(files)
+        came = life.wait_until(lambda: life.being_written() == file)
+        time.sleep(chance.uniform(0, 0.03 if file == "last.pt" else 0.001))
     if not came:
         return None
-    file = being_written(life.run)
+    half = life.being_written()
     life.kill(chance)
-    return f"writing {file}" if file else "start" if sort == "start" else "training"
+    if half:
+        return f"while it wrote {half}"
+    return f"just after it wrote {file}" if sort == "writing" else sort
 
 
 def rows_of(run: Path) -> list[tuple[int, float, float]]:

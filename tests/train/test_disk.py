@@ -51,6 +51,10 @@ class Fills(Line):
             fill(folder)
             type(self).full = True
 
+    def state(self):
+        # More than a file's buffer, so that it is torch.save that finds the disk full.
+        return super().state() | {"more": torch.zeros(1 << 12)}
+
     def step(self, forward, batch, clock):
         if len(self.seen) == 16:
             self._fill(self.dataset.folder.parent / "run", "checkpoint")
@@ -193,6 +197,16 @@ def test_a_lock_that_another_has_is_waited_for_and_then_refused(tmp_path, monkey
 def test_other_errors_of_what_writes_a_file_stay_what_they_are(tmp_path):
     with pytest.raises(RuntimeError, match="of torch"), replacing(tmp_path / "a"):
         raise RuntimeError("of torch")
+
+    def hide():
+        try:
+            raise OSError(errno.ENOSPC, "No space left on device")
+        except OSError:
+            raise RuntimeError("unexpected pos 64 vs 0")  # noqa: B904, as torch.save does
+
+    with pytest.raises(OSError, match="No space") as error, replacing(tmp_path / "a"):
+        hide()
+    assert error.value.filename == str(tmp_path / "a")
 
 
 def test_memory_that_runs_out_in_a_step_is_named(tmp_path):

@@ -244,16 +244,16 @@ class FailsInItsSecondPart(Line):
 
     def step(self, forward, batch, clock):
         scalars = super().step(forward, batch, clock)
-        if len(self.seen) == 16:
+        if len(self.seen) == 20:
             raise RunError("no data")
         return scalars
 
 
 def test_a_step_that_fails_half_way_is_undone(tmp_path):
     run_line(tmp_path / "whole", accumulate=2)
-    with pytest.raises(RunError, match=r"no data; saved after step 3 of 10"):
+    with pytest.raises(RunError, match=r"no data; saved after step 4 of 10"):
         run_line(tmp_path / "run", FailsInItsSecondPart, accumulate=2)
-    assert load_checkpoint(tmp_path / "run/run")["task"]["seen"] == list(range(12))
+    assert load_checkpoint(tmp_path / "run/run")["task"]["seen"] == list(range(16))
     run_line(tmp_path / "run")
     assert losses(tmp_path / "run/run") == losses(tmp_path / "whole/run")
 
@@ -298,7 +298,7 @@ def test_masks_of_a_step_that_failed_are_drawn_again(videos, tmp_path, monkeypat
     def failing(self, *arguments):
         scalars = step(self, *arguments)
         calls.append(1)
-        if len(calls) == 8:
+        if len(calls) == 8:  # the second part of the fourth step
             raise RunError("no data")
         return scalars
 
