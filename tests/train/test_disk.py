@@ -216,5 +216,5 @@ def test_memory_that_runs_out_in_a_step_is_named(tmp_path):
                 torch.empty(1 << 60, dtype=torch.uint8)
             return super().step(forward, batch, clock)
 
-    with pytest.raises(RunError, match=r"memory ran out .*--accumulate.*from after step 3 of 10"):
+    with pytest.raises(RunError, match=r"memory ran out .*--accumulate.*saved after step 4 of 10"):
         run_line(tmp_path, Large)

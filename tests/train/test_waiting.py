@@ -9,6 +9,7 @@ import sys
 import threading
 import time
 from dataclasses import dataclass, replace
+from functools import partialmethod
 
 import pytest
 import torch
@@ -274,6 +275,27 @@ def test_a_picture_that_takes_too_long_is_given_up(tmp_path, monkeypatch, capsys
     run_line(tmp_path, NoPicture, code=143)
     assert time.monotonic() - began < 2.5
     assert "stopped by SIGTERM, saved after step 4 of 10" in capsys.readouterr().out
+
+
+def test_nothing_is_saved_without_the_rows_of_all_steps(tmp_path, monkeypatch, capsys):
+    """As on a GPU, where they are read now and then, when another process has gone."""
+
+    class Stops(Line):
+        def step(self, forward, batch, clock):
+            if len(self.seen) == 20:
+                signal.raise_signal(signal.SIGTERM)
+                raise waiting.Stopped
+            return super().step(forward, batch, clock)
+
+    monkeypatch.setattr(Loop, "_read_meter", partialmethod(read_every_third, Loop._read_meter))
+    run_line(tmp_path, Stops, code=143)
+    said = capsys.readouterr().out
+    assert "stopped by SIGTERM, the last checkpoint is whole, from after step 3 of 10" in said
+    assert load_checkpoint(tmp_path / "run")["step"] == 3
+
+
+def read_every_third(loop, read):
+    return read(loop) if loop.step % 3 == 0 else (False, {"loss": 0, "clips_per_s": 0})
 
 
 def test_a_lost_collective_is_no_traceback(tmp_path, monkeypatch):

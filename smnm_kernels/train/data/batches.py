@@ -49,6 +49,7 @@ class Here:
     def close(self) -> None:
         if self._work:
             self._work.abandon()
+            self._work = None
 
 
 class Batches:

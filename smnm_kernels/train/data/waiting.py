@@ -21,7 +21,7 @@ DEFAULT_STALL_LIMIT_S = 45
 # A file that is worked on without an end, as by a decoder that loops, has so many times the limit.
 _BUSY_FACTOR = 10
 _FIRST_REMARK_S = 30.0  # later ones each after twice the time
-_END_S = 3.0  # so long Python waits at its exit for a thread
+_END_S = 2.0  # so long Python waits at its exit for a thread
 
 
 class Stopped(Exception):

@@ -33,7 +33,6 @@ from .task import Task
 _SUMMARY_STEPS = 20  # first and last losses that the closing line averages
 # So long other processes and pictures are waited for after a signal.
 _GRACE_S = 5.0
-_ANOTHER_HAS_GONE = "another process of this run has gone"
 
 
 class Loop:
@@ -77,14 +76,8 @@ class Loop:
                 f"{error.filename or self.out}: {reason(error)}; {self._kept()}"
             ) from error
         except RuntimeError as error:
-            if ranks.is_loss_of_another(error):
-                what = _ANOTHER_HAS_GONE
-            elif is_out_of_memory(error):
-                what = (
-                    f"memory ran out ({str(error).splitlines()[0]}): --accumulate, "
-                    "--checkpoint-activations and --precision bfloat16 need less"
-                )
-            else:
+            what = _in_words(error)
+            if what is None:
                 raise
             raise RunError(f"{what}; {self._kept()}") from error
         finally:
@@ -158,28 +151,25 @@ class Loop:
         done before is saved; False or RunError then."""
         before = Before(self.task)
         try:
-            self._step(before, batches)
+            row, sums, clock = self._gradients(batches)
         except Exception as error:
-            # Only what comes ahead of the optimiser can fail so: the weights are those of before.
-            lost = ranks.is_loss_of_another(error)
             # Ctrl-C also ends the compilers of a first step, and the other processes.
-            ended = self._stop.number is not None and (lost or self.plan.compile)
-            if not (lost or ended or isinstance(error, (Stopped, RunError))):
+            others = self.plan.compile or ranks.is_loss_of_another(error)
+            ended = isinstance(error, Stopped) or (self._stop.number is not None and others)
+            what = _in_words(error)
+            if not ended and what is None:
                 raise
             before.restore(self.task)
-            self._save_undisturbed()
-            if ended or isinstance(error, Stopped):
+            if ranks.world_size() == 1:
+                self._read_meter()
+            self._save(picture=False)  # a file might not be read now
+            if ended:
                 return False
-            what = _ANOTHER_HAS_GONE if lost else str(error)
             raise RunError(f"{what}; {self._kept()}") from error
+        self._update(sums["loss"])
+        self.step += 1
+        self._meter.add({"step": self.step} | row, sums, clock, before)
         return True
-
-    def _save_undisturbed(self) -> None:
-        """Save without the other processes, and without reading any file."""
-        if ranks.world_size() == 1:
-            self._read_meter()
-        if self._meter.empty:  # else the means over the processes are missing
-            self._save(picture=False)
 
     def _kept(self) -> str:
         """What there is to go on from."""
@@ -193,8 +183,11 @@ class Loop:
             "give the same command again to go on"
         )
 
-    def _step(self, before: Before, batches: Iterator[Batch]) -> None:
-        """One update of the weights, from the gradients of all parts of the batch."""
+    def _gradients(
+        self, batches: Iterator[Batch]
+    ) -> tuple[dict[str, float], dict[str, Tensor], StepClock]:
+        """Those of one step, from all parts of its batch; what the host knows of it, what the
+        device will know, and its times."""
         forward, parts = self._forward, self.plan.accumulate
         lr = self.plan.schedule.rate(self.step)
         for group in self.task.optimizer.param_groups:
@@ -213,10 +206,7 @@ class Loop:
             for name, value in scalars.items():
                 value = value.detach() / parts
                 sums[name] = sums[name] + value if part else value
-        self._update(sums["loss"])
-        self.step += 1
-        row = {"step": self.step, "lr": lr, "data_ms": round(1e3 * waited, 2)}
-        self._meter.add(row, sums, clock, before)
+        return {"lr": lr, "data_ms": round(1e3 * waited, 2)}, sums, clock
 
     def _update(self, loss: Tensor) -> None:
         """New weights; from the first loss on that is not finite, they stay what they are, for
@@ -270,8 +260,8 @@ class Loop:
 
     def _save(self, picture: bool = True) -> None:
         """last.pt, and a picture of what the model does by now."""
-        if self.saved_at == self.step:
-            return
+        if self.saved_at == self.step or not self._meter.empty:
+            return  # without the rows of all steps, nobody could go on from it
         bad = bad_loss.bad_weights(self.task.model)
         if bad:
             raise RunError(
@@ -376,6 +366,20 @@ class Loop:
     def _say(self, text: str) -> None:
         if self.folder:
             print(text, flush=True)
+
+
+def _in_words(error: Exception) -> str | None:
+    """What has ended a step, where that is no fault of the program."""
+    if isinstance(error, RunError):
+        return str(error)
+    if ranks.is_loss_of_another(error):
+        return "another process of this run has gone"
+    if is_out_of_memory(error):
+        return (
+            f"memory ran out ({str(error).splitlines()[0]}): --accumulate, "
+            "--checkpoint-activations and --precision bfloat16 need less"
+        )
+    return None
 
 
 def _seed_of(seed: int, batch: Batch) -> int:
