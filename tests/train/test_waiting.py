@@ -24,6 +24,7 @@ from smnm_kernels.train.data.batches import Batches
 from smnm_kernels.train.data.loader import Batch, BatchNumbers, SampleDataset
 from smnm_kernels.train.run.folder import load_checkpoint
 from smnm_kernels.train.run.loop import Loop
+from smnm_kernels.train.run.signals import StopSignal
 from smnm_kernels.train.tasks.pretrain import Pretraining
 
 NUMBERS = BatchNumbers(0, 6, 4)
@@ -238,6 +239,17 @@ def test_the_second_signal_acts_at_once(tmp_path, trouble):
 
     with pytest.raises(KeyboardInterrupt):
         run_line(tmp_path, Slow)
+
+
+def test_under_torchrun_an_echo_of_the_first_signal_is_no_second(monkeypatch):
+    monkeypatch.setenv("TORCHELASTIC_RUN_ID", "1")
+    with StopSignal() as stop:
+        signal.raise_signal(signal.SIGINT)
+        signal.raise_signal(signal.SIGINT)
+        assert stop.number == signal.SIGINT
+        stop.since -= 2
+        with pytest.raises(KeyboardInterrupt):
+            signal.raise_signal(signal.SIGINT)
 
 
 class FailsInItsSecondPart(Line):

@@ -2,12 +2,11 @@
 
 from __future__ import annotations
 
+import os
 import signal
 import time
 from types import FrameType, TracebackType
 from typing import Any
-
-from . import ranks
 
 # The same Ctrl-C reaches a process under torchrun twice: from the terminal, and from torchrun.
 _ECHO_S = 1.0
@@ -33,7 +32,7 @@ class StopSignal:
         now = time.monotonic()
         if self.number is None:
             self.number, self.since = number, now
-        elif ranks.world_size() == 1 or now > self.since + _ECHO_S:
+        elif "TORCHELASTIC_RUN_ID" not in os.environ or now > self.since + _ECHO_S:
             self._restore()
             signal.raise_signal(number)
 
