@@ -68,7 +68,7 @@ class _Fault:
     out_of_memory: bool
 
 
-def _work(dataset: SampleDataset, connection: Connection, trainer: int) -> None:
+def _work(dataset: SampleDataset, asked: Connection, connection: Connection, trainer: int) -> None:
     """What a worker does, until the trainer is gone."""
     # Ctrl-C and batch systems signal the whole process group, but the trainer alone decides when to
     # stop.
@@ -84,10 +84,10 @@ def _work(dataset: SampleDataset, connection: Connection, trainer: int) -> None:
         while True:
             # With the trainer's other end in the hands of a process that was forked later, its end
             # does not close when the trainer is gone.
-            while not connection.poll(_ORPHAN_CHECK_S):
+            while not asked.poll(_ORPHAN_CHECK_S):
                 if os.getppid() != parent:
                     return
-            number, indices = connection.recv()
+            number, indices = asked.recv()
             _read(dataset, number, indices, begin, connection, trainer)
     except (EOFError, ConnectionError):
         return
@@ -145,12 +145,15 @@ class Worker:
         self.place, self._dataset = place, dataset
         self.owed: dict[int, list[int]] = {}  # sample numbers of the batches it was asked for
         self.diary: Diary | None = None
+        # Each way its own: on macOS, who sends a file descriptor reads that it has arrived.
+        asked, self._asking = multiprocessing.Pipe(duplex=False)
         self.connection, theirs = multiprocessing.Pipe()
         self.process = multiprocessing.Process(
-            target=_work, args=(dataset, theirs, os.getpid()), daemon=True
+            target=_work, args=(dataset, asked, theirs, os.getpid()), daemon=True
         )
         with _held_back():
             self.process.start()
+        asked.close()
         theirs.close()
 
     @property
@@ -164,7 +167,7 @@ class Worker:
     def ask(self, number: int, indices: list[int]) -> None:
         self.owed[number] = indices
         with suppress(ConnectionError):  # where it has ended, `receive` will tell
-            self.connection.send((number, indices))
+            self._asking.send((number, indices))
 
     def receive(self) -> tuple[int, Batch] | None:
         """What it has sent, if that was a batch. Raises EOFError or OSError where it has ended."""
@@ -222,6 +225,7 @@ class Worker:
 
     def end(self) -> None:
         """At once: it holds nothing that is worth saving."""
+        self._asking.close()
         self.connection.close()
         if self.process.exitcode is None:
             self.process.kill()
