@@ -14,8 +14,9 @@ from hypothesis import strategies as st
 
 from smnm_kernels.errors import Unusable
 from smnm_kernels.train.data import audio, crops, video
+from smnm_kernels.train.data.batches import Batches
 from smnm_kernels.train.data.crops import MultiScaleCrop, ResizedCrop
-from smnm_kernels.train.data.loader import BatchNumbers, Failure, SampleDataset, make_loader
+from smnm_kernels.train.data.loader import BatchNumbers, Failure, SampleDataset
 from smnm_kernels.train.data.sample_randomness import SampleRandomness, file_of
 from smnm_kernels.train.data.scan import find_files, scan
 from smnm_kernels.train.tasks.presets import PRESETS
@@ -66,7 +67,7 @@ def test_batches_do_not_depend_on_workers_or_on_where_they_start(modality, folde
 
     def batches(start, workers, rank=0, world=1):
         numbers = BatchNumbers(start, 5, 4, rank=rank, world=world)
-        batches = make_loader(source, numbers, workers, pin_memory=False)
+        batches = Batches(source, numbers, workers)
         return [b.inputs[modality] for b in batches]
 
     whole = batches(0, workers=0)
@@ -274,7 +275,7 @@ def test_a_file_that_fails_after_the_scan_is_replaced_the_same_way_each_time(tmp
 def test_a_batch_says_which_samples_and_files_it_is_made_of(videos):
     source = dataset(videos, "video")
     numbers = BatchNumbers(0, 3, 4, accumulate=2)
-    batches = list(make_loader(source, numbers, workers=0, pin_memory=False))
+    batches = list(Batches(source, numbers, workers=0))
     assert [len(batch) for batch in batches] == [2] * 6
     assert torch.cat([batch.sample_ids for batch in batches]).tolist() == list(range(12))
     for batch in batches:

@@ -113,6 +113,9 @@ def test_finished_run_says_so_and_touches_nothing(videos, straight, tmp_path, ca
     before = {p.name: p.stat().st_mtime_ns for p in run.iterdir()}
     assert pretrain(videos, "--out", run, *STEPS) == 0
     assert "already finished: 12 steps" in capsys.readouterr().out
+    # A smaller number that changes nothing is not kept either.
+    assert pretrain(videos, "--out", run, "--steps", 5) == 0
+    assert json.loads((run / "config.json").read_text())["runtime"]["steps"] == 12
     for name in ("last.pt", "encoder.safetensors", "reconstruction.png"):
         assert (run / name).stat().st_mtime_ns == before[name]
     # Killed after the last step and before the export: only the export is left to do.

@@ -1,15 +1,14 @@
-"""From a sample's number to its tensors, and the loader that streams batches from any step on."""
+"""From a sample's number to its tensors, and from samples to a batch."""
 
 from __future__ import annotations
 
-import signal
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 
 import torch
 from torch import Tensor
-from torch.utils.data import DataLoader, Dataset
+from torch.utils.data import Dataset
 
 from smnm_kernels.errors import Unusable
 
@@ -77,9 +76,14 @@ class SampleDataset(Dataset):
         return self.modality.read(source, record, SampleRandomness(self.seed, index))
 
     def __getitem__(self, index: int) -> Sample:
+        return self.sample(index, lambda number: None)
+
+    def sample(self, index: int, begin: Callable[[int], None]) -> Sample:
+        """Sample `index`; `begin` is told the number of each file before it is read."""
         failures: list[Failure] = []
         for attempt in range(min(MOST_FAILURES, len(self.files))):
             number = file_of(self.seed, index, len(self.files), attempt)
+            begin(number)
             try:
                 return Sample(index, number, self.read(number, index), failures)
             except Unusable as error:
@@ -114,46 +118,16 @@ class BatchNumbers:
             yield list(range(first, first + share))
 
 
-def collate(samples: list[Sample]) -> Batch:
+def collate(samples: list[Sample], empty: Callable[..., Tensor] = torch.empty) -> Batch:
+    """The batch of these samples; `empty(shape, dtype=...)` makes the tensors that hold it."""
     inputs = {}
     if all(sample.inputs for sample in samples):
-        names = samples[0].inputs
-        inputs = {name: torch.stack([sample.inputs[name] for sample in samples]) for name in names}
+        for name, first in samples[0].inputs.items():
+            out = empty((len(samples), *first.shape), dtype=first.dtype)
+            inputs[name] = torch.stack([sample.inputs[name] for sample in samples], out=out)
     return Batch(
         inputs,
         torch.tensor([sample.sample_id for sample in samples]),
         torch.tensor([sample.file_number for sample in samples]),
         [failure for sample in samples for failure in sample.failures],
     )
-
-
-def _start_worker(_: int) -> None:
-    # Ctrl-C and batch systems signal the whole process group, but the trainer alone decides when to
-    # stop. A worker that ended first would raise an error in the middle of the trainer's step.
-    # Workers end when the trainer says so, or is gone.
-    signal.signal(signal.SIGINT, signal.SIG_IGN)
-    signal.signal(signal.SIGTERM, signal.SIG_IGN)
-
-
-def make_loader(
-    dataset: SampleDataset, numbers: BatchNumbers, workers: int, pin_memory: bool
-) -> DataLoader:
-    return DataLoader(
-        dataset,
-        batch_sampler=numbers,
-        num_workers=workers,
-        collate_fn=collate,
-        pin_memory=pin_memory,
-        worker_init_fn=_start_worker,
-    )
-
-
-def stop_workers(iterator: Iterator) -> None:
-    """End a loader's workers now, however its loop ended.
-
-    After an error the traceback keeps the iterator alive, and Python would wait at its exit for
-    workers that are told to end by a signal they ignore.
-    """
-    shut_down = getattr(iterator, "_shutdown_workers", None)  # absent where there are no workers
-    if shut_down is not None:
-        shut_down()

@@ -14,17 +14,19 @@ A task adds pictures of the latest checkpoint.
 
 from __future__ import annotations
 
+import errno
 import fcntl
 import json
-import os
 import time
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
 import torch
 
 from smnm_kernels.errors import UsageError
-from smnm_kernels.files import replacing
+from smnm_kernels.files import reason, replacing, sync
 from smnm_kernels.train.data import records
 from smnm_kernels.train.data.records import Records
 from smnm_kernels.train.data.scan import Listing
@@ -37,6 +39,7 @@ ENCODER = "encoder.safetensors"
 FORMAT = 2
 
 _LOCK_WAIT_S = 10.0
+_LOCKED = (errno.EACCES, errno.EAGAIN)  # POSIX allows either where another process has the lock
 
 
 def write_json(path: Path, content: Any) -> None:
@@ -44,26 +47,33 @@ def write_json(path: Path, content: Any) -> None:
         file.write(json.dumps(content, indent=1).encode() + b"\n")
 
 
+@contextmanager
+def before_any_work(path: Path) -> Iterator[None]:
+    """What cannot be written now is a reason not to begin."""
+    try:
+        yield
+    except OSError as error:
+        raise UsageError(
+            f"--out {path}: cannot be written ({reason(error)}); "
+            "a folder is needed in which files can be made"
+        ) from error
+
+
 class RunFolder:
     """RUN, locked for this process until it ends."""
 
     def __init__(self, path: Path) -> None:
         self.path = path
-        self._is_new = not path.exists()
-        try:
+        with before_any_work(path):
+            self._is_new = not path.exists()
             path.mkdir(parents=True, exist_ok=True)
             # A record lock: it is the process's own (loader workers do not inherit it) and the
             # system lets go of it however the process ends.
             self._lock = (path / ".lock").open("a")
-        except OSError as error:
-            raise UsageError(
-                f"--out {path}: cannot be written ({error.strerror}); "
-                "a folder is needed in which files can be made"
-            ) from error
-        self._take_lock()
-        for folder in (path, self._encoders):
-            for left in folder.glob(".*.tmp"):  # of a run that was killed while it wrote
-                left.unlink(missing_ok=True)
+            self._take_lock()
+            for folder in (path, self._encoders):
+                for left in folder.glob(".*.tmp"):  # of a run that was killed while it wrote
+                    left.unlink(missing_ok=True)
 
     def remove_if_unused(self) -> None:
         """Where this process made RUN and wrote nothing into it, as when the data is refused."""
@@ -77,7 +87,14 @@ class RunFolder:
             try:
                 fcntl.lockf(self._lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
                 return
-            except OSError:
+            except OSError as error:
+                if error.errno not in _LOCKED:
+                    print(
+                        f"--out {self.path}: no locks there ({reason(error)}); see to it that no "
+                        "other run writes to that folder",
+                        flush=True,
+                    )
+                    return
                 if time.monotonic() > until:
                     raise UsageError(f"--out {self.path}: another run is writing there") from None
                 time.sleep(0.2)
@@ -92,7 +109,8 @@ class RunFolder:
         return self._encoders / f"step-{step:08}.safetensors"
 
     def write_config(self, run: dict[str, Any], runtime: dict[str, Any]) -> None:
-        write_json(self.path / CONFIG, {"format": FORMAT, "run": run, "runtime": runtime})
+        with before_any_work(self.path):
+            write_json(self.path / CONFIG, {"format": FORMAT, "run": run, "runtime": runtime})
 
     def read_files(self) -> tuple[Records, Records]:
         """(usable, skipped)"""
@@ -100,10 +118,15 @@ class RunFolder:
         return records.read_files(path) if path.exists() else (Records(), Records())
 
     def write_files(self, listing: Listing) -> None:
-        with replacing(self.path / FILES) as file:
+        with before_any_work(self.path), replacing(self.path / FILES) as file:
             records.write_files(file, listing.usable, listing.skipped)
 
     def write_skipped(self, reasons: dict[str, str]) -> None:
+        with before_any_work(self.path):
+            self.note_skipped(reasons)
+
+    def note_skipped(self, reasons: dict[str, str]) -> None:
+        """As `write_skipped`, of a run that is going: OSError where it cannot be written."""
         write_json(self.path / SKIPPED, reasons)
 
     def save_checkpoint(self, state: dict[str, Any]) -> None:
@@ -172,6 +195,12 @@ def load_checkpoint(path: Path) -> dict[str, Any] | None:
         raise UsageError(f"{file}: is not a checkpoint that can be read ({error})") from error
 
 
+def steps_done(path: Path) -> int:
+    """Of the run in RUN `path`, up to its last checkpoint."""
+    state = load_checkpoint(path)
+    return state["step"] if state else 0
+
+
 class MetricsLog:
     """metrics.jsonl, cut back to the rows of the steps that the checkpoint holds."""
 
@@ -182,20 +211,33 @@ class MetricsLog:
                 f"{path}: rows for steps 1 to {steps_done} are needed to go on from the "
                 f"checkpoint, got {len(rows)} whole rows"
             )
-        with replacing(path) as file:
-            for row in rows:
-                file.write(_line(row))
-        self.losses = [row["loss"] for row in rows]
-        self._file = path.open("ab")
+        with before_any_work(path.parent):
+            with replacing(path) as file:
+                for row in rows:
+                    file.write(_line(row))
+            # Without a buffer: a killed process loses nothing that was handed to the system.
+            self._file = path.open("ab", buffering=0)
+        self.path, self.losses = path, [row["loss"] for row in rows]
 
     def add(self, row: dict[str, Any]) -> None:
         self.losses.append(row["loss"])
-        self._file.write(_line(row))
-        self._file.flush()  # a killed process loses nothing that was handed to the system
+        line = _line(row)
+        with self._named():
+            while line:  # a disk that is getting full takes a part and refuses the next
+                line = line[self._file.write(line) :]
 
     def sync(self) -> None:
         """Before a checkpoint: it must never be on disk ahead of its rows."""
-        os.fsync(self._file.fileno())
+        with self._named():
+            sync(self._file.fileno())
+
+    @contextmanager
+    def _named(self) -> Iterator[None]:
+        try:
+            yield
+        except OSError as error:
+            error.filename = error.filename or str(self.path)
+            raise
 
 
 def _line(row: dict[str, Any]) -> bytes:

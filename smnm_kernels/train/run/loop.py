@@ -4,32 +4,35 @@ from __future__ import annotations
 
 import math
 import signal
-import sys
 import time
-from collections.abc import Callable, Iterator
-from contextlib import AbstractContextManager, nullcontext
+from collections.abc import Iterator
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 import torch
-from torch import Tensor, nn
-from torch.nn.parallel import DistributedDataParallel
-from tqdm import tqdm
+from PIL.Image import Image
+from torch import Tensor
 
 from smnm_kernels.errors import RunError, printable
-from smnm_kernels.files import replacing
-from smnm_kernels.train.data.loader import Batch, BatchNumbers, Failure, make_loader, stop_workers
+from smnm_kernels.files import reason, replacing
+from smnm_kernels.train.data.batches import Batches, watch_over
+from smnm_kernels.train.data.loader import Batch, BatchNumbers, Failure
+from smnm_kernels.train.data.waiting import Background, Stopped, Watch, wait_for
 
-from . import ranks
+from . import bad_loss, ranks
+from .before import Before
 from .folder import ENCODER, METRICS, MetricsLog, RunFolder, load_checkpoint
-from .memory import NEEDS_VALUES, step_memory
-from .meter import Meter, StepClock
+from .forward import Forward
+from .memory import is_out_of_memory
+from .meter import Meter, Row, StepClock
 from .plan import Plan
+from .progress import Progress, say
 from .signals import StopSignal
 from .task import Task
 
 _SUMMARY_STEPS = 20  # first and last losses that the closing line averages
+# So long other processes and pictures are waited for after a signal.
+_GRACE_S = 5.0
 
 
 class Loop:
@@ -43,6 +46,7 @@ class Loop:
     ) -> None:
         self.task, self.plan, self.device, self.out, self.folder = task, plan, device, out, folder
         self.failed: set[str] = set()
+        self._untold: list[Failure] = []  # to the other processes
         self.step = 0  # steps done
         state = load_checkpoint(out)
         if state is not None:
@@ -52,6 +56,11 @@ class Loop:
             task.load_state(state["task"])
         self.saved_at = self.step if state is not None else None
         self.log = MetricsLog(folder.path / METRICS, self.step) if folder else None
+        self._stop = StopSignal()
+        self._forward = Forward(task.model, plan, device, self._say_memory)
+        self._meter = Meter(device, plan.batch_size)
+        self._watch = self._watch_that_stops(_GRACE_S if ranks.world_size() > 1 else 0)
+        self._bad = torch.zeros((), device=device)  # 1 from the first loss on that is not finite
 
     def run(self) -> int:
         """Train what is left to train. Returns 0, or 130 / 143 when SIGINT / SIGTERM made it save
@@ -64,9 +73,13 @@ class Loop:
                 return self._run()
         except OSError as error:
             raise RunError(
-                f"{error.filename or self.out}: {error.strerror or error}; the last "
-                "checkpoint is whole, give the same command again to go on from it"
+                f"{error.filename or self.out}: {reason(error)}; {self._kept()}"
             ) from error
+        except RuntimeError as error:
+            what = _in_words(error)
+            if what is None:
+                raise
+            raise RunError(f"{what}; {self._kept()}") from error
         finally:
             torch.set_num_threads(threads)
 
@@ -81,62 +94,39 @@ class Loop:
             return 0
         if plan.resumed:
             self._say(f"going on after step {self.step} of {plan.steps}")
-        with StopSignal() as stop:
-            self._train(stop)
-            self._save()
+        with self._stop as stop:
+            self._train()
             if stop.number is not None and self.step < plan.steps:
-                self._say(
-                    f"stopped by {signal.Signals(stop.number).name}, saved after step {self.step} "
-                    f"of {plan.steps}; give the same command again to go on"
-                )
+                self._save()
+                self._say(f"stopped by {signal.Signals(stop.number).name}, {self._kept()}")
                 return 128 + stop.number
+            self._save()
             self._finish()
         self._say(self._summary())
         return 0
 
-    def _train(self, stop: StopSignal) -> None:
-        plan = self.plan
-        numbers = BatchNumbers(
-            self.step,
-            plan.steps,
-            plan.batch_size,
-            plan.accumulate,
-            ranks.rank(),
-            ranks.world_size(),
+    def _train(self) -> None:
+        plan, meter = self.plan, self._meter
+        batches = Batches(
+            self.task.dataset,
+            self._numbers(self.step, plan.steps),
+            plan.workers,
+            self.device,
+            self._watch,
+            self._say_waiting,
         )
-        loader = make_loader(
-            self.task.dataset, numbers, plan.workers, pin_memory=self.device.type == "cuda"
-        )
-        forward = Forward(self.task.model, plan, self.device, self._say_memory)
-        meter = Meter(self.device, plan.batch_size)
-        bar = tqdm(
-            total=plan.steps,
-            initial=self.step,
-            unit=" steps",
-            disable=not self.folder,
-            mininterval=0.5 if sys.stderr.isatty() else 10,  # seconds; a log file needs fewer
-        )
-        batches = iter(loader)
+        progress = Progress(self.step, plan.steps, shown=self.folder is not None)
+        meter.restart_clock()
         try:
             while self.step < plan.steps:
-                try:
-                    self._step(forward, batches, meter)
-                except Exception:
-                    # Ctrl-C also ends the compilers of a first step. The weights are those of the
-                    # step before: only what comes ahead of the optimiser can fail so.
-                    if stop.number is None or not plan.compile or ranks.world_size() > 1:
-                        raise
-                    self._log(meter.read(stop=True)[0])
+                if not self._whole_step(batches):
                     break
                 save = self.step % plan.checkpoint_every == 0
                 keep = plan.keep_every is not None and self.step % plan.keep_every == 0
                 if meter.full or save or keep or self.step == plan.steps:
-                    rows, stopping = meter.read(stop.number is not None)
-                    self._log(rows)
-                    bar.update(self.step - bar.n)
-                    last = rows[-1]
-                    bar.set_postfix_str(
-                        f"loss {last['loss']:.4f}, {last['clips_per_s']:.1f} clips/s", refresh=False
+                    stopping, last = self._read_meter()
+                    progress.show(
+                        self.step, f"loss {last['loss']:.4f}, {last['clips_per_s']:.1f} clips/s"
                     )
                     if keep:
                         self._keep()
@@ -147,14 +137,60 @@ class Loop:
                     if keep or save:
                         meter.restart_clock()
         finally:
-            stop_workers(batches)
-            bar.close()
+            batches.close()
+            progress.close()
 
-    def _step(self, forward: Forward, batches: Iterator[Batch], meter: Meter) -> None:
-        """One update of the weights, from the gradients of all parts of the batch."""
-        optimizer, parts = self.task.optimizer, self.plan.accumulate
+    def _numbers(self, start: int, stop: int) -> BatchNumbers:
+        plan = self.plan
+        return BatchNumbers(
+            start, stop, plan.batch_size, plan.accumulate, ranks.rank(), ranks.world_size()
+        )
+
+    def _whole_step(self, batches: Iterator[Batch]) -> bool:
+        """One step. Where a signal ends it, or its data do not come, it is undone, and what was
+        done before is saved; False or RunError then."""
+        before = Before(self.task)
+        try:
+            row, sums, clock = self._gradients(batches)
+        except Exception as error:
+            # Ctrl-C also ends the compilers of a first step, and the other processes.
+            others = self.plan.compile or ranks.is_loss_of_another(error)
+            ended = isinstance(error, Stopped) or (self._stop.number is not None and others)
+            what = _in_words(error)
+            if not ended and what is None:
+                raise
+            before.restore(self.task)
+            if ranks.world_size() == 1:
+                self._read_meter()
+            self._save(picture=False)  # a file might not be read now
+            if ended:
+                return False
+            raise RunError(f"{what}; {self._kept()}") from error
+        self._update(sums["loss"])
+        self.step += 1
+        self._meter.add({"step": self.step} | row, sums, clock, before)
+        return True
+
+    def _kept(self) -> str:
+        """What there is to go on from."""
+        if not self.folder:
+            return "the first process of the run saves"
+        if self.saved_at is None:
+            return "nothing is saved yet: give the same command again"
+        when = "saved" if self.saved_at == self.step else "the last checkpoint is whole, from"
+        return (
+            f"{when} after step {self.saved_at} of {self.plan.steps}; "
+            "give the same command again to go on"
+        )
+
+    def _gradients(
+        self, batches: Iterator[Batch]
+    ) -> tuple[dict[str, float], dict[str, Tensor], StepClock]:
+        """Those of one step, from all parts of its batch; what the host knows of it, what the
+        device will know, and its times."""
+        forward, parts = self._forward, self.plan.accumulate
         lr = self.plan.schedule.rate(self.step)
-        for group in optimizer.param_groups:
+        for group in self.task.optimizer.param_groups:
             group["lr"] = lr
         clock, waited = StepClock(self.device), 0.0
         sums: dict[str, Tensor] = {}
@@ -170,25 +206,70 @@ class Loop:
             for name, value in scalars.items():
                 value = value.detach() / parts
                 sums[name] = sums[name] + value if part else value
-        optimizer.step()
+        return {"lr": lr, "data_ms": round(1e3 * waited, 2)}, sums, clock
+
+    def _update(self, loss: Tensor) -> None:
+        """New weights; from the first loss on that is not finite, they stay what they are, for
+        `bad_loss` to look at. Nothing waits for the device."""
+        optimizer = self.task.optimizer
+        self._bad = torch.maximum(self._bad, (~loss.isfinite()).float())
+        if getattr(optimizer, "_step_supports_amp_scaling", False):
+            # Fused optimisers read it on the device: it was made for scaled gradients.
+            optimizer.found_inf = self._bad  # type: ignore[attr-defined]
+            optimizer.step()
+        elif self.device.type != "cpu" or not self._bad:
+            optimizer.step()
         optimizer.zero_grad(set_to_none=True)
-        self.step += 1
-        meter.add({"step": self.step, "lr": lr, "data_ms": round(1e3 * waited, 2)}, sums, clock)
 
-    def _log(self, rows: list[dict[str, Any]]) -> None:
-        for row in rows:
-            if not math.isfinite(row["loss"]):
-                raise RunError(
-                    f"the loss of step {row['step']} is {row['loss']}; the last checkpoint is from "
-                    f"before it. Begin again in another --out, with a lower --lr than "
-                    f"{self.plan.schedule.peak:g}"
-                )
+    def _read_meter(self) -> tuple[bool, dict[str, float]]:
+        """(whether to stop, the last row), after the rows went to the log."""
+        reading = self._meter.read(self._stop.number is not None, bool(self._untold))
+        if reading.failures:
+            for failures in ranks.everyones(self._untold):
+                for failure in failures:
+                    self._report_failure(failure)
+            self._untold = []
+        for row in reading.rows:
+            if not math.isfinite(row.values["loss"]):
+                raise RunError(self._why_bad(row))
             if self.log:
-                self.log.add(row)
+                self.log.add(row.values)
+        return reading.stop, reading.rows[-1].values if reading.rows else {}
 
-    def _save(self) -> None:
+    def _why_bad(self, row: Row) -> str:
+        plan, step = self.plan, row.values["step"]
+        found = None
+        if not row.own_loss.isfinite():
+            numbers = self._numbers(step - 1, step)
+            batches = Batches(self.task.dataset, numbers, 0, watch=self._watch)
+            seeded = ((_seed_of(self.task.dataset.seed, batch), batch) for batch in batches)
+            try:
+                found = bad_loss.find(
+                    self.task, self._forward, seeded, row.before, self.device, plan.schedule.peak
+                )
+            except (Stopped, RunError) as error:
+                found = bad_loss.not_found(error)
+        findings = [f for f in ranks.everyones(found) if f is not None]
+        first = min(findings, key=lambda f: f.rank, default=bad_loss.not_found())
+        return f"the loss of step {step} is {row.values['loss']}: {first}. {self._saved_before()}"
+
+    def _saved_before(self) -> str:
+        if not self.saved_at:
+            return "There is no checkpoint yet"
+        return f"The last checkpoint is from before it, after step {self.saved_at}"
+
+    def _save(self, picture: bool = True) -> None:
         """last.pt, and a picture of what the model does by now."""
-        if not self.folder or not self.log or self.saved_at == self.step:
+        if self.saved_at == self.step or not self._meter.empty:
+            return  # without the rows of all steps, nobody could go on from it
+        bad = bad_loss.bad_weights(self.task.model)
+        if bad:
+            raise RunError(
+                f"the gradients of step {self.step} were not finite, though its loss was: "
+                f"{len(bad)} weights are not any more, the first {bad[0]}. Begin again in another "
+                f"--out, with a lower --lr than {self.plan.schedule.peak:g}. {self._saved_before()}"
+            )
+        if not self.folder or not self.log:
             return
         self.log.sync()
         self.folder.save_checkpoint(
@@ -200,7 +281,7 @@ class Loop:
             }
         )
         self.saved_at = self.step
-        if self.step < self.plan.steps:
+        if picture and self.step < self.plan.steps:
             self._save_picture(self.folder)
 
     def _keep(self) -> None:
@@ -208,7 +289,18 @@ class Loop:
             self.task.export(self.folder.kept_encoder(self.step), self.step)
 
     def _save_picture(self, folder: RunFolder) -> None:
-        picture = self.task.picture(self._report_failure)
+        def draw(_: object) -> Image | None:
+            if self.device.type == "cuda":  # a thread has a device of its own
+                torch.cuda.set_device(self.device)
+            return self.task.picture(self._report_failure)
+
+        try:
+            work = Background("the picture of some samples", draw)
+            picture = wait_for(work, self._watch_that_stops(_GRACE_S))
+        except Stopped:
+            return
+        except RunError as error:
+            raise RunError(f"{error}; {self._kept()}") from error
         if picture is not None:
             with replacing(folder.path / self.task.picture_name) as file:
                 picture.save(file, format="PNG")
@@ -224,6 +316,8 @@ class Loop:
 
     def _report_failures(self, batch: Batch) -> None:
         for failure in batch.failures:
+            if ranks.rank() > 0 and failure.name not in self.failed:
+                self._untold.append(failure)
             self._report_failure(failure)
         if not batch.inputs:
             last = batch.failures[-1]
@@ -236,10 +330,10 @@ class Loop:
         if failure.name in self.failed:
             return
         self.failed.add(failure.name)
-        tqdm.write(f"  failed {printable(failure.name)}: {failure.reason}; another file steps in")
         if self.folder:
+            say(f"  failed {printable(failure.name)}: {failure.reason}; another file steps in")
             self.plan.skipped[failure.name] = failure.reason
-            self.folder.write_skipped(self.plan.skipped)
+            self.folder.note_skipped(self.plan.skipped)
 
     def _summary(self) -> str:
         if not self.folder or not self.log:
@@ -256,11 +350,36 @@ class Loop:
     def _say_memory(self, found: str) -> None:
         if self.folder:
             part = self.plan.batch_size // self.plan.accumulate // ranks.world_size()
-            tqdm.write(f"memory of a step, {part} samples at a time: {found}")
+            say(f"memory of a step, {part} samples at a time: {found}")
+
+    def _say_waiting(self, text: str) -> None:
+        say(text if ranks.world_size() == 1 else f"process {ranks.rank()}: {text}")
+
+    def _watch_that_stops(self, grace: float) -> Watch:
+        """For waits that end so many seconds after a signal."""
+
+        def stop() -> bool:
+            return self._stop.number is not None and time.monotonic() > self._stop.since + grace
+
+        return watch_over(self.task.dataset, self._say_waiting, self.plan.stall_limit, stop)
 
     def _say(self, text: str) -> None:
         if self.folder:
             print(text, flush=True)
+
+
+def _in_words(error: Exception) -> str | None:
+    """What has ended a step, where that is no fault of the program."""
+    if isinstance(error, RunError):
+        return str(error)
+    if ranks.is_loss_of_another(error):
+        return "another process of this run has gone"
+    if is_out_of_memory(error):
+        return (
+            f"memory ran out ({str(error).splitlines()[0]}): --accumulate, "
+            "--checkpoint-activations and --precision bfloat16 need less"
+        )
+    return None
 
 
 def _seed_of(seed: int, batch: Batch) -> int:
@@ -268,44 +387,3 @@ def _seed_of(seed: int, batch: Batch) -> int:
     a resume, and another for each part of a batch and each rank."""
     first = int(batch.sample_ids[0])
     return int(np.random.SeedSequence([seed, first]).generate_state(1, np.uint64)[0])
-
-
-class Forward:
-    """A task's model as the loop runs it: over all ranks, compiled or not, at the run's precision.
-
-    Only calls of the model are at lower precision: what a task does around them is not touched.
-    """
-
-    def __init__(
-        self,
-        model: nn.Module,
-        plan: Plan,
-        device: torch.device,
-        say_memory: Callable[[str], None],
-    ) -> None:
-        if plan.compile:
-            model.compile()
-        self.model = model
-        self.over_ranks = DistributedDataParallel(model) if ranks.world_size() > 1 else None
-        self.device_type, self.dtype = device.type, plan.autocast
-        self._say_memory: Callable[[str], None] | None = say_memory
-
-    def __call__(self, *arguments: Any) -> Any:
-        if self._say_memory:
-            self._say_memory(self._memory(arguments))
-            self._say_memory = None
-        with self._precision():
-            return (self.over_ranks or self.model)(*arguments)
-
-    def _memory(self, arguments: tuple[Any, ...]) -> str:
-        try:
-            return f"computed {step_memory(self.model, arguments, self._precision())}"
-        except NEEDS_VALUES as error:
-            return f"not computed, because the model's work depends on values ({error})"
-
-    def _precision(self) -> AbstractContextManager[None]:
-        return torch.autocast(self.device_type, self.dtype, enabled=self.dtype is not None)
-
-    def synchronised(self, last_part: bool) -> AbstractContextManager[None]:
-        """Ranks exchange gradients once a step: with its last part."""
-        return nullcontext() if last_part or not self.over_ranks else self.over_ranks.no_sync()

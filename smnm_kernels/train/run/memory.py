@@ -33,6 +33,11 @@ NEEDS_VALUES = (
 )
 
 
+def is_out_of_memory(error: Exception) -> bool:
+    """Whether an allocator of torch's has raised it: only that of devices has a type of its own."""
+    return isinstance(error, torch.OutOfMemoryError) or "can't allocate memory" in str(error)
+
+
 @dataclass(frozen=True)
 class StepMemory:
     """Bytes."""

@@ -6,12 +6,15 @@ import time
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import torch
 from torch import Tensor
 
 from . import ranks
+
+if TYPE_CHECKING:
+    from .before import Before
 
 
 class StepClock:
@@ -51,6 +54,25 @@ class _Step:
     row: dict[str, Any]  # what the host knows
     scalars: dict[str, Tensor]
     clock: StepClock
+    before: Before
+
+
+@dataclass(frozen=True)
+class Row:
+    """One step, for metrics.jsonl."""
+
+    values: dict[str, Any]  # means over the processes
+    own_loss: Tensor  # this process's
+    before: Before
+
+
+@dataclass(frozen=True)
+class Reading:
+    """What all processes agree on."""
+
+    rows: list[Row]
+    stop: bool  # a process was asked to
+    failures: bool  # a process has some to tell of
 
 
 class Meter:
@@ -66,32 +88,42 @@ class Meter:
         self._pending: list[_Step] = []
         self._since = time.perf_counter()
 
-    def add(self, row: dict[str, Any], scalars: dict[str, Tensor], clock: StepClock) -> None:
-        """Of one step: what the host knows, what the device will know, and its times."""
-        self._pending.append(_Step(row, scalars, clock))
+    def add(
+        self, row: dict[str, Any], scalars: dict[str, Tensor], clock: StepClock, before: Before
+    ) -> None:
+        """Of one step: what the host knows, what the device will know, its times, and what was
+        before it."""
+        self._pending.append(_Step(row, scalars, clock, before))
+
+    @property
+    def empty(self) -> bool:
+        return not self._pending
 
     @property
     def full(self) -> bool:
         return len(self._pending) >= self.every
 
-    def read(self, stop: bool) -> tuple[list[dict[str, Any]], bool]:
-        """The rows so far, and whether any process was asked to stop; waits for the device."""
+    def read(self, stop: bool = False, failures: bool = False) -> Reading:
+        """The rows so far, and what any process was asked or has to tell; waits for the device and
+        for all processes."""
         if not self._pending:
-            return [], stop
+            return Reading([], stop, failures)
         names = list(self._pending[0].scalars)
         values = [step.scalars[name].float() for step in self._pending for name in names]
-        flag = torch.tensor(float(stop), device=self.device)
-        *numbers, stopping = ranks.average(torch.stack([*values, flag])).tolist()
+        flags = torch.tensor([float(stop), float(failures)], device=self.device)
+        found = ranks.average(torch.cat([torch.stack(values), flags])).tolist()
+        *numbers, any_stop, any_failures = found
         now = time.perf_counter()
         clips_per_s = round(len(self._pending) * self.batch_size / (now - self._since), 2)
         rows = []
         for i, step in enumerate(self._pending):
             of_step = numbers[i * len(names) : (i + 1) * len(names)]
             scalars = dict(zip(names, of_step, strict=True))
-            rows.append(step.row | scalars | {"clips_per_s": clips_per_s} | step.clock.read())
+            row = step.row | scalars | {"clips_per_s": clips_per_s} | step.clock.read()
+            rows.append(Row(row, step.scalars["loss"], step.before))
         self._pending.clear()
         self._since = now
-        return rows, stopping > 0
+        return Reading(rows, any_stop > 0, any_failures > 0)
 
     def restart_clock(self) -> None:
         """After a checkpoint: its time is not the next step's."""

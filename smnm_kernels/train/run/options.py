@@ -12,6 +12,7 @@ from tyro.conf import arg
 
 from smnm_kernels.arguments import is_int
 from smnm_kernels.errors import UsageError, printable
+from smnm_kernels.train.data.waiting import DEFAULT_STALL_LIMIT_S
 
 from . import ranks
 
@@ -57,6 +58,9 @@ class RunOptions:
     workers: Count = None
     """Processes that read files; 0 reads in the trainer itself. Never changes a result.
     Default: one less than there are cores, at least 1, at most 8."""
+    stall_limit: int = DEFAULT_STALL_LIMIT_S
+    """Save and end with an error after so many seconds in which what reads a file shows no sign of
+    life (no CPU time, no byte), or ten times as many on one file."""
     device: str = "auto"
     """auto, cpu, cuda or cuda:N."""
     threads: Count = None
@@ -78,6 +82,7 @@ def check_run_options(options: RunOptions) -> None:
         "threads",
         "checkpoint_every",
         "keep_every",
+        "stall_limit",
     )
     for name in at_least_one:
         need_at_least(options, name, 1)

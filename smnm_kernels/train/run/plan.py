@@ -26,7 +26,7 @@ from smnm_kernels.train.data.scan import (
 )
 
 from . import ranks
-from .folder import SCAN, SKIPPED, RunFolder, check_config, read_config
+from .folder import SCAN, SKIPPED, RunFolder, check_config, read_config, steps_done
 from .machine import autocast_dtype, cores, default_threads, default_workers
 from .optimisation import Optimisation
 from .options import RunOptions, check_batch_size
@@ -59,6 +59,7 @@ class Plan:
     compile: bool
     threads: int
     workers: int
+    stall_limit: int  # seconds
     files: Sequence[Record]
     skipped: dict[str, str]  # name -> reason
     resumed: bool
@@ -128,10 +129,14 @@ def make_plan(
     (folder.path / SCAN).unlink()
     skipped = listing.reasons()
     folder.write_skipped(skipped)
+    if steps < runtime.get("steps", 0) and steps <= steps_done(folder.path):
+        kept_steps = runtime["steps"]  # nothing will be done
+    else:
+        kept_steps = steps
     runtime = {
         "data": str(data.resolve()),
         "usable_files": len(listing.usable),
-        "steps": steps,
+        "steps": kept_steps,
         "checkpoint_every": optimisation.checkpoint_every,
         "keep_every": options.keep_every,
         "accumulate": accumulate,
@@ -139,6 +144,7 @@ def make_plan(
         "compile": options.compile,
         "checkpoint_activations": options.checkpoint_activations,
         "workers": workers,
+        "stall_limit": options.stall_limit,
         "threads": threads,
         "device": str(device),
         "versions": _versions(),
@@ -160,6 +166,7 @@ def make_plan(
         compile=options.compile,
         threads=threads,
         workers=workers,
+        stall_limit=options.stall_limit,
         files=listing.usable,
         skipped=skipped,
         resumed=before is not None,

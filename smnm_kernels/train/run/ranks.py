@@ -179,3 +179,17 @@ def average(values: torch.Tensor) -> torch.Tensor:
         dist.all_reduce(values)
         values /= world_size()
     return values
+
+
+def everyones(value: T) -> list[T]:
+    """The value of each process, by rank."""
+    if world_size() == 1:
+        return [value]
+    values: list[Any] = [None] * world_size()
+    dist.all_gather_object(values, value)
+    return values
+
+
+def is_loss_of_another(error: BaseException) -> bool:
+    """Whether this is what a collective raises when another process has gone."""
+    return world_size() > 1 and (isinstance(error, dist.DistError) or "gloo" in str(error).lower())

@@ -2,9 +2,14 @@
 
 from __future__ import annotations
 
+import os
 import signal
+import time
 from types import FrameType, TracebackType
 from typing import Any
+
+# The same Ctrl-C reaches a process under torchrun twice: from the terminal, and from torchrun.
+_ECHO_S = 1.0
 
 
 class StoppedBySignal(Exception):
@@ -20,6 +25,7 @@ class StopSignal:
 
     def __init__(self) -> None:
         self.number: int | None = None
+        self.since = 0.0  # time.monotonic() of the first
         self._before: dict[int, Any] = {}
 
     def __enter__(self) -> StopSignal:
@@ -31,8 +37,12 @@ class StopSignal:
         return self
 
     def _note(self, number: int, frame: FrameType | None) -> None:
-        self.number = number
-        self._restore()
+        now = time.monotonic()
+        if self.number is None:
+            self.number, self.since = number, now
+        elif "TORCHELASTIC_RUN_ID" not in os.environ or now > self.since + _ECHO_S:
+            self._restore()
+            signal.raise_signal(number)
 
     def _restore(self) -> None:
         for number, handler in self._before.items():

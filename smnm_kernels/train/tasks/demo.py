@@ -70,7 +70,7 @@ def make_files(folder: Path, modality: str) -> int:
     """Fill `folder` with the demo's files; those that are there already stay. How many it made."""
     files = FILES[modality]
     missing = [(i, name) for i, name in enumerate(files.names) if not (folder / name).exists()]
-    for i, name in tqdm(missing, "making files", unit=" files", leave=False):
+    for i, name in tqdm(missing, "making files", unit=" files", leave=False, disable=None):
         half_done = folder / f".{name}"  # hidden: a scan passes by what a kill left behind
         files.write(half_done, i)
         os.replace(half_done, folder / name)
