@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import NamedTuple
 
 import torch
 from torch import Tensor
 from torch.utils import _pytree
 
-from .arguments import is_int
+from .arguments import is_int, parse_grid
 
 
 class Masks(NamedTuple):
@@ -98,13 +99,14 @@ class Masks(NamedTuple):
         n_keep = _count("masked", masked, n_keep, visible_is=False)
         return masks_of_visible(~masked, n_keep)
 
-    def freq_major(self, grid: tuple[int, int, int]) -> Masks:
+    def freq_major(self, grid: Sequence[int]) -> Masks:
         """The same masks with tokens counted mel band first, ``(t*W + x)*H + y``.
 
         For audio models that flatten the spectrogram frequency-major (CAV-MAE, M2D, Hugging
-        Face AST). ``grid`` is the time-major (T, H = time, W = mel) grid the masks were made on.
+        Face AST). ``grid`` is the time-major (T, H = time, W = mel) grid the masks were made on, or
+        (H, W).
         """
-        visible = self.visible.unflatten(1, tuple(grid)).transpose(2, 3).flatten(1)
+        visible = self.visible.unflatten(1, parse_grid(grid)).transpose(2, 3).flatten(1)
         return masks_of_visible(visible, self.n_keep)
 
 

@@ -34,7 +34,7 @@ class MaskingGenerator:
     of workers.
 
     Args:
-        input_size: (T, H, W) patches.
+        input_size: (T, H, W) patches; (H, W) is (1, H, W).
         mask_ratio: ``int(mask_ratio * H * W)`` patches are masked for each frame, as in these
             codebases: 160 stay visible at (8, 14, 14) and 0.9.
         kind, seed, parameters: as for ``MaskSampler``.

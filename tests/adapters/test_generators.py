@@ -128,7 +128,7 @@ def test_data2vec_clones():
 @pytest.mark.parametrize(
     ("call", "parts"),
     [
-        (lambda: MaskingGenerator((14, 14), 0.9), ["grid", "(14, 14)"]),
+        (lambda: MaskingGenerator((14,), 0.9), ["grid", "(14,)", "(H, W)"]),
         (lambda: MaskingGenerator(SIZE, 1.0), ["mask_ratio", "1.0"]),
         (lambda: MaskingGenerator(SIZE, 0.9, "rbn"), ["grid", "(1, H, W)"]),
         (lambda: MaskingGenerator(SIZE, 0.9, seed=1.5), ["seed", "1.5"]),
