@@ -8,14 +8,19 @@ codebase. All of them can be pickled and copied.
 from .collators import JepaCollator
 from .generators import ClonedMasks, MaskingGenerator
 from .hugging_face import epoch_callback, hf_sampler
-from .methods import M2dMasking, RandomMasking
+from .install import Installed, install
+from .methods import AdaMaeMasking, HieraMasking, M2dMasking, RandomMasking
 
 __all__ = [
+    "AdaMaeMasking",
     "ClonedMasks",
+    "HieraMasking",
+    "Installed",
     "JepaCollator",
     "M2dMasking",
     "MaskingGenerator",
     "RandomMasking",
     "epoch_callback",
     "hf_sampler",
+    "install",
 ]
