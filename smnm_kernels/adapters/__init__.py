@@ -5,7 +5,7 @@ Most codebases take a view of ``Masks`` (``masked``, ``mae``, ``vitmae_noise``, 
 codebase. All of them can be pickled and copied.
 """
 
-from .collators import JepaCollator
+from .collators import JepaCollator, Vjepa2Collator
 from .generators import ClonedMasks, MaskingGenerator
 from .hugging_face import epoch_callback, hf_sampler
 from .install import Installed, install
@@ -20,6 +20,7 @@ __all__ = [
     "M2dMasking",
     "MaskingGenerator",
     "RandomMasking",
+    "Vjepa2Collator",
     "epoch_callback",
     "hf_sampler",
     "install",
