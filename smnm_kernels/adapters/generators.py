@@ -122,6 +122,7 @@ class ClonedMasks:
 
     @property
     def epoch(self) -> int:
+        """What ``set_epoch`` said last, 0 before that."""
         return self._epoch.get()
 
     def set_epoch(self, epoch: int) -> None:
