@@ -1,9 +1,13 @@
 """Audio models of bench/clients.py, and fairseq's loaders."""
 
+import dataclasses
+import functools
 import sys
+from types import SimpleNamespace
+from unittest import mock
 
 import torch
-from client_common import TINY, TINY_DECODER, client, package, stub, trained
+from client_common import TINY, TINY_DECODER, client, no_cuda, package, stub, trained
 from torch import nn
 
 import smnm_kernels as smnm
@@ -17,10 +21,18 @@ from smnm_kernels.adapters import (
 def audiomae(folder):
     import timm.models.vision_transformer  # noqa: F401, before the rest of timm is a stub
 
+    no_cuda()
     stub("timm.models.swin_transformer")
     import models_mae
 
-    small = {"img_size": (1024, 128), "in_chans": 1, **TINY, **TINY_DECODER, "decoder_mode": 0}
+    small = {
+        "img_size": (1024, 128),
+        "in_chans": 1,
+        "audio_exp": True,
+        **TINY,
+        **TINY_DECODER,
+        "decoder_mode": 0,
+    }
     found, visible = {}, []
     for name, more, n_keep in (
         ("random_masking", {}, 102),
@@ -129,7 +141,21 @@ def data2vec(folder):
     package("data2vec_data", folder / "examples" / "data2vec" / "data")
     from data2vec_data.mae_image_dataset import MaeImageDataset
 
-    return precomputed(MaeImageDataset, EpochBatchIterator)
+    for name in ("", ".data2vec", ".data2vec.data", ".data2vec.models"):
+        package(f"examples{name}", folder / f"examples{name}".replace(".", "/"))
+    package("modalities", folder / "examples" / "data2vec" / "models" / "modalities")
+    # Python 3.11 refuses defaults without a hash, which its dataclasses have.
+    hashed = functools.partial(dataclasses.dataclass, unsafe_hash=True)
+    with mock.patch("dataclasses.dataclass", hashed):
+        from modalities.base import ModalitySpecificEncoder
+
+    row = precomputed(MaeImageDataset, EpochBatchIterator)
+    model = SimpleNamespace(modality_cfg=SimpleNamespace(keep_masked_pct=0))
+    masked = row.pop("masked")
+    info = ModalitySpecificEncoder.make_maskinfo(model, torch.randn(len(masked), 196, 4), masked)
+    assert not masked.gather(1, info.ids_keep[..., 0]).any()
+    assert info.x_unmasked.shape[1] == row["visible"][0]
+    return {**row, "ran": row["ran"] + ", ModalitySpecificEncoder.make_maskinfo"}
 
 
 @client("cwx-worst-one+EAT", timm=None)
@@ -143,7 +169,9 @@ def eat(folder):
     stub("eat.data.raw_audio_dataset", "eat.utils.data_utils")
     from eat.data.mae_image_dataset import MaeImageDataset
 
-    return precomputed(MaeImageDataset, EpochBatchIterator)
+    row = precomputed(MaeImageDataset, EpochBatchIterator)
+    row.pop("masked")
+    return row
 
 
 def precomputed(images, iterator):
@@ -191,4 +219,5 @@ def precomputed(images, iterator):
         f"{different} masks differ, and equal those without persistent workers; collater",
         "visible": [int((found[True][0][0] == 0).sum())],
         "losses": [],
+        "masked": found[True][0],
     }

@@ -17,6 +17,7 @@ from pathlib import Path
 
 import audio_clients  # noqa: F401, registers its clients
 import image_clients  # noqa: F401
+import numpy as np
 import torch
 import video_clients  # noqa: F401
 from client_common import CLIENTS, stub

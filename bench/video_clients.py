@@ -104,29 +104,27 @@ def videomaev2(folder):
 
 @client("QUVA-Lab+SIGMA")
 def sigma(folder):
+    stub("visualize_masks")
+    from engine_for_pretraining import train_one_epoch
     from masking_generator import TubeMaskingGenerator
-    from modeling_pretrain import PretrainVisionTransformerDecoder, PretrainVisionTransformerEncoder
+    from modeling_pretrain import PretrainVisionTransformer
 
+    no_cuda()
     size = (8, 14, 14)
     ours, theirs = MaskingGenerator(size, 0.9), TubeMaskingGenerator(size, 0.9)
-    encoder = PretrainVisionTransformerEncoder(**TINY, init_values=0.0)
-    decoder = PretrainVisionTransformerDecoder(
-        patch_size=16, num_patches=1568, num_classes=1536, **TINY, init_values=0.0
+    model = PretrainVisionTransformer(
+        **{**VIDEOMAE, "decoder_num_classes": 32},
+        target_type="mlp",
+        num_prototypes=50,
+        world_size=1,
     )
-
-    def loss(model):
-        videos = torch.randn(1, 3, 16, 224, 224)
-        masked = torch.from_numpy(ours()).flatten().to(torch.bool)[None]
-        visible = encoder(videos, masked)
-        visible = visible[0] if isinstance(visible, tuple) else visible
-        assert visible.shape[1] == 160
-        tokens = torch.cat([visible, torch.zeros(1, 1408, 48)], 1)
-        return decoder(tokens, 1408).square().mean()
-
+    given = {"target_type": "mlp", "loss_func": "SWAV", "start_steps": 0}
+    loader = DataLoader(Clips(ours), 2)
+    stats = train_one_epoch(model, None, loader, *engine_arguments(model), **given)
     return {
-        "ran": "encoder and decoder of modeling_pretrain (its loss needs several GPUs)",
+        "ran": "engine_for_pretraining.train_one_epoch, its loss with prototypes",
         "visible": [int((g() == 0).sum()) for g in (theirs, ours)],
-        "losses": trained(nn.ModuleList([encoder, decoder]), loss),
+        "losses": [round(stats["loss"], 4)],
     }
 
 
@@ -381,8 +379,8 @@ def vjepa2(folder):
             ]
             losses.append(step(nn.ModuleList([encoder, predictor]), sum(terms) / len(terms)))
     return {
-        "ran": "make_videodataset with 2 workers, their wrappers of encoder and predictor, clips of "
-        "4 and 8 frames",
+        "ran": "make_videodataset with 2 workers, their wrappers of encoder and predictor, clips "
+        "of 4 and 8 frames",
         "visible": [f"{len(form)} triples, theirs and ours"],
         "losses": losses,
     }

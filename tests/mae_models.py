@@ -45,3 +45,52 @@ def m2d_random_mask(shape, mask_ratio, device):
     batch, n_f, n_t = shape
     noise = torch.rand(batch, n_f * n_t, device=device)
     return torch.argsort(noise, dim=1), int(n_f * n_t * (1 - mask_ratio))
+
+
+class MaeSt(Mae):
+    """Facebook's mae_st returns ids_keep, too."""
+
+    def random_masking(self, x, mask_ratio):
+        x_masked, removed, ids_restore = super().random_masking(x, mask_ratio)
+        return x_masked, removed, ids_restore, ids_restore.argsort(1)[:, : x_masked.shape[1]]
+
+
+class AudioMae(Mae):
+    def random_masking_2d(self, x, mask_t_prob, mask_f_prob):
+        raise AssertionError
+
+
+class CavMae(nn.Module):
+    def random_masking_unstructured(self, x, mask_ratio):
+        raise AssertionError
+
+    def random_masking_structured(self, x, mask_ratio, t=64, f=8, mode="time"):
+        raise AssertionError
+
+
+class ColorMae(Mae):
+    def color_masking(self, x):
+        raise AssertionError
+
+
+class M2d(Mae):
+    def __init__(self):
+        super().__init__()
+        self._random_mask_fn = m2d_random_mask
+
+    def random_masking(self, x, mask_ratio, adjust_short=False):
+        return self._random_mask_fn((len(x), 4, 4), mask_ratio, x.device)
+
+
+class Hiera(nn.Module):
+    mask_spatial_shape = [4, 4]  # noqa: RUF012, a list there
+
+    def get_random_mask(self, x, mask_ratio):
+        raise AssertionError
+
+
+class AdaMae(nn.Module):
+    visible_patches = 4
+
+    def get_mask(self, x):
+        raise AssertionError
