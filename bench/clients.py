@@ -13,6 +13,7 @@ import json
 import subprocess
 import sys
 import types
+from importlib.util import find_spec
 from pathlib import Path
 
 import audio_clients  # noqa: F401, registers its clients
@@ -35,15 +36,8 @@ def run_here(name, checkouts, packages):
     six = sys.modules["torch._six"] = types.ModuleType("torch._six")
     six.container_abcs, six.string_classes, six.inf = collections.abc, str, float("inf")
     vars(np).update(float=float, int=int)  # as in the NumPy of their time
-    stub(
-        "tensorboardX",
-        "simplejson",
-        "decord",
-        "cv2",
-        "numpy.lib.function_base",
-        "submitit",
-        "wandb",
-    )
+    unneeded = ("tensorboardX", "simplejson", "decord", "cv2", "submitit", "wandb")
+    stub(*(name for name in unneeded if find_spec(name) is None), "numpy.lib.function_base")
     torch.manual_seed(0)
     return {"client": name, "repository": repository, **run(folder)}
 

@@ -1,7 +1,8 @@
 """Image models of bench/clients.py."""
 
+import importlib.metadata
 import sys
-import types
+import tempfile
 from types import SimpleNamespace
 from unittest import mock
 
@@ -56,45 +57,54 @@ def mae(folder):
 
 @client("carlosh93+ColorMAE", timm=None)
 def colormae(folder):
-    """Its backbone's methods on a ViT of MMPretrain's interface, which cannot be installed here."""
-    module = types.ModuleType("mmpretrain.models")
+    sys.modules.setdefault("importlib_metadata", importlib.metadata)
+    from mmengine.runner import Runner
 
-    class VisionTransformer(nn.Module):
-        def __init__(self, patch_size=16, **more):
-            super().__init__()
-            self.patch_resolution, dim = (14, 14), 48
-            self.projection = nn.Conv2d(3, dim, patch_size, patch_size)
-            self.patch_embed = lambda x: [self.projection(x).flatten(2).transpose(1, 2)]
-            self.pos_embed = nn.Parameter(torch.zeros(1, 197, dim))
-            self.cls_token = nn.Parameter(torch.zeros(1, 1, dim))
-            self.layers, self.norm1 = nn.ModuleList([nn.Linear(dim, dim)]), nn.LayerNorm(dim)
-
-    module.VisionTransformer = VisionTransformer
-    stub("mmpretrain.registry", "mmpretrain.models.utils")
-    sys.modules["mmpretrain.models"] = module
-    registry = mock.MagicMock()
-    registry.register_module.return_value = lambda made: made
-    sys.modules["mmpretrain.registry"].MODELS = registry
     package("colormae_models", folder / "models")
-    stub("colormae_models.utils.masking_generator")
     from colormae_models.colormae import ColorMAEViT
 
-    found = {}
-    for mask_type in ("random", {"begin": {"data_path": "none"}}):
-        backbone = ColorMAEViT(mask_type=mask_type, mask_ratio=0.75)
-        theirs = backbone.random_masking(torch.randn(2, 196, 48), 0.75)[0].shape[1]
-        wrapped = nn.Module()
-        wrapped.module = nn.Module()
-        wrapped.module.backbone = backbone
-        install(SimpleNamespace(model=wrapped), smnm.MaskSampler("green2d", (14, 14), 0.75))
-        losses = trained(backbone, lambda b: b(torch.randn(2, 3, 224, 224))[0].square().mean())
-        found["random" if mask_type == "random" else "color"] = losses
-        assert int(backbone.mask_sampler.next_id) == 6
-    ours = backbone.color_masking(torch.randn(2, 196, 48))[0].shape[1]
+    def pictures(batch):
+        from mmpretrain.structures import DataSample
+
+        return {"inputs": torch.stack(batch), "data_samples": [DataSample() for _ in batch]}
+
+    size = {"embed_dims": 48, "num_layers": 1, "num_heads": 2, "feedforward_channels": 96}
+    backbone = {"type": ColorMAEViT, "arch": size, "patch_size": 16, "mask_type": "random"}
+    neck = {"type": "MAEPretrainDecoder", "embed_dim": 48, "mlp_ratio": 2.0}
+    loss = {"type": "PixelReconstructionLoss", "criterion": "L2"}
+    loader = DataLoader(list(torch.randn(6, 3, 224, 224)), 2, collate_fn=pictures)
+    with tempfile.TemporaryDirectory() as work_dir:
+        runner = Runner(
+            model={
+                "type": "MAE",
+                "backbone": backbone,
+                "neck": {**neck, **TINY_DECODER, "decoder_num_heads": 2},
+                "head": {
+                    "type": "MAEPretrainHead",
+                    "norm_pix": True,
+                    "patch_size": 16,
+                    "loss": loss,
+                },
+            },
+            work_dir=work_dir,
+            train_dataloader=loader,
+            train_cfg={"by_epoch": True, "max_epochs": 1},
+            optim_wrapper={"optimizer": {"type": "SGD", "lr": 1e-3}},
+            default_scope="mmpretrain",
+            default_hooks={"logger": {"type": "LoggerHook", "interval": 1}},
+        )
+        model = runner.model
+        theirs = model.backbone.random_masking(torch.randn(2, 196, 48), 0.75)[0].shape[1]
+        install(runner, smnm.MaskSampler("green2d", (14, 14), 0.75))
+        runner.train()
+        logged, _ = runner.message_hub.get_scalar("train/loss").data
+        losses = [round(float(value), 4) for value in logged]
+    assert int(model.backbone.mask_sampler.next_id) == 6
+    ours = model.backbone.color_masking(torch.randn(2, 196, 48))[0].shape[1]
     return {
-        "ran": "ColorMAEViT.forward, both mask types",
+        "ran": "MMEngine's Runner.train, MMPretrain's MAE over ColorMAEViT, install(runner, ...)",
         "visible": [theirs, ours],
-        "losses": found,
+        "losses": losses,
     }
 
 
@@ -123,7 +133,7 @@ def hiera(folder):
         decoder_embed_dim=32,
         decoder_depth=1,
     )
-    found = {}
+    found, visible = {}, []
     for name, model, kind, ratio, x in (
         ("image", image, "green2d", 0.6, torch.randn(2, 3, 224, 224)),
         ("video", video, "green3d", 0.9, torch.randn(1, 3, 16, 224, 224)),
@@ -137,7 +147,7 @@ def hiera(folder):
             round(float(loss), 4),
             *trained(model, lambda m, x=x, ratio=ratio: m(x, mask_ratio=ratio)[0], 2),
         ]
-        visible = [theirs, int(model.get_random_mask(x, ratio)[0].sum())]
+        visible.append([theirs, int(model.get_random_mask(x, ratio)[0].sum())])
     return {
         "ran": "MaskedAutoencoderHiera.forward, mask= and installed; units "
         f"{image.mask_spatial_shape} and {video.mask_spatial_shape}",
@@ -236,7 +246,7 @@ def lightly(folder):
 def timm_vit(folder):
     from timm.models.vision_transformer import VisionTransformer
 
-    found = {}
+    found, visible = {}, []
     for registers in (0, 4):
         model = VisionTransformer(
             img_size=64, patch_size=16, embed_dim=48, depth=1, num_heads=2, reg_tokens=registers
@@ -247,8 +257,9 @@ def timm_vit(folder):
             x = model._pos_embed(model.patch_embed(torch.randn(2, 3, 64, 64)))
             ids = sampler(2).with_prefix(model.num_prefix_tokens).ids_keep
             x = model.blocks(x.gather(1, ids[..., None].expand(-1, -1, x.shape[2])))
-            found["tokens"] = x.shape[1]
+            assert x.shape[1] == model.num_prefix_tokens + 4
             return model.norm(x).square().mean()
 
         found[f"{registers} registers"] = trained(model, loss)
-    return {"ran": "VisionTransformer, by hand", "visible": [found.pop("tokens")], "losses": found}
+        visible.append(model.num_prefix_tokens + 4)
+    return {"ran": "VisionTransformer, by hand", "visible": visible, "losses": found}
