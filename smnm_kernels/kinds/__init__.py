@@ -20,6 +20,7 @@ from .structures import (
     LatticeKind,
     TimeFrequencyKind,
 )
+from .weighted import DispersionKind
 
 #: For each name of a kind, the function that makes one from a grid, a mask ratio or n_keep, and the
 #: kind's parameters.
@@ -34,6 +35,7 @@ KINDS: dict[str, Callable[..., Kind]] = {
     "green2d": partial(NoiseKind.parse, color="green", tube=True),
     "green3d": partial(NoiseKind.parse, color="green", tube=False),
     **BASELINES,
+    "dispersion": DispersionKind.parse,
 }
 
 
@@ -72,6 +74,7 @@ def parameters_of(kind: str) -> set[str]:
 __all__ = [
     "KINDS",
     "BlockKind",
+    "DispersionKind",
     "InverseBlockKind",
     "Kind",
     "LatticeKind",

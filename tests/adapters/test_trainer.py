@@ -58,8 +58,8 @@ class Clips(Dataset):
 
         source = Source(self.folder / f"{index}.mp4")
         clips = replace(VIDEO["tiny"].clip, frames=FRAMES, size=SIZE, flip=False)
-        clip = clips.read(source, clips.probe(source), SampleRandomness(seed=0, index=index))
-        clip = clip["video"]
+        randomness = SampleRandomness(seed=0, index=index)
+        clip = clips.read(source, clips.probe(source), randomness)["video"]
         clip = clip.transpose(0, 1).float() / 255
         return {"pixel_values": clip[0] if self.first_frame else clip}
 
