@@ -57,17 +57,20 @@ class Seed(NamedTuple):
 
 
 def parse_grid(grid: Sequence[int]) -> Grid:
-    """(T, H, W) as ints, each at least 1."""
-    allowed = f"grid must be three positive ints (T, H, W) with T*H*W <= {MAX_TOKENS}"
+    """(T, H, W) as ints, each at least 1; two numbers (H, W) are (1, H, W)."""
+    allowed = (
+        "grid must be three positive ints (T, H, W), or two (H, W) for one frame, with "
+        f"T*H*W <= {MAX_TOKENS}"
+    )
     if not is_sequence(grid):
         raise TypeError(f"{allowed}, got {grid!r}")
-    if len(grid) != 3:
+    if len(grid) not in (2, 3):
         raise ValueError(f"{allowed}, got {len(grid)} values: {tuple(grid)!r}")
     if not all(is_int(n) for n in grid):
         raise TypeError(f"{allowed}, got {tuple(grid)!r}")
-    sides = tuple(int(n) for n in grid)
+    sides = tuple(int(n) for n in ((1, *grid) if len(grid) == 2 else grid))
     if min(sides) < 1 or math.prod(sides) > MAX_TOKENS:
-        raise ValueError(f"{allowed}, got {sides!r}")
+        raise ValueError(f"{allowed}, got {tuple(grid)!r}")
     return sides  # type: ignore[return-value]
 
 

@@ -42,7 +42,7 @@ def noise(
 
     Args:
         sample_ids: int64 [B], any values; their device does the work.
-        grid: (T, H, W) patches.
+        grid: (T, H, W) patches; (H, W) is (1, H, W).
         color: "white", "red", "blue" or "green".
         sigma: standard deviation of the Gaussian, in patches, in [0.2, 8]. For red and blue: a
             number, or a (low, high) range that each sample draws its own from, by default (0.5, 2).
@@ -291,7 +291,7 @@ def rbn_masks(
 
     Args:
         sample_ids, mask_ratio, n_keep, freq_major, seed: as for ``noise_masks``.
-        grid: (1, H, W); a spectrogram is time-major, H = time and W = mel band.
+        grid: (1, H, W) or (H, W); a spectrogram is time-major, H = time and W = mel band.
         n_candidates: K, masks per bank. Default N // n_keep, at least 2: then no position is
             visible in two masks of a bank (5 at ratio 0.8, 4 at 0.75).
         windows: odd window sizes; a patch counts once for each window that reaches it.
@@ -365,7 +365,7 @@ def baseline_masks(
 
     Args:
         sample_ids, mask_ratio, n_keep, freq_major, seed: as for ``noise_masks``.
-        grid: (T, H, W); "time_frequency" needs T = 1.
+        grid: (T, H, W) or (H, W); "time_frequency" needs T = 1.
         kind: "grid": every s-th patch of every s-th row, s = floor(sqrt(H * W / visible in a
             frame)), at a random offset (MAE's grid-wise sampling). "block": 32 rectangles of a
             quarter to a half of each side, masked one after the other until enough is masked

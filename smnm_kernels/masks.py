@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import NamedTuple
 
 import torch
 from torch import Tensor
 from torch.utils import _pytree
 
-from .arguments import is_int
+from .arguments import is_int, parse_grid
 
 
 class Masks(NamedTuple):
@@ -75,6 +76,21 @@ class Masks(NamedTuple):
         """uint8 [B, N], 1 = masked: data2vec 2's and EAT's ``precomputed_mask``."""
         return self.masked.to(torch.uint8)
 
+    def with_prefix(self, n: int = 1) -> Masks:
+        """The same masks over [n tokens that are always visible, the N of the grid], N + n in all.
+
+        For models that count a class token, register tokens or the like with the patches (lightly,
+        timm's ``num_prefix_tokens``): ``ids_keep`` begins with 0 to n - 1, and every other index is
+        n larger.
+        """
+        if not is_int(n) or n < 0:
+            raise ValueError(f"n must be a non-negative int, got {n!r}")
+        pad = torch.nn.functional.pad
+        visible = pad(self.visible, (n, 0), value=True)
+        first = torch.arange(n, device=self.visible.device).expand(len(self.visible), n)
+        ids = (torch.cat([first, ids + n], dim=1) for ids in (self.ids_keep, self.ids_restore))
+        return Masks(visible, *ids)
+
     @classmethod
     def from_visible(cls, visible: Tensor, n_keep: int | None = None) -> Masks:
         """Masks made elsewhere, from bool ``visible`` [B, N], True = visible.
@@ -98,13 +114,14 @@ class Masks(NamedTuple):
         n_keep = _count("masked", masked, n_keep, visible_is=False)
         return masks_of_visible(~masked, n_keep)
 
-    def freq_major(self, grid: tuple[int, int, int]) -> Masks:
+    def freq_major(self, grid: Sequence[int]) -> Masks:
         """The same masks with tokens counted mel band first, ``(t*W + x)*H + y``.
 
         For audio models that flatten the spectrogram frequency-major (CAV-MAE, M2D, Hugging
-        Face AST). ``grid`` is the time-major (T, H = time, W = mel) grid the masks were made on.
+        Face AST). ``grid`` is the time-major (T, H = time, W = mel) grid the masks were made on, or
+        (H, W).
         """
-        visible = self.visible.unflatten(1, tuple(grid)).transpose(2, 3).flatten(1)
+        visible = self.visible.unflatten(1, parse_grid(grid)).transpose(2, 3).flatten(1)
         return masks_of_visible(visible, self.n_keep)
 
 

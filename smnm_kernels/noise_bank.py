@@ -67,7 +67,7 @@ class NoiseBank:
 
         Args:
             n_volumes: M. 3072 volumes of 64x64x64 take 3 GiB.
-            shape: (T, H, W) of each volume; T = 1 makes a two-dimensional bank.
+            shape: (T, H, W) of each volume; T = 1, or (H, W), makes a two-dimensional bank.
             color, sigma, seed: as for ``noise``.
             path: a ``.npy`` file to write the volumes to, one after the other, and to map then,
                 instead of holding the bank in memory.
@@ -132,7 +132,7 @@ class NoiseBank:
 
         Args:
             sample_ids: int64 [B] on the bank's device. A crop is a function of (bank, seed, id).
-            grid: (T, H, W), on no axis longer than the volumes.
+            grid: (T, H, W) or (H, W), on no axis longer than the volumes.
             flips: whether to flip.
             seed: int, or one-element int64 tensor on the same device.
 

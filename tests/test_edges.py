@@ -8,6 +8,7 @@ import torch
 from testing import assert_same, devices
 
 import smnm_kernels as smnm
+from smnm_kernels.kinds import KINDS
 
 on_every_device = pytest.mark.parametrize("device", devices())
 COLORS = ["white", "red", "blue", "green"]
@@ -81,6 +82,19 @@ def test_everything_visible_and_one_visible(device):
     noise = smnm.noise(ids, grid, "green")
     one = smnm.noise_masks(ids, grid, "green", n_keep=1)
     assert_same(one.ids_keep[:, 0], noise.flatten(1).argmax(1))
+
+
+@pytest.mark.parametrize("kind", KINDS)
+def test_a_ratio_of_0_keeps_everything_in_order(kind):
+    for ratio in (0, 0.0):
+        sampler = smnm.MaskSampler(kind, (1, 6, 8), ratio)
+        data = [torch.zeros(3, 1, 1, 12, 16)] if sampler.needs_data else []
+        masks = sampler(3, *data)
+        everything = torch.arange(48).expand(3, -1)
+        assert bool(masks.visible.all())
+        assert_same(masks.ids_keep, everything)
+        assert_same(masks.ids_restore, everything)
+        assert masks.ids_masked.shape == (3, 0)
 
 
 def test_outputs_do_not_overlap():

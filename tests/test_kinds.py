@@ -74,18 +74,6 @@ def test_every_kind_knows_its_name_and_is_equal_to_its_like():
         assert pickle.loads(pickle.dumps(made)) == made
 
 
-@pytest.mark.parametrize("kind", ["green2d", "rbn", "block"])
-def test_a_grid_of_two_numbers_has_one_frame(kind):
-    two, three = (smnm.MaskSampler(kind, grid, 0.75) for grid in ((6, 8), (1, 6, 8)))
-    assert two.grid == (1, 6, 8)
-    assert_same(tuple(two(3)), tuple(three(3)))
-    both = smnm.AudioVideoSampler(
-        {"kind": "green2d", "grid": (6, 6), "mask_ratio": 0.5},
-        {"kind": "rbn", "grid": (8, 4), "mask_ratio": 0.75},
-    )
-    assert (both.video.grid, both.audio.grid) == ((1, 6, 6), (1, 8, 4))
-
-
 def test_data_comes_to_the_kind(data):
     sampler = smnm.MaskSampler("darkest", GRID, 0.75)
     assert sampler.needs_data
@@ -185,7 +173,7 @@ def test_slips_are_named(data):
     with pytest.raises(TypeError, match=r"got a tensor of shape \[5, 12\]: call sampler\(len\(x\)"):
         smnm.MaskSampler("random", GRID, 0.5)(data)
     with pytest.raises(
-        ValueError, match=r"\(T, H, W\), or two \(H, W\) for one frame, got 4 values"
+        ValueError, match=r"\(T, H, W\), or two \(H, W\) for one frame, .*got 4 values"
     ):
         smnm.MaskSampler("random", (1, 2, 3, 4), 0.5)
     for no_view in ("count", "from_masked", "nonsense"):

@@ -1,5 +1,8 @@
 """Masks by dataset index and epoch: the same for any number of workers, new in every epoch."""
 
+import copy
+import pickle
+
 import pytest
 import torch
 from testing import assert_same
@@ -140,6 +143,37 @@ def test_indices_count_from_the_end():
     assert [e["sample_id"] for e in WithSampleIds(Clips())] == list(range(10))
 
 
+class Weighted(Clips):
+    """As V-JEPA's, whose sampler reads its weights."""
+
+    sample_weights = (1.0, 2.0)
+    _private = 3
+
+    def __init__(self):
+        self.epochs = []
+
+    def set_epoch(self, epoch):
+        self.epochs.append(epoch)
+
+    def __getitems__(self, indices):
+        raise AssertionError
+
+
+def test_attributes_of_the_dataset_pass_through():
+    dataset = WithSampleIds(Weighted())
+    for one in (dataset, copy.deepcopy(dataset), pickle.loads(pickle.dumps(dataset))):
+        assert one.sample_weights == (1.0, 2.0)
+        with pytest.raises(AttributeError, match="'Weighted' object has no attribute 'weights'"):
+            _ = one.weights
+        for private in ("_private", "__getitems__"):
+            assert not hasattr(one, private)
+    dataset.set_epoch(4)
+    assert dataset.epochs == [4]  # it was told, too
+    assert len(next(iter(DataLoader(dataset, 3, collate_fn=MaskCollator(sampler()))))) == 2
+    with pytest.raises(AttributeError, match="has no attribute 'dataset'"):
+        _ = WithSampleIds.__new__(WithSampleIds).sample_weights  # as while it is unpickled
+
+
 def test_the_masks_come_whole_where_no_view_is_asked_for():
     pictures = WithSampleIds([torch.zeros(3), torch.ones(3)])
     loader = DataLoader(pictures, 2, collate_fn=MaskCollator(sampler(), view=None))
@@ -166,5 +200,5 @@ def test_errors_name_what_came():
         MaskCollator(by_step)
     with pytest.raises(ValueError, match=r"view must be .* hiera_kept, .*got 'nonsense'"):
         MaskCollator(sampler(), view="nonsense")
-    with pytest.raises(KeyError, match="wrap the dataset in WithSampleIds"):
+    with pytest.raises(KeyError, match=r"wrap the dataset in WithSampleIds.*fixed=True.*remove_un"):
         MaskCollator(sampler())([{"x": torch.zeros(1)}])

@@ -77,3 +77,23 @@ def test_wrong_masks_are_named(make, error, parts):
         make()
     for part in parts:
         assert part in str(raised.value)
+
+
+@pytest.mark.parametrize("n", [0, 1, 5])
+def test_a_prefix_is_always_visible_and_shifts_the_rest(n):
+    x = torch.randn(4, n + 40, 3)
+    masks = MASKS.with_prefix(n)
+    assert_same(masks, Masks.from_visible(masks.visible, MASKS.n_keep + n))
+    assert masks.visible[:, :n].all()
+    assert_same(masks.visible[:, n:], MASKS.visible)
+    assert_same(masks.ids_masked, MASKS.ids_masked + n)
+    kept = x.gather(1, masks.ids_keep[..., None].expand(-1, -1, 3))
+    assert_same(kept[:, :n], x[:, :n])
+    for row in range(4):
+        assert_same(kept[row, n:], x[row, n:][MASKS.visible[row]])
+
+
+@pytest.mark.parametrize("n", [-1, 1.0, None])
+def test_a_prefix_is_a_count(n):
+    with pytest.raises(ValueError, match=f"n must be a non-negative int, got {n}"):
+        MASKS.with_prefix(n)

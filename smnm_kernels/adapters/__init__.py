@@ -5,17 +5,23 @@ Most codebases take a view of ``Masks`` (``masked``, ``mae``, ``vitmae_noise``, 
 codebase. All of them can be pickled and copied.
 """
 
-from .collators import JepaCollator
+from .collators import JepaCollator, Vjepa2Collator
 from .generators import ClonedMasks, MaskingGenerator
 from .hugging_face import epoch_callback, hf_sampler
-from .methods import M2dMasking, RandomMasking
+from .install import Installed, install
+from .methods import AdaMaeMasking, HieraMasking, M2dMasking, RandomMasking
 
 __all__ = [
+    "AdaMaeMasking",
     "ClonedMasks",
+    "HieraMasking",
+    "Installed",
     "JepaCollator",
     "M2dMasking",
     "MaskingGenerator",
     "RandomMasking",
+    "Vjepa2Collator",
     "epoch_callback",
     "hf_sampler",
+    "install",
 ]

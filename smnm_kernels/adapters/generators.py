@@ -11,10 +11,18 @@ import torch
 from torch import Tensor
 
 from smnm_kernels.arguments import is_int, parse_flag, parse_grid, visible_share
-from smnm_kernels.samplers import MaskSampler, check_sampler, rank_and_world_size
+from smnm_kernels.samplers import (
+    MaskSampler,
+    ScheduledSampler,
+    check_sampler,
+    rank_and_world_size,
+)
+from smnm_kernels.samplers.shared_int import SharedInt
 
 # Ids drawn for datasets that pass none: 46 random bits, below 16 bits for the rank.
 _ID_BITS = 46
+# Of the ids of ``ClonedMasks``, the bits below the epoch.
+_INDEX_BITS = 40
 
 
 class MaskingGenerator:
@@ -34,7 +42,7 @@ class MaskingGenerator:
     of workers.
 
     Args:
-        input_size: (T, H, W) patches.
+        input_size: (T, H, W) patches; (H, W) is (1, H, W).
         mask_ratio: ``int(mask_ratio * H * W)`` patches are masked for each frame, as in these
             codebases: 160 stay visible at (8, 14, 14) and 0.9.
         kind, seed, parameters: as for ``MaskSampler``.
@@ -86,23 +94,52 @@ class ClonedMasks:
     for each of the sample's clones.
 
     >>> self.masks = ClonedMasks(smnm.MaskSampler("rbn", (1, 64, 8), 0.8), clone_batch=16)
-    >>> example["precomputed_mask"] = self.masks(epoch * len(self) + index)
+    >>> self.masks.set_epoch(epoch)                            # in the dataset's own set_epoch
+    >>> example["precomputed_mask"] = self.masks(index)
+
+    The epoch is in shared memory, where the workers of a loader that keeps them between epochs see
+    it change: fairseq's does. They are started with this object, so make it in the dataset's
+    ``__init__``. Clone c of the sample with this index has the mask with the id
+    ``(epoch * 2**40 + index) * clone_batch + c``.
 
     Args:
-        sampler: makes the masks; its stream does not advance.
+        sampler: makes the masks; its stream does not advance. A ``ScheduledSampler`` must have
+            ``every="epoch"``; its epoch is set here, too.
         clone_batch: the model's ``clone_batch``.
     """
 
     def __init__(self, sampler: MaskSampler, clone_batch: int) -> None:
-        check_sampler(sampler, MaskSampler)
+        check_sampler(sampler, (MaskSampler, ScheduledSampler))
+        if isinstance(sampler, ScheduledSampler) and sampler.every == "step":
+            raise ValueError(
+                "sampler must not change by step: loaders make examples before the step that uses "
+                'them. Schedule it with every="epoch"'
+            )
         if not is_int(clone_batch) or clone_batch < 1:
             raise ValueError(f"clone_batch must be a positive int, got {clone_batch!r}")
         self.sampler, self.clone_batch = sampler, clone_batch
+        self._epoch = SharedInt()
 
-    def __call__(self, sample_id: int) -> Tensor:
+    @property
+    def epoch(self) -> int:
+        """What ``set_epoch`` said last, 0 before that."""
+        return self._epoch.get()
+
+    def set_epoch(self, epoch: int) -> None:
+        """Call it before each epoch, in the process that made the loader."""
+        last = 2**63 // (self.clone_batch << _INDEX_BITS) - 1
+        if not is_int(epoch) or not 0 <= epoch <= last:
+            raise ValueError(f"epoch must be an int in [0, {last}], got {epoch!r}")
+        self._epoch.set(epoch)
+        if isinstance(self.sampler, ScheduledSampler):
+            self.sampler.reset(int(self.sampler.next_id), step=epoch)
+
+    def __call__(self, index: int) -> Tensor:
         """uint8 [clone_batch, N], 1 = masked. The codebase's collater concatenates these, so the
         clones of a sample follow each other, as in the model's repeated input."""
-        if not is_int(sample_id):
-            raise TypeError(f"sample_id must be an int, got {sample_id!r}")
-        ids = sample_id * self.clone_batch + torch.arange(self.clone_batch)
-        return self.sampler.masks(ids).data2vec_masked
+        if not is_int(index):
+            raise TypeError(f"index must be an int, got {index!r}")
+        if not 0 <= index < 2**_INDEX_BITS:
+            raise ValueError(f"index must be in [0, 2**{_INDEX_BITS}), got {index}")
+        first = ((self.epoch << _INDEX_BITS) + int(index)) * self.clone_batch
+        return self.sampler.masks(first + torch.arange(self.clone_batch)).data2vec_masked

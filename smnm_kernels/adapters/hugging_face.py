@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable, Sequence
 from typing import TYPE_CHECKING, Any
 
+from smnm_kernels.arguments import Grid
 from smnm_kernels.samplers import MaskSampler, ScheduledSampler
 
 if TYPE_CHECKING:
@@ -11,6 +13,57 @@ if TYPE_CHECKING:
 
 #: The mask ratio of VideoMAE's pretraining, which is not in its config.
 _VIDEOMAE_RATIO = 0.9
+
+
+def _pair(size: int | Sequence[int]) -> tuple[int, int]:
+    return (size, size) if isinstance(size, int) else (size[-2], size[-1])
+
+
+def _patches(size: Any, patch: Any) -> tuple[int, int]:
+    (height, width), (ph, pw) = _pair(size), _pair(patch)
+    return height // ph, width // pw
+
+
+def _of_image(config: Any) -> Grid:
+    return 1, *_patches(config.image_size, config.patch_size)
+
+
+def _of_videomae(config: Any) -> Grid:
+    return config.num_frames // config.tubelet_size, *_of_image(config)[1:]
+
+
+def _of_vjepa2(config: Any) -> Grid:
+    frames = config.frames_per_clip // config.tubelet_size
+    return frames, *_patches(config.crop_size, config.patch_size)
+
+
+def _of_hiera(config: Any) -> Grid:
+    tokens = _patches(config.image_size, config.patch_stride)
+    return 1, *_patches(tokens, config.masked_unit_size)
+
+
+def _of_ast(config: Any) -> Grid:
+    """Its patches overlap."""
+    time = (config.max_length - config.patch_size) // config.time_stride + 1
+    mel = (config.num_mel_bins - config.patch_size) // config.frequency_stride + 1
+    return 1, time, mel
+
+
+_AST = "audio-spectrogram-transformer"
+#: Those that put a mask token in place of the patches in ``bool_masked_pos``.
+_IMAGE_MODELS = (
+    *("vit", "deit", "beit", "data2vec-vision", "swin", "swinv2", "focalnet", "ijepa"),
+    *("dinov2", "dinov2_with_registers", "dinov3_vit", "vit_msn"),
+)
+#: For each ``config.model_type``, the grid.
+_GRIDS: dict[str, Callable[[Any], Grid]] = {
+    "videomae": _of_videomae,
+    "vit_mae": _of_image,
+    "hiera": _of_hiera,
+    "vjepa2": _of_vjepa2,
+    _AST: _of_ast,
+    **dict.fromkeys(_IMAGE_MODELS, _of_image),
+}
 
 
 def hf_sampler(
@@ -26,41 +79,39 @@ def hf_sampler(
 
     >>> sampler = hf_sampler(model.config, "green3d")
 
-    ========== ================================== ==============================================
-    model      grid                               masks go in as
-    ========== ================================== ==============================================
-    VideoMAE   (frames / tubelet, H, W) patches   ``bool_masked_pos=masks.masked``
-    ViTMAE     (1, H, W) patches                  ``noise=masks.vitmae_noise``
-    Hiera      (1, H, W) mask units               ``noise=masks.vitmae_noise``
-    VJEPA2     (frames / tubelet, H, W) patches   ``context_mask, target_mask = masks.jepa``
-    ========== ================================== ==============================================
+    ======================================= ==================================================
+    model                                   masks go in as
+    ======================================= ==================================================
+    VideoMAE                                ``bool_masked_pos=masks.masked``
+    ViT, DeiT, BEiT, Data2Vec, Swin,        ``bool_masked_pos=masks.masked``
+    Swin V2, FocalNet, I-JEPA, DINOv2 and
+    v3, ViT-MSN
+    ViTMAE, Hiera                           ``noise=masks.vitmae_noise``
+    VJEPA2                                  ``context_mask, target_mask = masks.jepa``
+    AST                                     it takes none: gather ``masks.with_prefix(2).ids_keep``
+    ======================================= ==================================================
+
+    The grid is (T, H, W) patches, as the model counts them: T of VideoMAE and VJEPA2 are frames /
+    tubelet size; Hiera's are mask units; AST's are (1, time, mel band), counted ``freq_major``.
 
     Args:
-        config: a ``VideoMAEConfig``, ``ViTMAEConfig``, ``HieraConfig`` or ``VJEPA2Config``.
+        config: of one of these models.
         mask_ratio, n_keep: ViTMAE and Hiera always keep ``int(N * (1 - config.mask_ratio))``
             tokens, so this is the default and no other count is allowed. The default of VideoMAE is
-            a ratio of 0.9; V-JEPA 2 has no default.
+            a ratio of 0.9; the others have no default.
         kind, seed, parameters: as for ``MaskSampler``.
     """
     model_type = getattr(config, "model_type", None)
-    if model_type not in ("videomae", "vit_mae", "hiera", "vjepa2"):
+    if model_type not in _GRIDS:
         raise ValueError(
-            "config must be of a VideoMAE, ViTMAE, Hiera or VJEPA2 model, got "
-            f"{type(config).__name__}"
+            f"config must be of a model of type {', '.join(_GRIDS)}, got {type(config).__name__}"
+            + (f" ({model_type})" if isinstance(model_type, str) else "")
         )
-    if model_type == "videomae":
-        frames = config.num_frames // config.tubelet_size
-        grid = (frames, *_patches(config.image_size, config.patch_size))
-        if mask_ratio is None and n_keep is None:
-            mask_ratio = _VIDEOMAE_RATIO
-    elif model_type == "vjepa2":
-        frames = config.frames_per_clip // config.tubelet_size
-        grid = (frames, *_patches(config.crop_size, config.patch_size))
-    elif model_type == "vit_mae":
-        grid = (1, *_patches(config.image_size, config.patch_size))
-    else:
-        tokens = _patches(config.image_size, config.patch_stride)
-        grid = (1, *_patches(tokens, config.masked_unit_size))
+    grid = _GRIDS[model_type](config)
+    if model_type == "videomae" and mask_ratio is None and n_keep is None:
+        mask_ratio = _VIDEOMAE_RATIO
+    if model_type == _AST:
+        parameters = {"freq_major": True, **parameters}
     kept = None
     if model_type in ("vit_mae", "hiera"):
         kept = int(grid[1] * grid[2] * (1 - config.mask_ratio))
@@ -103,12 +154,3 @@ def epoch_callback() -> TrainerCallback:
                 sampler.reset(int(sampler.next_id), step=epoch)
 
     return SetEpoch()
-
-
-def _pair(size: int | list[int] | tuple[int, ...]) -> tuple[int, int]:
-    return (size, size) if isinstance(size, int) else (size[-2], size[-1])
-
-
-def _patches(size: Any, patch: Any) -> tuple[int, int]:
-    (height, width), (ph, pw) = _pair(size), _pair(patch)
-    return height // ph, width // pw

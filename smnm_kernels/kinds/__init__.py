@@ -10,8 +10,6 @@ import inspect
 from collections.abc import Callable, Sequence
 from functools import partial
 
-from smnm_kernels.arguments import is_sequence
-
 from .kind import Kind
 from .noise import NoiseField, NoiseKind
 from .rbn import RbnKind
@@ -63,13 +61,6 @@ def make_kind(
             f"{kind} masks have no parameter {', '.join(unknown)}; allowed: "
             f"{', '.join(sorted(allowed))}"
         )
-    if is_sequence(grid) and len(grid) != 3:
-        if len(grid) != 2:
-            raise ValueError(
-                "grid must be three positive ints (T, H, W), or two (H, W) for one frame, got "
-                f"{len(grid)} values: {tuple(grid)!r}"
-            )
-        grid = (1, *grid)
     return parse(grid, mask_ratio, n_keep=n_keep, **parameters)
 
 

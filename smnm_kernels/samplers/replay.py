@@ -9,6 +9,8 @@
 
 from __future__ import annotations
 
+import os
+import threading
 from collections.abc import Iterator
 from contextlib import AbstractContextManager
 from dataclasses import dataclass
@@ -35,6 +37,19 @@ COMPILED = (
     "the masks before the region and pass them in"
 )
 
+#: Threads that share a sampler must not take the same ids.
+_lock = threading.Lock()
+
+
+def _renew_lock() -> None:
+    """A process that was forked while a thread of its parent held the lock would wait for ever."""
+    global _lock
+    _lock = threading.Lock()
+
+
+if hasattr(os, "register_at_fork"):
+    os.register_at_fork(after_in_child=_renew_lock)
+
 
 @torch.library.impl(library, "advance", "CompositeExplicitAutograd")
 def advance(next_id: Tensor, n: int, before: int, by_all: int) -> Tensor:
@@ -45,14 +60,20 @@ def advance(next_id: Tensor, n: int, before: int, by_all: int) -> Tensor:
     Raises:
         RuntimeError: in a data loader worker and in a backward pass.
     """
+    check_may_draw()
+    with _lock:
+        sample_ids = torch.arange(before, before + n, device=next_id.device).add_(next_id)
+        next_id.add_(by_all)
+    return sample_ids
+
+
+def check_may_draw() -> None:
+    """Raises RuntimeError in a data loader worker and in a backward pass."""
     if get_worker_info() is not None:
         raise RuntimeError(_IN_A_WORKER)
     # The id of the backward pass that runs in this thread, -1 if none does.
     if torch._C._current_graph_task_id() != -1:
         raise RuntimeError(_IN_BACKWARD)
-    sample_ids = torch.arange(before, before + n, device=next_id.device).add_(next_id)
-    next_id.add_(by_all)
-    return sample_ids
 
 
 @dataclass(eq=False)

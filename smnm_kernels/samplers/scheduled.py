@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import AbstractContextManager
 from functools import partial
-from typing import Any, NamedTuple
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 import torch
 from torch import Tensor
@@ -16,6 +16,9 @@ from smnm_kernels.masks import Masks
 
 from .shared_int import SharedInt
 from .stream import MaskStream
+
+if TYPE_CHECKING:
+    from typing_extensions import Self
 
 
 class _At(NamedTuple):
@@ -128,6 +131,16 @@ class ScheduledSampler(MaskStream):
         # n_keep changes with the ratio, and with the kind: some round it per frame.
         torch._dynamo.maybe_mark_dynamic(masks.ids_keep, 1)
         return masks
+
+    def _replicate_for_data_parallel(self) -> Self:
+        copy = super()._replicate_for_data_parallel()
+        if self.every == "step" and copy._replica and copy._replica.place > 0:
+            raise NotImplementedError(
+                "nn.DataParallel cannot copy a ScheduledSampler that goes by step, because every "
+                'copy would count the step. Use DistributedDataParallel or every="epoch", or draw '
+                "the masks before the model and pass them in"
+            )
+        return copy
 
     @property
     def needs_data(self) -> bool:

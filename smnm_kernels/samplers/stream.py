@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Hashable, Mapping, Sequence
 from contextlib import AbstractContextManager
-from typing import Any, ClassVar
+from typing import TYPE_CHECKING, Any, ClassVar
 
 import torch
 from torch import Tensor, nn
@@ -13,8 +13,16 @@ from smnm_kernels import devices
 from smnm_kernels.arguments import is_int, is_sequence, parse_seed
 from smnm_kernels.masks import Masks
 
-from .replay import COMPILED, NoteIds, RepeatIds, Replay, advance
+from .replay import COMPILED, NoteIds, RepeatIds, Replay, advance, check_may_draw
+from .replicas import Replica, count_in
 
+if TYPE_CHECKING:
+    from typing_extensions import Self
+
+_COMPILED_REPLICA = (
+    "a copy of a sampler that nn.DataParallel made cannot draw in compiled code: use "
+    "DistributedDataParallel"
+)
 #: What ``_prepare`` has drawn, in any sampler of the process: (device, key of ``_first_draws``).
 _prepared: set[tuple[torch.device, Hashable]] = set()
 
@@ -31,7 +39,11 @@ class MaskStream(nn.Module):
 
     The state is two int64 buffers, ``seed`` and ``next_id`` (samples drawn so far by all ranks).
     ``.to()``, ``state_dict()`` and CUDA graphs work as for any module. A sampler that loads a state
-    dict goes on where the saved one stopped, on any number of ranks.
+    dict goes on where the saved one stopped, on any number of ranks. A state dict of a model from
+    before it had a sampler loads, also with ``strict=True``: the sampler then stays as it is.
+
+    Threads may share a sampler: no id is drawn twice. The copies that ``nn.DataParallel`` makes of
+    a model draw together what the model would draw for the whole batch.
 
     A sampler that is made on a CUDA device or moved to one draws a mask of each of its kinds and
     drops it. This compiles and loads the kernels, so that CUDA graphs can capture the first call.
@@ -40,6 +52,8 @@ class MaskStream(nn.Module):
 
     #: What a call returns.
     result: ClassVar[type] = Masks
+    #: In a copy that nn.DataParallel made.
+    _replica: Replica | None = None
     seed: Tensor
     next_id: Tensor
 
@@ -58,8 +72,13 @@ class MaskStream(nn.Module):
         self._prepare()
         return moved
 
-    def _load_from_state_dict(self, *arguments: object) -> None:
-        super()._load_from_state_dict(*arguments)
+    def _load_from_state_dict(
+        self, state_dict: Mapping[str, object], prefix: str, *arguments: object
+    ) -> None:
+        # A model from before it had a sampler. (A state dict of a sampler itself has no prefix.)
+        if prefix and not any(name.startswith(prefix) for name in state_dict):
+            return
+        super()._load_from_state_dict(state_dict, prefix, *arguments)
         self._prepare()  # assign=True may have brought buffers of another device
 
     def __setstate__(self, state: dict[str, object]) -> None:
@@ -108,19 +127,40 @@ class MaskStream(nn.Module):
                 and in a backward pass, because a checkpointed region would get other masks than in
                 the forward pass (see ``checkpoint_contexts``).
         """
-        replay = self._replay
-        n, before, by_all = _shares(batch_size, *rank_and_world_size())
+        replay, replica = self._replay, self._replica
         if torch.compiler.is_compiling():
             if replay.noted_in or replay.repeated is not None:
                 raise RuntimeError(COMPILED)
+            if replica is not None:
+                raise RuntimeError(_COMPILED_REPLICA)
+            n, before, by_all = _shares(batch_size, *rank_and_world_size())
             sample_ids = torch.ops.smnm.advance(self.next_id, n, before, by_all)
         elif replay.repeated is not None:
             sample_ids = next(replay.repeated)
+        elif replica is not None:
+            sample_ids = self._draw_beside(replica, batch_size)
         else:  # the same function as the op's, called directly: the dispatcher doubles its time
+            n, before, by_all = _shares(batch_size, *rank_and_world_size())
             sample_ids = advance(self.next_id, n, before, by_all)
         for noted in replay.noted_in:
             noted.append(sample_ids)
         return self.masks(sample_ids, data)
+
+    def _draw_beside(self, replica: Replica, batch_size: int | Sequence[int]) -> Tensor:
+        """The next ids of a copy that nn.DataParallel made: behind those of the copies before."""
+        check_may_draw()
+        if not is_int(batch_size):
+            raise ValueError(f"batch_size must be an int in nn.DataParallel, got {batch_size!r}")
+        n, _, _ = _shares(batch_size, 0, 1)
+        before_here, by_all_here = replica.share(n)
+        _, before, by_all = _shares(by_all_here, *rank_and_world_size())
+        return advance(self.next_id, n, before + before_here, by_all)
+
+    def _replicate_for_data_parallel(self) -> Self:
+        copy = super()._replicate_for_data_parallel()
+        copy._replay = Replay()
+        copy._replica = count_in(self, copy)
+        return copy
 
     def reset_parameters(self) -> None:
         """Sets the seed and the place in the stream to those of a new sampler. PyTorch calls it for

@@ -10,6 +10,7 @@ from torch.utils.data import DataLoader, Dataset, default_collate
 
 import smnm_kernels as smnm
 from smnm_kernels.adapters import ClonedMasks, MaskingGenerator
+from smnm_kernels.schedules import stages
 
 SIZE = (8, 14, 14)
 
@@ -125,10 +126,82 @@ def test_data2vec_clones():
     assert int(sampler.next_id) == 0
 
 
+class FairseqImages(Dataset):
+    """As data2vec's MaeImageDataset: the task tells it the epoch, workers get it once."""
+
+    def __init__(self):
+        self.masks = ClonedMasks(smnm.MaskSampler("green2d", (8, 8), 0.75), clone_batch=3)
+
+    def __len__(self):
+        return 6
+
+    def __getitem__(self, index):
+        return {"id": index, "precomputed_mask": self.masks(index)}
+
+    def set_epoch(self, epoch):
+        self.masks.set_epoch(epoch)
+
+    def collater(self, samples):
+        return torch.cat([s["precomputed_mask"] for s in samples])
+
+
+def fairseq_epochs(epochs, workers=2, persistent=True, context="fork"):
+    """fairseq makes one loader of frozen batches and uses it again in every epoch."""
+    images = FairseqImages()
+    loader = DataLoader(
+        images,
+        collate_fn=images.collater,
+        batch_sampler=[[0, 1], [2, 3], [4, 5]],
+        num_workers=workers,
+        multiprocessing_context=context if workers else None,
+        persistent_workers=persistent and workers > 0,
+    )
+    found = []
+    for epoch in epochs:
+        images.set_epoch(epoch)
+        found.append(torch.cat(list(loader)))
+    return found
+
+
+@pytest.mark.slow
+@pytest.mark.filterwarnings("ignore:This DataLoader will create:UserWarning")
+@pytest.mark.parametrize("context", ["fork", "spawn", "forkserver"])
+def test_workers_that_stay_see_the_epoch(context):
+    epochs = fairseq_epochs([1, 2, 7], context=context)
+    assert_same(epochs, fairseq_epochs([1, 2, 7], persistent=False))
+    assert_same(epochs, fairseq_epochs([1, 2, 7], workers=0))
+    assert len(torch.cat(epochs).unique(dim=0)) == 3 * 18
+
+
+def test_a_clones_mask_has_the_id_of_epoch_index_and_clone():
+    sampler = smnm.MaskSampler("green2d", (4, 4), 0.75)
+    masks = ClonedMasks(sampler, 3)
+    for epoch, index in ((0, 0), (0, 5), (1, 0), (2, 2**40 - 1), (2**21, 9)):
+        masks.set_epoch(epoch)
+        assert masks.epoch == epoch
+        ids = torch.tensor([(epoch * 2**40 + index) * 3 + clone for clone in range(3)])
+        assert_same(masks(index), sampler.masks(ids).data2vec_masked)
+    again = pickle.loads(pickle.dumps(masks))
+    again.set_epoch(0)
+    assert (again.epoch, masks.epoch) == (0, 2**21)
+
+
+def test_cloned_masks_follow_a_schedule_by_epoch():
+    ratios = stages({0: 0.5, 3: 0.75})
+    masks = ClonedMasks(smnm.ScheduledSampler("random", (4, 4), ratios, every="epoch"), 2)
+    for epoch, masked in ((0, 8), (3, 12), (2, 8)):
+        masks.set_epoch(epoch)
+        assert masks(1).sum(1).tolist() == [masked, masked]
+
+
+def cloned():
+    return ClonedMasks(smnm.MaskSampler("random", SIZE, 0.9), 2)
+
+
 @pytest.mark.parametrize(
     ("call", "parts"),
     [
-        (lambda: MaskingGenerator((14, 14), 0.9), ["grid", "(14, 14)"]),
+        (lambda: MaskingGenerator((14,), 0.9), ["grid", "(14,)", "(H, W)"]),
         (lambda: MaskingGenerator(SIZE, 1.0), ["mask_ratio", "1.0"]),
         (lambda: MaskingGenerator(SIZE, 0.9, "rbn"), ["grid", "(1, H, W)"]),
         (lambda: MaskingGenerator(SIZE, 0.9, seed=1.5), ["seed", "1.5"]),
@@ -136,7 +209,13 @@ def test_data2vec_clones():
         (lambda: MaskingGenerator(SIZE, 0.9)("7"), ["sample_id", "'7'"]),
         (lambda: ClonedMasks("rbn", 4), ["sampler", "str"]),
         (lambda: ClonedMasks(smnm.MaskSampler("random", SIZE, 0.9), 0), ["clone_batch", "0"]),
-        (lambda: ClonedMasks(smnm.MaskSampler("random", SIZE, 0.9), 2)(1.5), ["sample_id", "1.5"]),
+        (lambda: cloned()(1.5), ["index", "1.5"]),
+        (lambda: cloned()(-1), ["index", "-1", "2**40"]),
+        (lambda: cloned()(2**40), ["index", "1099511627776"]),
+        (lambda: cloned().set_epoch(-1), ["epoch", "-1", "4194303"]),
+        (lambda: cloned().set_epoch(2**22), ["epoch", "4194304"]),
+        (lambda: cloned().set_epoch("3"), ["epoch", "'3'"]),
+        (lambda: ClonedMasks(smnm.ScheduledSampler("tube", SIZE, 0.9), 2), ['every="epoch"']),
     ],
 )
 def test_errors_name_what_came(call, parts):

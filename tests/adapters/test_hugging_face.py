@@ -318,6 +318,122 @@ def test_vjepa2_predicts_from_the_context_alone():
     assert not torch.allclose(predicted(masks.masked), everything, atol=1e-3)
 
 
+# Models with bool_masked_pos that see all tokens, masked ones as a mask token
+
+
+IMAGE = {**WIDTH, "intermediate_size": 32, "image_size": [24, 32], "patch_size": 8}
+SWIN = {"embed_dim": 8, "depths": [1], "num_heads": [2], "image_size": 32, "patch_size": 4}
+WIDE = {"initializer_range": 0.3}
+
+
+def image_models():
+    """For each model, what makes it, and its grid."""
+    t, square = transformers, {**IMAGE, "image_size": 32}
+    focal = {"embed_dim": 8, "depths": [1], "hidden_sizes": [8], "focal_levels": [1]}
+    mask_token = {"use_mask_token": True}
+    return {
+        "ViT": (lambda: t.ViTModel(t.ViTConfig(**IMAGE), **mask_token), (1, 3, 4)),
+        "DeiT": (lambda: t.DeiTModel(t.DeiTConfig(**IMAGE), **mask_token), (1, 3, 4)),
+        "IJepa": (lambda: t.IJepaModel(t.IJepaConfig(**IMAGE), **mask_token), (1, 3, 4)),
+        "Beit": (lambda: t.BeitModel(t.BeitConfig(**square, **mask_token)), (1, 4, 4)),
+        "Data2VecVision": (
+            lambda: t.Data2VecVisionModel(t.Data2VecVisionConfig(**square, **mask_token)),
+            (1, 4, 4),
+        ),
+        "Swin": (
+            lambda: t.SwinModel(t.SwinConfig(**SWIN, **WIDE, window_size=4), **mask_token),
+            (1, 8, 8),
+        ),
+        "Swinv2": (
+            lambda: t.Swinv2Model(t.Swinv2Config(**SWIN, **WIDE, window_size=4), **mask_token),
+            (1, 8, 8),
+        ),
+        "FocalNet": (
+            lambda: t.FocalNetModel(
+                t.FocalNetConfig(**focal, **WIDE, image_size=32, patch_size=8), **mask_token
+            ),
+            (1, 4, 4),
+        ),
+        "Dinov2": (lambda: t.Dinov2Model(t.Dinov2Config(**square, **mask_token)), (1, 4, 4)),
+    }
+
+
+@pytest.mark.parametrize(
+    "name",
+    ["ViT", "DeiT", "IJepa", "Beit", "Data2VecVision", "Swin", "Swinv2", "FocalNet", "Dinov2"],
+)
+def test_pixels_of_masked_patches_do_not_reach_models_with_a_mask_token(name):
+    make, grid = image_models()[name]
+    model = make().eval()
+    sampler = hf_sampler(model.config, "green2d", 0.5, seed=3)
+    assert sampler.grid == grid
+    for parameter_name, parameter in model.named_parameters():
+        if parameter_name.endswith("mask_token"):
+            torch.nn.init.normal_(parameter)
+    x, masks = pixels(model.config), sampler(BATCH)
+    shown = masks.visible.view(BATCH, 1, *grid[1:]).float()
+    shown = F.interpolate(shown, x.shape[-2:])
+    others = torch.randn_like(x)
+
+    def seen(x, masked=masks.masked):
+        with torch.no_grad():
+            return model(x, bool_masked_pos=masked).last_hidden_state
+
+    expected = seen(x)
+    assert_same(seen(x * shown + others * (1 - shown)), expected)
+    assert not torch.allclose(seen(x * (1 - shown) + others * shown), expected, atol=1e-3)
+    assert not torch.allclose(seen(x, masks.visible), expected, atol=1e-3)
+
+
+@pytest.mark.parametrize("name", ["ViT", "DeiT", "Swin"])
+def test_models_for_masked_images_give_a_loss(name):
+    sizes = {**IMAGE, "image_size": 32, "encoder_stride": 8}
+    if name == "Swin":
+        sizes = {**SWIN, "window_size": 4, "encoder_stride": 4}
+    config = getattr(transformers, f"{name}Config")(**sizes)
+    model = getattr(transformers, f"{name}ForMaskedImageModeling")(config)
+    sampler = hf_sampler(config, "green2d", 0.6)
+    x, masks = pixels(config), sampler(BATCH)
+    out = model(x, bool_masked_pos=masks.masked)
+    out.loss.backward()
+    hidden = masks.masked.view(BATCH, 1, *sampler.grid[1:]).float()
+    hidden = F.interpolate(hidden, x.shape[-2:]).expand_as(x).bool()
+    torch.testing.assert_close(out.loss, (out.reconstruction - x)[hidden].abs().mean())
+
+
+# AST takes no masks; tokens are gathered after its embeddings
+
+
+def test_ast_counts_mel_bands_first():
+    config = transformers.ASTConfig(
+        **WIDTH,
+        intermediate_size=32,
+        patch_size=4,
+        max_length=18,
+        num_mel_bins=10,
+        time_stride=2,
+        frequency_stride=3,
+    )
+    model = transformers.ASTModel(config).eval()
+    sampler = hf_sampler(config, "rbn", 0.75)
+    assert sampler.grid == (1, 8, 3)
+    assert sampler.settings.freq_major
+    x = torch.randn(BATCH, 18, 10)
+    tokens = model.embeddings(x)
+    assert tokens.shape[1] == 2 + 24
+    time, mel = 5, 1
+    x[:, 2 * time : 2 * time + 4, 3 * mel : 3 * mel + 4] += 1
+    changed = (model.embeddings(x) != tokens).any(-1)
+    assert not changed[:, :2].any()
+    assert changed[:, 2 + mel * 8 + time].all()
+    assert not changed[:, 2 + time * 3 + mel].any()
+    masks = sampler(BATCH)
+    time_major = hf_sampler(config, "rbn", 0.75, freq_major=False)(BATCH).visible.view(BATCH, 8, 3)
+    assert_same(masks.visible.view(BATCH, 3, 8), time_major.transpose(1, 2))
+    ids = masks.with_prefix(2).ids_keep[..., None].expand(-1, -1, 16)
+    assert tokens.gather(1, ids).shape == (BATCH, 2 + 6, 16)
+
+
 # hf_sampler
 
 
@@ -360,8 +476,8 @@ def test_a_grid_has_as_many_patches_as_the_model():
 
 
 def test_errors_name_what_came():
-    for other in (transformers.ViTConfig(), None, videomae()):
-        with pytest.raises(ValueError, match=f"config must be of.*got {type(other).__name__}$"):
+    for other in (transformers.BertConfig(), None, videomae()):
+        with pytest.raises(ValueError, match=f"of a model of type.*got {type(other).__name__}"):
             hf_sampler(other, "green3d")
     video, jepa = videomae().config, vjepa2().config
     with pytest.raises(ValueError, match=r"exactly one of mask_ratio.*got neither"):

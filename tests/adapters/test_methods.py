@@ -5,42 +5,11 @@ import pickle
 
 import pytest
 import torch
+from mae_models import Mae, m2d_random_mask, sampler
 from testing import assert_same
-from torch import nn
 
 import smnm_kernels as smnm
 from smnm_kernels.adapters import M2dMasking, RandomMasking
-
-
-class Mae(nn.Module):
-    """As much of MAE as calls its method and uses what comes back."""
-
-    def __init__(self, n_tokens=16, dim=6):
-        super().__init__()
-        torch.manual_seed(0)
-        self.embed, self.predict = nn.Linear(dim, dim), nn.Linear(dim, dim)
-        self.mask_token = nn.Parameter(torch.zeros(1, 1, dim))
-        self.positions = nn.Parameter(torch.randn(1, n_tokens, dim))
-
-    def random_masking(self, x, mask_ratio):
-        n, length, dim = x.shape
-        len_keep = int(length * (1 - mask_ratio))
-        ids_shuffle = torch.argsort(torch.rand(n, length), dim=1)
-        ids_restore = torch.argsort(ids_shuffle, dim=1)
-        ids_keep = ids_shuffle[:, :len_keep]
-        x_masked = torch.gather(x, 1, ids_keep.unsqueeze(-1).repeat(1, 1, dim))
-        mask = torch.ones([n, length])
-        mask[:, :len_keep] = 0
-        return x_masked, torch.gather(mask, 1, ids_restore), ids_restore
-
-    def forward(self, x, mask_ratio=0.75):
-        latent, mask, ids_restore = self.random_masking(self.embed(x), mask_ratio)
-        n, length, dim = x.shape
-        tokens = self.mask_token.expand(n, length - latent.shape[1], dim)
-        tokens = torch.cat([latent, tokens], dim=1)
-        tokens = torch.gather(tokens, 1, ids_restore.unsqueeze(-1).expand(-1, -1, dim))
-        loss = ((self.predict(tokens + self.positions) - x) ** 2).mean(dim=-1)
-        return (loss * mask).sum() / mask.sum()
 
 
 def model_with(sampler):
@@ -48,10 +17,6 @@ def model_with(sampler):
     model.mask_sampler = sampler
     model.random_masking = RandomMasking(model.mask_sampler)
     return model
-
-
-def sampler(**more):
-    return smnm.MaskSampler("green2d", (1, 4, 4), 0.75, seed=2, **more)
 
 
 def test_the_triple_is_of_the_same_form_and_takes_our_masks():
@@ -123,12 +88,6 @@ def test_audio_mae_in_two_dimensions():
     assert removed.sum(1).tolist() == [417, 417]
     with pytest.raises(ValueError, match=r"mask_t_prob=0.6.*keep 125 of 64 x 8.*n_keep=125"):
         masking.random_masking_2d(torch.randn(2, 512, 4), 0.6, 0.3)
-
-
-def m2d_random_mask(shape, mask_ratio, device):
-    batch, n_f, n_t = shape
-    noise = torch.rand(batch, n_f * n_t, device=device)
-    return torch.argsort(noise, dim=1), int(n_f * n_t * (1 - mask_ratio))
 
 
 def test_m2d():

@@ -13,12 +13,14 @@ from pathlib import Path
 from types import SimpleNamespace
 
 import torch
+from mae_models import AdaMae, AudioMae, CavMae, ColorMae, Hiera, M2d, Mae, MaeSt
 from testing import need_packages
 from torch import nn
-from torch.utils.data import DataLoader, TensorDataset
+from torch.utils.data import DataLoader, IterableDataset, TensorDataset
 
 import smnm_kernels as smnm
 from smnm_kernels.adapters import MaskingGenerator
+from smnm_kernels.loading import WithSampleIds, sample_id_of_key
 from smnm_kernels.reference import rbn_score
 
 WIDTH = {"hidden_size": 16, "num_attention_heads": 2, "num_hidden_layers": 1}
@@ -146,7 +148,7 @@ def mgmae(names):
 
 def adamae(names):
     model = nn.Module()
-    model.encoder = nn.Module()
+    model.encoder = AdaMae()
     model.encoder.visible_patches = int(1568 * (1 - 0.9))
     names.update(model=model)
     yield
@@ -157,37 +159,36 @@ def adamae(names):
 
 
 def mae(names):
-    names.update(model=nn.Module())
+    names.update(model=Mae())
     yield
     _expect_mae_triple(names["model"].random_masking(torch.randn(2, 196, 3), 0.75), 49, 196)
 
 
 def audiomae(names):
-    names.update(model=nn.Module())
+    names.update(model=AudioMae())
     yield
     x = torch.randn(2, 512, 3)
-    _expect_mae_triple(names["model"].random_masking(x, 0.8), 102, 512)
     _expect_mae_triple(names["model"].random_masking_2d(x, 0.3, 0.3), 44 * 5, 512)
 
 
 def cav_mae(names):
-    names.update(model=nn.Module())
+    names.update(model=nn.DataParallel(CavMae()))
     yield
-    masking = names["model"].random_masking_unstructured
+    masking = names["model"].module.random_masking_unstructured
     _expect_mae_triple(masking(torch.randn(2, 512, 3), 0.75), 128, 512)
     _expect_mae_triple(masking(torch.randn(2, 196, 3), 0.75), 49, 196)
 
 
 def colormae(names):
     model = nn.Module()
-    model.backbone = nn.Module()
+    model.backbone = ColorMae()
     names.update(runner=SimpleNamespace(model=model))
     yield
-    _expect_mae_triple(model.backbone.color_masking(torch.randn(2, 196, 3), 0.75), 49, 196)
+    _expect_mae_triple(model.backbone.color_masking(torch.randn(2, 196, 3)), 49, 196)
 
 
 def mae_st(names):
-    names.update(model=nn.Module())
+    names.update(model=MaeSt())
     yield
     x = torch.randn(2, 1568, 3)
     *triple, ids_keep = names["model"].random_masking(x, 0.9)
@@ -203,23 +204,17 @@ def _expect_mae_triple(triple, n_keep, n_tokens):
 
 
 def m2d(names):
-    names.update(model=nn.Module())
+    names.update(model=M2d())
     yield
     ids, n_keep = names["model"]._random_mask_fn((2, 5, 38), 0.7, "cpu")
     assert (ids.shape, n_keep) == ((2, 190), 57)
 
 
 def data2vec(names):
-    class Images:
-        clone_batch = 2
-
-        def __len__(self):
-            return 9
-
-    names.update(self=Images(), v={})
+    names.update(self=SimpleNamespace(clone_batch=2), v={})
     yield
     masked = names["v"]["precomputed_mask"]
-    ids = 2 * (names["epoch"] * 9 + names["index"]) + torch.arange(2)
+    ids = 2 * (names["epoch"] * 2**40 + names["index"]) + torch.arange(2)
     assert torch.equal(masked, smnm.rbn_masks(ids, (1, 64, 8), 0.8).masked.byte())
 
 
@@ -238,20 +233,22 @@ def vjepa(names):
 
 def vjepa2(names):
     yield
-    [(batch, contexts, targets)] = names["collator"]([names["dataset"][2], names["dataset"][3]])
-    assert (len(batch[0]), len(contexts), len(targets)) == (2, 2, 2)
+    clips = WithSampleIds([([torch.zeros(16)], i, [torch.arange(16)]) for i in range(3)])
+    [(batch, [context], [target])] = names["mask_collator"]([clips[i] for i in range(3)])
+    assert (batch[1].tolist(), context.shape, target.shape) == ([0, 1, 2], (3, 512), (3, 1536))
 
 
 def hiera(names):
-    class Hiera(nn.Module):
+    class Units(Hiera):
         mask_spatial_shape = [7, 7]  # noqa: RUF012, a list there
 
         def forward(self, x, mask):
             assert (mask.shape, mask.sum().item()) == ((4, 49), 4 * 19)
             return x.sum(), *[None] * 3
 
-    names.update(model=Hiera(), x=torch.randn(4, 3, 224, 224))
+    names.update(model=Units(), x=torch.randn(4, 3, 224, 224))
     yield
+    assert names["model"].get_random_mask(names["x"], 0.6).sum(1).tolist() == [19] * 4
 
 
 def lightly(names):
@@ -261,6 +258,54 @@ def lightly(names):
     assert names["idx_keep"].shape == (4, 50)
     assert not names["idx_keep"][:, 0].any()
     assert torch.equal(both, torch.arange(197).expand(4, 197))
+
+
+def timm_vit(names):
+    class Vit(nn.Module):
+        """As timm's VisionTransformer, with a class token and four registers."""
+
+        num_prefix_tokens = 5
+
+        def __init__(self):
+            super().__init__()
+            self.blocks, self.norm = nn.Identity(), nn.Identity()
+
+        def patch_embed(self, x):
+            return nn.functional.unfold(x, 16, stride=16).transpose(1, 2)
+
+        def _pos_embed(self, x):
+            return torch.cat([x.new_zeros(len(x), 5, x.shape[2]), x], 1)
+
+    names.update(model=Vit(), x=torch.randn(4, 3, 224, 224))
+    yield
+    assert names["encoded"].shape == (4, 5 + 49, 768)
+    assert not names["encoded"][:, :5].any()
+    assert names["encoded"][:, 5:].any(2).all()
+
+
+def hf_ast(names):
+    need_packages("transformers")
+    from transformers import ASTConfig, ASTModel
+
+    config = ASTConfig(**WIDTH, intermediate_size=32, max_length=96, num_mel_bins=64)
+    names.update(model=ASTModel(config), input_values=torch.randn(2, 96, 64))
+    yield
+    assert names["sampler"].grid == (1, 9, 5)
+    assert names["visible"].shape == (2, 2 + 11, 16)
+
+
+def streams(names):
+    class Stream(IterableDataset):
+        def __init__(self, key):
+            self.key = key
+
+        def __iter__(self):
+            yield from ({self.key: f"clip{i}", "x": i} for i in range(4))
+
+    names.update(shards=Stream("__key__"), stream=Stream("id"))
+    yield
+    ids = [example["sample_id"] for example in names["dataset"]]
+    assert ids == [sample_id_of_key(f"clip{i}") for i in range(4)]
 
 
 def loader(names):

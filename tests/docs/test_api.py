@@ -14,7 +14,7 @@ API = (ROOT / "docs" / "api.md").read_text()
 LISTED = {
     "smnm_kernels": [n for n in smnm.__all__ if n not in ("schedules", "__version__")],
     "smnm_kernels.adapters": adapters.__all__,
-    "smnm_kernels.loading": ["MaskCollator", "WithSampleIds"],
+    "smnm_kernels.loading": ["MaskCollator", "WithSampleIds", "sample_id_of_key"],
     "smnm_kernels.schedules": ["cosine", "hint", "linear", "stages"],
 }
 MODULES = {

@@ -135,7 +135,7 @@ def test_the_table_of_adapters_names_what_there_is():
     rows = table_after(README, "| codebase |")
     written = " ".join(row[1] for row in rows)
     for name in (*adapters.__all__, "MaskCollator", "WithSampleIds"):
-        assert name in written or name in ("epoch_callback", "hf_sampler"), name
+        assert name in written or name in ("Installed", "epoch_callback", "hf_sampler"), name
     for view in re.findall(r"\)\.(\w+)", written):
         assert hasattr(smnm.Masks, view), view
 
