@@ -26,7 +26,15 @@ from smnm_kernels.train.data.scan import (
 )
 
 from . import ranks
-from .folder import SCAN, SKIPPED, RunFolder, check_config, read_config, steps_done
+from .folder import (
+    SCAN,
+    SKIPPED,
+    RunFolder,
+    before_any_work,
+    check_config,
+    read_config,
+    steps_done,
+)
 from .machine import autocast_dtype, cores, default_threads, default_workers
 from .optimisation import Optimisation
 from .options import RunOptions, check_batch_size
@@ -75,14 +83,11 @@ def begin(
         nonlocal folder
         folder = RunFolder(out)
         try:
-            return make_plan(folder, options, recipe, data, device)
+            with before_any_work(out):
+                return make_plan(folder, options, recipe, data, device)
         except UsageError:
             folder.remove_if_unused()
             raise
-        except OSError as error:
-            raise UsageError(
-                f"--out {out}: cannot be written ({error.filename or SCAN}: {error.strerror})"
-            ) from error
 
     return ranks.on_main(prepare), folder
 
