@@ -102,7 +102,7 @@ def test_what_the_first_process_refuses_ends_all_with_its_words(data, tmp_path):
         assert "Traceback" not in errors
 
 
-@pytest.mark.slow
+@pytest.mark.exhaustive
 def test_a_signal_to_the_first_process_ends_all(data, tmp_path):
     fill(data, 1000)
     ranks = Ranks(data, tmp_path / "run")
@@ -123,7 +123,7 @@ def test_a_first_process_that_is_gone_ends_the_others(data, tmp_path, number):
     ranks.processes[0].send_signal(number)
     since = time.monotonic()
     _, errors = ranks.processes[1].communicate(timeout=60)
-    assert time.monotonic() - since < 20
+    assert time.monotonic() - since < 50
     ranks.processes[0].kill()
     ranks.finish()
     assert ranks.processes[1].returncode == 1

@@ -391,7 +391,14 @@ class SlowScan:
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("number", [signal.SIGKILL, signal.SIGINT, signal.SIGTERM])
+@pytest.mark.parametrize(
+    "number",
+    [
+        signal.SIGKILL,
+        signal.SIGINT,
+        pytest.param(signal.SIGTERM, marks=pytest.mark.exhaustive),
+    ],
+)
 def test_a_scan_goes_on_after_a_signal(number, tmp_path):
     data = tmp_path / "data"
     data.mkdir()
