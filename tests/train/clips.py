@@ -8,7 +8,6 @@ import time
 
 import av
 import numpy as np
-import soundfile
 from PIL import Image
 
 from smnm_kernels.cli import main
@@ -21,7 +20,7 @@ def write_video(path, n=40, size=64, codec="libx264", options=None, faststart=Fa
         stream = container.add_stream(codec, rate=30)
         stream.width = stream.height = size
         stream.pix_fmt = "yuv420p"
-        stream.options = options or {}
+        stream.options = {"strict": "-2"} | (options or {})
         stream.codec_context.thread_count = 1
         for i in range(n):
             picture = np.full((size, size, 3), min(255, 2 * i), dtype=np.uint8)
@@ -30,10 +29,55 @@ def write_video(path, n=40, size=64, codec="libx264", options=None, faststart=Fa
         container.mux(stream.encode(None))
 
 
-def write_sound(path, seconds=2.0, rate=16000, hertz=440.0, silent=False):
+def write_sound(path, seconds=2.0, rate=16000, hertz=440.0, silent=False, codec=None, **options):
     t = np.arange(int(seconds * rate)) / rate
     tone = 0.5 * np.sin(2 * np.pi * hertz * t * (1 + 0.1 * t))
-    soundfile.write(path, 0 * tone if silent else tone, rate)
+    write_samples(path, 0 * tone if silent else tone, rate, codec, **options)
+
+
+def write_samples(path, samples, rate=16000, codec=None, options=None, muxer=None):
+    """Float samples [n] or [channels, n]; by default in the usual codec of the name's ending."""
+    samples = np.atleast_2d(samples)
+    codec = codec or _CODECS.get(path.suffix, "pcm_s16le")
+    if codec == "vorbis" and len(samples) == 1:  # FFmpeg's own encoder takes two channels only
+        samples = np.repeat(samples, 2, axis=0)
+    layout = {1: "mono", 2: "stereo", 6: "5.1"}[len(samples)]
+    with av.open(str(path), "w", options=muxer or {}) as container:
+        stream = container.add_stream(codec, rate=rate, layout=layout)
+        stream.options = {"strict": "-2"} | (options or {})
+        for start in range(0, samples.shape[1], 4096):
+            part = samples[:, start : start + 4096]
+            if codec.startswith("pcm_f64"):
+                frame = av.AudioFrame.from_ndarray(part.astype("f8"), "dblp", layout)
+            elif codec.startswith("pcm_s16"):
+                whole = (32767 * part).round().astype("i2")
+                frame = av.AudioFrame.from_ndarray(whole, "s16p", layout)
+            else:
+                frame = av.AudioFrame.from_ndarray(part.astype("f4"), "fltp", layout)
+            frame.sample_rate, frame.pts = rate, start
+            container.mux(stream.encode(frame))
+        container.mux(stream.encode(None))
+
+
+_CODECS = {
+    ".mp3": "libmp3lame",
+    ".flac": "flac",
+    ".ogg": "vorbis",
+    ".opus": "libopus",
+    ".m4a": "aac",
+    ".aac": "aac",
+    ".wma": "wmav2",
+    ".mka": "vorbis",
+    ".webm": "libopus",
+    ".ac3": "ac3",
+    ".mp2": "mp2",
+    ".ts": "aac",
+    ".aiff": "pcm_s16be",
+    ".au": "pcm_s16be",
+    ".caf": "pcm_s16le",
+    ".tta": "tta",
+    ".wv": "wavpack",
+}
 
 
 def write_picture(path, number=0, size=(80, 64)):

@@ -210,7 +210,7 @@ def _scan(
 
 def _versions() -> dict[str, str]:
     found = {"python": platform.python_version(), "torch": torch.__version__}
-    for package in ("smnm_kernels", "numpy", "av", "soundfile", "kaldi-native-fbank", "pillow"):
+    for package in ("smnm_kernels", "numpy", "av", "kaldi-native-fbank", "pillow"):
         try:
             found[package] = version(package)
         except PackageNotFoundError:
