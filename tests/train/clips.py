@@ -5,6 +5,7 @@ import os
 import subprocess
 import sys
 import time
+from fractions import Fraction
 
 import av
 import numpy as np
@@ -13,19 +14,31 @@ from PIL import Image
 from smnm_kernels.cli import main
 
 
-def write_video(path, n=40, size=64, codec="libx264", options=None, faststart=False):
-    """n frames, frame i of brightness 2 i under a mark that moves: a frame tells its own number."""
-    container_options = {"movflags": "faststart"} if faststart else {}
-    with av.open(str(path), "w", options=container_options) as container:
-        stream = container.add_stream(codec, rate=30)
-        stream.width = stream.height = size
-        stream.pix_fmt = "yuv420p"
-        stream.options = {"strict": "-2"} | (options or {})
+def write_video(
+    path, n=40, size=64, codec="libx264", options=None, muxer=None, times=None, turn=0, aspect=None
+):
+    """n frames, frame i of brightness 2 i under a mark that moves: a frame tells its own number.
+
+    `size` is a side or (width, height); `times` are the frames' time stamps in 1/1000 s.
+    """
+    width, height = (size, size) if isinstance(size, int) else size
+    with av.open(str(path), "w", options=muxer or {}) as container:
+        stream = container.add_stream(codec, rate=1000 if times else 30)
+        stream.width, stream.height = width, height
+        stream.pix_fmt = {"gif": "rgb8", "mjpeg": "yuvj420p"}.get(codec, "yuv420p")
+        stream.options = options or {}
         stream.codec_context.thread_count = 1
+        if aspect:
+            stream.codec_context.sample_aspect_ratio = aspect
+        if turn:
+            stream.set_display_rotation(turn)
         for i in range(n):
-            picture = np.full((size, size, 3), min(255, 2 * i), dtype=np.uint8)
-            picture[4:12, (3 * i) % (size - 8) :][:, :8] = 255
-            container.mux(stream.encode(av.VideoFrame.from_ndarray(picture, format="rgb24")))
+            picture = np.full((height, width, 3), min(255, 2 * i), dtype=np.uint8)
+            picture[4:12, (3 * i) % (width - 8) :][:, :8] = 255
+            frame = av.VideoFrame.from_ndarray(picture, format="rgb24")
+            if times:
+                frame.pts, frame.time_base = times[i], Fraction(1, 1000)
+            container.mux(stream.encode(frame))
         container.mux(stream.encode(None))
 
 

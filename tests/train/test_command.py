@@ -198,10 +198,10 @@ def test_nothing_usable_exits_with_2(tmp_path, capsys):
 def test_a_file_that_fails_later_is_named_once(videos, tmp_path, capsys, monkeypatch):
     original = Video.read
 
-    def failing(self, path, *rest):
-        if path.name == "clip1.mp4":
+    def failing(self, source, *rest):
+        if source.path.name == "clip1.mp4":
             raise Unusable("does not decode any more")
-        return original(self, path, *rest)
+        return original(self, source, *rest)
 
     monkeypatch.setattr(Video, "read", failing)
     run = tmp_path / "run"
@@ -333,7 +333,7 @@ def test_the_demo_refuses_before_it_makes_files(tmp_path, capsys):
         ("config.json", '{"run": {}, "runtime": {}}', "holds a run of format 1"),
         (
             "config.json",
-            '{"format": 2, "run": {"modality": "audio"}, "runtime": {}}',
+            '{"format": 3, "run": {"modality": "audio"}, "runtime": {}}',
             "holds a run with other settings: modality is 'audio' there, 'video' was asked for",
         ),
         ("last.pt", "", "holds last.pt but no config.json"),

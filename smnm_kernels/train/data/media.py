@@ -69,17 +69,19 @@ def reason_of(error: BaseException) -> str:
     return getattr(error, "strerror", None) or str(error) or type(error).__name__
 
 
-# A packet (None: the end, where the decoder gives what it held back), the frames that came when it
-# was decoded, and the error where it does not decode.
+# A packet (None: the end of the file, where the decoder gives what it held back), the frames that
+# came when it was decoded, and the error where it does not decode.
 Step = tuple["av.Packet | None", list[Any], "Exception | None"]
 
 
 def steps(container: InputContainer, stream: Any) -> Iterator[Step]:
     """Every packet from where the container stands to the end, decoded."""
     for packet in container.demux(stream):
-        # AVI has empty packets where a frame is repeated. A decoder would take one for the end.
         if packet.size:
             yield packet, *_decode(stream.codec_context, packet)
+        elif packet.dts is not None:
+            # AVI has empty packets where a frame is repeated. A decoder takes one for the end.
+            yield packet, [], None
     yield None, *_decode(stream.codec_context, None)
 
 
@@ -100,20 +102,30 @@ def flush(stream: Any) -> list[Any]:
     return _decode(stream.codec_context, None)[0]
 
 
-def seek_to_packet(
-    container: InputContainer, stream: Any, stamp: int, stamp_of: Any
-) -> Iterator[av.Packet]:
-    """Packets from the one of this time stamp on; none where seeking does not lead there."""
-    try:
-        container.seek(stamp, stream=stream)
-    except av.error.FFmpegError:
-        return
-    found = False
-    for packet in container.demux(stream):
-        if not found and packet.size:
-            at = stamp_of(packet)
-            if at is None or at > stamp:
-                return
-            found = at == stamp
+def stamp(packet: av.Packet) -> int | None:
+    """By which a packet is found again."""
+    return packet.dts if packet.pts is None else packet.pts
+
+
+# Seconds before a packet to which its reader seeks in turn: some demuxers land behind it.
+_EARLIER = (0, 1, 10)
+
+
+def packets_from(container: InputContainer, stream: Any, wanted: int) -> Iterator[av.Packet]:
+    """Packets from the key packet of this time stamp on; none where seeking does not lead there."""
+    for seconds in _EARLIER:
+        try:
+            container.seek(wanted - int(seconds / stream.time_base), stream=stream)
+        except av.error.FFmpegError:
+            continue
+        found = False
+        for packet in container.demux(stream):
+            if not found and packet.size and packet.is_keyframe:
+                at = stamp(packet)
+                if at is not None and at > wanted:
+                    break
+                found = at == wanted
+            if found and packet.size:
+                yield packet
         if found:
-            yield packet
+            return

@@ -130,9 +130,9 @@ def _from(container: Any, stream: Any, restart: Restart) -> Iterator[np.ndarray]
     """Blocks from the restart's first frame on."""
     stamp, first_frame, _ = restart
     mono, there = _Mono(), False
-    packets = media.seek_to_packet(container, stream, stamp, _stamp)
+    packets = media.packets_from(container, stream, stamp)
     for packet in packets:
-        frames = media.decode_packet(stream, packet) if packet.size else []
+        frames = media.decode_packet(stream, packet)
         if not there:
             numbers = [i for i, frame in enumerate(frames) if frame.pts == first_frame]
             if any(frame.pts is not None and frame.pts > first_frame for frame in frames[:1]):
@@ -142,10 +142,6 @@ def _from(container: Any, stream: Any, restart: Restart) -> Iterator[np.ndarray]
         yield from mono.blocks(frames)
     if there:
         yield from mono.blocks(media.flush(stream), last=True)
-
-
-def _stamp(packet: av.Packet) -> int | None:
-    return packet.pts
 
 
 class _Mono:
@@ -292,7 +288,7 @@ class _Restarts:
         return [restart for restart in self._found if self._is_reached(restart)]
 
     def _is_reached(self, restart: Restart) -> bool:
-        packets = media.seek_to_packet(self._container, self._stream, restart[0], _stamp)
+        packets = media.packets_from(self._container, self._stream, restart[0])
         packet = next(packets, None)
         return packet is not None and packet.size == self._sizes[restart[0]]
 
