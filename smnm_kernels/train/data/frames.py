@@ -11,7 +11,6 @@ from __future__ import annotations
 import hashlib
 from collections import deque
 from collections.abc import Iterator
-from fractions import Fraction
 from typing import Any
 
 import numpy as np
@@ -20,7 +19,7 @@ from smnm_kernels.errors import Unusable
 
 from . import media
 from .source import Source
-from .view import View
+from .view import PixelAspect, View
 
 _BETWEEN_RESTARTS = 32  # packets, at the least
 _MOST_RESTARTS = 512
@@ -31,7 +30,7 @@ _MOST_DELAY = 64  # packets from a key packet to its picture
 Restart = list[Any]
 
 
-def probe(source: Source, least: int, pixel_aspect: str) -> dict[str, Any]:
+def probe(source: Source, least: int, pixel_aspect: PixelAspect) -> dict[str, Any]:
     """What `read` needs to know of a video that has `least` frames in a row; Unusable otherwise.
 
     Decodes the whole file: whether frames are damaged shows no other way, and how many there are
@@ -101,12 +100,12 @@ def read(
     raise Unusable(f"has only {given} of {frames} frames behind frame {start}")
 
 
-def read_all(source: Source, pixel_aspect: str) -> Iterator[np.ndarray]:
+def read_all(source: Source, pixel_aspect: PixelAspect) -> Iterator[np.ndarray]:
     """Every frame, uint8 [height, width, 3]; also of a file that `probe` would refuse."""
     view = None
     with media.opened(source, "video") as (container, stream):
         for _, frame in _numbered(container, stream, None):
-            view = view or View.of(frame, _aspect(stream, pixel_aspect))
+            view = view or View.of(frame, stream, pixel_aspect)
             yield view.pixels(frame)
     if view is None:
         raise Unusable("does not decode (it holds no frames)")
@@ -141,17 +140,10 @@ def _frames_from(container: Any, stream: Any, stamp: int) -> Iterator[Any]:
     yield from media.flush(stream)
 
 
-def _aspect(stream: Any, pixel_aspect: str) -> Fraction:
-    """Width of a pixel by its height."""
-    if pixel_aspect == "ignore":
-        return Fraction(1)
-    return stream.sample_aspect_ratio or Fraction(1)
-
-
 class _Frames:
     """Counts while a file is decoded."""
 
-    def __init__(self, source: Source, stream: Any, pixel_aspect: str) -> None:
+    def __init__(self, source: Source, stream: Any, pixel_aspect: PixelAspect) -> None:
         self._stream, self._pixel_aspect = stream, pixel_aspect
         self.view: View | None = None
         self.packets = self.count = self.corrupt = self.failures = 0
@@ -175,7 +167,7 @@ class _Frames:
             self.failures += error is not None
             self._begin_damage(self.packets)
         if frames and self.view is None:
-            self.view = View.of(frames[0], _aspect(self._stream, self._pixel_aspect))
+            self.view = View.of(frames[0], self._stream, self._pixel_aspect)
         if self.view is not None:
             self.restarts.compare(packet, frames, self.count, self.view)
         for frame in frames:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections import Counter
 from dataclasses import dataclass
-from typing import Any, Literal
+from typing import Any
 
 import torch
 from torch import Tensor
@@ -17,7 +17,7 @@ from .sample_randomness import SampleRandomness
 from .source import Source
 from .statistics import IMAGENET_MEAN, IMAGENET_STD
 from .suffixes import VIDEO as SUFFIXES
-from .view import View
+from .view import PixelAspect, View
 
 
 def usable_stride(total: int, frames: int, stride: int) -> int:
@@ -49,8 +49,7 @@ class Video:
     stride: int
     crop: Crop
     flip: bool  # mirror half of the clips
-    # What is done about pixels that are not square: the width is scaled, or nothing.
-    pixel_aspect: Literal["apply", "ignore"] = "apply"
+    pixel_aspect: PixelAspect = "apply"
 
     name = "video"
     suffixes = SUFFIXES

@@ -5,13 +5,16 @@ from __future__ import annotations
 import math
 from dataclasses import dataclass, field
 from fractions import Fraction
-from typing import Any
+from typing import Any, Literal
 
 import numpy as np
 from av.sidedata.sidedata import Type
 from av.video.reformatter import Interpolation, VideoReformatter
 
 from smnm_kernels.errors import Unusable
+
+# What is done about pixels that are not square: the width is scaled, or nothing.
+PixelAspect = Literal["apply", "ignore"]
 
 # What a wrong header asks for, not a camera.
 _MOST_ASPECT = 16
@@ -31,8 +34,9 @@ class View:
     )
 
     @classmethod
-    def of(cls, frame: Any, aspect: Fraction) -> View:
-        """`aspect`: width of a pixel by its height, in the frame as it is stored."""
+    def of(cls, frame: Any, stream: Any, pixel_aspect: PixelAspect) -> View:
+        # Width of a pixel by its height, in the frame as it is stored.
+        aspect = (pixel_aspect == "apply" and stream.sample_aspect_ratio) or Fraction(1)
         if not 1 / _MOST_ASPECT <= aspect <= _MOST_ASPECT:
             raise Unusable(
                 f"says that its pixels are {aspect} times as wide as high; "
