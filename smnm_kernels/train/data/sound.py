@@ -52,6 +52,7 @@ def probe(source: Source, least_seconds: float) -> dict[str, Any]:
                 restarts.compare(packet, frames, count)
                 for frame in frames:
                     longest = max(longest, frame.samples)
+                    failures += frame.is_corrupt
                 for block in mono.blocks(frames, last=packet is None):
                     if len(block):
                         low, high = min(low, block.min()), max(high, block.max())
@@ -65,7 +66,7 @@ def probe(source: Source, least_seconds: float) -> dict[str, Any]:
         raise Unusable(f"does not decode ({reason})")
     # One may be what some program put behind the last frame.
     if failures > max(1, media.MOST_DAMAGED * packets):
-        raise Unusable(f"is damaged: {failures} of {packets} packets do not decode ({reason})")
+        raise Unusable(f"is damaged: {failures} of {packets} packets are corrupt or do not decode")
     if declared is not None and seconds < 0.9 * declared:
         raise Unusable(f"is truncated: {seconds:.3f} of {declared:.3f} s are there")
     if seconds < least_seconds:
@@ -158,7 +159,9 @@ class _Mono:
             samples = mix(frame)
             self.rate = self.rate or frame.sample_rate
             if frame.sample_rate != (self._other_rate or self.rate):
-                yield from self._end_of_other_rate()
+                # What the last resampler holds back goes: a quarter of a millisecond, as in
+                # FFmpeg's program.
+                self._resampler, self._other_rate = None, 0
                 if frame.sample_rate != self.rate:
                     self.mixed_rates, self._other_rate = True, frame.sample_rate
                     self._resampler = _resampler(self.rate)
@@ -166,13 +169,8 @@ class _Mono:
                 yield from _resampled(self._resampler, samples, self._other_rate)
             else:
                 yield samples
-        if last:
-            yield from self._end_of_other_rate()
-
-    def _end_of_other_rate(self) -> Iterator[np.ndarray]:
-        if self._resampler is not None:
+        if last and self._resampler is not None:
             yield from _resampled(self._resampler, None, self._other_rate)
-        self._resampler, self._other_rate = None, 0
 
 
 def mix(frame: Any) -> np.ndarray:
