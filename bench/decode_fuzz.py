@@ -289,7 +289,9 @@ def fuzz(families: list[str], n_files: int, programs: list[str], seed: int) -> l
     rows = []
     for family in families:
         with tempfile.TemporaryDirectory() as name:
-            rows.append(fuzz_family(family, n_files, programs, seed, Path(name)))
+            examiner = Examiner(Path(name))
+            rows.append(fuzz_family(family, n_files, programs, seed, examiner))
+            examiner.close()
         print(_line(rows[-1]), flush=True)
         for trouble in rows[-1]["troubles"][:MOST_SHOWN]:
             print(f"    {trouble}", flush=True)
@@ -297,14 +299,13 @@ def fuzz(families: list[str], n_files: int, programs: list[str], seed: int) -> l
 
 
 def fuzz_family(
-    family: str, n_files: int, programs: list[str], seed: int, folder: Path
+    family: str, n_files: int, programs: list[str], seed: int, examiner: Examiner
 ) -> dict[str, Any]:
-    wholes = []
+    folder, wholes = examiner.folder, []
     for i, (video, audio) in enumerate(FAMILIES[family] or [(None, None)] * 2):
         path = folder / f"whole{i}.{family}"
         make(path, video, audio, i)
         wholes.append(path.read_bytes())
-    examiner = Examiner(folder)
     counts: Counter[str] = Counter()
     troubles: list[str] = []
     row: dict[str, Any] = {"family": family, "slowest": 0.0, "peak": 0.0}
@@ -328,7 +329,6 @@ def fuzz_family(
                 if difference:
                     counts["differ"] += 1
                     troubles.append(f"file {number}, {kind}: {difference}")
-    examiner.close()
     return row | {"files": n_files, "troubles": troubles} | counts
 
 

@@ -3,9 +3,10 @@
 pip install decord torchcodec   # where they load; each is left out where it does not
 python bench/decode_speed.py
 
-Every library has one thread, and all of them read the same clips in turn, in rounds. Times are those
-of the processor, so that other programs do not count; a ratio is the median of the rounds' ratios. `right` is the share of clips whose frames are those that lie there
-when the file is decoded from its beginning (within 3 grey levels: conversions to RGB differ).
+Every library has one thread, and all of them read the same clips in turn, in rounds. Times are
+those of the processor, so that other programs do not count; a ratio is the median of the rounds'
+ratios. `right` is the share of clips whose frames are those that lie there when the file is decoded
+from its beginning (within 3 grey levels: conversions to RGB differ).
 """
 
 from __future__ import annotations

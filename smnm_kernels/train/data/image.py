@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import struct
+import warnings
 from dataclasses import dataclass
 
 import numpy as np
@@ -19,6 +20,9 @@ from .sample_randomness import SampleRandomness
 from .source import Source
 from .statistics import IMAGENET_MEAN, IMAGENET_STD
 from .suffixes import IMAGE as SUFFIXES
+
+# What it warns of is either repaired or raised, too.
+warnings.filterwarnings("ignore", category=UserWarning, module=r"PIL\.")
 
 # What Pillow's readers raise on damaged files.
 _READ_ERRORS = (

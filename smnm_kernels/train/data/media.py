@@ -76,13 +76,25 @@ Step = tuple["av.Packet | None", list[Any], "Exception | None"]
 
 def steps(container: InputContainer, stream: Any) -> Iterator[Step]:
     """Every packet from where the container stands to the end, decoded."""
-    for packet in container.demux(stream):
+    for packet in _packets(container, stream):
         if packet.size:
             yield packet, *_decode(stream.codec_context, packet)
         elif packet.dts is not None:
             # AVI has empty packets where a frame is repeated. A decoder takes one for the end.
             yield packet, [], None
     yield None, *_decode(stream.codec_context, None)
+
+
+def _packets(container: InputContainer, stream: Any) -> Iterator[av.Packet]:
+    demuxed = container.demux(stream)
+    while True:
+        try:
+            packet = next(demuxed)
+        except (StopIteration, IndexError):
+            # At the end PyAV looks for streams that it does not know: those that showed only while
+            # the file was read, as in a transport stream.
+            return
+        yield packet
 
 
 def _decode(context: Any, packet: av.Packet | None) -> tuple[list[Any], Exception | None]:
@@ -119,7 +131,7 @@ def packets_from(container: InputContainer, stream: Any, wanted: int) -> Iterato
         except av.error.FFmpegError:
             continue
         found = False
-        for packet in container.demux(stream):
+        for packet in _packets(container, stream):
             if not found and packet.size and packet.is_keyframe:
                 at = stamp(packet)
                 if at is not None and at > wanted:
