@@ -81,6 +81,15 @@ def launches() -> Iterator[tuple[str, Callable[[], object]]]:
         for dtype in (torch.float32, torch.float64):
             values = torch.zeros(2, n_tokens, dtype=dtype)
             yield f"{dtype} [B, {n_tokens}]", partial(triton_kernels.threshold_kernel, values, 10)
+    for n_tokens in (196, 512, 1568, 200_000):
+        for rule, n_swapped in (("weights", 5), ("weights", 0), ("log2_weights", 0), ("scores", 0)):
+            call = (ids, None, 3, torch.zeros(2, n_tokens), rule, 20, False, n_swapped)
+            name = f"draw [B, {n_tokens}] by {rule}, {n_swapped} swapped"
+            yield name, partial(triton_kernels.draw_masks_kernel, *call)
+    for shape, patch in (((2, 1, 1, 1024, 128), (1, 16, 16)), ((2, 3, 16, 224, 224), (2, 16, 16))):
+        for metric in ("mad", "variance"):
+            call = (torch.zeros(1, 1, 1, 1, 1).expand(shape), patch, metric)
+            yield f"dispersion {shape} {metric}", partial(triton_kernels.dispersion_kernel, *call)
     for ties in ("first", "random"):
         call = rbn_masks_call(
             ids, (1, 64, 8), 0.8, None, None, (3, 5), (0.4, 0.4, 0.1, 0.1), ties, False, 3

@@ -75,7 +75,7 @@ def _mul(this: Instruction) -> Execute:
     half = this.takes("lo", "hi", "wide")
     if half is None:
         this.takes("rn")
-        type = this.type("f")
+        type = this.type("f", "f32x2")
         return applied(this, np.multiply, type, type, type)
     type = this.type("s", "u")
     if half == "lo":

@@ -13,6 +13,7 @@ from .threads import Threads
 from .types import F32, SIGNED, UNSIGNED, Type
 
 Function = Callable[..., np.ndarray]
+_WHOLE = {"rzi": np.trunc, "rni": np.rint, "rmi": np.floor, "rpi": np.ceil}
 
 
 @instruction("cvt")
@@ -51,15 +52,17 @@ def _conversion(this: Instruction, rounding: str | None, result: Type, source: T
         if source.bits > result.bits and rounding != "rn":
             raise this.unknown()
         if source.bits <= result.bits and rounding is not None:
-            raise this.unknown()
+            if source.bits < result.bits or rounding not in _WHOLE:
+                raise this.unknown()
+            return _WHOLE[rounding]
         return lambda a: a.astype(result.dtype)
     if result.kind == "f":
         if rounding != "rn":
             raise this.unknown()
         return _integer_to_float(result)
-    whole = {"rzi": np.trunc, "rni": np.rint, "rmi": np.floor, "rpi": np.ceil}.get(rounding)
-    if whole is None:
+    if rounding not in _WHOLE:
         raise this.unknown()
+    whole = _WHOLE[rounding]
     if result.bits == 64:
         raise this.unknown("clamping to 64 bits")
     low, high = np.iinfo(result.dtype).min, np.iinfo(result.dtype).max

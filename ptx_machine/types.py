@@ -59,6 +59,6 @@ def type_named(name: str) -> Type | None:
     table = {"f": FLOAT, "s": SIGNED, "u": UNSIGNED, "b": UNSIGNED}.get(kind, {})
     if not bits.isdigit() or int(bits) not in table or elements not in ("", "2"):
         return None
-    if elements and bits != "16":
+    if elements and bits != "16" and scalar != "f32":
         return None
     return Type(kind, int(bits), int(elements or 1))

@@ -20,7 +20,18 @@ except PackageNotFoundError:  # a checkout that was never installed
 
 from . import reference, schedules
 from .dispatch import backends, build_info
-from .functional import baseline_masks, noise, noise_masks, rbn_bank, rbn_masks, threshold
+from .functional import (
+    baseline_masks,
+    dispersion_masks,
+    guided_masks,
+    noise,
+    noise_masks,
+    patch_dispersion,
+    rbn_bank,
+    rbn_masks,
+    threshold,
+    weighted_masks,
+)
 from .masks import Masks
 from .noise_bank import NoiseBank
 from .samplers import AudioVideoMasks, AudioVideoSampler, MaskSampler, ScheduledSampler
@@ -35,11 +46,15 @@ __all__ = [
     "backends",
     "baseline_masks",
     "build_info",
+    "dispersion_masks",
+    "guided_masks",
     "noise",
     "noise_masks",
+    "patch_dispersion",
     "rbn_bank",
     "rbn_masks",
     "reference",
     "schedules",
     "threshold",
+    "weighted_masks",
 ]

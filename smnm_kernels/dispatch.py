@@ -15,6 +15,8 @@ op                       CPU                     CUDA
 noise_from_table         csrc/cpu/noise.cpp
 noise_masks_from_table   csrc/cpu/noise.cpp
 threshold                csrc/cpu/threshold.cpp
+dispersion               csrc/cpu/dispersion.cpp
+draw_masks_from_table    csrc/cpu/draw.cpp
 rbn_masks, rbn_bank      csrc/cpu/rbn.cpp        csrc/cuda/rbn.cu
 ======================== ======================= =====================
 """
@@ -32,12 +34,20 @@ from torch import Tensor
 from torch.utils._pytree import tree_map
 
 from . import devices, libraries, ops, reference
-from .ops import MaskTensors, fake_masks_from_table, fake_noise, library
+from .ops import (
+    MaskTensors,
+    fake_draw_masks_from_table,
+    fake_masks_from_table,
+    fake_noise,
+    library,
+)
 from .tables.colors import Color
+from .tables.constants import DRAW_RULES
+from .tables.logarithms import packed_logarithms
 from .tables.noise import packed_table
 
 _RBN_OPS = ("rbn_masks", "rbn_bank")
-_OPS = ("noise", "noise_masks", "threshold", *_RBN_OPS)
+_OPS = ("noise", "noise_masks", "threshold", "draw_masks", "dispersion", *_RBN_OPS)
 #: Allowed values of SMNM_BACKEND.
 _FORCEABLE = ("reference", "cpu", "triton")
 
@@ -71,6 +81,22 @@ def _cpu_noise_masks(
     )
 
 
+def _cpu_draw_masks(
+    sample_ids: Tensor,
+    seed_tensor: Tensor | None,
+    seed: int,
+    values: Tensor,
+    rule: str,
+    n_keep: int,
+    invert: bool,
+    n_swapped: int,
+) -> MaskTensors:
+    return torch.ops.smnm.draw_masks_from_table.default(
+        *(sample_ids, seed_tensor, seed, values, packed_logarithms(), DRAW_RULES.index(rule)),
+        *(n_keep, invert, n_swapped),
+    )
+
+
 def _load_cpu() -> str | None:
     """Loads the CPU library and registers its kernels. Returns None, or why it cannot be loaded."""
     problem = libraries.cpu_problem()
@@ -78,8 +104,12 @@ def _load_cpu() -> str | None:
         return problem
     torch.library.register_fake("smnm::noise_from_table", fake_noise, lib=library)
     torch.library.register_fake("smnm::noise_masks_from_table", fake_masks_from_table, lib=library)
+    torch.library.register_fake(
+        "smnm::draw_masks_from_table", fake_draw_masks_from_table, lib=library
+    )
     library.impl("noise", _cpu_noise, "CPU")
     library.impl("noise_masks", _cpu_noise_masks, "CPU")
+    library.impl("draw_masks", _cpu_draw_masks, "CPU")
     ops.noise_masks_on_cpu = _cpu_noise_masks
     return None
 
@@ -88,6 +118,8 @@ def _register_reference() -> None:
     library.impl("noise", reference.noise_kernel, "CPU")
     library.impl("noise_masks", reference.noise_masks_kernel, "CPU")
     library.impl("threshold", reference.threshold_kernel, "CPU")
+    library.impl("draw_masks", reference.draw_masks_kernel, "CPU")
+    library.impl("dispersion", reference.dispersion_kernel, "CPU")
     library.impl("rbn_masks", reference.rbn_masks_kernel, "CPU")
     library.impl("rbn_bank", reference.rbn_bank_kernel, "CPU")
 
@@ -98,6 +130,8 @@ def _register_triton_interpreter() -> None:
     library.impl("noise", triton_kernels.noise_kernel, "CPU")
     library.impl("noise_masks", triton_kernels.noise_masks_kernel, "CPU")
     library.impl("threshold", triton_kernels.threshold_kernel, "CPU")
+    library.impl("draw_masks", triton_kernels.draw_masks_kernel, "CPU")
+    library.impl("dispersion", triton_kernels.dispersion_kernel, "CPU")
     library.impl("rbn_masks", triton_kernels.rbn_masks_kernel, "CPU")
     library.impl("rbn_bank", triton_kernels.rbn_bank_kernel, "CPU")
 
@@ -117,6 +151,8 @@ def _cuda_ops() -> dict[str, Callable]:
             "noise": partial(copy, torch.ops.smnm.noise.default),
             "noise_masks": partial(copy, torch.ops.smnm.noise_masks.default),
             "threshold": partial(copy, torch.ops.smnm.threshold.default),
+            "draw_masks": partial(copy, torch.ops.smnm.draw_masks.default),
+            "dispersion": partial(copy, torch.ops.smnm.dispersion.default),
             "rbn_masks": partial(copy, torch.ops.smnm.rbn_masks.default),
             "rbn_bank": partial(copy, torch.ops.smnm.rbn_bank.default),
         }
@@ -126,6 +162,8 @@ def _cuda_ops() -> dict[str, Callable]:
         "noise": cuda_ops.noise,
         "noise_masks": cuda_ops.noise_masks,
         "threshold": cuda_ops.threshold,
+        "draw_masks": cuda_ops.draw_masks,
+        "dispersion": cuda_ops.dispersion,
         "rbn_masks": cuda_ops.rbn_masks,
         "rbn_bank": cuda_ops.rbn_bank,
     }

@@ -24,6 +24,11 @@ library = torch.library.Library("smnm", "DEF")
 library.define(f"noise({_NOISE}) -> Tensor")
 library.define(f"noise_masks({_NOISE}, SymInt n_keep, bool tube) -> {_MASKS}")
 library.define(f"threshold(Tensor noise, SymInt n_keep) -> {_MASKS}")
+library.define(
+    "draw_masks(Tensor sample_ids, Tensor? seed_tensor, int seed, Tensor values, str rule, "
+    f"SymInt n_keep, bool invert, SymInt n_swapped) -> {_MASKS}"
+)
+library.define("dispersion(Tensor data, SymInt[] patch, str metric) -> Tensor")
 library.define(f"rbn_masks(Tensor sample_ids, {_RBN}) -> {_MASKS}")
 library.define(f"rbn_bank(Tensor order, {_RBN}) -> Tensor")
 library.define("advance(Tensor(a!) next_id, SymInt n, SymInt before, SymInt by_all) -> Tensor")
@@ -33,6 +38,8 @@ library.define("advance(Tensor(a!) next_id, SymInt n, SymInt before, SymInt by_a
 _noise = torch.ops.smnm.noise.default
 _noise_masks = torch.ops.smnm.noise_masks.default
 _threshold = torch.ops.smnm.threshold.default
+_dispersion = torch.ops.smnm.dispersion.default
+_draw_masks = torch.ops.smnm.draw_masks.default
 _rbn_masks = torch.ops.smnm.rbn_masks.default
 _rbn_bank = torch.ops.smnm.rbn_bank.default
 
@@ -42,7 +49,7 @@ _rbn_bank = torch.ops.smnm.rbn_bank.default
 noise_masks_on_cpu: Callable[..., MaskTensors] | None = None
 
 
-def _is_plain(tensor: Tensor) -> bool:
+def is_plain(tensor: Tensor) -> bool:
     """Whether it is a CPU tensor in eager code: no graph, mode or transform wants to see the op."""
     return (
         type(tensor) is Tensor
@@ -78,7 +85,7 @@ def noise_masks(
     tube: bool,
 ) -> MaskTensors:
     """The threshold of the noise. With ``tube``, one (1, H, W) mask is repeated over T."""
-    if noise_masks_on_cpu is not None and _is_plain(sample_ids):
+    if noise_masks_on_cpu is not None and is_plain(sample_ids):
         return noise_masks_on_cpu(sample_ids, seed_tensor, seed, grid, color, sigma, n_keep, tube)
     return _noise_masks(sample_ids, seed_tensor, seed, grid, color, sigma, n_keep, tube)
 
@@ -86,6 +93,28 @@ def noise_masks(
 def threshold(noise: Tensor, n_keep: int) -> MaskTensors:
     """``noise`` float32 or float64 [B, N]: the n_keep largest, ties to the lower token."""
     return _threshold(noise, n_keep)
+
+
+def dispersion(data: Tensor, patch: Sequence[int], metric: str) -> Tensor:
+    """float32 [B, N] from ``data`` float32 [B, C, T, H, W]: for each patch of (t, h, w) values, in
+    all channels, how much its values differ."""
+    return _dispersion(data, patch, metric)
+
+
+def draw_masks(
+    sample_ids: Tensor,
+    seed_tensor: Tensor | None,
+    seed: int,
+    values: Tensor,
+    rule: str,
+    n_keep: int,
+    invert: bool,
+    n_swapped: int,
+) -> MaskTensors:
+    """All tokens but n_keep are drawn and masked; with ``invert``, n_keep are drawn and visible.
+    ``rule``, one of DRAW_RULES, says what ``values`` float32 [B, N] are. Then n_swapped of the
+    drawn tokens are put back, and as many are drawn from all that are left: both evenly."""
+    return _draw_masks(sample_ids, seed_tensor, seed, values, rule, n_keep, invert, n_swapped)
 
 
 def rbn_masks(
@@ -147,6 +176,17 @@ def _(noise: Tensor, n_keep: int) -> MaskTensors:
     return empty_masks(noise, noise.shape[1], n_keep)
 
 
+@torch.library.register_fake("smnm::dispersion", lib=library)
+def _(data: Tensor, patch, metric: str) -> Tensor:  # noqa: ANN001
+    sides = zip(data.shape[2:], patch, strict=True)
+    return data.new_empty((data.shape[0], math.prod(side // length for side, length in sides)))
+
+
+@torch.library.register_fake("smnm::draw_masks", lib=library)
+def _(sample_ids, seed_tensor, seed, values, rule, n_keep: int, *how) -> MaskTensors:  # noqa: ANN001, ANN002
+    return empty_masks(sample_ids, values.shape[1], n_keep)
+
+
 @torch.library.register_fake("smnm::rbn_masks", lib=library)
 def _(sample_ids: Tensor, seed_tensor, seed, grid, n_keep: int, *rule) -> MaskTensors:  # noqa: ANN001, ANN002
     return empty_masks(sample_ids, math.prod(grid), n_keep)
@@ -160,6 +200,11 @@ def _(order: Tensor, seed_tensor, seed, grid, n_keep, n_candidates: int, *rule) 
 @torch.library.register_fake("smnm::advance", lib=library)
 def _(next_id: Tensor, n: int, before: int, by_all: int) -> Tensor:
     return next_id.new_empty(n)
+
+
+def fake_draw_masks_from_table(sample_ids, seed_tensor, seed, values, *rest) -> MaskTensors:  # noqa: ANN001, ANN002
+    _table, _rule, n_keep, *_how = rest
+    return empty_masks(sample_ids, values.shape[1], n_keep)
 
 
 def fake_masks_from_table(sample_ids: Tensor, seed_tensor, seed, grid, *rest) -> MaskTensors:  # noqa: ANN001, ANN002

@@ -34,6 +34,48 @@ def stages(values: Mapping[int, object]) -> Stages:
     return Stages(dict(values))
 
 
+def hint(steps: int, *, start: int | float = 1 / 6, power: float = 2) -> Hint:
+    """The share of chance of dispersion-weighted masking: 1 before ``start``, then
+    1 - (step / steps)**power, and 0 from ``steps`` on.
+
+    Args:
+        steps: steps (or epochs) of the whole training, E.
+        start: the first step with less chance: an int, or a float that is a share of ``steps``. A
+            sixth is the 50 of 300 epochs of that method's code.
+        power: k.
+    """
+    return Hint(steps, start, power)
+
+
+@dataclass(frozen=True)
+class Hint:
+    steps: int
+    start: int | float
+    power: float
+
+    def __post_init__(self) -> None:
+        if not is_int(self.steps) or self.steps < 1:
+            raise ValueError(f"steps must be a positive int, got {self.steps!r}")
+        is_share = isinstance(self.start, float) and 0 <= self.start <= 1
+        if not is_share and not (is_int(self.start) and self.start >= 0):
+            raise ValueError(
+                f"start must be a non-negative int, or a float in [0, 1], got {self.start!r}"
+            )
+        if isinstance(self.power, bool) or not 0 < self.power < math.inf:
+            raise ValueError(f"power must be a finite number > 0, got {self.power!r}")
+
+    @property
+    def milestones(self) -> tuple[int, ...]:
+        return (0, self.steps)
+
+    def __call__(self, step: int) -> float:
+        start = self.start * self.steps if isinstance(self.start, float) else self.start
+        if step < start:
+            return 1.0
+        # Four decimals: a power is not rounded the same on every machine.
+        return round(1 - min(step / self.steps, 1) ** self.power, 4)
+
+
 @dataclass(frozen=True)
 class Ramp:
     start: object

@@ -13,7 +13,8 @@ from triton.runtime.jit import JITFunction
 from triton_report import compiling_for
 
 from smnm_kernels import triton_kernels as gpu
-from smnm_kernels.triton_kernels import noise_ops, rbn_ops
+from smnm_kernels.arguments import parse_seed
+from smnm_kernels.triton_kernels import draw_ops, noise_ops, rbn_ops
 
 #: What Triton compiles anew for, where it may: 1, multiples of 16, 64 bits. And one of none.
 COUNTS = (17, 1, 16)
@@ -62,6 +63,17 @@ def calls():
             for order, seed, n_keep in one_by_one(orders, seeds, COUNTS):
                 call = rbn_bank_call(order, 3, n_keep, (1, 9, 5), *RULE, ties, seed)
                 yield f"banks, {ties} of ties, seed {form}", gpu.rbn_bank_kernel, call
+        for ids, seed, n_keep, n_swapped in one_by_one(IDS, seeds, COUNTS, (2, 1, 16)):
+            for rule, invert in (("weights", False), ("scores", True)):
+                values = torch.zeros(40, 45)[: len(ids)]
+                call = (*parse_seed(seed, ids.device), values, rule, n_keep, invert)
+                swapped = min(n_swapped, n_keep)
+                name = f"draw masks by {rule}, inverted {invert}, seed {form}"
+                yield name, gpu.draw_masks_kernel, (ids, *call, swapped)
+    for data in (
+        torch.zeros(40, 1, 1, 16, 16)[part] for part in (slice(17), slice(1, 2), slice(16))
+    ):
+        yield "dispersion", gpu.dispersion_kernel, (data, (1, 4, 4), "mad")
     for dtype in (torch.float32, torch.float64):
         for noise, n_keep in one_by_one(parts_of(torch.zeros(40, 45, dtype=dtype)), COUNTS):
             yield f"threshold, {dtype}", gpu.threshold_kernel, (noise, n_keep)
@@ -78,7 +90,8 @@ def main():
     def note(kernel, key, *_):
         keys[launched_for, kernel.__name__].add(key)
 
-    large_grids = mock.patch.multiple(noise_ops, tile_of=lambda *_: None, parts=parts_of_three)
+    in_passes = mock.patch.multiple(noise_ops, tile_of=lambda *_: None, parts=parts_of_three)
+    off_chip = mock.patch.object(draw_ops, "MAX_TOKENS_ON_CHIP", 0)
     with (
         compiling_for(sys.argv[1]),
         mock.patch.object(JITFunction, "_do_compile", note),
@@ -89,7 +102,7 @@ def main():
             op(*call)
             if "noise" in name or "masks" in name:
                 launched_for = f"{name}, in passes"
-                with large_grids:
+                with in_passes, off_chip:
                     op(*call)
     for (launched_for, kernel), found in keys.items():
         print(json.dumps({"for": launched_for, "kernel": kernel, "keys": len(found)}))

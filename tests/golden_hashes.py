@@ -25,4 +25,10 @@ GOLDEN = {
     "video and audio": "521e9614be798ebf",
     "video and audio, hidden time": "c17ba0c7b0ab6087",
     "threshold": "1b8357a69f0360df",
+    "weighted masks": "6989021fa7a3e57d",
+    "weighted masks, inverted": "6e2db6d81df9f751",
+    "guided masks": "9d7444533c66f290",
+    "highest scores": "a80f8d5e07007d26",
+    "dispersion": "562ff8f63ea74eef",
+    "dispersion masks": "f5a0c4cc1807f402",
 }

@@ -19,6 +19,14 @@ from smnm_kernels.train.models.mae import build_model
 from smnm_kernels.train.models.settings import VIDEOMAE
 
 RATIO, SIGMA, WINDOWS, WEIGHTS = 0.8, ((0.4, 1.0), (1.4, 2.0)), (5,), (0.1, 0.2, 0.3, 0.4)
+DISPERSION = smnm.MaskSampler("dispersion", (1, 4, 4), 0.75, hint_ratio=0.1)
+
+
+def _data_of(ids):
+    """[B, 1, 1, 16, 8]"""
+    return (ids[:, None] % torch.arange(3, 131)).float().view(-1, 1, 1, 16, 8)
+
+
 CALLS = {
     "noise": lambda ids: smnm.noise(ids, (2, 4, 4), "green"),
     "noise_masks": lambda ids: smnm.noise_masks(ids, (2, 4, 4), "blue", 0.75, tube=True),
@@ -27,6 +35,14 @@ CALLS = {
         (ids[:, None] + torch.arange(20)) % 20, 3, 6, (1, 4, 5), tie_break="random"
     ),
     "threshold": lambda ids: smnm.threshold(ids[:, None] * torch.tensor([[1.5, -2.0, 0.25]]), 0.5),
+    "weighted_masks": lambda ids: smnm.weighted_masks(ids, ids[:, None] % torch.arange(3, 15), 0.5),
+    "guided_masks": lambda ids: smnm.guided_masks(
+        ids, (ids[:, None] % torch.arange(3, 15)).float(), 0.5, temperature=0.7, hint_ratio=0.25
+    ),
+    "dispersion_masks": lambda ids: smnm.dispersion_masks(
+        ids, _data_of(ids), (1, 4, 2), RATIO, hint_ratio=0.5, freq_major=True
+    ),
+    "sampler that looks at data": lambda ids: DISPERSION.masks(ids, _data_of(ids)),
     "sampler": smnm.MaskSampler("rbn", (1, 8, 4), 0.75).masks,
     "arguments from outside": lambda ids: smnm.noise_masks(
         ids, (2, 4, 4), "green", RATIO, sigma=SIGMA

@@ -8,10 +8,14 @@ from testing import devices
 from torch._subclasses.fake_tensor import FakeTensorMode
 
 import smnm_kernels as smnm
+from smnm_kernels.tables.logarithms import packed_logarithms
 from smnm_kernels.tables.noise import noise_quantiles, noise_table, pack, packed_table
 
-OPS = ("noise", "noise_masks", "threshold", "rbn_masks", "rbn_bank", "advance")
-FROM_TABLE = ("noise_from_table", "noise_masks_from_table")
+OPS = (
+    *("noise", "noise_masks", "threshold", "rbn_masks", "rbn_bank"),
+    *("draw_masks", "dispersion", "advance"),
+)
+FROM_TABLE = ("noise_from_table", "noise_masks_from_table", "draw_masks_from_table")
 SEED = torch.tensor(2**62)
 RULE = (4, 3, [3, 5], [400, 400, 100, 100])
 
@@ -30,6 +34,9 @@ def arguments():
             yield "noise_masks", (batch, *seed, [2, 4, 6], "red", [0.5, 2.0], 12, False)
             yield "noise_masks", (batch, *seed, [2, 4, 6], "blue", [1.0, 1.0], 12, True)
             yield "rbn_masks", (batch, *seed, [1, 4, 5], *RULE, True)
+            weights = torch.rand(len(batch), 9)
+            yield "draw_masks", (batch, *seed, weights, "weights", 3, False, 2)
+            yield "draw_masks", (batch, *seed, weights, "scores", 3, True, 0)
             yield (
                 "rbn_bank",
                 (torch.arange(20).repeat(len(batch), 1), *seed, [1, 4, 5], *RULE, False),
@@ -37,6 +44,9 @@ def arguments():
     yield "advance", (torch.tensor(2**40), 64, 128, 256)
     for noise in (torch.zeros(0, 9), torch.randn(3, 9, dtype=torch.float64), torch.randn(9, 3).t()):
         yield "threshold", (noise, 2)
+    for data in (torch.zeros(0, 1, 2, 4, 6), torch.randn(2, 4, 6, 3, 2).permute(0, 4, 3, 1, 2)):
+        yield "dispersion", (data, [1, 2, 3], "mad")
+        yield "dispersion", (data, [1, 4, 1], "variance")
 
 
 @pytest.mark.parametrize("device", [*devices(), "meta"])
@@ -47,13 +57,18 @@ def test_opcheck(op, call, device):
     assert set(results.values()) == {"SUCCESS"}
 
 
-@pytest.mark.parametrize("op", FROM_TABLE)
+@pytest.mark.parametrize("op", ["noise_from_table", "noise_masks_from_table"])
 def test_opcheck_of_the_ops_that_take_a_table(op):
     table = noise_table((1, 4, 6), "green", (0.5, 0.5, 2.0, 2.0))
     call = (ids(3), None, 5, [1, 4, 6], pack(table, noise_quantiles()))
     if op == "noise_masks_from_table":
         call += (12, 1)
     torch.library.opcheck(getattr(torch.ops.smnm, op).default, call)
+
+
+def test_opcheck_of_draws_from_a_table():
+    call = (ids(3), None, 5, torch.rand(3, 9), packed_logarithms(), 0, 3, False, 2)
+    torch.library.opcheck(torch.ops.smnm.draw_masks_from_table.default, call)
 
 
 def test_no_op_is_left_out():
@@ -74,6 +89,18 @@ def public_calls(batch):
         yield (
             smnm.rbn_masks(batch, (1, 4, 6), 0.75, **more),
             smnm.rbn_masks(ids(3), (1, 4, 6), 0.75, **more),
+        )
+    weights = torch.ones(3, 1, 4, 6)
+    for more in ({}, {"invert": True}):
+        yield (
+            smnm.weighted_masks(batch, weights.to(batch.device), 0.75, **more),
+            smnm.weighted_masks(ids(3), weights, 0.75, **more),
+        )
+    data = torch.ones(3, 2, 2, 8, 6)
+    for more in ({"hint_ratio": 0.5}, {"deterministic": True, "freq_major": True}):
+        yield (
+            smnm.dispersion_masks(batch, data.to(batch.device), (1, 2, 3), 0.75, **more),
+            smnm.dispersion_masks(ids(3), data, (1, 2, 3), 0.75, **more),
         )
     noise = torch.empty(3, 2, 4, 6, device=batch.device)
     yield smnm.threshold(noise, 0.75), smnm.threshold(torch.zeros(3, 2, 4, 6), 0.75)
@@ -141,6 +168,14 @@ MISUSED = [
     ("noise", (ids(2).view(1, 2), None, 0, [1, 4, 4], "white", []), "sample_ids"),
     ("noise_masks", (ids(2), None, 0, [2, 4, 4], "white", [], 0, False), "n_keep"),
     ("noise_masks", (ids(2), None, 0, [2, 4, 4], "white", [], 3, True), "n_keep"),
+    ("draw_masks", (ids(2), None, 0, torch.ones(2, 4), "weights", 5, False, 0), "n_keep"),
+    ("draw_masks", (ids(2), None, 0, torch.ones(2, 4), "weights", 3, False, 2), "n_swapped"),
+    ("draw_masks", (ids(2), None, 0, torch.ones(3, 4), "weights", 3, False, 0), "values"),
+    ("draw_masks", (ids(2), None, 0, torch.ones(2, 4).half(), "weights", 3, False, 0), "values"),
+    ("dispersion", (torch.ones(1, 1, 4, 4), [1, 2, 2], "mad"), "data"),
+    ("dispersion", (torch.ones(1, 1, 1, 4, 4).half(), [1, 2, 2], "mad"), "data"),
+    ("dispersion", (torch.ones(1, 1, 1, 4, 4), [1, 3, 2], "mad"), "patch"),
+    ("dispersion", (torch.ones(1, 1, 1, 4, 4), [1, 2], "mad"), "patch"),
 ]
 
 
@@ -168,9 +203,14 @@ def test_a_table_that_cannot_be_is_refused():
 
 def test_the_default_device_changes_no_mask():
     """Tables are kept: one that was made on another device would serve later calls, too."""
-    for cached in (packed_table, noise_table, noise_quantiles):
+    for cached in (packed_table, noise_table, noise_quantiles, packed_logarithms):
         cached.cache_clear()
     batch = ids(3)
+    weights = torch.rand(3, 9)
+    with torch.device("meta"):
+        smnm.weighted_masks(batch, weights, 0.75)
+    made, expected = (m.weighted_masks(batch, weights, 0.75) for m in (smnm, smnm.reference))
+    assert all(torch.equal(a, b) for a, b in zip(made, expected, strict=True))
     for color in ("white", "green"):
         with torch.device("meta"):
             smnm.noise_masks(batch, (1, 4, 6), color, 0.75)

@@ -28,6 +28,10 @@ TRITON_KERNELS = {
     "last_pass",
     "white_pass",
     "threshold_rows",
+    "draw_masks_on_chip",
+    "fill_draw_keys",
+    "fill_swap_keys",
+    "patch_dispersion",
     "order_words",
     "rbn_in_order",
 }

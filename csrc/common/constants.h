@@ -7,7 +7,16 @@
 namespace smnm {
 
 // What random words are for: the second word of Philox's counter.
-enum Purpose : uint32_t { kNoise = 0, kSigma = 1, kOrder = 2, kTie = 3, kCrop = 4 };
+enum Purpose : uint32_t {
+  kNoise = 0,
+  kSigma = 1,
+  kOrder = 2,
+  kTie = 3,
+  kCrop = 4,
+  kDraw = 5,
+  kReveal = 6,
+  kMaskAgain = 7
+};
 
 // Token indices fit 32 bits.
 constexpr int64_t kMaxTokens = 1 << 30;
@@ -22,6 +31,17 @@ constexpr int kMaxField = (1 << 22) - 1;
 // kWhiteScale, they have unit variance.
 constexpr int kWhiteBits = 22;
 constexpr float kWhiteScale = 1.7320508075688772 / (1 << kWhiteBits);
+
+// Logarithms of weighted draws are integers: log2 times 2^kLogBits. Entries of their tables,
+// without the last.
+constexpr int kLogBits = 23, kMaxLog2 = 127;
+constexpr int kNMantissas = 1024, kNShares = 512;
+
+// Values whose dispersion is measured are clamped to 2^kMaxValueBits and become multiples of
+// 2^-kDeviationUnitBits, or of 2^-kVarianceUnitBits. Then a patch of kMaxPatch values keeps 64
+// bits.
+constexpr int kMaxValueBits = 10, kDeviationUnitBits = 16, kVarianceUnitBits = 12;
+constexpr int64_t kMaxPatch = 1 << 17;
 
 // The index of a mask in an R-BN bank has at most kMaskBits. Scores are sums of thousandths.
 constexpr int kMaskBits = 10;

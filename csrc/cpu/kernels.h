@@ -8,6 +8,7 @@
 #include <cstdint>
 #include <memory>
 
+#include "dispersion.h"
 #include "noise_field.h"
 #include "rbn_few.h"
 
@@ -26,6 +27,9 @@ struct Kernels {
   // ascending]. `frame` may be the first n values of `visible`.
   void (*write_masks)(const bool* frame, int64_t n, int64_t n_keep, int64_t frames, bool* visible,
                       int64_t* ids_keep, int64_t* ids_restore);
+
+  // The dispersion of the patch that begins at `first`. `scratch` has room for its values.
+  float (*dispersion)(const PatchShape& shape, const float* first, int32_t* scratch);
 
   // A sweep of Algorithm 1.
   void (*sweep_few)(FewMasks& masks, const RbnVisits& visits);

@@ -31,11 +31,16 @@ SMNM_INLINE IntLanes clamped(IntLanes v, int32_t most) {
 #else
 #include "float_filter.h"
 #endif
+#include "dispersion_of_path.h"
 #include "field_filter.h"
 #include "noise_of_path.h"
 #include "rbn_few_of_path.h"
 #include "threshold_of_path.h"
 
-#define SMNM_KERNELS                                                                 \
-  {smnm::make_noise_maker, smnm::keep_largest<int32_t>, smnm::keep_largest<int64_t>, \
-   smnm::write_masks, smnm::sweep_few}
+#define SMNM_KERNELS            \
+  {smnm::make_noise_maker,      \
+   smnm::keep_largest<int32_t>, \
+   smnm::keep_largest<int64_t>, \
+   smnm::write_masks,           \
+   smnm::dispersion,            \
+   smnm::sweep_few}

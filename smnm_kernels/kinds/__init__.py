@@ -22,6 +22,7 @@ from .structures import (
     LatticeKind,
     TimeFrequencyKind,
 )
+from .weighted import DispersionKind
 
 #: For each name of a kind, the function that makes one from a grid, a mask ratio or n_keep, and the
 #: kind's parameters.
@@ -36,6 +37,7 @@ KINDS: dict[str, Callable[..., Kind]] = {
     "green2d": partial(NoiseKind.parse, color="green", tube=True),
     "green3d": partial(NoiseKind.parse, color="green", tube=False),
     **BASELINES,
+    "dispersion": DispersionKind.parse,
 }
 
 
@@ -81,6 +83,7 @@ def parameters_of(kind: str) -> set[str]:
 __all__ = [
     "KINDS",
     "BlockKind",
+    "DispersionKind",
     "InverseBlockKind",
     "Kind",
     "LatticeKind",

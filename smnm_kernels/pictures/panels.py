@@ -15,6 +15,8 @@ from smnm_kernels.tables.colors import COLORS, SIGMA_PRESETS, Sigma
 
 #: Kinds for spectrograms: they need T = 1, so next to video kinds they get a grid of their own.
 AUDIO_KINDS = ("rbn", "time_frequency")
+#: Kinds that are drawn for an input.
+NEED_DATA = ("dispersion",)
 AUDIO_RATIO = 0.8
 VIDEO_RATIO = 0.9
 
@@ -97,6 +99,10 @@ def panels(
     """
     if unknown := [kind for kind in kinds if kind not in KINDS]:
         raise UsageError(f"kinds must be among {', '.join(KINDS)}, got {', '.join(unknown)}")
+    if blind := [kind for kind in kinds if kind in NEED_DATA]:
+        raise UsageError(
+            f"kinds must not look at an input, which smnm show has none of, got {', '.join(blind)}"
+        )
     colored = [kind for kind in kinds if kind.removesuffix("2d").removesuffix("3d") in COLORS]
     if sigma and not colored:
         raise UsageError(

@@ -16,7 +16,7 @@ from smnm_kernels.files import replacing
 
 from .optional import import_for_pictures
 from .page import paint_frames, paint_masks
-from .panels import panels
+from .panels import AUDIO_KINDS, panels
 from .spectrum_plot import paint_spectra
 
 if TYPE_CHECKING:
@@ -77,9 +77,12 @@ class Show:
         samples = default_samples if self.samples is None else self.samples
         if not is_int(samples) or samples < 1:
             raise UsageError(f"samples must be a positive int, got {samples!r}")
+        grid = _parse_grid(self.grid or ((32, 32, 32) if self.spectrum else (8, 14, 14)))
+        if self.grid and grid[0] != 1 and self.kinds and set(self.kinds) <= set(AUDIO_KINDS):
+            raise UsageError(f"--grid must be 1 H W for {' and '.join(self.kinds)}, got {grid}")
         shown = panels(
             self.kinds or (ALL_KINDS if self.spectrum else FOUR_KINDS),
-            _parse_grid(self.grid or ((32, 32, 32) if self.spectrum else (8, 14, 14))),
+            grid,
             self.audio_grid,
             self.mask_ratio,
             self.n_keep,

@@ -25,14 +25,26 @@ from collections.abc import Sequence
 
 from torch import Tensor
 
-from smnm_kernels.arguments import check_sample_ids, parse_noise, parse_seed
+from smnm_kernels.arguments import check_sample_ids, parse_flag, parse_noise, parse_seed
 from smnm_kernels.kinds.noise import NoiseField, NoiseKind
 from smnm_kernels.kinds.rbn import WEIGHTS, WINDOWS, RbnKind, check_order, parse_n_candidates
 from smnm_kernels.kinds.structures import BLOCK_SIZE, parse_baseline
+from smnm_kernels.kinds.weighted import (
+    DispersionKind,
+    check_rows,
+    parse_data,
+    parse_guide,
+    parse_hint,
+    parse_metric,
+    parse_scores,
+    parse_weights,
+)
 from smnm_kernels.masks import Masks
 from smnm_kernels.tables.colors import Color, Sigma
 from smnm_kernels.tables.constants import Purpose
 
+from .dispersion import dispersion_kernel
+from .draws import draw_keys, draw_masks_kernel
 from .fields import field, noise_kernel, noise_masks_kernel, threshold_kernel
 from .random_words import philox, words
 from .rbn import algorithm1, rbn_bank_kernel, rbn_masks_kernel, rbn_order, rbn_score
@@ -46,11 +58,17 @@ __all__ = [
     "Stream",
     "algorithm1",
     "baseline_masks",
+    "dispersion_kernel",
+    "dispersion_masks",
+    "draw_keys",
+    "draw_masks_kernel",
     "field",
+    "guided_masks",
     "noise",
     "noise_kernel",
     "noise_masks",
     "noise_masks_kernel",
+    "patch_dispersion",
     "philox",
     "rbn_bank",
     "rbn_bank_kernel",
@@ -61,6 +79,7 @@ __all__ = [
     "structure_masks",
     "threshold",
     "threshold_kernel",
+    "weighted_masks",
     "words",
 ]
 
@@ -182,3 +201,80 @@ def baseline_masks(
     structure = parse_baseline(kind, grid, mask_ratio, n_keep, block_size, freq_major)
     masks = structure_masks(sample_ids, *parse_seed(seed, sample_ids.device), structure)
     return structure.in_token_order(masks)
+
+
+def weighted_masks(
+    sample_ids: Tensor,
+    weights: Tensor,
+    mask_ratio: float | None = None,
+    *,
+    n_keep: int | None = None,
+    invert: bool = False,
+    seed: int | Tensor = 0,
+) -> Masks:
+    """See ``smnm_kernels.weighted_masks``."""
+    check_sample_ids(sample_ids)
+    flat, count = parse_weights(weights, sample_ids, mask_ratio, n_keep)
+    seeds = parse_seed(seed, sample_ids.device)
+    parse_flag("invert", invert)
+    return draw_masks_kernel(sample_ids, *seeds, flat, "weights", count, invert, 0)
+
+
+def guided_masks(
+    sample_ids: Tensor,
+    scores: Tensor,
+    mask_ratio: float | None = None,
+    *,
+    n_keep: int | None = None,
+    masked: str = "highest",
+    temperature: float = 0.0,
+    hint_ratio: float = 0.0,
+    seed: int | Tensor = 0,
+) -> Masks:
+    """See ``smnm_kernels.guided_masks``."""
+    check_sample_ids(sample_ids)
+    flat, count = parse_scores("scores", scores, sample_ids, mask_ratio, n_keep)
+    rule, factor = parse_guide(masked, temperature)
+    n_swapped = parse_hint(hint_ratio, flat.shape[1] - count)
+    seeds = parse_seed(seed, sample_ids.device)
+    return draw_masks_kernel(sample_ids, *seeds, flat * factor, rule, count, False, n_swapped)
+
+
+def patch_dispersion(data: Tensor, patch: Sequence[int], metric: str = "mad") -> Tensor:
+    """See ``smnm_kernels.patch_dispersion``."""
+    values, lengths, _ = parse_data(data, patch)
+    return dispersion_kernel(values, lengths, parse_metric(metric))
+
+
+def dispersion_masks(
+    sample_ids: Tensor,
+    data: Tensor,
+    patch: Sequence[int],
+    mask_ratio: float | None = None,
+    *,
+    n_keep: int | None = None,
+    hint_ratio: float = 0.0,
+    metric: str = "mad",
+    deterministic: bool = False,
+    freq_major: bool = False,
+    seed: int | Tensor = 0,
+) -> Masks:
+    """See ``smnm_kernels.dispersion_masks``."""
+    check_sample_ids(sample_ids)
+    values, lengths, grid = parse_data(data, patch)
+    check_rows("data", values, sample_ids)
+    kind = DispersionKind.parse(
+        grid,
+        mask_ratio,
+        n_keep=n_keep,
+        hint_ratio=hint_ratio,
+        metric=metric,
+        deterministic=deterministic,
+        freq_major=freq_major,
+    )
+    weights = dispersion_kernel(values, lengths, metric)
+    seeds = parse_seed(seed, sample_ids.device)
+    masks = draw_masks_kernel(
+        sample_ids, *seeds, weights, kind.rule, kind.n_keep, False, kind.n_swapped
+    )
+    return kind.in_token_order(masks)

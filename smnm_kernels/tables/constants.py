@@ -18,6 +18,9 @@ class Purpose(enum.IntEnum):
     ORDER = 2
     TIE = 3
     CROP = 4
+    DRAW = 5
+    REVEAL = 6
+    MASK_AGAIN = 7
 
 
 #: Units of the integer noise per standard deviation.
@@ -41,6 +44,24 @@ WHITE_SCALE = np.float32(EXACT_WHITE_SCALE)
 #: Scores of R-BN are sums of thousandths in int32. Larger values mark masks that are full.
 MAX_SCORE = 2**28
 MAX_CANDIDATES = 1024
+
+#: What the values are that tokens are drawn by: weights, to which probabilities are in proportion;
+#: their logarithms to base 2; or scores, of which the largest are drawn, without chance.
+DRAW_RULES = ("weights", "log2_weights", "scores")
+#: Logarithms of weights are clamped to this.
+MAX_LOG2 = 127
+#: Logarithms of weighted draws are integers: log2 times 2**LOG_BITS.
+LOG_BITS = 23
+#: Entries of the tables that they are interpolated from, without the last: for an interval of the
+#: mantissa, and for the smaller half of the unit interval.
+N_MANTISSAS, N_SHARES = 1024, 512
+
+#: Values whose dispersion is measured are clamped to 2**MAX_VALUE_BITS and become multiples of
+#: 2**-DEVIATION_UNIT_BITS, or of 2**-VARIANCE_UNIT_BITS. Then a patch of MAX_PATCH values keeps 64
+#: bits.
+MAX_VALUE_BITS, DEVIATION_UNIT_BITS, VARIANCE_UNIT_BITS = 10, 16, 12
+MAX_PATCH = 2**17
+METRICS = ("mad", "variance")
 
 #: The seed XOR this draws the structure of grid, block, inverse block and time-frequency masks: its
 #: random words must differ from those of the white noise that is added.

@@ -192,14 +192,11 @@ SECTIONS: dict[SectionName, Section] = {
 def _device(name: str) -> torch.device:
     if name == "auto":
         name = "cuda" if torch.cuda.is_available() else "cpu"
-    try:
-        device = torch.device(name)
-    except RuntimeError as error:
-        raise UsageError(f"--device {name}: {str(error).splitlines()[0]}") from None
     n_gpus = torch.cuda.device_count() if torch.cuda.is_available() else 0
-    there = ["cpu", *(f"cuda:{i}" for i in range(n_gpus))]
-    if name != "cuda" * bool(n_gpus) and str(device) not in there:
-        raise UsageError(f"--device {name}: not there; there are {', '.join(there)}")
+    there = ["cpu", *["cuda"] * bool(n_gpus), *(f"cuda:{i}" for i in range(n_gpus))]
+    if name not in there:
+        raise UsageError(f"--device {name}: not there; there are auto, {', '.join(there)}")
+    device = torch.device(name)
     return device
 
 

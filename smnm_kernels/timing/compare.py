@@ -36,7 +36,11 @@ def compare_runs(before: list[dict], after: list[dict]) -> str:
         lines.append("The runs differ in more than the commit: ratios carry over, times do not.")
     # The row that others are divided by has ratio 1 in both runs, and is left out.
     old, new = (
-        {_key(row): row for row in rows if "us" in row and row["what"] != row.get("ratio_to")}
+        {
+            _key(row): row
+            for row in rows
+            if "loaded_us" in row or ("us" in row and row["what"] != row.get("ratio_to"))
+        }
         for rows in (before, after)
     )
     groups: dict[tuple, list[tuple]] = {}
@@ -60,9 +64,15 @@ def _key(row: dict) -> tuple:
 def _change(was: dict | None, now: dict | None) -> str:
     if was is None or now is None:
         return "new" if was is None else "gone"
+    if "loaded_us" in now:
+        return f"{_under_load(was)} -> {_under_load(now)}, measured once: no verdict"
     if len(was.get("ratio_repeats", ())) < 2 or len(now.get("ratio_repeats", ())) < 2:
         return f"{was['us']:.3g} us -> {now['us']:.3g} us, measured once: no verdict"
     return f"{was['ratio']:.3g} -> {now['ratio']:.3g}  {_verdict(was, now)}"
+
+
+def _under_load(row: dict) -> str:
+    return f"{row['times_quiet']:.3g} (95th percentile {row['times_quiet_p95']:.3g}) times quiet"
 
 
 def _verdict(was: dict, now: dict) -> str:

@@ -66,11 +66,29 @@ def contenders(shape: Shape, batch: int, device: torch.device) -> list[Contender
     found += [ours("random")]
     if grid[0] == 1:
         found += [ours("rbn"), ours("rbn", tie_break="random")]
+    if shape is AUDIO:
+        found += _draws(shape, batch, device)
     if shape is AUDIO and on_host:
         found += _rbn_peers(shape, batch)
     if shape is not AUDIO:
         found += _noise_peers(shape, batch, device)
     return found
+
+
+def _draws(shape: Shape, batch: int, device: torch.device) -> Iterator[Contender]:
+    """Of spectrograms of 16 x 16 values a patch."""
+    data = torch.randn(batch, 1, 1, 16 * shape.grid[1], 16 * shape.grid[2], device=device)
+    weights = smnm.patch_dispersion(data, (1, 16, 16))
+    ids = torch.arange(batch, device=device)
+    yield Contender(
+        "smnm weighted draw",
+        lambda: smnm.weighted_masks(ids, weights, shape.ratio),
+        "of weights that are there",
+        ours=True,
+    )
+    sampler = smnm.MaskSampler("dispersion", shape.grid, shape.ratio).to(device)
+    yield Contender("smnm dispersion", lambda: sampler(batch, data), "reads the input", ours=True)
+    yield Contender("sum of the input", data.sum, "no masks: one read of the input")
 
 
 def _rbn_peers(shape: Shape, batch: int) -> Iterator[Contender]:
@@ -184,6 +202,12 @@ def _pairs(ids: torch.Tensor, shape: Shape) -> Iterator[tuple[str, tuple, tuple]
             smnm.noise_masks(ids, *call),
             smnm.reference.noise_masks(ids.cpu(), *call),
         )
+    weights = torch.arange(4 * shape.n_tokens, device=ids.device).view(4, -1) % 37
+    yield (
+        "weighted draw",
+        smnm.weighted_masks(ids, weights, shape.ratio),
+        smnm.reference.weighted_masks(ids.cpu(), weights.cpu(), shape.ratio),
+    )
     if shape.grid[0] == 1:
         for ties in ("first", "random"):
             yield (

@@ -20,6 +20,8 @@ from .. import devices, libraries
 from ..arguments import Seed
 from ..ops import MaskTensors
 from ..tables.colors import Color
+from .dispersion_ops import dispersion_kernel
+from .draw_ops import draw_masks_kernel
 from .noise_ops import noise_kernel, noise_masks_kernel
 from .rbn_ops import rbn_bank_kernel, rbn_masks_kernel
 from .threshold_ops import threshold_kernel
@@ -73,6 +75,30 @@ def noise_masks(
 def threshold(noise: Tensor, n_keep: int) -> MaskTensors:
     key = ("threshold", noise.device, noise.dtype, noise.shape[1])
     return _call(key, lambda: threshold_kernel(noise, n_keep), noise)
+
+
+def draw_masks(
+    sample_ids: Tensor,
+    seed_tensor: Tensor | None,
+    seed: int,
+    values: Tensor,
+    rule: str,
+    n_keep: int,
+    invert: bool,
+    n_swapped: int,
+) -> MaskTensors:
+    seeds = _seed_beside(sample_ids, seed_tensor, seed)
+    key = ("draw_masks", sample_ids.device, seeds.tensor is None, values.shape[1])
+    return _call(
+        (*key, rule, invert, n_swapped > 0),
+        lambda: draw_masks_kernel(sample_ids, *seeds, values, rule, n_keep, invert, n_swapped),
+        sample_ids,
+    )
+
+
+def dispersion(data: Tensor, patch: Sequence[int], metric: str) -> Tensor:
+    key = ("dispersion", data.device, *data.shape[1:], *patch, metric)
+    return _call(key, lambda: dispersion_kernel(data, patch, metric), data)
 
 
 def rbn_masks(

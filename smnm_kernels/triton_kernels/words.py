@@ -10,7 +10,7 @@ SIGMA = tl.constexpr(int(Purpose.SIGMA))
 
 
 @triton.jit
-def philox_words(seed, sample_id, block, purpose: tl.constexpr):
+def philox_words(seed, sample_id, block, purpose):
     """The four uint32 words of each block (Philox4x32-10, counter (block, purpose, id))."""
     c0 = block.to(tl.uint32)
     c1 = tl.full([], purpose, tl.uint32)

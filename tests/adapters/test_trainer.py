@@ -53,11 +53,13 @@ class Clips(Dataset):
 
     def __getitem__(self, index):
         from smnm_kernels.train.data.sample_randomness import SampleRandomness
+        from smnm_kernels.train.data.source import Source
         from smnm_kernels.train.tasks.presets import VIDEO
 
-        path = self.folder / f"{index}.mp4"
+        source = Source(self.folder / f"{index}.mp4")
         clips = replace(VIDEO["tiny"].clip, frames=FRAMES, size=SIZE, flip=False)
-        clip = clips.read(path, clips.probe(path), SampleRandomness(seed=0, index=index))["video"]
+        randomness = SampleRandomness(seed=0, index=index)
+        clip = clips.read(source, clips.probe(source), randomness)["video"]
         clip = clip.transpose(0, 1).float() / 255
         return {"pixel_values": clip[0] if self.first_frame else clip}
 

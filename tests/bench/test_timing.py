@@ -137,6 +137,16 @@ def test_other_machines_new_and_missing_rows_are_said():
     assert "growth, c, N\n  only in the second run" in said
 
 
+def test_rows_under_load_are_compared():
+    def loaded(median, p95):
+        place = {"section": "load", "shape": "video", "batch": 64, "what": "smnm green3d"}
+        return place | {"loaded_us": 9.0, "times_quiet": median, "times_quiet_p95": p95}
+
+    said = compare_runs([loaded(2.0, 6.0)], [loaded(1.5, 5.0)])
+    one, other = "2 (95th percentile 6) times quiet", "1.5 (95th percentile 5) times quiet"
+    assert f"load, video, B = 64\n  smnm green3d: {one} -> {other}" in said
+
+
 def test_files_that_are_no_rows_are_named(tmp_path):
     path = tmp_path / "rows.json"
     for text in ("", "nonsense", "[1]", '{"a": 1}'):

@@ -17,6 +17,14 @@ PYBIND11_MODULE(smnm_cpp, m) {
     constants["WHITE_SCALE"] = smnm::kWhiteScale;
     constants["MAX_CANDIDATES"] = smnm::kMaxCandidates;
     constants["MAX_SCORE"] = smnm::kMaxScore;
+    constants["LOG_BITS"] = smnm::kLogBits;
+    constants["MAX_LOG2"] = smnm::kMaxLog2;
+    constants["N_MANTISSAS"] = smnm::kNMantissas;
+    constants["N_SHARES"] = smnm::kNShares;
+    constants["MAX_VALUE_BITS"] = smnm::kMaxValueBits;
+    constants["DEVIATION_UNIT_BITS"] = smnm::kDeviationUnitBits;
+    constants["VARIANCE_UNIT_BITS"] = smnm::kVarianceUnitBits;
+    constants["MAX_PATCH"] = smnm::kMaxPatch;
     return constants;
   });
   m.def("purposes", [] {
@@ -26,6 +34,9 @@ PYBIND11_MODULE(smnm_cpp, m) {
     purposes["ORDER"] = static_cast<uint32_t>(smnm::kOrder);
     purposes["TIE"] = static_cast<uint32_t>(smnm::kTie);
     purposes["CROP"] = static_cast<uint32_t>(smnm::kCrop);
+    purposes["DRAW"] = static_cast<uint32_t>(smnm::kDraw);
+    purposes["REVEAL"] = static_cast<uint32_t>(smnm::kReveal);
+    purposes["MASK_AGAIN"] = static_cast<uint32_t>(smnm::kMaskAgain);
     return purposes;
   });
 }

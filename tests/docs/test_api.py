@@ -15,7 +15,7 @@ LISTED = {
     "smnm_kernels": [n for n in smnm.__all__ if n not in ("schedules", "__version__")],
     "smnm_kernels.adapters": adapters.__all__,
     "smnm_kernels.loading": ["MaskCollator", "WithSampleIds"],
-    "smnm_kernels.schedules": ["cosine", "linear", "stages"],
+    "smnm_kernels.schedules": ["cosine", "hint", "linear", "stages"],
 }
 MODULES = {
     "smnm_kernels": smnm,

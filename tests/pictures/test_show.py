@@ -124,6 +124,7 @@ def test_sigma_as_the_library_takes_it(tmp_path, sigma):
         ({"n_keep": 0}, "n_keep .*got 0"),
         ({"grid": (0, 14, 14)}, "grid .*got .0, 14, 14"),
         ({"kinds": ("rbn",), "audio_grid": (2, 64, 8)}, r"grid .*got \(2, 64, 8\)"),
+        ({"kinds": ("rbn",), "grid": (8, 14, 14)}, r"--grid must be 1 H W for rbn, got \(8, 14"),
         ({"sigma": ("wide",)}, "sigma .*variant-1.*got wide"),
         ({"sigma": ("2", "1")}, "sigma1 < sigma2"),
         ({"kinds": ("tube",), "sigma": ("1",)}, "sigma .*tube"),
