@@ -21,7 +21,7 @@ STAGES = {
 }
 #: A dry run does without these: no kernel needs them, and many a machine with a GPU lacks them.
 HIDDEN_IN_DRY_RUN = (
-    "tyro", "av", "soundfile", "_soundfile", "kaldi_native_fbank", "docstring_parser", "typeguard",
+    "tyro", "av", "kaldi_native_fbank", "docstring_parser", "typeguard",
     "pydantic", "pydantic_core", "annotated_types",
 )  # fmt: skip
 SECONDS_OF_A_TEST = 120

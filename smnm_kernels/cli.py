@@ -37,6 +37,11 @@ COMMANDS = {
         f"{_TRAIN}.tasks.demo:demo",
         "make a few files and pretrain on them",
     ),
+    "inspect": Command(
+        f"{_TRAIN}.tasks.inspect:Inspect",
+        f"{_TRAIN}.tasks.inspect:inspect",
+        "say what the trainer sees in files, and which it cannot use",
+    ),
     "bench": Command(
         "smnm_kernels.timing.command:Bench",
         "smnm_kernels.timing.command:Bench.run",

@@ -24,7 +24,7 @@ STEPS = EPOCHS * STEPS_PER_EPOCH
 
 @pytest.fixture(autouse=True, scope="module")
 def _packages_and_one_thread():
-    for package in ("transformers", "accelerate", "av", "soundfile", "tqdm", "tyro"):
+    for package in ("transformers", "accelerate", "av", "tqdm", "tyro"):
         require(importlib.util.find_spec(package), package)
     was = torch.get_num_threads()
     torch.set_num_threads(1)  # models this small only wait for more

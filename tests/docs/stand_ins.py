@@ -364,6 +364,13 @@ def loaders(names):
     yield
 
 
+def some_recordings(names):
+    """Files that are only looked at."""
+    with _recordings():
+        yield
+        assert names["samples"].shape == (128_000,)
+
+
 def two_recordings(names):
     with _recordings():
         yield
@@ -406,13 +413,13 @@ def video_encoder(names):
 @contextmanager
 def _recordings():
     """In a new folder: DATA with two recordings."""
-    need_packages("av", "soundfile", "tyro", "tqdm", "safetensors", "matplotlib", "PIL")
-    import soundfile
+    need_packages("av", "tyro", "tqdm", "safetensors", "matplotlib", "PIL")
+    from smnm_kernels.train.tasks.demo import write_recording
 
     with _new_folder():
         Path("DATA").mkdir()
         for i in range(2):
-            soundfile.write(f"DATA/{i}.wav", torch.randn(16_000 * 6).numpy() / 9, 16_000)
+            write_recording(Path(f"DATA/{i}.wav"), i)
         yield
 
 

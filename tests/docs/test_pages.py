@@ -106,7 +106,7 @@ def test_every_kind_is_in_the_table():
 
 
 def test_the_table_of_presets_is_what_the_code_says():
-    need_packages("av", "soundfile", "tqdm")
+    need_packages("av", "tqdm")
     from smnm_kernels.train.tasks.presets import PRESETS
 
     in_table = {}

@@ -5,35 +5,92 @@ import os
 import subprocess
 import sys
 import time
+from fractions import Fraction
 
 import av
 import numpy as np
-import soundfile
 from PIL import Image
 
 from smnm_kernels.cli import main
 
 
-def write_video(path, n=40, size=64, codec="libx264", options=None, faststart=False):
-    """n frames, frame i of brightness 2 i under a mark that moves: a frame tells its own number."""
-    container_options = {"movflags": "faststart"} if faststart else {}
-    with av.open(str(path), "w", options=container_options) as container:
-        stream = container.add_stream(codec, rate=30)
-        stream.width = stream.height = size
-        stream.pix_fmt = "yuv420p"
+def write_video(
+    path, n=40, size=64, codec="libx264", options=None, muxer=None, times=None, turn=0, aspect=None
+):
+    """n frames, frame i of brightness 2 i under a mark that moves: a frame tells its own number.
+
+    `size` is a side or (width, height); `times` are the frames' time stamps in 1/1000 s.
+    """
+    width, height = (size, size) if isinstance(size, int) else size
+    with av.open(str(path), "w", options=muxer or {}) as container:
+        stream = container.add_stream(codec, rate=1000 if times else 30)
+        stream.width, stream.height = width, height
+        stream.pix_fmt = {"gif": "rgb8", "mjpeg": "yuvj420p"}.get(codec, "yuv420p")
         stream.options = options or {}
         stream.codec_context.thread_count = 1
+        if aspect:
+            stream.codec_context.sample_aspect_ratio = aspect
+        if turn:
+            stream.set_display_rotation(turn)
         for i in range(n):
-            picture = np.full((size, size, 3), min(255, 2 * i), dtype=np.uint8)
-            picture[4:12, (3 * i) % (size - 8) :][:, :8] = 255
-            container.mux(stream.encode(av.VideoFrame.from_ndarray(picture, format="rgb24")))
+            picture = np.full((height, width, 3), min(255, 2 * i), dtype=np.uint8)
+            picture[4:12, (3 * i) % (width - 8) :][:, :8] = 255
+            frame = av.VideoFrame.from_ndarray(picture, format="rgb24")
+            if times:
+                frame.pts, frame.time_base = times[i], Fraction(1, 1000)
+            container.mux(stream.encode(frame))
         container.mux(stream.encode(None))
 
 
-def write_sound(path, seconds=2.0, rate=16000, hertz=440.0, silent=False):
+def write_sound(path, seconds=2.0, rate=16000, hertz=440.0, silent=False, codec=None, **options):
     t = np.arange(int(seconds * rate)) / rate
     tone = 0.5 * np.sin(2 * np.pi * hertz * t * (1 + 0.1 * t))
-    soundfile.write(path, 0 * tone if silent else tone, rate)
+    write_samples(path, 0 * tone if silent else tone, rate, codec, **options)
+
+
+def write_samples(path, samples, rate=16000, codec=None, options=None, muxer=None):
+    """Float samples [n] or [channels, n]; by default in the usual codec of the name's ending."""
+    samples = np.atleast_2d(samples)
+    codec = codec or _CODECS.get(path.suffix, "pcm_s16le")
+    if codec == "vorbis" and len(samples) == 1:  # FFmpeg's own encoder takes two channels only
+        samples = np.repeat(samples, 2, axis=0)
+    layout = {1: "mono", 2: "stereo", 6: "5.1"}[len(samples)]
+    with av.open(str(path), "w", options=muxer or {}) as container:
+        stream = container.add_stream(codec, rate=rate, layout=layout)
+        stream.options = {"strict": "-2"} | (options or {})
+        for start in range(0, samples.shape[1], 4096):
+            part = samples[:, start : start + 4096]
+            if codec.startswith("pcm_f64"):
+                frame = av.AudioFrame.from_ndarray(part.astype("f8"), "dblp", layout)
+            elif codec.startswith("pcm_s16"):
+                whole = (32767 * part).round().astype("i2")
+                frame = av.AudioFrame.from_ndarray(whole, "s16p", layout)
+            else:
+                frame = av.AudioFrame.from_ndarray(part.astype("f4"), "fltp", layout)
+            frame.sample_rate, frame.pts = rate, start
+            container.mux(stream.encode(frame))
+        container.mux(stream.encode(None))
+
+
+_CODECS = {
+    ".mp3": "libmp3lame",
+    ".flac": "flac",
+    ".ogg": "vorbis",
+    ".opus": "libopus",
+    ".m4a": "aac",
+    ".aac": "aac",
+    ".wma": "wmav2",
+    ".mka": "vorbis",
+    ".webm": "libopus",
+    ".ac3": "ac3",
+    ".mp2": "mp2",
+    ".ts": "aac",
+    ".aiff": "pcm_s16be",
+    ".au": "pcm_s16be",
+    ".caf": "pcm_s16le",
+    ".tta": "tta",
+    ".wv": "wavpack",
+}
 
 
 def write_picture(path, number=0, size=(80, 64)):

@@ -1,7 +1,10 @@
+import shutil
+import subprocess
+
 import pytest
 from testing import need_packages
 
-need_packages("av", "kaldi_native_fbank", "safetensors", "soundfile", "tqdm", "tyro", "PIL")
+need_packages("av", "kaldi_native_fbank", "safetensors", "tqdm", "tyro", "PIL")
 
 import torch  # noqa: E402
 from clips import pretrain, write_picture, write_sound, write_video  # noqa: E402
@@ -49,4 +52,18 @@ def straight(videos, tmp_path_factory):
     """A run of 12 steps that nothing disturbed."""
     run = tmp_path_factory.mktemp("straight") / "run"
     assert pretrain(videos, "--out", run, "--steps", 12, "--checkpoint-every", 3) == 0
+    return run
+
+
+@pytest.fixture(scope="session")
+def ffmpeg():
+    """The program, which gives its output; skips where it is missing."""
+    program = shutil.which("ffmpeg")
+    if not program:
+        pytest.skip("the program ffmpeg is not installed")
+
+    def run(*arguments):
+        words = [program, "-v", "quiet", "-threads", "1", *map(str, arguments)]
+        return subprocess.run(words, stdout=subprocess.PIPE, check=False).stdout
+
     return run

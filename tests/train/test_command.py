@@ -333,7 +333,7 @@ def test_the_demo_refuses_before_it_makes_files(tmp_path, capsys):
         ("config.json", '{"run": {}, "runtime": {}}', "holds a run of format 1"),
         (
             "config.json",
-            '{"format": 2, "run": {"modality": "audio"}, "runtime": {}}',
+            '{"format": 3, "run": {"modality": "audio"}, "runtime": {}}',
             "holds a run with other settings: modality is 'audio' there, 'video' was asked for",
         ),
         ("last.pt", "", "holds last.pt but no config.json"),

@@ -8,11 +8,16 @@ import pytest
 from clips import write_picture
 from PIL import Image
 
-from smnm_kernels.train.data.image import read_pixels
+from smnm_kernels.train.data import image
 from smnm_kernels.train.data.scan import scan
+from smnm_kernels.train.data.source import Source
 from smnm_kernels.train.tasks.presets import PRESETS
 
 CLIP = PRESETS["image"]["tiny"].clip
+
+
+def read_pixels(path):
+    return image.read_pixels(Source(path))
 
 
 @pytest.mark.parametrize("name", ["a.png", "a.PNG", "a.bmp", "a.tif", "a.jpg", "a.webp"])

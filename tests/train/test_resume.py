@@ -167,19 +167,19 @@ def test_a_folder_of_something_else_is_left_alone(videos, tmp_path, capsys):
 
 @pytest.mark.parametrize(
     ("found", "named"),
-    [(None, "Finish it with smnm_kernels 0.1.0"), (3, "Finish it with the version that began it")],
+    [(None, "Finish it with smnm_kernels 0.1.0"), (2, "Finish it with the version that began it")],
 )
 def test_a_run_of_another_format_is_refused_with_the_remedy(
     videos, straight, tmp_path, capsys, found, named
 ):
     run = shutil.copytree(straight, tmp_path / "run")
     config = json.loads((run / "config.json").read_text())
-    assert config.pop("format") == torch.load(run / "last.pt", weights_only=True)["format"] == 2
+    assert config.pop("format") == torch.load(run / "last.pt", weights_only=True)["format"] == 3
     held = json.dumps(config if found is None else {"format": found} | config)
     (run / "config.json").write_text(held)
     assert pretrain(videos, "--out", run, *STEPS) == 2
     error = capsys.readouterr().err
-    assert f"holds a run of format {found or 1}, this version goes on with format 2" in error
+    assert f"holds a run of format {found or 1}, this version goes on with format 3" in error
     assert f"{named}, or begin anew in another --out" in error
     assert (run / "config.json").read_text() == held
 

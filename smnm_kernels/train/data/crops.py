@@ -11,16 +11,35 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
+Interpolation = Literal["bilinear", "bicubic"]
+
+
+@dataclass(frozen=True)
+class Part:
+    """A rectangle of a frame that becomes the model's picture."""
+
+    y: int
+    x: int
+    height: int
+    width: int
+    interpolation: Interpolation = "bilinear"
+
+    def of(self, pixels: np.ndarray, size: int) -> Tensor:
+        """uint8 [h, w, 3] -> uint8 [3, size, size]."""
+        cut = pixels[self.y : self.y + self.height, self.x : self.x + self.width]
+        return resize(cut, size, self.interpolation)
+
 
 class Crop(Protocol):
-    """A part of the frames, the same in each, at the size that the model takes."""
+    """Chooses a part of the frames, the same in each."""
 
     @property
     def n_uniforms(self) -> int:
         """Uniform random numbers that one crop needs."""
 
-    def __call__(self, pixels: np.ndarray, size: int, u: np.ndarray) -> Tensor:
-        """uint8 [T, h, w, 3] -> uint8 [3, T, size, size]; u holds n_uniforms in [0, 1)."""
+    def part(self, height: int, width: int, size: int, u: np.ndarray) -> Part:
+        """Of frames of this height and width, to be brought to size x size; u holds n_uniforms in
+        [0, 1)."""
 
 
 @dataclass(frozen=True)
@@ -30,26 +49,25 @@ class ResizedCrop:
 
     area: tuple[float, float]
     aspect: tuple[float, float] = (3 / 4, 4 / 3)
-    interpolation: Literal["bilinear", "bicubic"] = "bilinear"
+    interpolation: Interpolation = "bilinear"
 
     n_uniforms = 4  # area, aspect, y, x
 
-    def __call__(self, pixels: np.ndarray, size: int, u: np.ndarray) -> Tensor:
-        _, height, width, _ = pixels.shape
+    def part(self, height: int, width: int, size: int, u: np.ndarray) -> Part:
         area = height * width * (self.area[0] + u[0] * (self.area[1] - self.area[0]))
         low, high = (math.log(a) for a in self.aspect)
         aspect = math.exp(low + u[1] * (high - low))
         w = max(1, min(width, round(math.sqrt(area * aspect))))
         h = max(1, min(height, round(math.sqrt(area / aspect))))
         y, x = int(u[2] * (height - h + 1)), int(u[3] * (width - w + 1))
-        return resize(pixels[:, y : y + h, x : x + w], size, self.interpolation)
+        return Part(y, x, h, w, self.interpolation)
 
 
-def resize(pixels: np.ndarray, size: int, interpolation: str = "bilinear") -> Tensor:
-    """uint8 [T, h, w, 3] -> uint8 [3, T, size, size]."""
-    frames = torch.from_numpy(np.ascontiguousarray(pixels)).permute(0, 3, 1, 2)
+def resize(pixels: np.ndarray, size: int, interpolation: Interpolation = "bilinear") -> Tensor:
+    """uint8 [h, w, 3] -> uint8 [3, size, size]."""
+    frame = torch.from_numpy(np.ascontiguousarray(pixels)).permute(2, 0, 1)[None]
     # On uint8 the resize rounds in integers: the same bytes on every machine and thread count.
-    return F.interpolate(frames, (size, size), mode=interpolation, antialias=True).transpose(0, 1)
+    return F.interpolate(frame, (size, size), mode=interpolation, antialias=True)[0]
 
 
 @dataclass(frozen=True)
@@ -65,8 +83,7 @@ class MultiScaleCrop:
 
     n_uniforms = 2  # sizes, place
 
-    def __call__(self, pixels: np.ndarray, size: int, u: np.ndarray) -> Tensor:
-        _, height, width, _ = pixels.shape
+    def part(self, height: int, width: int, size: int, u: np.ndarray) -> Part:
         short = min(height, width)
         sides = [int(short * scale) for scale in self.scales]
         sides = [size if abs(side - size) < 3 else side for side in sides]
@@ -77,7 +94,7 @@ class MultiScaleCrop:
         h, w = pairs[int(u[0] * len(pairs))]
         place_y, place_x = _PLACES[int(u[1] * len(_PLACES))]
         y, x = place_y * ((height - h) // 4), place_x * ((width - w) // 4)
-        return resize(pixels[:, y : y + h, x : x + w], size)
+        return Part(y, x, h, w)
 
 
 # Corners, centre, middles of the edges, and between centre and corners: in quarters of the room.

@@ -3,9 +3,9 @@
 from __future__ import annotations
 
 import struct
+import warnings
 from collections.abc import Sequence
 from dataclasses import dataclass
-from pathlib import Path
 
 import numpy as np
 import PIL.Image
@@ -20,8 +20,10 @@ from .picture_rows import film_strips
 from .sample_randomness import SampleRandomness
 from .source import Source
 from .statistics import IMAGENET_MEAN, IMAGENET_STD
+from .suffixes import IMAGE as SUFFIXES
 
-SUFFIXES = frozenset((".bmp", ".jpeg", ".jpg", ".png", ".tif", ".tiff", ".webp"))
+# What it warns of is either repaired or raised, too.
+warnings.filterwarnings("ignore", category=UserWarning, module=r"PIL\.")
 
 # What Pillow's readers raise on damaged files.
 _READ_ERRORS = (
@@ -38,13 +40,13 @@ _READ_ERRORS = (
 )
 
 
-def read_pixels(path: Path) -> np.ndarray:
+def read_pixels(source: Source) -> np.ndarray:
     """The whole picture, turned as its EXIF data say: uint8 [height, width, 3]; raises Unusable.
 
     Grey and palettes become RGB, 16 bits 8; what is transparent shows white behind it.
     """
     try:
-        with PIL.Image.open(path) as file:
+        with source.open() as content, PIL.Image.open(content) as file:
             file.load()
             picture = ImageOps.exif_transpose(file)
             if picture.mode == "F":
@@ -85,14 +87,17 @@ class Image:
         return {"image": InputFormat(size, IMAGENET_MEAN, IMAGENET_STD, film_strips)}
 
     def probe(self, source: Source) -> dict[str, int]:
-        height, width, _ = read_pixels(source.path).shape
+        height, width, _ = read_pixels(source).shape
         return {"width": width, "height": height}
 
     def read(
         self, source: Source, record: Record, randomness: SampleRandomness
     ) -> dict[str, Tensor]:
         u = randomness.uniforms(self.crop.n_uniforms + 1)
-        picture = self.crop(read_pixels(source.path)[None], self.size, u[:-1])
+        pixels = read_pixels(source)
+        height, width, _ = pixels.shape
+        part = self.crop.part(height, width, self.size, u[:-1])
+        picture = part.of(pixels, self.size)[:, None]
         if self.flip and u[-1] < 0.5:
             picture = picture.flip(3)
         return {"image": picture.contiguous()}

@@ -36,7 +36,7 @@ SCAN = "scan.jsonl"
 METRICS, CHECKPOINT = "metrics.jsonl", "last.pt"
 ENCODER = "encoder.safetensors"
 # Of config.json and last.pt. Runs of smnm_kernels 0.1.0 carry none: their format was the first.
-FORMAT = 2
+FORMAT = 3
 
 _LOCK_WAIT_S = 10.0
 _LOCKED = (errno.EACCES, errno.EAGAIN)  # POSIX allows either where another process has the lock

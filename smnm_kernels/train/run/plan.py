@@ -282,7 +282,7 @@ def _say_what_was_found(listing: Listing, modality: Modality, all_of_them: Path)
 
 def _versions() -> dict[str, str]:
     found = {"python": platform.python_version(), "torch": torch.__version__}
-    for package in ("smnm_kernels", "numpy", "av", "soundfile", "kaldi-native-fbank", "pillow"):
+    for package in ("smnm_kernels", "numpy", "av", "kaldi-native-fbank", "pillow"):
         try:
             found[package] = version(package)
         except PackageNotFoundError:

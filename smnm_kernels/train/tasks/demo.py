@@ -10,11 +10,11 @@ from collections.abc import Callable, Iterator
 from dataclasses import dataclass, fields
 from pathlib import Path
 from typing import Any
+from wave import open as open_wave
 
 import av
 import numpy as np
 import PIL.Image
-import soundfile
 from tqdm import tqdm
 
 from smnm_kernels.errors import UsageError
@@ -147,7 +147,12 @@ def write_image(path: Path, number: int) -> None:
 def write_recording(path: Path, number: int) -> None:
     """16-bit wav."""
     rate = RECORDING_RATES[number % len(RECORDING_RATES)]
-    soundfile.write(path, sound(number, rate), rate, subtype="PCM_16", format="WAV")
+    samples = (32767 * sound(number, rate)).round().astype("<i2")
+    with open_wave(str(path), "wb") as file:
+        file.setnchannels(1)
+        file.setsampwidth(2)
+        file.setframerate(rate)
+        file.writeframes(samples.tobytes())
 
 
 def sound(number: int, rate: int) -> np.ndarray:

@@ -5,13 +5,14 @@ from __future__ import annotations
 import os
 from dataclasses import dataclass, fields, replace
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any
+from typing import TYPE_CHECKING, Annotated, Any, get_args
 
 from tyro.conf import Positional, arg
 from tyro.extras import literal_type_from_choices
 
 from smnm_kernels.errors import UsageError
 from smnm_kernels.train.data.modality import Modality
+from smnm_kernels.train.data.view import PixelAspect
 from smnm_kernels.train.run.options import (
     Count,
     Number,
@@ -31,6 +32,7 @@ else:
     PresetName = literal_type_from_choices(
         dict.fromkeys(name for table in PRESETS.values() for name in table)
     )
+PixelAspectOption = Annotated[PixelAspect | None, arg(help_behavior_hint="")]
 Kind = Annotated[str | None, arg(metavar="KIND", help_behavior_hint="")]
 
 
@@ -50,6 +52,9 @@ class RecipeOptions:
     stride: Count = None
     """Video: take every N-th frame; shorter files get the largest stride that fits.
     Default: the preset's."""
+    pixel_aspect: PixelAspectOption = None
+    """Video whose pixels are not square: apply scales the width, as players do; ignore takes the
+    pixels as they are. Default: apply."""
     flip: bool = True
     """Mirror half of the samples where the preset does; --no-flip mirrors none."""
 
@@ -123,8 +128,19 @@ def _clip_of(options: Pretrain, clip: Modality) -> Modality:
     allowed = {field.name for field in fields(clip)}
     if options.stride is not None and "stride" not in allowed:
         raise UsageError(f"--stride {options.stride}: {options.modality} has no stride")
+    if options.pixel_aspect is not None and "pixel_aspect" not in allowed:
+        raise UsageError(
+            f"--pixel-aspect {options.pixel_aspect}: is for video; {options.modality} has none"
+        )
+    if options.pixel_aspect not in (None, *get_args(PixelAspect)):
+        raise UsageError(f"--pixel-aspect must be apply or ignore, got {options.pixel_aspect!r}")
     mirrors = "flip" in allowed and not options.flip
-    return _override(clip, stride=options.stride, flip=False if mirrors else None)
+    return _override(
+        clip,
+        stride=options.stride,
+        pixel_aspect=options.pixel_aspect,
+        flip=False if mirrors else None,
+    )
 
 
 def _override(settings: Any, **given: Any) -> Any:
