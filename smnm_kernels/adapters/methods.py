@@ -202,6 +202,11 @@ class AdaMaeMasking:
 
 def _n_tokens(sampler: Sampler) -> int:
     check_sampler(sampler, (MaskSampler, ScheduledSampler))
+    if sampler.needs_data:
+        raise ValueError(
+            "sampler must not look at the input, which a model does not give to its masking "
+            f"method, got {type(sampler).__name__}({sampler.extra_repr()})"
+        )
     t, h, w = sampler.grid
     return t * h * w
 

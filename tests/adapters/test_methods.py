@@ -117,6 +117,7 @@ X = torch.zeros(2, 16, 6)
         (lambda: RandomMasking(sampler(), sampler()), ["samplers", "[16, 16]"]),
         (lambda: RandomMasking(), ["samplers", "[]"]),
         (lambda: RandomMasking("green2d"), ["sampler", "str"]),
+        (lambda: RandomMasking(smnm.MaskSampler("dispersion", (4, 4), 0.75)), ["at the input"]),
         (lambda: RandomMasking(sampler())(X.to("meta")), ["cpu", "meta"]),
         (lambda: M2dMasking(sampler())((2, 4, 4), 0.75, "cpu"), ["(1, 4, 4)", "freq_major=True"]),
         (lambda: M2dMasking(sampler(freq_major=True))((2, 5, 4), 0.75, "cpu"), ["(1, 4, 5)"]),
