@@ -1,6 +1,8 @@
 """decode gives whole files as the trainer sees them; smnm inspect says what it sees."""
 
 import json
+import os
+import shutil
 import subprocess
 import sys
 
@@ -72,6 +74,19 @@ def test_what_cannot_be_decoded_says_why(folder, tmp_path):
         decode(folder / "sound.wav", modality="sound")
     with pytest.raises(ValueError, match="pixel_aspect must be apply or ignore"):
         decode(folder / "sound.wav", pixel_aspect="square")
+
+
+@pytest.mark.parametrize("name", [b"a\xff.mp4", b"a%03d.mp4", b"http:a,b.mp4"])
+def test_any_name_will_do(folder, tmp_path, name):
+    path = os.fsdecode(os.path.join(os.fsencode(tmp_path), name))
+    shutil.copy(folder / "film.mp4", path)
+    assert len(decode(path)) == 50
+
+
+def test_pixel_aspect_is_for_video(folder, tmp_path, capsys):
+    words = ["pretrain", "audio", str(folder), "--out", str(tmp_path / "run")]
+    assert main([*words, "--pixel-aspect", "ignore"]) == 2
+    assert "--pixel-aspect ignore: is for video; audio has none" in capsys.readouterr().err
 
 
 def test_a_picture_without_a_suffix_is_one(folder, tmp_path):
