@@ -38,13 +38,18 @@ class Troubled(Numbers):
     flag = None
 
     def read(self, source, record, randomness):
-        if type(self).trouble and source.path.name == "3.txt":
-            flag = type(self).flag
-            if flag is None or not flag.exists():
-                if flag:
-                    flag.touch()
-                type(self).trouble()
+        if type(self).trouble and source.path.name == "3.txt" and self._is_first():
+            type(self).trouble()
         return super().read(source, record, randomness)
+
+    def _is_first(self):
+        if type(self).flag is None:
+            return True
+        try:
+            type(self).flag.touch(exist_ok=False)  # of two at the same time, one succeeds
+        except FileExistsError:
+            return False
+        return True
 
 
 @pytest.fixture
