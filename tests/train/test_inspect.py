@@ -5,6 +5,7 @@ import os
 import shutil
 import subprocess
 import sys
+import tarfile
 
 import av
 import numpy as np
@@ -165,10 +166,27 @@ def test_wrong_arguments_of_inspect(arguments, said, folder, capsys, monkeypatch
     assert said in capsys.readouterr().err
 
 
+def test_lists_and_shards_are_inspected_and_what_is_left_out_is_said(folder, tmp_path, capsys):
+    with tarfile.open(tmp_path / "shard.tar", "w") as tar:
+        tar.add(folder / "sound.wav", "a/sound.wav")
+        tar.add(folder / "notes.txt", "a/notes.txt")
+    (tmp_path / "list.csv").write_text(f"path,label\n{folder}/picture.png,1\nnot/there.png,2\n")
+    (tmp_path / "gone.mp4").symlink_to(tmp_path / "nowhere.mp4")
+    capsys.readouterr()
+    assert inspect(tmp_path, tmp_path / "list.csv", "--out", tmp_path / "sheet.png") == 1
+    said = capsys.readouterr().out
+    assert f"{tmp_path}/shard.tar: a/sound.wav: audio (" in said
+    assert f"{folder}/picture.png: image (" in said
+    assert f"{tmp_path}/gone.mp4: not usable: " in said
+    assert "not/there.png: not usable: " in said
+    assert f"{tmp_path}: not looked at: 1 file that ends in .csv, 1 in .txt" in said
+    assert "2 of 4 files are usable" in said
+
+
 def test_nothing_to_inspect(tmp_path, capsys):
     (tmp_path / "a.txt").touch()
     assert inspect(tmp_path) == 2
-    assert "no video, sound or picture lies below it" in capsys.readouterr().err
+    assert "no video, sound or picture is there" in capsys.readouterr().err
 
 
 def test_the_name_is_there_and_nothing_is_imported_before_it_is_used():

@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 import json
+import os
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
-from typing import Annotated, Any
+from typing import Annotated, Any, NamedTuple
 
 import av
 import numpy as np
@@ -21,11 +22,11 @@ from smnm_kernels.files import replacing
 from smnm_kernels.train.data import frames, sound
 from smnm_kernels.train.data.audio import MIN_SECONDS, log_mel
 from smnm_kernels.train.data.decoding import modality_of
+from smnm_kernels.train.data.find import find
 from smnm_kernels.train.data.image import read_pixels
 from smnm_kernels.train.data.picture_rows import film_strips, spectrograms
-from smnm_kernels.train.data.scan import find_files
 from smnm_kernels.train.data.source import Source
-from smnm_kernels.train.data.suffixes import AUDIO, IMAGE
+from smnm_kernels.train.data.suffixes import AUDIO, IMAGE, VIDEO
 from smnm_kernels.train.data.view import PixelAspect, View
 from smnm_kernels.train.run.machine import cores
 
@@ -33,6 +34,8 @@ from .presets import PRESETS
 
 _CLIP_FRAMES = PRESETS["video"]["tiny"].clip.inputs["video"].size[1]
 
+#: Endings of lists and tars, whose files are looked at.
+_HOLDERS = (".tar", ".txt", ".csv", ".tsv", ".json", ".jsonl", ".lst", ".list", ".scp")
 _MOST_ROWS = 40  # of the picture
 _FRAMES = 8
 _ROW_HEIGHT = 96
@@ -49,7 +52,7 @@ class Inspect:
     """
 
     paths: Annotated[Positional[tuple[Path, ...]], arg(metavar="PATH")]
-    """Files, and folders that are searched for files, with everything below them."""
+    """Files; and folders, lists of files and tars as for DATA of `smnm pretrain`."""
     json: bool = False
     """One JSON object a line for each file."""
     out: Path | None = None
@@ -60,7 +63,7 @@ class Inspect:
 
 
 def inspect(options: Inspect) -> int:
-    files = _files(options.paths)
+    looked, counted = _files(options.paths)
     if (
         options.out is not None
         and options.out.suffix.lower() not in PIL.Image.registered_extensions()
@@ -68,40 +71,59 @@ def inspect(options: Inspect) -> int:
         raise UsageError(f"--out {options.out}: must end as a picture does, such as .png")
     reports = []
     with ThreadPoolExecutor(cores()) as pool:
-        for report in pool.map(partial(report_on, pixel_aspect=options.pixel_aspect), files):
+        for report in pool.map(partial(report_on, pixel_aspect=options.pixel_aspect), looked):
             reports.append(report)
             print(json.dumps(report) if options.json else _line(report), flush=True)
     usable = sum(report["usable"] for report in reports)
     if not options.json:
-        print(f"{usable} of {len(reports)} files are usable")
+        print(f"{usable} of {len(reports)} files are usable", *counted, sep="\n")
     if options.out is not None:
-        _draw(reports, options.out, options.pixel_aspect)
+        _draw(list(zip(looked, reports, strict=True)), options.out, options.pixel_aspect)
         if not options.json:
             print(f"picture: {options.out}")
     return 0 if usable == len(reports) else 1
 
 
-def _files(paths: tuple[Path, ...]) -> list[Path]:
+class Looked(NamedTuple):
+    """What is looked at: a source, or why there is none."""
+
+    shown: str
+    source: Source | None
+    reason: str = ""
+
+
+def _files(paths: tuple[Path, ...]) -> tuple[list[Looked], list[str]]:
+    """(files, what else there is, counted)"""
     if not paths:
         raise UsageError("PATH: at least one file or folder is needed")
-    found = []
+    looked: list[Looked] = []
+    counted: list[str] = []
     for path in paths:
-        if path.is_dir():
-            below = [path / name for name in find_files(path, AUDIO | IMAGE)]
-            if not below:
-                raise UsageError(f"PATH {path}: no video, sound or picture lies below it")
-            found += below
-        elif path.exists():
-            found.append(path)
+        holds_more = path.is_dir() or path.suffix.lower() in _HOLDERS
+        if holds_more:
+            found = find(path, AUDIO | IMAGE | VIDEO)
+            for entry in found.entries:
+                shown = str(found.base / (entry.shard or entry.name))
+                shown += f": {entry.name}" if entry.shard else ""
+                looked.append(Looked(shown, entry.source(found.base)))
+            for name, reason in found.left_out.named.items():
+                looked.append(Looked(str(found.base / name), None, reason))
+            counted += [f"{path}: not looked at: {count}" for count in found.left_out.counts()]
+            if not found.entries and not found.left_out.named:
+                raise UsageError(f"PATH {path}: no video, sound or picture is there")
+        elif os.path.lexists(path):
+            looked.append(Looked(str(path), Source(path)))
         else:
             raise UsageError(f"PATH {path}: does not exist")
-    return found
+    return looked, counted
 
 
-def report_on(path: Path, pixel_aspect: PixelAspect = "apply") -> dict[str, Any]:
+def report_on(looked: Looked, pixel_aspect: PixelAspect = "apply") -> dict[str, Any]:
     """What JSON shows of one file."""
-    source = Source(path)
-    report: dict[str, Any] = {"path": str(path), "modality": None, "usable": False}
+    report: dict[str, Any] = {"path": looked.shown, "modality": None, "usable": False}
+    source = looked.source
+    if source is None:
+        return report | {"reason": looked.reason, "streams": []}
     try:
         report["modality"] = modality = modality_of(source)
         report |= _LOOK[modality](source, pixel_aspect)
@@ -186,12 +208,14 @@ def _line(report: dict[str, Any]) -> str:
     return f"{name}: {report['modality']} ({', '.join(codecs)}): {', '.join(parts)}"
 
 
-def _draw(reports: list[dict[str, Any]], out: Path, pixel_aspect: PixelAspect) -> None:
+def _draw(
+    reports: list[tuple[Looked, dict[str, Any]]], out: Path, pixel_aspect: PixelAspect
+) -> None:
     """A row with its name for each file."""
     rows = []
-    for report in reports[:_MOST_ROWS]:
+    for (_, source, _), report in reports[:_MOST_ROWS]:
         try:
-            row = _row(report, pixel_aspect) if report["usable"] else None
+            row = _row(source, report, pixel_aspect) if source and report["usable"] else None
         except Unusable as error:
             report, row = report | {"usable": False, "reason": str(error)}, None
         rows.append((_line(report), row))
@@ -215,8 +239,7 @@ def _draw(reports: list[dict[str, Any]], out: Path, pixel_aspect: PixelAspect) -
         raise UsageError(f"--out {out}: cannot be written ({error.strerror})") from error
 
 
-def _row(report: dict[str, Any], pixel_aspect: PixelAspect) -> PIL.Image.Image:
-    source = Source(Path(report["path"]))
+def _row(source: Source, report: dict[str, Any], pixel_aspect: PixelAspect) -> PIL.Image.Image:
     if report["modality"] == "audio":
         record = sound.probe(source, MIN_SECONDS)
         count = min(record["samples"], int(_SECONDS * record["rate"]))
