@@ -96,6 +96,8 @@ def _run(arguments: Sequence[str] | None) -> int:
     if arguments[0] == "--version":
         print(f"smnm_kernels {version('smnm_kernels')}")
         return 0
+    if "" in arguments:
+        return _refuse("an argument is empty, as of a shell variable that is not set")
     name, *rest = arguments
     if name not in COMMANDS:
         return _refuse(f"no command {name!r}; there are {', '.join(COMMANDS)}")

@@ -118,12 +118,14 @@ def install(model: Any, sampler: Sampler, *more: Sampler) -> Installed:
         if hasattr(module, name) and not isinstance(getattr(module, name), MaskStream):
             raise ValueError(f"{type(module).__name__} has an attribute {name!r} already")
     device = next((p.device for p in module.parameters()), torch.device("cpu"))
+    if device.type != "meta":
+        samplers = tuple(one.to(device) for one in samplers)  # before anything is taken out
     own = {**vars(module), **module._modules}
     before = {name: own[name] for name in (*methods, *names) if name in own}
     for name in before:
         delattr(module, name)
     for name, one in zip(names, samplers, strict=True):
-        setattr(module, name, one if device.type == "meta" else one.to(device))
+        setattr(module, name, one)
     for name, replacement in replacements.items():
         setattr(module, name, replacement)
     return Installed(module, methods, names, before)

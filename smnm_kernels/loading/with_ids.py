@@ -9,7 +9,7 @@ from typing import Any, NamedTuple
 
 import torch
 from torch import Tensor
-from torch.utils.data import Dataset, IterableDataset, get_worker_info
+from torch.utils.data import Dataset, IterableDataset, IterDataPipe, get_worker_info
 
 from smnm_kernels.arguments import is_int, parse_flag
 from smnm_kernels.samplers.shared_int import SharedInt
@@ -145,6 +145,11 @@ class _Stream(WithSampleIds, IterableDataset):
     _N_WORKERS = 1024
 
     def _prepare(self, key: Key) -> None:
+        if isinstance(self.dataset, IterDataPipe):
+            raise TypeError(
+                "dataset must not be an IterDataPipe, whose shards DataLoader deals out to workers "
+                "only where it sees the pipe itself; call sampler.masks(ids) with ids of your own"
+            )
         if not callable(key) and not isinstance(key, str) and not is_int(key):
             raise TypeError(f"key must be an item's name, an index or a function, got {key!r}")
         self.key = key

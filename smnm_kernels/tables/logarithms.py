@@ -1,4 +1,4 @@
-"""Integer tables for the logarithms of weighted draws (see ``reference.weighted``).
+"""Integer tables for the logarithms of weighted draws (see ``reference.draws``).
 
 They are computed in decimal arithmetic, which rounds the same everywhere, and interpolated in
 integers. So every machine gets the same keys.

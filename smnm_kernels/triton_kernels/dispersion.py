@@ -47,8 +47,9 @@ def patch_dispersion(
     n_values: tl.constexpr = CHANNELS * PATCH[0] * PATCH[1] * PATCH[2]
     rows: tl.constexpr = SIDES[1] // PATCH[1]
     columns: tl.constexpr = SIDES[2] // PATCH[2]
-    token = tl.program_id(0)
-    sample, x, y = tl.program_id(1), token % columns, token // columns % rows
+    n_tokens: tl.constexpr = SIDES[0] // PATCH[0] * rows * columns
+    sample, token = tl.program_id(0) // n_tokens, tl.program_id(0) % n_tokens
+    x, y = token % columns, token // columns % rows
     t = token // (columns * rows)
     first = data + sample.to(tl.int64) * (CHANNELS * SIDES[0] * SIDES[1] * SIDES[2])
     first += ((t * PATCH[0]).to(tl.int64) * SIDES[1] + y * PATCH[1]) * SIDES[2] + x * PATCH[2]
@@ -71,5 +72,5 @@ def patch_dispersion(
         else:
             above = valid & (value > mean)
             found += tl.sum(tl.where(above, n_values * value - total, 0), 0)
-    place = out + sample.to(tl.int64) * tl.num_programs(0) + token
+    place = out + sample.to(tl.int64) * n_tokens + token
     tl.store(place + tl.arange(0, 1), found.to(tl.float32))

@@ -25,7 +25,7 @@ def dispersion_kernel(data: Tensor, patch: Sequence[int], metric: str) -> Tensor
         return out
     part = next_power_of_two(channels * math.prod(patch), 32, MAX_PART)
     with on_device_of(data):
-        patch_dispersion[(n_tokens, batch)](
+        patch_dispersion[(batch * n_tokens,)](
             *(data.contiguous(), out, channels, tuple(sides), tuple(patch)),
             *(metric == "variance", part),
             num_warps=4 if part > 256 else 1,

@@ -382,3 +382,10 @@ def test_an_error_in_a_worker_ends_the_run(videos, tmp_path):
     run = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, timeout=60)
     assert run.returncode == 1
     assert "a fault of the reader" in run.stderr
+
+
+@pytest.mark.parametrize("words", [["pretrain", "video", ""], ["inspect", ""]])
+def test_an_empty_argument_is_refused(words, tmp_path, capsys):
+    assert main([*words, "--out", str(tmp_path / "run")]) == 2
+    assert "an argument is empty" in capsys.readouterr().err
+    assert not (tmp_path / "run").exists()

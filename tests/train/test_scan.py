@@ -321,7 +321,8 @@ def test_differences_name_the_first_and_count_all():
 
     theirs = records(*((f"{i}", "x") for i in range(5)), ("a", "x"), ("b", "x"), ("b", "y"))
     ours = records(("a", "x"), ("b", "y"), ("b", "x"), ("c", "x"))
-    assert differences(ours, theirs) == ["5 gone (0, 1, 2, …)", "1 new (c)"]
+    # Members of one name are samples of their own, in their order.
+    assert differences(ours, theirs) == ["5 gone (0, 1, 2, …)", "1 new (c)", "1 changed (b)"]
     assert differences(theirs, theirs) == []
     assert differences([], []) == []
 

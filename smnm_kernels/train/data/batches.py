@@ -33,7 +33,7 @@ class Here:
                 return collate([self._dataset.sample(index, diary.begin) for index in indices])
             except MemoryError as error:
                 assert diary.file_number is not None
-                name = printable(self._dataset.files[diary.file_number]["name"])
+                name = printable(self._dataset.name(diary.file_number))
                 raise RunError(
                     f"no more memory at {name}; a smaller --batch-size needs less"
                 ) from error
@@ -130,4 +130,4 @@ def watch_over(
     limit: float = DEFAULT_STALL_LIMIT_S,
     stop: Callable[[], bool] = lambda: False,
 ) -> Watch:
-    return Watch(limit, lambda number: printable(dataset.files[number]["name"]), say, stop)
+    return Watch(limit, lambda number: printable(dataset.name(number)), say, stop)

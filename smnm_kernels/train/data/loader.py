@@ -69,6 +69,10 @@ class SampleDataset(Dataset):
         self.folder, self.files, self.modality, self.seed = data, files, modality, seed
         self.base = base_of(data)
 
+    def name(self, file_number: int) -> str:
+        """As skipped.json has it: of a member of a shard, with the shard."""
+        return Entry.of(self.files[file_number]).shown
+
     def read(self, file_number: int, index: int) -> dict[str, Tensor]:
         """Inputs from one file with the random numbers of sample `index`; may raise Unusable."""
         record = self.files[file_number]
@@ -87,7 +91,7 @@ class SampleDataset(Dataset):
             try:
                 return Sample(index, number, self.read(number, index), failures)
             except Unusable as error:
-                failures.append(Failure(self.files[number]["name"], str(error)))
+                failures.append(Failure(self.name(number), str(error)))
         return Sample(index, number, {}, failures)
 
 

@@ -33,6 +33,8 @@ def opened(source: Source, kind: Kind) -> Iterator[tuple[InputContainer, Any]]:
     try:
         with av.open(source.url, metadata_errors="replace") as container:
             yield container, _choose(container, kind)
+    except MemoryError:  # also FFmpeg's: of this moment, not of the file
+        raise
     except (av.error.FFmpegError, OSError, ValueError, OverflowError) as error:
         raise Unusable(f"does not decode ({reason_of(error)})") from error
 
@@ -100,6 +102,8 @@ def _packets(container: InputContainer, stream: Any) -> Iterator[av.Packet]:
 def _decode(context: Any, packet: av.Packet | None) -> tuple[list[Any], Exception | None]:
     try:
         return context.decode(packet), None
+    except MemoryError:  # no damage: frames that are left out would move all numbers behind them
+        raise
     except (av.error.FFmpegError, ValueError) as error:
         return [], error
 

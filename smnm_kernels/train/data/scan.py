@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import hashlib
 import json
 import os
@@ -32,6 +33,8 @@ _DIGEST_BYTES = 1 << 16  # from either end of the file
 _MOST_AT_ONCE = 32  # files that a thread takes in one go
 _AHEAD = 16  # times that each thread may do so before an earlier file is done
 _PATIENCE_S = 2.0  # for files that are being looked at when a scan is stopped
+# What says nothing of the file itself, which is looked at again next time.
+_OF_THE_MOMENT = {errno.EIO, errno.EMFILE, errno.ENFILE, errno.ESTALE, errno.ENOMEM}
 _T = TypeVar("_T")
 _U = TypeVar("_U")
 
@@ -207,6 +210,8 @@ def _in_order(
             if isinstance(results, BaseException):
                 raise results
             yield from results
+            if taken % 64 == 0 and stopping():  # also where no result is waited for
+                raise _Stop
     finally:
         with turn:
             over = True
@@ -246,7 +251,12 @@ def _probe(modality: Modality, source: Source) -> dict[str, Any]:
     try:
         return modality.probe(source)
     except Unusable as error:
+        cause = error.__cause__
+        if isinstance(cause, OSError) and cause.errno in _OF_THE_MOMENT:
+            raise cause from None
         return {"reason": str(error)}
+    except MemoryError as error:
+        raise OSError(errno.ENOMEM, os.strerror(errno.ENOMEM)) from error
     except OSError:
         raise
     except Exception as error:  # a decoder that met what it was not made for ends no scan
@@ -269,7 +279,8 @@ def _digest(source: Source, size: int) -> str:
 def differences(ours: Iterable[Record], theirs: Iterable[Record]) -> list[str]:
     """How a run's usable files (`theirs`) and the folder's (`ours`) differ; empty if not.
 
-    Both in the order of the names. In which shard a member lies makes no difference.
+    Both in the order of the names. In which shard a member lies makes no difference, as long as
+    members of one name stay in their order.
     """
     found = {"gone": _Names(), "new": _Names(), "changed": _Names()}
     now, then = _digests(ours), _digests(theirs)
@@ -290,7 +301,7 @@ def differences(ours: Iterable[Record], theirs: Iterable[Record]) -> list[str]:
 
 def _digests(records: Iterable[Record]) -> Iterator[tuple[str, list[str]]]:
     for name, group in groupby(records, key=lambda record: record["name"]):
-        yield name, sorted(record["digest"] for record in group)
+        yield name, [record["digest"] for record in group]
 
 
 class _Names:

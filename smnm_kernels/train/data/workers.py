@@ -8,6 +8,7 @@ which containers often keep small.
 
 from __future__ import annotations
 
+import errno
 import mmap
 import multiprocessing
 import os
@@ -117,7 +118,7 @@ def _read(
     try:
         batch = collate([dataset.sample(index, note) for index in indices], empty)
     except Exception as error:
-        connection.send(_Fault(at, traceback.format_exc(), isinstance(error, MemoryError)))
+        connection.send(_Fault(at, traceback.format_exc(), _is_want_of_memory(error)))
         return
     connection.send(
         _Parcel(
@@ -131,6 +132,12 @@ def _read(
     for handle in handles:
         send_handle(connection, handle, trainer)
         os.close(handle)
+
+
+def _is_want_of_memory(error: Exception) -> bool:
+    if isinstance(error, OSError):
+        return error.errno in (errno.ENOMEM, errno.ENOSPC, errno.EMFILE, errno.ENFILE)
+    return isinstance(error, MemoryError) or "can't allocate memory" in str(error)
 
 
 def _mapped(handle: int, shape: tuple[int, ...], dtype: torch.dtype) -> Tensor:
@@ -198,7 +205,7 @@ class Worker:
         return RuntimeError(f"{self.name} failed{at}:\n{fault.trace}")
 
     def file_name(self, file_number: int) -> str:
-        return printable(self._dataset.files[file_number]["name"])
+        return printable(self._dataset.name(file_number))
 
     def fate(self) -> str:
         """How the process has ended, and why it may have."""

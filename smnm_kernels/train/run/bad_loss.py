@@ -57,7 +57,7 @@ def some(names: list[str]) -> str:
 
 
 def file_names(dataset: SampleDataset, batch: Batch) -> list[str]:
-    return [printable(dataset.files[i]["name"]) for i in batch.file_numbers.tolist()]
+    return [printable(dataset.name(i)) for i in batch.file_numbers.tolist()]
 
 
 def bad_weights(model: nn.Module) -> list[str]:

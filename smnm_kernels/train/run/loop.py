@@ -96,10 +96,12 @@ class Loop:
             self._say(f"going on after step {self.step} of {plan.steps}")
         with self._stop as stop:
             self._train()
-            if stop.number is not None and self.step < plan.steps:
+            if self.step < plan.steps:
                 self._save()
-                self._say(f"stopped by {signal.Signals(stop.number).name}, {self._kept()}")
-                return 128 + stop.number
+                # Under torchrun the signal may have come to another process alone.
+                number = signal.SIGTERM if stop.number is None else signal.Signals(stop.number)
+                self._say(f"stopped by {number.name}, {self._kept()}")
+                return 128 + number
             self._save()
             self._finish()
         self._say(self._summary())
@@ -134,6 +136,8 @@ class Loop:
                         break
                     if save:
                         self._save()
+                        if self._stop.number is not None and ranks.world_size() == 1:
+                            break  # a picture that was being drawn may not be done with the model
                     if keep or save:
                         meter.restart_clock()
         finally:

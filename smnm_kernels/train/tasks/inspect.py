@@ -66,7 +66,7 @@ def inspect(options: Inspect) -> int:
     looked, counted = _files(options.paths)
     if (
         options.out is not None
-        and options.out.suffix.lower() not in PIL.Image.registered_extensions()
+        and PIL.Image.registered_extensions().get(options.out.suffix.lower()) not in PIL.Image.SAVE
     ):
         raise UsageError(f"--out {options.out}: must end as a picture does, such as .png")
     reports = []

@@ -32,7 +32,9 @@ else:
     PresetName = literal_type_from_choices(
         dict.fromkeys(name for table in PRESETS.values() for name in table)
     )
-PixelAspectOption = Annotated[PixelAspect | None, arg(help_behavior_hint="")]
+PixelAspectOption = Annotated[
+    PixelAspect | None, arg(metavar="{apply,ignore}", help_behavior_hint="")
+]
 Kind = Annotated[str | None, arg(metavar="KIND", help_behavior_hint="")]
 
 

@@ -152,7 +152,7 @@ class Pretraining:
             try:
                 samples.append(self.dataset.read(number, i))
             except Unusable as error:
-                report(Failure(self.dataset.files[number]["name"], str(error)))
+                report(Failure(self.dataset.name(number), str(error)))
         if not samples:
             return None
         raw = {n: torch.stack([s[n] for s in samples]).to(self.device) for n in self.inputs}
