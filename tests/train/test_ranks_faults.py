@@ -91,3 +91,15 @@ def test_the_first_saves_when_the_second_cannot_go_on(
     assert load_checkpoint(run)["step"] == len(rows(run)) >= 3
     assert pretrain(videos, "--out", run, "--steps", 12) == 0
     assert len(losses(run)) == 12
+
+
+@pytest.mark.exhaustive
+def test_a_signal_that_reaches_the_second_alone_stops_both(videos, start, tmp_path):
+    run = tmp_path / "run"
+    process = start("os.kill(os.getpid(), signal.SIGTERM)", "--steps", 400, "--workers", 0)
+    said, _ = process.communicate(timeout=120)
+    assert process.returncode != 0
+    assert "stopped by SIGTERM, saved" in said
+    assert "done: " not in said
+    assert not (run / "encoder.safetensors").exists()
+    assert 0 < load_checkpoint(run)["step"] == len(rows(run)) < 400
