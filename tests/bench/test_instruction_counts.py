@@ -60,6 +60,7 @@ def test_tables():
 
 
 @pytest.mark.slow
+@pytest.mark.exhaustive
 def test_counts_are_the_same_every_time(tmp_path_factory):
     if shutil.which("valgrind") is None:
         pytest.skip("needs valgrind")

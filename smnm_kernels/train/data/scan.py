@@ -202,7 +202,7 @@ def _in_order(
             with turn:
                 while taken not in done:
                     turn.wait(0.2)
-                    if stopping():
+                    if taken not in done and stopping():  # what is done is told of
                         raise _Stop
                 results = done.pop(taken)
                 taken += 1
