@@ -140,6 +140,19 @@ def check_sample_ids(sample_ids: Tensor) -> None:
         raise ValueError(f"sample_ids must have shape [B], got {list(sample_ids.shape)}")
 
 
+def check_rows(name: str, values: Tensor, sample_ids: Tensor) -> None:
+    """One for each sample id, on the same device."""
+    if values.dim() == 0 or values.shape[0] != sample_ids.shape[0]:
+        raise ValueError(
+            f"{name} must have a row for each of the {sample_ids.shape[0]} sample_ids, got shape "
+            f"{list(values.shape)}"
+        )
+    if values.device != sample_ids.device:
+        raise ValueError(
+            f"{name} must be on the device of sample_ids, {sample_ids.device}, got {values.device}"
+        )
+
+
 def parse_seed(seed: int | Tensor, device: torch.device) -> Seed:
     """The seed from an int, or from a one-element int64 tensor on the device of the sample ids."""
     if isinstance(seed, Tensor):

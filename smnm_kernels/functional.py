@@ -14,13 +14,14 @@ from .kinds.rbn import WEIGHTS, WINDOWS, RbnKind, check_order, parse_n_candidate
 from .kinds.structures import BLOCK_SIZE, parse_baseline
 from .kinds.weighted import (
     DispersionKind,
-    check_rows,
-    parse_data,
+    check_input,
     parse_guide,
     parse_hint,
     parse_metric,
+    parse_patch,
     parse_scores,
     parse_weights,
+    values_of_patches,
 )
 from .masks import Masks
 from .tables.colors import Color, Sigma
@@ -179,8 +180,9 @@ def patch_dispersion(data: Tensor, patch: Sequence[int], metric: str = "mad") ->
     Raises:
         TypeError, ValueError: before any work. The message names the argument.
     """
-    values, lengths, _ = parse_data(data, patch)
-    return ops.dispersion(values, lengths, parse_metric(metric))
+    check_input(data)
+    lengths, _ = parse_patch(data, patch)
+    return ops.dispersion(values_of_patches(data, lengths), lengths, parse_metric(metric))
 
 
 def dispersion_masks(
@@ -220,8 +222,8 @@ def dispersion_masks(
     Patches of no dispersion, which that code gives a weight of 1e-12, are masked last here.
     """
     check_sample_ids(sample_ids)
-    values, _, grid = parse_data(data, patch)
-    check_rows("data", values, sample_ids)
+    check_input(data)
+    _, grid = parse_patch(data, patch)
     kind = DispersionKind.parse(
         grid,
         mask_ratio,
@@ -231,7 +233,7 @@ def dispersion_masks(
         deterministic=deterministic,
         freq_major=freq_major,
     )
-    return kind.draw(sample_ids, parse_seed(seed, sample_ids.device), values)
+    return kind.draw(sample_ids, parse_seed(seed, sample_ids.device), data)
 
 
 def noise_masks(

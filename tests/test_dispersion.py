@@ -8,7 +8,7 @@ import torch
 from hypothesis import given
 from hypothesis import strategies as st
 from strategies import examples
-from testing import assert_same, devices, require
+from testing import assert_same, devices, triton_kernels
 
 import smnm_kernels as smnm
 from smnm_kernels import schedules
@@ -87,15 +87,8 @@ def test_equals_the_definition(device, lengths, grid, channels, batch, metric, s
     ],
 )  # fmt: skip
 def test_triton_equals_the_cpu(shape, patch, metric):
-    try:
-        import triton
-    except ModuleNotFoundError:
-        triton = None
-    require(triton, "Triton")
-    from smnm_kernels.triton_kernels import dispersion_kernel
-
     data = some_data(shape, 3)
-    ours = dispersion_kernel(data.to(DEVICE), patch, metric)
+    ours = triton_kernels().dispersion_kernel(data.to(DEVICE), patch, metric)
     assert_same(ours, torch.ops.smnm.dispersion(data, patch, metric))
 
 

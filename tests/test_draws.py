@@ -9,7 +9,7 @@ import torch
 from hypothesis import given
 from hypothesis import strategies as st
 from strategies import IDS, SEEDS, examples, seeds_in_any_form
-from testing import assert_same, devices, require
+from testing import assert_same, devices, triton_kernels
 
 import smnm_kernels as smnm
 from smnm_kernels.reference import draws
@@ -159,14 +159,7 @@ def test_any_float_has_its_place(n, invert):
 
 @pytest.fixture(scope="module")
 def gpu():
-    try:
-        import triton
-    except ModuleNotFoundError:
-        triton = None
-    require(triton, "Triton")
-    import smnm_kernels.triton_kernels as gpu
-
-    return gpu
+    return triton_kernels()
 
 
 DEVICE = "cuda" if torch.cuda.is_available() else "cpu"

@@ -15,7 +15,7 @@ from types import FunctionType
 import pytest
 import torch
 from op_calls import noise_call, noise_masks_call, rbn_bank_call, rbn_masks_call
-from testing import assert_same, require
+from testing import assert_same, triton_kernels
 from torch.multiprocessing.reductions import StorageWeakRef
 from torch.utils._python_dispatch import TorchDispatchMode
 from torch.utils._pytree import tree_leaves
@@ -76,14 +76,7 @@ CALLS = {
 
 @pytest.fixture(scope="module", autouse=True)
 def gpu():
-    try:
-        import triton
-    except ModuleNotFoundError:
-        triton = None
-    require(triton, "Triton")
-    import smnm_kernels.triton_kernels as gpu
-
-    return gpu
+    return triton_kernels()
 
 
 @pytest.fixture(params=CALLS.values(), ids=CALLS)

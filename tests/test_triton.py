@@ -9,7 +9,7 @@ from hypothesis import strategies as st
 from op_calls import noise_call, noise_masks_call, rbn_bank_call, rbn_masks_call
 from rbn_banks import WEIGHTS
 from strategies import IDS, SEEDS, colors_and_sigmas, counts, examples, grids, seeds_in_any_form
-from testing import COLORS, IDS_TENSOR, STANDARD_GRIDS, assert_same, require
+from testing import COLORS, IDS_TENSOR, STANDARD_GRIDS, assert_same, triton_kernels
 
 import smnm_kernels as smnm
 from smnm_kernels.tables.constants import MAX_FIELD
@@ -23,14 +23,7 @@ pytestmark = pytest.mark.usefixtures("poisoned_memory")
 
 @pytest.fixture(scope="module")
 def gpu():
-    try:
-        import triton
-    except ModuleNotFoundError:
-        triton = None
-    require(triton, "Triton")
-    import smnm_kernels.triton_kernels as gpu
-
-    return gpu
+    return triton_kernels()
 
 
 @pytest.fixture

@@ -1,6 +1,7 @@
 """What one test body needs to run on every device."""
 
 import importlib
+import importlib.util
 import json
 import os
 import shutil
@@ -8,6 +9,7 @@ import subprocess
 import sys
 from collections.abc import Callable
 from pathlib import Path
+from types import ModuleType
 
 import pytest
 import torch
@@ -52,6 +54,12 @@ def assert_same(ours, theirs) -> None:
     assert ours.dtype == theirs.dtype
     assert ours.shape == theirs.shape
     assert torch.equal(ours.cpu(), theirs.cpu())
+
+
+def triton_kernels() -> ModuleType:
+    """The ops in Triton; without Triton the test is skipped."""
+    require(importlib.util.find_spec("triton"), "Triton")
+    return importlib.import_module("smnm_kernels.triton_kernels")
 
 
 def require(found: object, what: str) -> None:

@@ -8,7 +8,7 @@ from typing import ClassVar
 
 from torch import Tensor
 
-from smnm_kernels.arguments import Grid, Seed
+from smnm_kernels.arguments import Grid, Seed, check_rows
 from smnm_kernels.masks import Masks
 
 
@@ -75,8 +75,4 @@ class Kind(ABC):
                 f"data must be a tensor: {self.name} masks depend on the input, got "
                 f"{type(data).__name__}"
             )
-        if data.dim() == 0 or len(data) != len(sample_ids):
-            raise ValueError(
-                f"data must have a row for each of the {len(sample_ids)} samples, got shape "
-                f"{list(data.shape)}"
-            )
+        check_rows("data", data, sample_ids)

@@ -21,6 +21,7 @@ from smnm_kernels.arguments import (
     Grid,
     Seed,
     as_constant,
+    check_rows,
     constant_in_graphs,
     decimal_as_written,
     is_int,
@@ -89,21 +90,21 @@ class DispersionKind(Kind):
         return "scores" if self.deterministic else "weights"
 
     def patch(self, data: Tensor) -> Grid:
-        """(t, h, w) values of a patch of ``data`` [B, C, T, H, W]; raises ValueError where the grid
-        does not divide it."""
+        """(t, h, w) values of a patch of ``data``."""
+        check_input(data)
         sides = data.shape[2:]
-        if data.dim() != 5 or any(side % n for side, n in zip(sides, self.grid, strict=True)):
+        if any(side % n for side, n in zip(sides, self.grid, strict=True)):
             raise ValueError(
-                "data must have shape [B, C, T, H, W] with sides that are multiples of the grid "
-                f"{self.grid}, got {list(data.shape)}"
+                f"data must have sides (T, H, W) that are multiples of the grid {self.grid}, got "
+                f"{tuple(sides)}"
             )
         t, h, w = (side // n for side, n in zip(sides, self.grid, strict=True))
         return t, h, w
 
     def _draw_row_major(self, sample_ids: Tensor, seed: Seed, data: Tensor | None) -> Masks:
         assert data is not None
-        values, patch, _ = parse_data(data, self.patch(data))
-        weights = ops.dispersion(values, patch, self.metric)
+        patch = self.patch(data)
+        weights = ops.dispersion(values_of_patches(data, patch), patch, self.metric)
         n_keep, n_swapped = as_constant(self.n_keep), as_constant(self.n_swapped)
         return Masks(
             *ops.draw_masks(sample_ids, *seed, weights, self.rule, n_keep, False, n_swapped)
@@ -152,24 +153,15 @@ def _check_numbers(name: str, values: Tensor) -> None:
         raise TypeError(f"{name} must be floating point or integers, got {values.dtype}")
 
 
-def check_rows(name: str, values: Tensor, sample_ids: Tensor) -> None:
-    """One for each sample id, on the same device."""
-    if values.shape[0] != sample_ids.shape[0]:
-        raise ValueError(
-            f"{name} must have a row for each of the {sample_ids.shape[0]} sample_ids, got shape "
-            f"{list(values.shape)}"
-        )
-    if values.device != sample_ids.device:
-        raise ValueError(
-            f"{name} must be on the device of sample_ids, {sample_ids.device}, got {values.device}"
-        )
-
-
-def parse_data(data: Tensor, patch: Sequence[int]) -> tuple[Tensor, Grid, Grid]:
-    """(data as float32 [B, C, T, H, W], patch (t, h, w), grid (T/t, H/h, W/w))."""
+def check_input(data: Tensor) -> None:
+    """Numbers [B, C, T, H, W]."""
     _check_numbers("data", data)
     if data.dim() != 5 or 0 in data.shape[1:]:
         raise ValueError(f"data must have shape [B, C, T, H, W], got {list(data.shape)}")
+
+
+def parse_patch(data: Tensor, patch: Sequence[int]) -> tuple[Grid, Grid]:
+    """(patch (t, h, w), grid (T/t, H/h, W/w)) of checked ``data``."""
     if not is_sequence(patch) or len(patch) != 3 or not all(is_int(n) and n > 0 for n in patch):
         raise ValueError(f"patch must be three positive ints (t, h, w), got {patch!r}")
     t, h, w = (int(n) for n in patch)
@@ -177,13 +169,17 @@ def parse_data(data: Tensor, patch: Sequence[int]) -> tuple[Tensor, Grid, Grid]:
         raise ValueError(
             f"patch must divide the sides {tuple(data.shape[2:])} of data, got {(t, h, w)}"
         )
-    if data.shape[1] * t * h * w > MAX_PATCH:
+    return (t, h, w), (data.shape[2] // t, data.shape[3] // h, data.shape[4] // w)
+
+
+def values_of_patches(data: Tensor, patch: Grid) -> Tensor:
+    """``data`` as ``ops.dispersion`` takes it."""
+    if data.shape[1] * math.prod(patch) > MAX_PATCH:
         raise ValueError(
             f"patch must have at most {MAX_PATCH} values in all channels together, got "
-            f"{data.shape[1]} channels of {(t, h, w)}"
+            f"{data.shape[1]} channels of {patch}"
         )
-    grid = (data.shape[2] // t, data.shape[3] // h, data.shape[4] // w)
-    return data.detach().float(), (t, h, w), grid
+    return data.detach().float()
 
 
 def parse_metric(metric: str) -> str:

@@ -25,19 +25,20 @@ from collections.abc import Sequence
 
 from torch import Tensor
 
-from smnm_kernels.arguments import check_sample_ids, parse_flag, parse_noise, parse_seed
+from smnm_kernels.arguments import check_rows, check_sample_ids, parse_flag, parse_noise, parse_seed
 from smnm_kernels.kinds.noise import NoiseField, NoiseKind
 from smnm_kernels.kinds.rbn import WEIGHTS, WINDOWS, RbnKind, check_order, parse_n_candidates
 from smnm_kernels.kinds.structures import BLOCK_SIZE, parse_baseline
 from smnm_kernels.kinds.weighted import (
     DispersionKind,
-    check_rows,
-    parse_data,
+    check_input,
     parse_guide,
     parse_hint,
     parse_metric,
+    parse_patch,
     parse_scores,
     parse_weights,
+    values_of_patches,
 )
 from smnm_kernels.masks import Masks
 from smnm_kernels.tables.colors import Color, Sigma
@@ -242,8 +243,9 @@ def guided_masks(
 
 def patch_dispersion(data: Tensor, patch: Sequence[int], metric: str = "mad") -> Tensor:
     """See ``smnm_kernels.patch_dispersion``."""
-    values, lengths, _ = parse_data(data, patch)
-    return dispersion_kernel(values, lengths, parse_metric(metric))
+    check_input(data)
+    lengths, _ = parse_patch(data, patch)
+    return dispersion_kernel(values_of_patches(data, lengths), lengths, parse_metric(metric))
 
 
 def dispersion_masks(
@@ -261,8 +263,9 @@ def dispersion_masks(
 ) -> Masks:
     """See ``smnm_kernels.dispersion_masks``."""
     check_sample_ids(sample_ids)
-    values, lengths, grid = parse_data(data, patch)
-    check_rows("data", values, sample_ids)
+    check_input(data)
+    check_rows("data", data, sample_ids)
+    lengths, grid = parse_patch(data, patch)
     kind = DispersionKind.parse(
         grid,
         mask_ratio,
@@ -272,7 +275,7 @@ def dispersion_masks(
         deterministic=deterministic,
         freq_major=freq_major,
     )
-    weights = dispersion_kernel(values, lengths, metric)
+    weights = dispersion_kernel(values_of_patches(data, lengths), lengths, metric)
     seeds = parse_seed(seed, sample_ids.device)
     masks = draw_masks_kernel(
         sample_ids, *seeds, weights, kind.rule, kind.n_keep, False, kind.n_swapped

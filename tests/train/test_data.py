@@ -14,9 +14,10 @@ from hypothesis import strategies as st
 from smnm_kernels.train.data import audio, crops, sound, video
 from smnm_kernels.train.data.batches import Batches
 from smnm_kernels.train.data.crops import MultiScaleCrop, ResizedCrop
+from smnm_kernels.train.data.find import find
 from smnm_kernels.train.data.loader import BatchNumbers, Failure, SampleDataset
 from smnm_kernels.train.data.sample_randomness import SampleRandomness, file_of
-from smnm_kernels.train.data.scan import find_files, scan
+from smnm_kernels.train.data.scan import scan
 from smnm_kernels.train.tasks.presets import PRESETS
 
 TINY = {modality: PRESETS[modality]["tiny"].clip for modality in PRESETS}
@@ -197,7 +198,8 @@ def test_files_are_found_below_the_folder_in_order(tmp_path):
     for name in names:
         (tmp_path / name).touch()
     (tmp_path / "b" / "loop").symlink_to(tmp_path)
-    assert find_files(tmp_path, video.SUFFIXES) == ["a.mp4", "b/1.mkv", "b/c/2.MP4"]
+    found = [entry.name for entry in find(tmp_path, video.SUFFIXES).entries]
+    assert found == ["a.mp4", "b/1.mkv", "b/c/2.MP4"]
 
 
 def test_a_file_that_fails_after_the_scan_is_replaced_the_same_way_each_time(tmp_path, videos):

@@ -60,7 +60,7 @@ class Fills(Line):
             self._fill(self.dataset.folder.parent / "run", "checkpoint")
         return super().step(forward, batch, clock)
 
-    def picture(self, report):
+    def picture(self, samples):
         self._fill(self.dataset.folder.parent / "run", "picture")
         return Image.fromarray(np.random.default_rng(0).integers(0, 256, (99, 99), np.uint8))
 

@@ -29,7 +29,7 @@ from smnm_kernels.train.data.records import (
     to_line,
     write_files,
 )
-from smnm_kernels.train.data.scan import Stopped, differences, scan
+from smnm_kernels.train.data.scan import ScanStopped, differences, scan
 from smnm_kernels.train.tasks.options import Pretrain
 from smnm_kernels.train.tasks.presets import PRESETS
 from smnm_kernels.train.tasks.pretrain import pretrain
@@ -340,7 +340,7 @@ def test_a_scan_that_is_stopped_keeps_what_it_has(data, tmp_path, monkeypatch):
     monkeypatch.setattr(Pairs, "probe", slow)
     monkeypatch.setattr(scan_module, "_PATIENCE_S", 0.1)
     since = time.monotonic()
-    with pytest.raises(Stopped) as stopped:
+    with pytest.raises(ScanStopped) as stopped:
         scan(data, PAIRS, None, 1, journal=journal, stopping=begun.is_set)
     assert time.monotonic() - since < 10  # though a file is still being read
     assert (stopped.value.done, stopped.value.total) == (3, 5)

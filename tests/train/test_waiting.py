@@ -285,7 +285,7 @@ def test_a_picture_that_takes_too_long_is_given_up(tmp_path, monkeypatch, capsys
                 signal.raise_signal(signal.SIGTERM)
             return super().step(forward, batch, clock)
 
-        def picture(self, report):
+        def read_for_picture(self, report):
             time.sleep(3 if len(self.seen) > 12 else 0)
 
     began = time.monotonic()

@@ -159,11 +159,6 @@ def find(
     return Found(search.base, search.entries, search.left_out)
 
 
-def find_files(folder: Path, suffixes: frozenset[str], besides: Path | None = None) -> list[str]:
-    """The names alone of the files that `find` finds; members of tars aside."""
-    return [entry.name for entry in find(folder, suffixes, besides).entries if not entry.shard]
-
-
 class _Search:
     def __init__(self, base: Path, suffixes: frozenset[str], tick: Callable[[], None]) -> None:
         self.base, self.suffixes, self.tick = base, suffixes, tick

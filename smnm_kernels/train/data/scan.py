@@ -22,12 +22,10 @@ from tqdm import tqdm
 
 from smnm_kernels.errors import Unusable, UsageError, printable
 
-from .find import Entry, Found, LeftOut, find, find_files, unreadable
+from .find import Entry, Found, LeftOut, find, unreadable
 from .modality import Modality, Record
 from .records import Journal, Known, Records, to_line
 from .source import Source
-
-__all__ = ["Listing", "Stopped", "differences", "find_files", "scan"]
 
 _DIGEST_BYTES = 1 << 16  # from either end of the file
 _MOST_AT_ONCE = 32  # files that a thread takes in one go
@@ -53,7 +51,7 @@ class Listing:
         return self.left_out.reasons() | {shown_name(r): r["reason"] for r in self.skipped}
 
 
-class Stopped(Exception):
+class ScanStopped(Exception):
     """A scan was stopped from outside. `done` of `total` files are in its journal."""
 
     def __init__(self, done: int, total: int) -> None:
@@ -77,8 +75,8 @@ def scan(
     """Probe every data file of `data`, but for those in the folder `besides`.
 
     Files keep their records in `known` and in the journal where size and time of change are the
-    same; the journal gets the others as they are made. Raises Stopped once `stopping()` is true,
-    and UsageError where no file is found.
+    same; the journal gets the others as they are made. Raises ScanStopped once `stopping()` is
+    true, and UsageError where no file is found.
     """
     found = _find(data, modality.suffixes, besides, stopping)
     if not found.entries:
@@ -104,7 +102,7 @@ def scan(
                 (listing.usable if is_usable else listing.skipped).append_line(line)
                 bar.update()
         except _Stop:
-            raise Stopped(bar.n, len(found.entries)) from None
+            raise ScanStopped(bar.n, len(found.entries)) from None
     return listing
 
 
@@ -147,7 +145,7 @@ def _find(
         def tick() -> None:
             bar.update()
             if stopping():
-                raise Stopped(0, 0)
+                raise ScanStopped(0, 0)
 
         try:
             return find(data, suffixes, besides, tick)

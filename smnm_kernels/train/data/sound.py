@@ -81,14 +81,14 @@ def read(source: Source, record: dict[str, Any], start: int, count: int) -> np.n
     rate: those that lie there when the file is decoded from its beginning."""
     count = min(count, record["samples"] - start)
     passed = [r for r in record["restarts"] if r[2] <= start]
-    with media.opened(source, "audio") as (container, stream):
-        if passed:
+    if passed:
+        with media.opened(source, "audio") as (container, stream):
             blocks = _from(container, stream, passed[-1])
             found = _take(blocks, start - passed[-1][2], count)
-            if found is not None:
-                return found
+        if found is not None:
+            return found
     with media.opened(source, "audio") as (container, stream):
-        found = _take(_from_beginning(container, stream), start, count)
+        found = _take(_all_blocks(container, stream, _Mono()), start, count)
     if found is None:
         raise Unusable(f"has no {count} samples from {start} on, as it had when it was scanned")
     return found
@@ -116,10 +116,6 @@ def _take(blocks: Iterator[np.ndarray], skip: int, count: int) -> np.ndarray | N
         if count == 0:
             return np.concatenate(parts)
     return None
-
-
-def _from_beginning(container: Any, stream: Any) -> Iterator[np.ndarray]:
-    yield from _all_blocks(container, stream, _Mono())
 
 
 def _all_blocks(container: Any, stream: Any, mono: _Mono) -> Iterator[np.ndarray]:

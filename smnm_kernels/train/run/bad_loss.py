@@ -34,7 +34,7 @@ _ABSURD = 1e4
 class Finding:
     """What was bad in the part of the batch that one process has."""
 
-    rank: int  # of causes: the lower one leads to the others
+    depth: int  # of causes: the lowest leads to the others
     what: str
     advice: str
     files: list[str]

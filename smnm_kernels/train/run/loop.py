@@ -10,7 +10,6 @@ from pathlib import Path
 
 import numpy as np
 import torch
-from PIL.Image import Image
 from torch import Tensor
 
 from smnm_kernels.errors import RunError, printable
@@ -136,8 +135,6 @@ class Loop:
                         break
                     if save:
                         self._save()
-                        if self._stop.number is not None and ranks.world_size() == 1:
-                            break  # a picture that was being drawn may not be done with the model
                     if keep or save:
                         meter.restart_clock()
         finally:
@@ -254,7 +251,7 @@ class Loop:
             except (Stopped, RunError) as error:
                 found = bad_loss.not_found(error)
         findings = [f for f in ranks.everyones(found) if f is not None]
-        first = min(findings, key=lambda f: f.rank, default=bad_loss.not_found())
+        first = min(findings, key=lambda f: f.depth, default=bad_loss.not_found())
         return f"the loss of step {step} is {row.values['loss']}: {first}. {self._saved_before()}"
 
     def _saved_before(self) -> str:
@@ -293,19 +290,21 @@ class Loop:
             self.task.export(self.folder.kept_encoder(self.step), self.step)
 
     def _save_picture(self, folder: RunFolder) -> None:
-        def draw(_: object) -> Image | None:
-            if self.device.type == "cuda":  # a thread has a device of its own
-                torch.cuda.set_device(self.device)
-            return self.task.picture(self._report_failure)
-
+        failures: list[Failure] = []
         try:
-            work = Background("the picture of some samples", draw)
-            picture = wait_for(work, self._watch_that_stops(_GRACE_S))
+            work = Background(
+                "the reading of some samples for a picture",
+                lambda _: self.task.read_for_picture(failures.append),
+            )
+            samples = wait_for(work, self._watch_that_stops(_GRACE_S))
         except Stopped:
             return
         except RunError as error:
             raise RunError(f"{error}; {self._kept()}") from error
-        if picture is not None:
+        for failure in failures:
+            self._report_failure(failure)
+        if samples is not None:
+            picture = self.task.picture(samples)
             with replacing(folder.path / self.task.picture_name) as file:
                 picture.save(file, format="PNG")
 

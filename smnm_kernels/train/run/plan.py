@@ -18,7 +18,7 @@ from smnm_kernels.train.data.modality import Modality, Record
 from smnm_kernels.train.data.records import Journal, Known
 from smnm_kernels.train.data.scan import (
     Listing,
-    Stopped,
+    ScanStopped,
     by_reason,
     differences,
     scan,
@@ -236,7 +236,7 @@ def _scan(
                 journal=journal,
                 stopping=lambda: stop.number is not None,
             )
-        except Stopped as stopped:
+        except ScanStopped as stopped:
             assert stop.number is not None
             kept = f"what was found in {stopped.done} of {stopped.total} files is kept"
             print(

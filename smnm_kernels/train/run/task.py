@@ -46,8 +46,13 @@ class Task(Protocol):
 
     def load_state(self, state: dict[str, Any]) -> None: ...
 
-    def picture(self, report: Callable[[Failure], None]) -> Image | None:
-        """Of what the model does by now; files that fail go to `report`."""
+    def read_for_picture(self, report: Callable[[Failure], None]) -> Any:
+        """What `picture` needs from files, or None where none can be read; files that fail go to
+        `report`. It is called in a thread, which nobody may wait for in the end: it must not touch
+        the model."""
+
+    def picture(self, samples: Any) -> Image:
+        """Of what the model does by now with these samples."""
 
     def export(self, path: Path, step: int) -> None:
         """Write the trained encoder, whole or not at all."""

@@ -142,8 +142,8 @@ class Pretraining:
         for name, sampler in self.samplers.items():
             sampler.load_state_dict(state["mask_samplers"][name])
 
-    def picture(self, report: Callable[[Failure], None]) -> Image | None:
-        """Of the first input, for some of the files."""
+    def read_for_picture(self, report: Callable[[Failure], None]) -> list[dict[str, Tensor]] | None:
+        """Samples of some of the files."""
         n_files = len(self.dataset.files)
         count = min(_PICTURED_SAMPLES, n_files)
         samples = []
@@ -153,8 +153,10 @@ class Pretraining:
                 samples.append(self.dataset.read(number, i))
             except Unusable as error:
                 report(Failure(self.dataset.name(number), str(error)))
-        if not samples:
-            return None
+        return samples or None
+
+    def picture(self, samples: list[dict[str, Tensor]]) -> Image:
+        """Of the first input."""
         raw = {n: torch.stack([s[n] for s in samples]).to(self.device) for n in self.inputs}
         x = self._normalised(raw)
         # Masks by their ids: looking does not move the run's own stream on.
