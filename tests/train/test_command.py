@@ -188,7 +188,7 @@ def test_nothing_usable_exits_with_2(tmp_path, capsys):
     folder = tmp_path / "data"
     folder.mkdir()
     arguments = ("audio", folder, "--out", tmp_path / "run", "--workers", 0)
-    assert "no usable file: there is none below it" in refused(capsys, "pretrain", *arguments)
+    assert "no usable file is there" in refused(capsys, "pretrain", *arguments)
     write_sound(folder / "silent.wav", silent=True)
     assert "no usable file: all 1 were skipped" in refused(capsys, "pretrain", *arguments)
     assert not (tmp_path / "run").exists()

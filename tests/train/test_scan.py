@@ -191,14 +191,15 @@ def test_nothing_usable_says_what_is_there_instead(preset, tmp_path):
         assert not (tmp_path / "run").exists()
         return str(refusal.value)
 
-    assert refused().endswith("there is none below it that ends in .txt, nor anything else")
+    assert refused().endswith("no usable file is there, nor anything else. Looked for .txt")
     for i in range(12):
         (data / f"{i}.json").touch()
     (data / "a.wav").touch()
     (data / "b.txt").symlink_to("gone")
     (data / ".x").touch()
     error = refused()
-    assert "none below it that ends in .txt; found instead: 12 files that end in .json" in error
+    assert "no usable file is there; found instead: 12 files that end in .json" in error
+    assert error.endswith(". Looked for .txt")
     assert (
         "12 files that end in .json, 1 in .wav; 1 hidden name; b.txt is a link to nowhere" in error
     )

@@ -291,8 +291,8 @@ class _Search:
         shown = printable(line.text[:200])
         at = f"; {printable(str(self.base / line.missing))} is not there" if line.missing else ""
         return (
-            f"{what} names none that is there and ends in {' '.join(sorted(self.suffixes))} or "
-            f"{shards.SUFFIX}: line {line.line} is {shown!r}{at}"
+            f"{what} names none that is there and of use: line {line.line} is {shown!r}{at}. "
+            f"Looked for {' '.join(sorted(self.suffixes))} {shards.SUFFIX}"
         )
 
 

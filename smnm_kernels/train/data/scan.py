@@ -81,8 +81,8 @@ def scan(
     found = _find(data, modality.suffixes, besides, stopping)
     if not found.entries:
         raise UsageError(
-            f"DATA {printable(str(data))}: no usable file: there is none below it that ends in "
-            f"{' '.join(sorted(modality.suffixes))}{instead(found.left_out)}"
+            f"DATA {printable(str(data))}: no usable file is there{instead(found.left_out)}. "
+            f"Looked for {' '.join(sorted(modality.suffixes))}"
         )
     known = known or Known()
     if journal is not None:
@@ -130,7 +130,10 @@ def _general(reason: str) -> str:
 def _bar(what: str, total: int | None) -> tqdm:
     # A log file needs fewer lines than a screen.
     interval = 0.5 if sys.stderr.isatty() else 10  # seconds
-    return tqdm(desc=what, total=total, unit=" files", leave=False, mininterval=interval)
+    delay = 0 if sys.stderr.isatty() else interval
+    return tqdm(
+        desc=what, total=total, unit=" files", leave=False, mininterval=interval, delay=delay
+    )
 
 
 class _Stop(Exception):
