@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
+import math
 from abc import ABC, abstractmethod
 from collections.abc import Mapping
 from typing import ClassVar
 
+import torch
 from torch import Tensor
 
+from smnm_kernels import ops
 from smnm_kernels.arguments import Grid, Seed, check_rows
 from smnm_kernels.masks import Masks
 
@@ -39,17 +42,28 @@ class Kind(ABC):
     def repeats_over_time(self) -> bool:
         """Whether one two-dimensional mask is repeated over T."""
 
-    def draw(self, sample_ids: Tensor, seed: Seed, data: Tensor | None = None) -> Masks:
+    def draw(
+        self,
+        sample_ids: Tensor,
+        seed: Seed,
+        data: Tensor | None = None,
+        valid: Tensor | None = None,
+    ) -> Masks:
         """The masks of these ids.
 
         Args:
             sample_ids: int64 [B], checked; their device does the work.
             data: the input that a data-driven kind looks at, a row for each id; None for all
                 others. The trainer gives the normalised input, float32 [B, C, T, H, W].
+            valid: bool [B, N] or [B, T, H, W], False for tokens that must not be visible, such as
+                padding; in the token order of the masks.
         """
         if self.needs_data or data is not None:
             self._check_data(sample_ids, data)
-        return self.in_token_order(self._draw_row_major(sample_ids, seed, data))
+        if valid is None:
+            return self.in_token_order(self._draw_row_major(sample_ids, seed, data))
+        row_major = self._parse_valid(sample_ids, valid)
+        return self.in_token_order(self._draw_valid(sample_ids, seed, data, row_major))
 
     def describe(self, parameters: Mapping[str, object]) -> str:
         """One line: name, grid, n_keep and these parameters, as the user gave them."""
@@ -63,6 +77,39 @@ class Kind(ABC):
     @abstractmethod
     def _draw_row_major(self, sample_ids: Tensor, seed: Seed, data: Tensor | None) -> Masks:
         """``draw`` with checked arguments, tokens counted row-major."""
+
+    def _draw_valid(
+        self, sample_ids: Tensor, seed: Seed, data: Tensor | None, valid: Tensor
+    ) -> Masks:
+        """``_draw_row_major`` with visible tokens only where ``valid``, bool [B, N] row-major, is
+        True. Where all are valid, the masks are the same."""
+        raise TypeError(f"valid must not be given: {self.name} masks cannot leave tokens out")
+
+    def _parse_valid(self, sample_ids: Tensor, valid: Tensor) -> Tensor:
+        """bool [B, N], row-major, from the argument of ``draw``."""
+        n_tokens = math.prod(self.grid)
+        if not isinstance(valid, Tensor) or valid.dtype != torch.bool:
+            came = valid.dtype if isinstance(valid, Tensor) else type(valid).__name__
+            raise TypeError(f"valid must be a bool tensor [B, {n_tokens}], got {came}")
+        check_rows("valid", valid, sample_ids)
+        flat = valid.flatten(1)
+        if flat.shape[1] != n_tokens:
+            raise ValueError(
+                f"valid must have shape [B, {n_tokens}] or [B, T, H, W] of the grid {self.grid}, "
+                f"got {list(valid.shape)}"
+            )
+        if self.freq_major:
+            frames, height, width = self.grid
+            flat = flat.unflatten(1, (frames, width, height)).transpose(2, 3).flatten(1)
+        if ops.is_plain(flat):
+            counts = flat.sum(1)
+            if len(counts) and int(counts.min()) < self.n_keep:
+                row = int((counts < self.n_keep).nonzero()[0])
+                raise ValueError(
+                    f"valid must be True for at least n_keep={self.n_keep} tokens of every row, "
+                    f"got {int(counts[row])} in row {row}"
+                )
+        return flat
 
     def _check_data(self, sample_ids: Tensor, data: Tensor | None) -> None:
         if not self.needs_data:
