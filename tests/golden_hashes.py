@@ -12,6 +12,7 @@ GOLDEN = {
     "blue3d masks": "a4c6ae9d4899ff25",
     "green3d masks": "532706111062c1c2",
     "green3d variant-3 masks": "c6457b676cd3dc53",
+    "slow green3d masks": "38a4e0117567025d",
     "audio green masks": "1c36b55dd4995c13",
     "rbn masks": "5c73a58d8963e913",
     "rbn random masks": "1841980f5526e0c2",

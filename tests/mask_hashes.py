@@ -38,6 +38,9 @@ CALLS = {
     "green3d variant-3 masks": lambda ids: smnm.noise_masks(
         ids, (4, 10, 9), "green", 0.75, sigma="variant-3", seed=SEED
     ),
+    "slow green3d masks": lambda ids: smnm.noise_masks(
+        ids, (4, 10, 9), "green", 0.75, time_scale=2, seed=SEED
+    ),
     "audio green masks": lambda ids: smnm.noise_masks(
         ids, (1, 64, 8), "green", n_keep=102, freq_major=True, seed=torch.tensor(SEED)
     ),

@@ -91,11 +91,12 @@ def noise(
     color: Color,
     *,
     sigma: Sigma = None,
+    time_scale: float = 1.0,
     seed: int | Tensor = 0,
 ) -> Tensor:
     """See ``smnm_kernels.noise``."""
     check_sample_ids(sample_ids)
-    field = NoiseField.parse(grid, color, sigma)
+    field = NoiseField.parse(grid, color, sigma, time_scale)
     return noise_kernel(sample_ids, *parse_seed(seed, sample_ids.device), *field.op_arguments)
 
 
@@ -114,6 +115,7 @@ def noise_masks(
     *,
     n_keep: int | None = None,
     sigma: Sigma = None,
+    time_scale: float = 1.0,
     tube: bool = False,
     freq_major: bool = False,
     seed: int | Tensor = 0,
@@ -126,6 +128,7 @@ def noise_masks(
         color=color,
         n_keep=n_keep,
         sigma=sigma,
+        time_scale=time_scale,
         tube=tube,
         freq_major=freq_major,
     )

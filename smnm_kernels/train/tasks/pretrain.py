@@ -13,7 +13,8 @@ from PIL.Image import Image
 from safetensors import safe_open
 from torch import Tensor
 
-from smnm_kernels import Masks, MaskSampler
+from smnm_kernels import Masks, MaskSampler, ScheduledSampler
+from smnm_kernels.arguments import Grid
 from smnm_kernels.errors import Unusable, UsageError
 from smnm_kernels.train.data.loader import Batch, Failure, SampleDataset
 from smnm_kernels.train.data.modality import Normalisation
@@ -23,7 +24,7 @@ from smnm_kernels.train.run.machine import find_device
 from smnm_kernels.train.run.meter import StepClock
 from smnm_kernels.train.run.optimisation import adamw
 from smnm_kernels.train.run.options import check_data
-from smnm_kernels.train.run.plan import Recipe, begin
+from smnm_kernels.train.run.plan import Plan, Recipe, begin
 from smnm_kernels.train.run.signals import StoppedBySignal
 
 from .options import Pretrain, check, preset_of
@@ -46,7 +47,7 @@ def pretrain(options: Pretrain) -> int:
         recipe = recipe_of(options, setup)
         plan, folder = begin(options, recipe, options.data, options.out, setup.device)
         dataset = SampleDataset(options.data, plan.files, setup.preset.clip, options.seed)
-        task = Pretraining(setup, dataset, options.checkpoint_activations)
+        task = Pretraining(setup, dataset, plan, options.checkpoint_activations)
         return Loop(task, plan, setup.device, options.out, folder).run()
     except StoppedBySignal as stopped:
         return 128 + stopped.number
@@ -59,23 +60,34 @@ class Setup:
     """What follows from the options alone."""
 
     preset: Preset
-    samplers: dict[str, MaskSampler]  # of each input
+    grids: dict[str, Grid]  # of each input
+    seed: int
     device: torch.device
+
+    def samplers(self, schedule_steps: int) -> dict[str, MaskSampler | ScheduledSampler]:
+        """Of each input."""
+        masks = self.preset.masks
+        return {
+            name: masks[name].sampler(grid, self.seed, schedule_steps)
+            for name, grid in self.grids.items()
+        }
 
 
 def set_up(options: Pretrain) -> Setup:
     """Everything that can be refused without looking at a file or at RUN."""
     check(options)
     preset = preset_of(options)
-    samplers = {}
-    for name, grid in preset.objective.grids(preset.clip.inputs).items():
+    grids = preset.objective.grids(preset.clip.inputs)
+    for name, grid in grids.items():
         masks = preset.masks[name]
         try:
-            samplers[name] = MaskSampler(masks.kind, grid, masks.ratio, seed=options.seed)
+            masks.sampler(grid, options.seed, schedule_steps=1)
         except (ValueError, TypeError) as error:
             asked = f"--mask {masks.kind} --mask-ratio {masks.ratio}"
+            if options.mask_options:
+                asked += f" --mask-options {' '.join(options.mask_options)}"
             raise UsageError(f"{asked} on a grid of {grid}: {error}") from error
-    return Setup(preset, samplers, find_device(options.device))
+    return Setup(preset, grids, options.seed, find_device(options.device))
 
 
 def recipe_of(options: Pretrain, setup: Setup) -> Recipe:
@@ -90,7 +102,12 @@ def recipe_of(options: Pretrain, setup: Setup) -> Recipe:
             "preset": options.preset,
             "mask": _of_inputs({name: masks.kind for name, masks in preset.masks.items()}),
             "mask_ratio": _of_inputs({name: masks.ratio for name, masks in preset.masks.items()}),
-            "grid": _of_inputs({name: s.grid for name, s in setup.samplers.items()}),
+            # None where nothing was asked for, as runs have it that were begun before.
+            "mask_options": sorted(options.mask_options) or None,
+            "hint_schedule": _of_inputs(
+                {name: masks.hint and asdict(masks.hint) for name, masks in preset.masks.items()}
+            ),
+            "grid": _of_inputs(setup.grids),
             "objective": {"name": type(preset.objective).__name__, **asdict(preset.objective)},
         },
     )
@@ -107,7 +124,11 @@ class Pretraining:
     picture_name = "reconstruction.png"
 
     def __init__(
-        self, setup: Setup, dataset: SampleDataset, checkpoint_activations: bool = False
+        self,
+        setup: Setup,
+        dataset: SampleDataset,
+        plan: Plan,
+        checkpoint_activations: bool = False,
     ) -> None:
         preset, device = setup.preset, setup.device
         self.preset, self.objective, self.dataset = preset, preset.objective, dataset
@@ -116,7 +137,9 @@ class Pretraining:
         self.normalisations = {
             name: Normalisation(given, device) for name, given in self.inputs.items()
         }
-        self.samplers = {name: sampler.to(device) for name, sampler in setup.samplers.items()}
+        self.batch_size = plan.batch_size
+        samplers = setup.samplers(plan.schedule.length)
+        self.samplers = {name: sampler.to(device) for name, sampler in samplers.items()}
         model = self.objective.build(self.inputs, dataset.seed, checkpoint_activations)
         self.model = model.to(device)
         self.optimizer = adamw(self.model, preset.optimisation)
@@ -126,11 +149,17 @@ class Pretraining:
     ) -> dict[str, Tensor]:
         x = self._normalised(batch.inputs)
         with clock.measure("mask_ms"):
+            self._set_step(int(batch.sample_ids[0]) // self.batch_size)
             masks = {
                 name: sampler(len(batch), x[name] if sampler.needs_data else None)
                 for name, sampler in self.samplers.items()
             }
         return self.objective.losses(forward, x, masks)
+
+    def _set_step(self, step: int) -> None:
+        for sampler in self.samplers.values():
+            if isinstance(sampler, ScheduledSampler):
+                sampler.set_epoch(step)
 
     def _normalised(self, inputs: dict[str, Tensor]) -> dict[str, Tensor]:
         return {name: self.normalisations[name](raw) for name, raw in inputs.items()}
