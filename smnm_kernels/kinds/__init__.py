@@ -11,6 +11,7 @@ from collections.abc import Callable, Sequence
 from functools import partial
 
 from .kind import Kind
+from .motion import MotionKind
 from .noise import NoiseField, NoiseKind
 from .rbn import RbnKind
 from .structures import (
@@ -36,6 +37,7 @@ KINDS: dict[str, Callable[..., Kind]] = {
     "green3d": partial(NoiseKind.parse, color="green", tube=False),
     **BASELINES,
     "dispersion": DispersionKind.parse,
+    "motion": MotionKind.parse,
 }
 
 
@@ -78,6 +80,7 @@ __all__ = [
     "InverseBlockKind",
     "Kind",
     "LatticeKind",
+    "MotionKind",
     "NoiseField",
     "NoiseKind",
     "RbnKind",

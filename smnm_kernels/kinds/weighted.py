@@ -89,21 +89,9 @@ class DispersionKind(Kind):
         """That of ``ops.draw_masks``."""
         return "scores" if self.deterministic else "weights"
 
-    def patch(self, data: Tensor) -> Grid:
-        """(t, h, w) values of a patch of ``data``."""
-        check_input(data)
-        sides = data.shape[2:]
-        if any(side % n for side, n in zip(sides, self.grid, strict=True)):
-            raise ValueError(
-                f"data must have sides (T, H, W) that are multiples of the grid {self.grid}, got "
-                f"{tuple(sides)}"
-            )
-        t, h, w = (side // n for side, n in zip(sides, self.grid, strict=True))
-        return t, h, w
-
     def _draw_row_major(self, sample_ids: Tensor, seed: Seed, data: Tensor | None) -> Masks:
         assert data is not None
-        patch = self.patch(data)
+        patch = patch_on_grid(data, self.grid)
         weights = ops.dispersion(values_of_patches(data, patch), patch, self.metric)
         n_keep, n_swapped = as_constant(self.n_keep), as_constant(self.n_swapped)
         return Masks(
@@ -170,6 +158,19 @@ def parse_patch(data: Tensor, patch: Sequence[int]) -> tuple[Grid, Grid]:
             f"patch must divide the sides {tuple(data.shape[2:])} of data, got {(t, h, w)}"
         )
     return (t, h, w), (data.shape[2] // t, data.shape[3] // h, data.shape[4] // w)
+
+
+def patch_on_grid(data: Tensor, grid: Grid) -> Grid:
+    """(t, h, w) values of a patch of ``data``, which is checked."""
+    check_input(data)
+    sides = data.shape[2:]
+    if any(side % n for side, n in zip(sides, grid, strict=True)):
+        raise ValueError(
+            f"data must have sides (T, H, W) that are multiples of the grid {grid}, got "
+            f"{tuple(sides)}"
+        )
+    t, h, w = (side // n for side, n in zip(sides, grid, strict=True))
+    return t, h, w
 
 
 def values_of_patches(data: Tensor, patch: Grid) -> Tensor:

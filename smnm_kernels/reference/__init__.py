@@ -47,6 +47,7 @@ from smnm_kernels.tables.constants import Purpose
 from .dispersion import dispersion_kernel
 from .draws import draw_keys, draw_masks_kernel
 from .fields import field, noise_kernel, noise_masks_kernel, threshold_kernel
+from .motion import patch_motion
 from .random_words import philox, words
 from .rbn import algorithm1, rbn_bank_kernel, rbn_masks_kernel, rbn_order, rbn_score
 from .structures import structure_masks
@@ -70,6 +71,7 @@ __all__ = [
     "noise_masks",
     "noise_masks_kernel",
     "patch_dispersion",
+    "patch_motion",
     "philox",
     "rbn_bank",
     "rbn_bank_kernel",
