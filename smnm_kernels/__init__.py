@@ -32,17 +32,21 @@ from .functional import (
     threshold,
     weighted_masks,
 )
-from .masks import Masks
+from .functional_data import activity_masks, activity_segments
+from .masks import ActivityMasks, Masks
 from .noise_bank import NoiseBank
 from .samplers import AudioVideoMasks, AudioVideoSampler, MaskSampler, ScheduledSampler
 
 __all__ = [
+    "ActivityMasks",
     "AudioVideoMasks",
     "AudioVideoSampler",
     "MaskSampler",
     "Masks",
     "NoiseBank",
     "ScheduledSampler",
+    "activity_masks",
+    "activity_segments",
     "backends",
     "baseline_masks",
     "build_info",

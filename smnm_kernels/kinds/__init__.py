@@ -10,6 +10,7 @@ import inspect
 from collections.abc import Callable, Sequence
 from functools import partial
 
+from .activity import ActivityKind
 from .kind import Kind
 from .noise import NoiseField, NoiseKind
 from .rbn import RbnKind
@@ -36,6 +37,7 @@ KINDS: dict[str, Callable[..., Kind]] = {
     "green3d": partial(NoiseKind.parse, color="green", tube=False),
     **BASELINES,
     "dispersion": DispersionKind.parse,
+    "activity": ActivityKind.parse,
 }
 
 
@@ -73,6 +75,7 @@ def parameters_of(kind: str) -> set[str]:
 
 __all__ = [
     "KINDS",
+    "ActivityKind",
     "BlockKind",
     "DispersionKind",
     "InverseBlockKind",
