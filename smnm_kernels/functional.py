@@ -11,7 +11,8 @@ from . import ops
 from .arguments import check_sample_ids, parse_flag, parse_noise, parse_seed
 from .kinds.noise import NoiseField, NoiseKind
 from .kinds.rbn import WEIGHTS, WINDOWS, RbnKind, check_order, parse_n_candidates
-from .kinds.structures import BLOCK_SIZE, parse_baseline
+from .kinds.baselines import parse_baseline
+from .kinds.structures import BLOCK_SIZE
 from .kinds.weighted import (
     DispersionKind,
     check_input,
