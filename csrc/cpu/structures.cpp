@@ -136,10 +136,9 @@ void mark_bands(const Sample& sample, int32_t* marks) {
     const auto [number] = sample.four(i);
     const bool is_time = i * time_bands % of_round < time_bands;
     const int64_t length = 1 + uniform(number[0], sample.parameters[is_time ? 2 : 3]);
-    const int64_t start =
-        uniform(number[1], (is_time ? sample.height : sample.width) - length + 1);
-    const Block band = is_time ? Block{start, 0, length, sample.width}
-                               : Block{0, start, sample.height, length};
+    const int64_t start = uniform(number[1], (is_time ? sample.height : sample.width) - length + 1);
+    const Block band =
+        is_time ? Block{start, 0, length, sample.width} : Block{0, start, sample.height, length};
     paint(sample, band, static_cast<int32_t>(i), marks);
   }
 }

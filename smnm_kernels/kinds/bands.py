@@ -56,13 +56,13 @@ class BandsKind(StructureKind):
         n_freq = _count("freq_bands", as_constant(freq_bands))
         if n_time + n_freq == 0:
             raise ValueError("time_bands and freq_bands must not both be 0")
-        widths = {
-            "time_width": _width(
-                "time_width", as_constant(time_width), height, -(-3 * height // 16)
-            ),
-            "freq_width": _width("freq_width", as_constant(freq_width), width, -(-3 * width // 8)),
-        }
-        return cls(**common, time_bands=n_time, freq_bands=n_freq, **widths)
+        return cls(
+            **common,
+            time_bands=n_time,
+            freq_bands=n_freq,
+            time_width=_width("time_width", time_width, height, -(-3 * height // 16)),
+            freq_width=_width("freq_width", freq_width, width, -(-3 * width // 8)),
+        )
 
     @classmethod
     def _parse_sides(cls, grid: Sequence[int]) -> Grid:
@@ -84,6 +84,7 @@ def _count(name: str, count: int) -> int:
 
 
 def _width(name: str, width: int | None, side: int, default: int) -> int:
+    width = as_constant(width)
     if width is None:
         return default
     if not is_int(width) or not 1 <= width <= side:

@@ -194,14 +194,10 @@ def areas(name: str, scale: Range, in_frame: int) -> tuple[int, int]:
 
 def _aspects(aspect: Range) -> tuple[int, int]:
     """(least, most), in thousandths."""
-    low, high = _parse_range(
-        "aspect",
-        as_constant(aspect),
-        f"[{float(MIN_ASPECT)}, {MAX_ASPECT}]",
-        MIN_ASPECT,
-        MAX_ASPECT,
-    )
-    return tuple((2000 * part + out_of) // (2 * out_of) for part, out_of in (low, high))
+    allowed = f"[{float(MIN_ASPECT)}, {MAX_ASPECT}]"
+    parts = _parse_range("aspect", as_constant(aspect), allowed, MIN_ASPECT, MAX_ASPECT)
+    low, high = ((2000 * part + out_of) // (2 * out_of) for part, out_of in parts)
+    return low, high
 
 
 @constant_in_graphs

@@ -26,10 +26,10 @@ from collections.abc import Sequence
 from torch import Tensor
 
 from smnm_kernels.arguments import check_rows, check_sample_ids, parse_flag, parse_noise, parse_seed
+from smnm_kernels.kinds.baselines import parse_baseline
 from smnm_kernels.kinds.multi_block import MultiBlockKind, MultiBlockMasks, Range
 from smnm_kernels.kinds.noise import NoiseField, NoiseKind
 from smnm_kernels.kinds.rbn import WEIGHTS, WINDOWS, RbnKind, check_order, parse_n_candidates
-from smnm_kernels.kinds.baselines import parse_baseline
 from smnm_kernels.kinds.structures import BLOCK_SIZE
 from smnm_kernels.kinds.weighted import (
     DispersionKind,

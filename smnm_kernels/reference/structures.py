@@ -115,7 +115,8 @@ def multi_block_targets(
         size = height, width, kind.n_blocks, kind.area, kind.aspect
         for i, block in enumerate(target_blocks(Draw(sample_id, seed), *size)):
             places = [p for p in range(height * width) if inside(block, *divmod(p, width))]
-            chosen = sorted(places, key=lambda p, random=random: (-random[p], p))[: kind.area[0]]
+            by_priority = sorted((-random[place], place) for place in places)
+            chosen = [place for _, place in by_priority[: kind.area[0]]]
             tokens = [t * height * width + p for t in range(frames) for p in sorted(chosen)]
             targets[row, i] = torch.tensor(tokens)
     return targets.to(sample_ids.device)

@@ -143,7 +143,9 @@ def rank_among(seed, sample_id, i, first, n, n_all):
 
 
 @triton.jit
-def first_band(seed, sample_id, y, x, height, width, time_bands, freq_bands, time_width, freq_width):
+def first_band(
+    seed, sample_id, y, x, height, width, time_bands, freq_bands, time_width, freq_width
+):
     first = y * 0 + BANDS_OF_MASK
     i = 0
     while i < BANDS_OF_MASK:
@@ -293,23 +295,24 @@ def structure_masks_on_chip(
     row = tl.program_id(0)
     sample_id, seed = tl.load(sample_ids + row), scalar_seed(seed_pointer, seed)
     n_places = frames * height * width // REPEATS
-    token = tl.arange(0, ROWS * COLUMNS)
-    place = token % n_places
+    place = tl.arange(0, 4 * BLOCKS)
     words = words_in_order(seed, sample_id, NOISE, n_places, BLOCKS, place) >> SHIFT
     marks = marks_of(
         seed, sample_id, place, frames, height, width, p0, p1, p2, p3, p4, p5, p6, STRUCTURE
     )
     keys = marks << BITS | words.to(tl.int32)
+    token = tl.arange(0, ROWS * COLUMNS)
     if valid is None:
         n_tokens = n_places
-        keys = tl.where(token < n_tokens, keys, NOT_VALID - 1)
     else:
         n_tokens = n_places * REPEATS
+        place = token % n_places
+        if REPEATS > 1:
+            keys = tl.gather(keys, place, 0)
         keys = keys_where_valid(
             valid + row.to(tl.int64) * n_tokens, keys, token, place, n_places, n_tokens, REPEATS
         )
-        keys = tl.where(token < n_tokens, keys, NOT_VALID - 1)
-    keys = in_columns(keys, ROWS, COLUMNS)
+    keys = in_columns(tl.where(token < n_tokens, keys, NOT_VALID - 1), ROWS, COLUMNS)
     token = tl.arange(0, COLUMNS)[None, :] * ROWS + tl.arange(0, ROWS)[:, None]
     highest: tl.constexpr = HIGHEST_INT if valid is None or REPEATS == 1 else HIGHEST_LONG
     bound, n_reaching = bound_between(keys, n_tokens, n_keep, NOT_VALID, highest)
