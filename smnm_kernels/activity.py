@@ -1,4 +1,4 @@
-"""Public functions that look at spectrograms: activity masks and the sounds they are made from."""
+"""The public functions that find sounds in spectrograms, and mask them."""
 
 from __future__ import annotations
 
