@@ -19,6 +19,7 @@ except PackageNotFoundError:  # a checkout that was never installed
     __version__ = "unknown"
 
 from . import reference, schedules
+from .activity import activity_masks, activity_segments
 from .dispatch import backends, build_info
 from .functional import (
     baseline_masks,
@@ -32,23 +33,30 @@ from .functional import (
     threshold,
     weighted_masks,
 )
-from .masks import Masks
+from .kinds.multi_block import MultiBlockMasks
+from .masks import ActivityMasks, Masks
+from .multi_block import multi_block_masks
 from .noise_bank import NoiseBank
 from .samplers import AudioVideoMasks, AudioVideoSampler, MaskSampler, ScheduledSampler
 from .scores import patch_motion, self_guided_scores
 
 __all__ = [
+    "ActivityMasks",
     "AudioVideoMasks",
     "AudioVideoSampler",
     "MaskSampler",
     "Masks",
+    "MultiBlockMasks",
     "NoiseBank",
     "ScheduledSampler",
+    "activity_masks",
+    "activity_segments",
     "backends",
     "baseline_masks",
     "build_info",
     "dispersion_masks",
     "guided_masks",
+    "multi_block_masks",
     "noise",
     "noise_masks",
     "patch_dispersion",

@@ -23,6 +23,10 @@ GOLDEN = {
     "block masks": "b79fc35a17875416",
     "inverse_block masks": "5f0ef7bee2bbe57a",
     "time_frequency masks": "1de5487c1e6e2f75",
+    "multi_block masks": "266bd28dfc51e546",
+    "bands masks": "4407bcbbc02198be",
+    "frames masks": "0308faaa175478ff",
+    "running_cell masks": "81e3f1be2f82ad75",
     "video and audio": "521e9614be798ebf",
     "video and audio, hidden time": "c17ba0c7b0ab6087",
     "threshold": "1b8357a69f0360df",
@@ -33,4 +37,5 @@ GOLDEN = {
     "highest scores": "a80f8d5e07007d26",
     "dispersion": "562ff8f63ea74eef",
     "dispersion masks": "f5a0c4cc1807f402",
+    "activity masks": "8737629bcdf75486",
 }

@@ -61,6 +61,16 @@ CALLS = {
     "time_frequency masks": lambda ids: baseline_masks(
         ids, (1, 64, 8), "time_frequency", 0.75, seed=SEED
     ),
+    "multi_block masks": lambda ids: smnm.multi_block_masks(
+        ids, (2, 14, 14), 0.75, scale=(0.1, 0.3), seed=SEED
+    ),
+    "bands masks": lambda ids: baseline_masks(
+        ids, (1, 64, 8), "bands", 0.7, freq_major=True, seed=SEED
+    ),
+    "frames masks": lambda ids: baseline_masks(ids, (8, 5, 5), "frames", n_keep=66, seed=SEED),
+    "running_cell masks": lambda ids: baseline_masks(
+        ids, (4, 5, 6), "running_cell", 0.6, seed=SEED
+    ),
     "video and audio": lambda ids: together(ids, None),
     "video and audio, hidden time": lambda ids: together(ids, 0.5),
     "threshold": lambda ids: smnm.threshold(
@@ -84,7 +94,18 @@ CALLS = {
     "dispersion masks": lambda ids: smnm.dispersion_masks(
         ids, _numbers(8, 1, 1, 64, 32), (1, 8, 8), 0.7, hint_ratio=0.3, freq_major=True, seed=SEED
     ),
+    "activity masks": lambda ids: smnm.activity_masks(
+        ids, _sounds(), (1, 8, 4), 0.7, smoothing=6, freq_major=True, seed=SEED
+    ),
 }
+
+
+def _sounds() -> torch.Tensor:
+    """[8, 1, 1, 160, 16]: two sounds in a small pattern, at other places in each row but the last,
+    which is still."""
+    frame, row = torch.arange(160)[:, None], torch.arange(8).view(8, 1, 1, 1, 1)
+    sound = ((frame + 9 * row) % 80 < 24) & (row < 7)
+    return 2.5 * sound - 6 + _numbers(8, 1, 1, 160, 16) / 16
 
 
 def _numbers(*shape) -> torch.Tensor:

@@ -10,15 +10,20 @@ import inspect
 from collections.abc import Callable, Sequence
 from functools import partial
 
+from .activity import ActivityKind
+from .bands import BandsKind
+from .baselines import BASELINES
 from .kind import Kind
 from .motion import MotionKind
+from .multi_block import MultiBlockKind
 from .noise import NoiseField, NoiseKind
 from .rbn import RbnKind
 from .structures import (
-    BASELINES,
     BlockKind,
+    FramesKind,
     InverseBlockKind,
     LatticeKind,
+    RunningCellKind,
     TimeFrequencyKind,
 )
 from .weighted import DispersionKind
@@ -38,6 +43,7 @@ KINDS: dict[str, Callable[..., Kind]] = {
     **BASELINES,
     "dispersion": DispersionKind.parse,
     "motion": MotionKind.parse,
+    "activity": ActivityKind.parse,
 }
 
 
@@ -75,15 +81,20 @@ def parameters_of(kind: str) -> set[str]:
 
 __all__ = [
     "KINDS",
+    "ActivityKind",
+    "BandsKind",
     "BlockKind",
     "DispersionKind",
+    "FramesKind",
     "InverseBlockKind",
     "Kind",
     "LatticeKind",
     "MotionKind",
+    "MultiBlockKind",
     "NoiseField",
     "NoiseKind",
     "RbnKind",
+    "RunningCellKind",
     "TimeFrequencyKind",
     "make_kind",
     "parameters_of",

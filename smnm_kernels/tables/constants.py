@@ -65,8 +65,29 @@ METRICS = ("mad", "variance")
 #: Frames are compared in units of 2**-MOTION_BITS, values clamped to +-MOTION_LIMIT.
 MOTION_BITS, MOTION_LIMIT = 12, 1024
 
-#: The seed XOR this draws the structure of grid, block, inverse block and time-frequency masks: its
-#: random words must differ from those of the white noise that is added.
+#: Detection of sounds adds up at most MAX_SMOOTHING frames of MAX_FRAME values each, and multiplies
+#: such sums by thousandths up to 1000, or medians of one frame by up to NOISE_FACTOR times the root
+#: of MAX_SMOOTHING in thousandths: within 62 bits.
+MAX_FRAME, MAX_SMOOTHING = 2**13, 2**8
+#: What the sums before and after an onset must differ by at least, in medians of the change from
+#: frame to frame, times the root of how many frames are summed. Of recordings of ten seconds of
+#: noise alone, one in ten has such a place.
+NOISE_FACTOR = 7
+
+#: The seed XOR this draws the structure of a mask: its random words must differ from those that
+#: tokens of equal marks are compared by.
 STRUCTURE_SEED = 0x2545F4914F6CDD1D
+#: The structures of ``ops.structure_masks``, and of these the ones that are repeated over T.
+STRUCTURES = (
+    *("grid", "block", "inverse_block", "time_frequency", "bands", "multi_block", "target_block"),
+    *("frames", "running_cell"),
+)
+REPEATED_STRUCTURES = STRUCTURES[:7]
 #: Blocks of a "block" mask. This many leave only a few patches uncovered, whatever is drawn.
 N_BLOCKS = 32
+#: Bands of a "bands" mask, those of time and of frequency together.
+N_BANDS = 64
+#: Marks of places are in [0, MAX_MARK]: with 22 random bits, they fill an int32.
+MAX_MARK = 2**9 - 1
+#: Blocks of a "multi_block" mask.
+MAX_TARGET_BLOCKS = 64

@@ -166,3 +166,16 @@ def sampler_of(modality, **options):
     job = Pretrain(modality=modality, data="DATA", out="RUN", **options)
     (sampler,) = set_up(job).samplers(12).values()
     return sampler
+
+
+def test_the_trainer_masks_whole_sounds(sounds, tmp_path):
+    out = tmp_path / "run"
+    assert (
+        pretrain(
+            sounds, "--out", out, "--steps", 2, "--mask", "activity", "--mask-ratio", 0.4,
+            modality="audio",
+        )
+        == 0
+    )  # fmt: skip
+    assert len(rows(out)) == 2
+    assert all(math.isfinite(row["loss"]) for row in rows(out))
