@@ -19,18 +19,15 @@ except PackageNotFoundError:  # a checkout that was never installed
     __version__ = "unknown"
 
 from . import reference, schedules
+from .data_driven import dispersion_masks, guided_masks, patch_dispersion, weighted_masks
 from .dispatch import backends, build_info
 from .functional import (
     baseline_masks,
-    dispersion_masks,
-    guided_masks,
     noise,
     noise_masks,
-    patch_dispersion,
     rbn_bank,
     rbn_masks,
     threshold,
-    weighted_masks,
 )
 from .masks import Masks
 from .noise_bank import NoiseBank
