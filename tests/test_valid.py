@@ -15,13 +15,15 @@ import smnm_kernels as smnm
 from smnm_kernels import kinds, reference
 from smnm_kernels.adapters import ClonedMasks, JepaCollator, MaskingGenerator, Vjepa2Collator
 from smnm_kernels.arguments import Seed
+from smnm_kernels.kinds.kind import Kind, parse_valid
+from smnm_kernels.kinds.structures import StructureKind
 from smnm_kernels.loading import MaskCollator, WithSampleIds
 
 pytestmark = pytest.mark.usefixtures("poisoned_memory")
 #: Kinds that can leave tokens out.
 KINDS = [name for name in kinds.KINDS if kinds.make_kind(name, (1, 4, 4), 0.5).takes_valid]
 #: Those on more than one frame.
-OF_VIDEO = [name for name in KINDS if name not in ("rbn", "time_frequency")]
+OF_VIDEO = [name for name in KINDS if name not in ("rbn", "time_frequency", "bands")]
 
 
 def rows_of(valid_counts, n_tokens, generator):
@@ -71,6 +73,9 @@ def defined(kind, ids, seed, data, valid):
         n_masked = math.prod(grid) - kind.n_keep
         hint = kind.n_swapped / n_masked if n_masked else 0
         return m.dispersion_masks(ids, data, kind.patch(data), hint_ratio=hint, **more)
+    if isinstance(kind, StructureKind):
+        row_major = parse_valid(valid, ids, grid, kind.n_keep, kind.freq_major)
+        return kind.in_token_order(m.structure_masks(ids, None, seed, kind, row_major))
     return None
 
 
@@ -351,12 +356,11 @@ def test_samplers():
     assert scheduled.step == 2
 
 
-@pytest.mark.parametrize("kind", ["block", "inverse_block"])
-def test_a_kind_that_cannot_says_so(kind):
-    sampler = smnm.MaskSampler(kind, (1, 4, 4), 0.5)
-    if kind in KINDS:
-        return
-    with pytest.raises(TypeError, match=f"valid must not be given: {kind} masks cannot leave"):
+def test_a_kind_that_cannot_says_so(monkeypatch):
+    monkeypatch.setattr(kinds.NoiseKind, "_draw_valid", Kind._draw_valid)
+    sampler = smnm.MaskSampler("random", (1, 4, 4), 0.5)
+    assert not sampler.settings.takes_valid
+    with pytest.raises(TypeError, match="valid must not be given: random masks cannot leave"):
         sampler(2, valid=torch.ones(2, 16).bool())
 
 
