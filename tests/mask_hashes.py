@@ -88,6 +88,9 @@ CALLS = {
     "dispersion masks": lambda ids: smnm.dispersion_masks(
         ids, _numbers(8, 1, 1, 64, 32), (1, 8, 8), 0.7, hint_ratio=0.3, freq_major=True, seed=SEED
     ),
+    "activity masks": lambda ids: smnm.activity_masks(
+        ids, _sounds(), (1, 8, 4), 0.7, smoothing=6, freq_major=True, seed=SEED
+    ),
     "padded green3d masks": lambda ids: smnm.noise_masks(
         ids, (4, 6, 5), "green", 0.8, seed=SEED, valid=_valid(4, 6, 5)
     ),
@@ -115,6 +118,14 @@ def _valid(*grid) -> torch.Tensor:
     n = math.prod(grid)
     token, row = torch.arange(n), torch.arange(8)[:, None]
     return ((token < n * (24 - row) // 32) & (token % 11 != row)).view(8, *grid)
+
+
+def _sounds() -> torch.Tensor:
+    """[8, 1, 1, 160, 16]: two sounds in a small pattern, at other places in each row but the last,
+    which is still."""
+    frame, row = torch.arange(160)[:, None], torch.arange(8).view(8, 1, 1, 1, 1)
+    sound = ((frame + 9 * row) % 80 < 24) & (row < 7)
+    return 2.5 * sound - 6 + _numbers(8, 1, 1, 160, 16) / 16
 
 
 def _numbers(*shape) -> torch.Tensor:

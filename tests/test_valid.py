@@ -23,7 +23,7 @@ pytestmark = pytest.mark.usefixtures("poisoned_memory")
 #: Kinds that can leave tokens out.
 KINDS = [name for name in kinds.KINDS if kinds.make_kind(name, (1, 4, 4), 0.5).takes_valid]
 #: Those on more than one frame.
-OF_VIDEO = [name for name in KINDS if name not in ("rbn", "time_frequency", "bands")]
+OF_VIDEO = [name for name in KINDS if name not in ("rbn", "time_frequency", "bands", "activity")]
 
 
 def rows_of(valid_counts, n_tokens, generator):
@@ -52,7 +52,8 @@ def padded(draw, name, max_side=5):
     generator = torch.Generator().manual_seed(draw(st.integers(0, 999)))
     data = None
     if kind.needs_data:
-        data = torch.randn(len(ids), 1, *(2 * n for n in grid), generator=generator)
+        sides = (grid[0], 2 * grid[1], 2 * grid[2])
+        data = torch.randn(len(ids), 1, *sides, generator=generator)
     return kind, ids, data, rows_of(counts, n_tokens, generator)
 
 
