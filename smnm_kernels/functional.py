@@ -96,8 +96,8 @@ def noise_masks(
         freq_major: count tokens along W first, (t*W + x)*H + y, for audio models that flatten
             their spectrogram frequency-major.
         valid: where tokens may be visible, for inputs that are padded: bool [B, N], in the token
-            order of the masks, or bool [B, T, H, W], as the grid is laid out. Tokens where it is
-            False are never visible, and every row still has exactly ``n_keep`` visible tokens: the
+            order of the masks, or bool [B, T, H, W] (where T = 1 also [B, H, W]), as the grid is
+            laid out. Tokens where it is False are never visible, and every row still has exactly ``n_keep`` visible tokens: the
             largest values of the noise among its valid tokens. (With ``tube`` the places of the one
             mask come in the order of their values, and of a place the earlier frames first.) All
             True gives the masks of None. A row with fewer than ``n_keep`` valid tokens is a

@@ -251,6 +251,7 @@ def test_the_two_forms_of_valid():
         flat = (valid.transpose(2, 3) if freq_major else valid).flatten(1)
         whole = kind.draw(ids, Seed(None, 0), valid=valid)
         assert_same(whole, kind.draw(ids, Seed(None, 0), valid=flat))
+        assert_same(whole, kind.draw(ids, Seed(None, 0), valid=valid[:, 0]))
         assert not (whole.visible & ~flat).any()
     time_major = smnm.noise_masks(ids, grid, "white", n_keep=4, valid=valid)
     assert_same(whole, time_major.freq_major(grid))

@@ -119,7 +119,8 @@ def parse_valid(
     """bool [B, N], tokens row-major, with at least ``n_keep`` valid tokens in every row.
 
     Args:
-        valid: bool [B, N] in the token order of the masks, or [B, *grid].
+        valid: bool [B, N] in the token order of the masks, or [B, *grid]; of one frame also
+            [B, H, W].
         grid: (T, H, W), or (N,) where only [B, N] is allowed.
 
     Where the host cannot look without waiting for a device, and in compiled graphs, a row with too
@@ -133,7 +134,10 @@ def parse_valid(
         came = valid.dtype if isinstance(valid, Tensor) else type(valid).__name__
         raise TypeError(f"valid must be a bool tensor {shapes}, True = may be visible, got {came}")
     check_rows("valid", valid, sample_ids)
-    if tuple(valid.shape[1:]) not in ((n_tokens,), tuple(grid)):
+    forms = [(n_tokens,), tuple(grid)]
+    if len(grid) == 3 and grid[0] == 1:
+        forms.append(tuple(grid[1:]))
+    if tuple(valid.shape[1:]) not in forms:
         raise ValueError(f"valid must have shape {shapes}, got {list(valid.shape)}")
     flat = valid.flatten(1)
     if freq_major and valid.dim() == 2:
