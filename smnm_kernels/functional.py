@@ -97,13 +97,13 @@ def noise_masks(
             their spectrogram frequency-major.
         valid: where tokens may be visible, for inputs that are padded: bool [B, N], in the token
             order of the masks, or bool [B, T, H, W] (where T = 1 also [B, H, W]), as the grid is
-            laid out. Tokens where it is False are never visible, and every row still has exactly ``n_keep`` visible tokens: the
-            largest values of the noise among its valid tokens. (With ``tube`` the places of the one
-            mask come in the order of their values, and of a place the earlier frames first.) All
-            True gives the masks of None. A row with fewer than ``n_keep`` valid tokens is a
-            ValueError that names it, where the host can see that without waiting for a device: on
-            the CPU, outside compiled graphs. Elsewhere the first of its other tokens count as
-            valid, until there are ``n_keep``.
+            laid out. Tokens where it is False are never visible, and every row still has exactly
+            ``n_keep`` visible tokens: the largest values of the noise among its valid tokens. (With
+            ``tube`` the places of the one mask come in the order of their values, and of a place
+            the earlier frames first.) All True gives the masks of None. A row with fewer than
+            ``n_keep`` valid tokens is a ValueError that names it, where the host can see that
+            without waiting for a device: on the CPU, outside compiled graphs. Elsewhere the first
+            of its other tokens count as valid, until there are ``n_keep``.
     """
     check_sample_ids(sample_ids)
     kind = NoiseKind.parse(
