@@ -65,11 +65,21 @@ class MotionKind(Kind):
         return False
 
     def _draw_row_major(self, sample_ids: Tensor, seed: Seed, data: Tensor | None) -> Masks:
+        return self._draw(sample_ids, seed, data, None)
+
+    def _draw_valid(
+        self, sample_ids: Tensor, seed: Seed, data: Tensor | None, valid: Tensor
+    ) -> Masks:
+        return self._draw(sample_ids, seed, data, valid)
+
+    def _draw(
+        self, sample_ids: Tensor, seed: Seed, data: Tensor | None, valid: Tensor | None
+    ) -> Masks:
         assert data is not None
         scores = motion(data, patch_on_grid(data, self.grid)) * as_constant(self.factor)
         n_keep, n_swapped = as_constant(self.n_keep), as_constant(self.n_swapped)
         return Masks(
-            *ops.draw_masks(sample_ids, *seed, scores, self.rule, n_keep, False, n_swapped)
+            *ops.draw_masks(sample_ids, *seed, scores, self.rule, n_keep, False, n_swapped, valid)
         )
 
 
