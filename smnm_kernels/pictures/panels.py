@@ -133,9 +133,11 @@ def panels(
         )
     made = []
     for kind in kinds:
-        audio = is_sound = kind in AUDIO_KINDS
-        if data is not None and kind in with_data:
-            audio = is_sound = is_sound_file(data, kind, only_sound=audio)
+        audio = kind in AUDIO_KINDS
+        if kind in with_data and data is not None:
+            audio = is_sound_file(data, kind, only_sound=audio)
+        elif kind in with_data:
+            audio = audio or grid[0] == 1  # what ``made_by_code`` makes then
         own_grid = audio_grid if audio and grid[0] != 1 else grid
         ratio = mask_ratio
         if mask_ratio is None and n_keep is None:
@@ -150,7 +152,7 @@ def panels(
         shown = None
         if kind in with_data:
             own = sampler.grid
-            shown = made_by_code(own) if data is None else of_file(data, own, is_sound)
+            shown = made_by_code(own) if data is None else of_file(data, own, audio)
         made.append(Panel(sampler, ratio, shown))
     return made
 
