@@ -353,3 +353,47 @@ def test_an_op_called_past_the_checks_refuses(structure, parameters, named):
     for valid in (torch.ones(2, 19) > 0, torch.ones(2, 20), torch.ones(20, 2).t() > 0):
         with pytest.raises(RuntimeError, match="valid"):
             torch.ops.smnm.structure_masks(ids, None, 0, valid, (1, 4, 5), "block", (), 5)
+
+
+@pytest.mark.parametrize("name", BASELINES)
+def test_kinds_leave_out_what_is_not_valid(name):
+    grid, ids, seed = (1, 12, 8), torch.arange(9), Seed(None, 4)
+    if name not in FLAT:
+        grid = (3, 12, 8)
+    n_tokens = math.prod(grid)
+    ends = n_tokens - 4 * ids
+    valid = torch.arange(n_tokens) < ends[:, None]  # recordings that end before the window does
+    for freq_major in (False, True):
+        kind = make_kind(name, grid, 0.5, freq_major=freq_major)
+        in_order = valid
+        if freq_major:
+            in_order = valid.unflatten(1, grid).transpose(2, 3).flatten(1)
+        masks = kind.draw(ids, seed, valid=in_order)
+        assert_same(masks, smnm.Masks.from_visible(masks.visible, kind.n_keep))
+        assert not (masks.visible & ~in_order).any()
+        assert torch.equal(masks.visible[0], kind.draw(ids, seed).visible[0])
+    with pytest.raises(ValueError, match=rf"valid must be True for at least n_keep={kind.n_keep}"):
+        kind.draw(ids, seed, valid=valid & False)
+
+
+def test_where_too_few_tokens_are_valid_counts_stay_exact():
+    """On a device nobody can look without a wait: of the others, the first are visible."""
+    kind = make_kind("block", (2, 4, 5), 0.5)
+    valid = torch.zeros(3, 40, dtype=torch.bool)
+    valid[:, 7:15] = True
+    visible = torch.ops.smnm.structure_masks(*op_call(kind, torch.arange(3), 1, valid))[0]
+    assert (visible.sum(1) == 20).all()
+    assert visible[:, 7:15].all()
+    assert visible[:, :7].all()
+
+
+def test_valid_in_a_graph():
+    torch._dynamo.reset()
+    kind = make_kind("multi_block", (2, 6, 7), 0.75)
+    ids, valid = torch.arange(5), torch.arange(84).expand(5, -1) % 5 > 0
+    compiled = torch.compile(
+        lambda ids, valid: kind.draw(ids, Seed(None, 1), valid=valid),
+        fullgraph=True,
+        backend="aot_eager",
+    )
+    assert_same(tuple(compiled(ids, valid)), tuple(kind.draw(ids, Seed(None, 1), valid=valid)))
