@@ -7,7 +7,7 @@ import pytest
 import torch
 from hypothesis import given
 from hypothesis import strategies as st
-from strategies import examples, sample_ids, seeds_in_any_form
+from strategies import examples, sample_ids, seeds_in_any_form, small_grids
 from testing import IDS_TENSOR, assert_same, devices, triton_kernels
 from torch._dynamo.testing import CompileCounterWithBackend
 
@@ -45,8 +45,8 @@ PARAMETERS = {
 @st.composite
 def kinds(draw, max_side=17):
     name = draw(st.sampled_from(list(BASELINES)))
-    side = st.integers(1, max_side)
-    grid = (1 if name in FLAT else draw(st.integers(1, 3)), draw(side), draw(side))
+    frames, height, width = draw(small_grids(max_side))
+    grid = (1 if name in FLAT else frames, height, width)
     repeated = grid[0] if name not in ("frames", "running_cell") else 1
     n_keep = repeated * draw(st.integers(1, math.prod(grid) // repeated))
     parameters = draw(PARAMETERS.get(name, st.just({})))
@@ -218,7 +218,7 @@ def test_what_a_decoder_restores_is_exact():
 
 @pytest.mark.parametrize("device", devices())
 @given(
-    grid=st.tuples(st.integers(1, 3), st.integers(1, 17), st.integers(1, 17)),
+    grid=small_grids(),
     parameters=PARAMETERS["multi_block"],
     share=st.floats(0, 1),
     freq_major=st.booleans(),
