@@ -350,7 +350,7 @@ def test_an_op_called_past_the_checks_refuses(structure, parameters, named):
     ids = torch.arange(2)
     with pytest.raises(RuntimeError, match=named):
         torch.ops.smnm.structure_masks(ids, None, 0, None, (1, 4, 5), structure, parameters, 5)
-    for valid in (torch.ones(2, 19) > 0, torch.ones(2, 20), torch.ones(20, 2).t() > 0):
+    for valid in (torch.ones(2, 19) > 0, torch.ones(2, 20), torch.ones(2, 20) < 0):
         with pytest.raises(RuntimeError, match="valid"):
             torch.ops.smnm.structure_masks(ids, None, 0, valid, (1, 4, 5), "block", (), 5)
 
@@ -376,15 +376,19 @@ def test_kinds_leave_out_what_is_not_valid(name):
         kind.draw(ids, seed, valid=valid & False)
 
 
-def test_where_too_few_tokens_are_valid_counts_stay_exact():
-    """On a device nobody can look without a wait: of the others, the first are visible."""
+def test_too_few_valid_tokens_are_refused_on_the_cpu_and_the_first_shown_elsewhere(gpu):
     kind = make_kind("block", (2, 4, 5), 0.5)
-    valid = torch.zeros(3, 40, dtype=torch.bool)
+    valid = torch.zeros(1, 40, dtype=torch.bool)
     valid[:, 7:15] = True
-    visible = torch.ops.smnm.structure_masks(*op_call(kind, torch.arange(3), 1, valid))[0]
+    call = op_call(kind, torch.arange(1), 1, valid)
+    with pytest.raises(RuntimeError, match="valid must be True for at least 20 tokens"):
+        torch.ops.smnm.structure_masks(*call)
+    visible = gpu.structure_masks_kernel(
+        *(part.to(DEVICE) if isinstance(part, torch.Tensor) else part for part in call)
+    ).visible.cpu()
+    assert_same(visible, smnm.reference.structure_masks_kernel(*call).visible)
     assert (visible.sum(1) == 20).all()
     assert visible[:, 7:15].all()
-    assert visible[:, :7].all()
 
 
 def test_valid_in_a_graph():

@@ -281,15 +281,6 @@ void check_parameters(const Structure& structure, const std::vector<int64_t>& pa
                   "parameters of bands must give at least one band");
 }
 
-// bool [B, N], or null.
-const bool* parse_valid(const std::optional<Tensor>& valid, int64_t batch, int64_t n_tokens) {
-  if (!valid) return nullptr;
-  STD_TORCH_CHECK(valid->scalar_type() == ScalarType::Bool && valid->is_contiguous() &&
-                      valid->dim() == 2 && valid->size(0) == batch && valid->size(1) == n_tokens,
-                  "valid must be bool [B, N], contiguous");
-  return static_cast<const bool*>(valid->data_ptr());
-}
-
 // Makes one row after the other, with memory of its own.
 class MaskMaker {
  public:
@@ -349,7 +340,9 @@ std::tuple<Tensor, Tensor, Tensor> structure_masks(
   const Structure structure = structure_of(name, grid);
   check_parameters(structure, parameters);
   const int64_t n_tokens = grid[0] * grid[1] * grid[2];
-  const bool* valid_rows = parse_valid(valid, ids.numel(), n_tokens);
+  Tensor held = ids;
+  const bool* valid_rows = parse_valid(valid, ids.numel(), n_tokens, held);
+  check_enough_valid(valid_rows, ids.numel(), n_tokens, n_keep);
   check_n_keep(n_keep, n_tokens, structure.repeated && !valid ? grid[0] : 1);
   const MaskTensors out(ids, ids.numel(), n_tokens, n_keep);
   const int64_t value = seed_value(seed_tensor, seed);
