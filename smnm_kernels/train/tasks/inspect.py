@@ -137,9 +137,9 @@ def _video(source: Source, pixel_aspect: PixelAspect) -> dict[str, Any]:
     record = frames.probe(source, _CLIP_FRAMES, pixel_aspect)
     width, height = View.from_list(record["view"]).size
     seen = {"frames": record["frames"], "width": width, "height": height}
-    with frames.media.opened(source, "video") as (container, stream):
-        rate = float(stream.average_rate or stream.guessed_rate or 0)
-        has_sound = bool(container.streams.audio)
+    with frames.media.opened(source, "video") as reader:
+        rate = float(reader.stream.average_rate or reader.stream.guessed_rate or 0)
+        has_sound = bool(reader.container.streams.audio)
     seen |= {"rate": rate or None, "duration": record["frames"] / rate if rate else None}
     seen["damaged_frames"] = sum(end - begin for begin, end in record["damaged"])
     if has_sound:
