@@ -19,7 +19,7 @@ from kernel_calls import (
 )
 from kernel_program import Program
 from mask_hashes import mask_hashes
-from testing import ROOT, made_once
+from testing import ROOT, kept, version_of
 
 import smnm_kernels as smnm
 from smnm_kernels.libraries import VECTOR_PATHS
@@ -45,14 +45,14 @@ pytestmark = pytest.mark.slow
 
 
 @pytest.fixture(scope="module", params=COMPILERS)
-def compiled(request, tmp_path_factory):
-    return built(request.param, tmp_path_factory)
+def compiled(request):
+    return built(request.param)
 
 
 @pytest.fixture(
     scope="module", params=[pytest.param(path, marks=pytest.mark.exhaustive) for path in EMULATED]
 )
-def emulated(request, tmp_path_factory):
+def emulated(request):
     path = request.param
     flags = ("-std=c++17", "-O2", "-Wall", "-Wno-psabi", "-mavx2")
     defined = (*EMULATED[path].split(), f'-DPATH_NAME="{path}"')
@@ -61,7 +61,7 @@ def emulated(request, tmp_path_factory):
         sources = [ROOT / source for source in EMULATED_SOURCES]
         kernel_program.run("g++", *flags, *defined, *sources, "-o", folder / "program")
 
-    made = made_once(tmp_path_factory, f"emulated-{path}", make)
+    made = kept(f"emulated-{path}", (flags, defined, version_of("g++")), make)
     return Program((made / "program",), path)
 
 
