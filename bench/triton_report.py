@@ -16,7 +16,7 @@ import re
 import subprocess
 import sys
 import tempfile
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from functools import partial
 from pathlib import Path
@@ -30,12 +30,18 @@ from triton.backends.compiler import GPUTarget
 from triton.runtime.jit import JITFunction
 
 from smnm_kernels import triton_kernels
+from smnm_kernels.kinds.baselines import BASELINES
+from smnm_kernels.kinds.multi_block import MultiBlockKind
+from smnm_kernels.kinds.structures import StructureKind
+from smnm_kernels.tables.constants import STRUCTURES
 
 #: Compute capabilities times ten; architectures of AMD.
 TARGETS = ("80", "90", "100", "120", "gfx942", "gfx1100")
 #: These fit on the chip, one program per sample.
 STANDARD_GRIDS = ((8, 14, 14), (16, 14, 14), (1, 64, 8), (1, 14, 14))
 LARGE_GRIDS = ((16, 56, 56), (1, 224, 224))
+#: Structures of spectrograms alone.
+FLAT = ("time_frequency", "bands")
 
 
 #: Bytes of stack that a kernel may use; 8 elsewhere. Before 8.0 there are no tensor cores, and a
@@ -86,6 +92,17 @@ def launches() -> Iterator[tuple[str, Callable[[], object]]]:
             call = (ids, None, 3, torch.zeros(2, n_tokens), rule, 20, False, n_swapped)
             name = f"draw [B, {n_tokens}] by {rule}, {n_swapped} swapped"
             yield name, partial(triton_kernels.draw_masks_kernel, *call)
+    for name in STRUCTURES:
+        kind, parameters = structure(name, (1, 64, 8) if name in FLAT else (8, 14, 14))
+        for valid in (None, torch.ones(2, math.prod(kind.grid), dtype=torch.bool)):
+            call = (ids, None, 3, valid, kind.grid, name, parameters, kind.n_keep)
+            description = f"{name} {kind.grid}{', some valid' if valid is not None else ''}"
+            yield description, partial(triton_kernels.structure_masks_kernel, *call)
+    kind, parameters = structure("multi_block", (16, 80, 80))
+    for valid in (None, torch.ones(2, math.prod(kind.grid), dtype=torch.bool)):
+        call = (ids, None, 3, valid, kind.grid, "multi_block", parameters, kind.n_keep)
+        description = f"multi_block {kind.grid}{', some valid' if valid is not None else ''}"
+        yield description, partial(triton_kernels.structure_masks_kernel, *call)
     for shape, patch in (((2, 1, 1, 1024, 128), (1, 16, 16)), ((2, 3, 16, 224, 224), (2, 16, 16))):
         for metric in ("mad", "variance"):
             call = (torch.zeros(1, 1, 1, 1, 1).expand(shape), patch, metric)
@@ -95,6 +112,15 @@ def launches() -> Iterator[tuple[str, Callable[[], object]]]:
             ids, (1, 64, 8), 0.8, None, None, (3, 5), (0.4, 0.4, 0.1, 0.1), ties, False, 3
         )
         yield f"R-BN (1, 64, 8), {ties} of ties", partial(triton_kernels.rbn_masks_kernel, *call)
+
+
+def structure(name: str, grid: Sequence[int]) -> tuple[StructureKind, tuple[int, ...]]:
+    """A kind, and the parameters with which the op makes this structure."""
+    if name != "target_block":
+        kind = BASELINES[name](grid, 0.75)
+        return kind, kind.parameters
+    kind = MultiBlockKind.parse(grid, 0.75)
+    return kind, (3, *kind.area, *kind.aspect)
 
 
 def triton_report(targets: tuple[str, ...] = TARGETS) -> Iterator[Usage]:

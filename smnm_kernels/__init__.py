@@ -32,7 +32,9 @@ from .functional import (
     threshold,
     weighted_masks,
 )
+from .kinds.multi_block import MultiBlockMasks
 from .masks import Masks
+from .multi_block import multi_block_masks
 from .noise_bank import NoiseBank
 from .samplers import AudioVideoMasks, AudioVideoSampler, MaskSampler, ScheduledSampler
 
@@ -41,6 +43,7 @@ __all__ = [
     "AudioVideoSampler",
     "MaskSampler",
     "Masks",
+    "MultiBlockMasks",
     "NoiseBank",
     "ScheduledSampler",
     "backends",
@@ -48,6 +51,7 @@ __all__ = [
     "build_info",
     "dispersion_masks",
     "guided_masks",
+    "multi_block_masks",
     "noise",
     "noise_masks",
     "patch_dispersion",

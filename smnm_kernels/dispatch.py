@@ -17,6 +17,7 @@ noise_masks_from_table   csrc/cpu/noise.cpp
 threshold                csrc/cpu/threshold.cpp
 dispersion               csrc/cpu/dispersion.cpp
 draw_masks_from_table    csrc/cpu/draw.cpp
+structure_masks          csrc/cpu/structures.cpp
 rbn_masks, rbn_bank      csrc/cpu/rbn.cpp        csrc/cuda/rbn.cu
 ======================== ======================= =====================
 """
@@ -47,7 +48,10 @@ from .tables.logarithms import packed_logarithms
 from .tables.noise import packed_table
 
 _RBN_OPS = ("rbn_masks", "rbn_bank")
-_OPS = ("noise", "noise_masks", "threshold", "draw_masks", "dispersion", *_RBN_OPS)
+_OPS = (
+    *("noise", "noise_masks", "threshold", "draw_masks", "structure_masks", "dispersion"),
+    *_RBN_OPS,
+)
 #: Allowed values of SMNM_BACKEND.
 _FORCEABLE = ("reference", "cpu", "triton")
 
@@ -119,6 +123,7 @@ def _register_reference() -> None:
     library.impl("noise_masks", reference.noise_masks_kernel, "CPU")
     library.impl("threshold", reference.threshold_kernel, "CPU")
     library.impl("draw_masks", reference.draw_masks_kernel, "CPU")
+    library.impl("structure_masks", reference.structure_masks_kernel, "CPU")
     library.impl("dispersion", reference.dispersion_kernel, "CPU")
     library.impl("rbn_masks", reference.rbn_masks_kernel, "CPU")
     library.impl("rbn_bank", reference.rbn_bank_kernel, "CPU")
@@ -131,6 +136,7 @@ def _register_triton_interpreter() -> None:
     library.impl("noise_masks", triton_kernels.noise_masks_kernel, "CPU")
     library.impl("threshold", triton_kernels.threshold_kernel, "CPU")
     library.impl("draw_masks", triton_kernels.draw_masks_kernel, "CPU")
+    library.impl("structure_masks", triton_kernels.structure_masks_kernel, "CPU")
     library.impl("dispersion", triton_kernels.dispersion_kernel, "CPU")
     library.impl("rbn_masks", triton_kernels.rbn_masks_kernel, "CPU")
     library.impl("rbn_bank", triton_kernels.rbn_bank_kernel, "CPU")
@@ -152,6 +158,7 @@ def _cuda_ops() -> dict[str, Callable]:
             "noise_masks": partial(copy, torch.ops.smnm.noise_masks.default),
             "threshold": partial(copy, torch.ops.smnm.threshold.default),
             "draw_masks": partial(copy, torch.ops.smnm.draw_masks.default),
+            "structure_masks": partial(copy, torch.ops.smnm.structure_masks.default),
             "dispersion": partial(copy, torch.ops.smnm.dispersion.default),
             "rbn_masks": partial(copy, torch.ops.smnm.rbn_masks.default),
             "rbn_bank": partial(copy, torch.ops.smnm.rbn_bank.default),
@@ -163,6 +170,7 @@ def _cuda_ops() -> dict[str, Callable]:
         "noise_masks": cuda_ops.noise_masks,
         "threshold": cuda_ops.threshold,
         "draw_masks": cuda_ops.draw_masks,
+        "structure_masks": cuda_ops.structure_masks,
         "dispersion": cuda_ops.dispersion,
         "rbn_masks": cuda_ops.rbn_masks,
         "rbn_bank": cuda_ops.rbn_bank,

@@ -9,9 +9,10 @@ from torch import Tensor
 
 from . import ops
 from .arguments import check_sample_ids, parse_flag, parse_noise, parse_seed
+from .kinds.baselines import parse_baseline
 from .kinds.noise import NoiseField, NoiseKind
 from .kinds.rbn import WEIGHTS, WINDOWS, RbnKind, check_order, parse_n_candidates
-from .kinds.structures import BLOCK_SIZE, parse_baseline
+from .kinds.structures import BLOCK_SIZE
 from .kinds.weighted import (
     DispersionKind,
     check_input,
@@ -363,11 +364,12 @@ def baseline_masks(
     freq_major: bool = False,
     seed: int | Tensor = 0,
 ) -> Masks:
-    """Masks of the usual structures. One (1, H, W) mask is repeated over T.
+    """Masks of the usual structures. One (1, H, W) mask is repeated over T, but for "frames" and
+    "running_cell".
 
     Args:
         sample_ids, mask_ratio, n_keep, freq_major, seed: as for ``noise_masks``.
-        grid: (T, H, W) or (H, W); "time_frequency" needs T = 1.
+        grid: (T, H, W) or (H, W); "time_frequency" and "bands" need T = 1.
         kind: "grid": every s-th patch of every s-th row, s = floor(sqrt(H * W / visible in a
             frame)), at a random offset (MAE's grid-wise sampling). "block": 32 rectangles of a
             quarter to a half of each side, masked one after the other until enough is masked
@@ -375,7 +377,12 @@ def baseline_masks(
             round random centres are visible (data2vec 2.0; as there, blocks are drawn for a share
             that is 0.07 larger than needed).
             "time_frequency": whole columns of time and bands of mel are masked (AudioMAE's
-            fine-tuning), the same share of each.
+            fine-tuning), the same share of each. "bands": up to 64 bands of time and of mel in
+            turns are masked until enough is masked, with widths drawn evenly from 1 to 3/16 of T
+            and to 3/8 of F (SpecAugment; ``MaskSampler`` takes other settings). "frames": whole
+            frames are masked; the rows, if T = 1. "multi_block": see ``multi_block_masks``.
+            "running_cell": the four patches of each 2x2 cell are visible in turn, frame by frame
+            (VideoMAE V2's masks for its decoder).
         block_size: side of an inverse block, in patches.
 
     Source: Structured-Noise Masked Modeling, Table A.5, compares with the first two.

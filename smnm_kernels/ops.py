@@ -28,6 +28,10 @@ library.define(
     "draw_masks(Tensor sample_ids, Tensor? seed_tensor, int seed, Tensor values, str rule, "
     f"SymInt n_keep, bool invert, SymInt n_swapped) -> {_MASKS}"
 )
+library.define(
+    "structure_masks(Tensor sample_ids, Tensor? seed_tensor, int seed, Tensor? valid, "
+    f"SymInt[] grid, str structure, int[] parameters, SymInt n_keep) -> {_MASKS}"
+)
 library.define("dispersion(Tensor data, SymInt[] patch, str metric) -> Tensor")
 library.define(f"rbn_masks(Tensor sample_ids, {_RBN}) -> {_MASKS}")
 library.define(f"rbn_bank(Tensor order, {_RBN}) -> Tensor")
@@ -40,6 +44,7 @@ _noise_masks = torch.ops.smnm.noise_masks.default
 _threshold = torch.ops.smnm.threshold.default
 _dispersion = torch.ops.smnm.dispersion.default
 _draw_masks = torch.ops.smnm.draw_masks.default
+_structure_masks = torch.ops.smnm.structure_masks.default
 _rbn_masks = torch.ops.smnm.rbn_masks.default
 _rbn_bank = torch.ops.smnm.rbn_bank.default
 
@@ -117,6 +122,24 @@ def draw_masks(
     return _draw_masks(sample_ids, seed_tensor, seed, values, rule, n_keep, invert, n_swapped)
 
 
+def structure_masks(
+    sample_ids: Tensor,
+    seed_tensor: Tensor | None,
+    seed: int,
+    valid: Tensor | None,
+    grid: Sequence[int],
+    structure: str,
+    parameters: Sequence[int],
+    n_keep: int,
+) -> MaskTensors:
+    """The tokens of the largest marks, as ``structure``, one of STRUCTURES, gives them. Tokens that
+    are not ``valid``, bool [B, N], come last. What the parameters are is the ``parameters`` of each
+    ``kinds.StructureKind``."""
+    return _structure_masks(
+        sample_ids, seed_tensor, seed, valid, grid, structure, parameters, n_keep
+    )
+
+
 def rbn_masks(
     sample_ids: Tensor,
     seed_tensor: Tensor | None,
@@ -185,6 +208,11 @@ def _(data: Tensor, patch, metric: str) -> Tensor:  # noqa: ANN001
 @torch.library.register_fake("smnm::draw_masks", lib=library)
 def _(sample_ids, seed_tensor, seed, values, rule, n_keep: int, *how) -> MaskTensors:  # noqa: ANN001, ANN002
     return empty_masks(sample_ids, values.shape[1], n_keep)
+
+
+@torch.library.register_fake("smnm::structure_masks", lib=library)
+def _(sample_ids, seed_tensor, seed, valid, grid, structure, parameters, n_keep) -> MaskTensors:  # noqa: ANN001
+    return empty_masks(sample_ids, math.prod(grid), n_keep)
 
 
 @torch.library.register_fake("smnm::rbn_masks", lib=library)

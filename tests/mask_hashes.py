@@ -58,6 +58,16 @@ CALLS = {
     "time_frequency masks": lambda ids: baseline_masks(
         ids, (1, 64, 8), "time_frequency", 0.75, seed=SEED
     ),
+    "multi_block masks": lambda ids: smnm.multi_block_masks(
+        ids, (2, 14, 14), 0.75, scale=(0.1, 0.3), seed=SEED
+    ),
+    "bands masks": lambda ids: baseline_masks(
+        ids, (1, 64, 8), "bands", 0.7, freq_major=True, seed=SEED
+    ),
+    "frames masks": lambda ids: baseline_masks(ids, (8, 5, 5), "frames", n_keep=66, seed=SEED),
+    "running_cell masks": lambda ids: baseline_masks(
+        ids, (4, 5, 6), "running_cell", 0.6, seed=SEED
+    ),
     "video and audio": lambda ids: together(ids, None),
     "video and audio, hidden time": lambda ids: together(ids, 0.5),
     "threshold": lambda ids: smnm.threshold(

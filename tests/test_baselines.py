@@ -1,4 +1,5 @@
-"""Grid, block, inverse block and time-frequency masks: their definition, counts and structure."""
+"""Masks of structures, as users draw them; and what grid, block, inverse block and time-frequency
+masks look like."""
 
 import pytest
 import torch
@@ -9,7 +10,7 @@ from torch._dynamo.testing import CompileCounterWithBackend
 
 import smnm_kernels as smnm
 from smnm_kernels import baseline_masks
-from smnm_kernels.kinds.structures import BASELINES
+from smnm_kernels.kinds.baselines import BASELINES
 
 IDS = torch.tensor([0, 1, -5, 2**40, 2**62])
 
@@ -28,7 +29,7 @@ IDS = torch.tensor([0, 1, -5, 2**40, 2**62])
 def test_equal_to_the_definition(
     device, kind, grid, share, block_size, freq_major, seed, first, tensor
 ):
-    frames, height, width = grid if kind != "time_frequency" else (1, *grid[1:])
+    frames, height, width = (1, *grid[1:]) if kind in ("time_frequency", "bands") else grid
     call = {
         "grid": (frames, height, width),
         "kind": kind,
@@ -47,7 +48,7 @@ def test_equal_to_the_definition(
 def test_they_are_kinds_of_a_sampler_and_compile_once(kind):
     torch._dynamo.reset()
     counter = CompileCounterWithBackend("aot_eager")
-    grid = (1, 12, 8) if kind == "time_frequency" else (3, 12, 8)
+    grid = (1, 12, 8) if kind in ("time_frequency", "bands") else (3, 12, 8)
     eager, other = (smnm.MaskSampler(kind, grid, 0.75, seed=2) for _ in range(2))
     expected = smnm.reference.baseline_masks(torch.arange(6), grid, kind, 0.75, seed=2)
     compiled = torch.compile(other, fullgraph=True, backend=counter)

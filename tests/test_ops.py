@@ -13,7 +13,7 @@ from smnm_kernels.tables.noise import noise_quantiles, noise_table, pack, packed
 
 OPS = (
     *("noise", "noise_masks", "threshold", "rbn_masks", "rbn_bank"),
-    *("draw_masks", "dispersion", "advance"),
+    *("draw_masks", "structure_masks", "dispersion", "advance"),
 )
 FROM_TABLE = ("noise_from_table", "noise_masks_from_table", "draw_masks_from_table")
 SEED = torch.tensor(2**62)
@@ -34,6 +34,10 @@ def arguments():
             yield "noise_masks", (batch, *seed, [2, 4, 6], "red", [0.5, 2.0], 12, False)
             yield "noise_masks", (batch, *seed, [2, 4, 6], "blue", [1.0, 1.0], 12, True)
             yield "rbn_masks", (batch, *seed, [1, 4, 5], *RULE, True)
+            valid = torch.ones(len(batch), 24, dtype=torch.bool)
+            yield "structure_masks", (batch, *seed, None, [2, 3, 4], "block", [], 6)
+            yield "structure_masks", (batch, *seed, valid, [2, 3, 4], "grid", [2, 2], 5)
+            yield "structure_masks", (batch, *seed, valid, [2, 3, 4], "frames", [1], 13)
             weights = torch.rand(len(batch), 9)
             yield "draw_masks", (batch, *seed, weights, "weights", 3, False, 2)
             yield "draw_masks", (batch, *seed, weights, "scores", 3, True, 0)

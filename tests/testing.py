@@ -35,6 +35,8 @@ TRITON_KERNELS = {
     "draw_masks_on_chip",
     "fill_draw_keys",
     "fill_swap_keys",
+    "structure_masks_on_chip",
+    "fill_structure_keys",
     "patch_dispersion",
     "order_words",
     "rbn_in_order",

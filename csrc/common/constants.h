@@ -43,6 +43,11 @@ constexpr int kNMantissas = 1024, kNShares = 512;
 constexpr int kMaxValueBits = 10, kDeviationUnitBits = 16, kVarianceUnitBits = 12;
 constexpr int64_t kMaxPatch = 1 << 17;
 
+// The seed XOR this draws the structure of a mask. Blocks and bands of one mask; marks of places.
+constexpr int64_t kStructureSeed = 0x2545F4914F6CDD1D;
+constexpr int kNBlocks = 32, kNBands = 64, kMaxTargetBlocks = 64;
+constexpr int kMaxMark = (1 << 9) - 1;
+
 // The index of a mask in an R-BN bank has at most kMaskBits. Scores are sums of thousandths.
 constexpr int kMaskBits = 10;
 constexpr int64_t kMaxCandidates = 1 << kMaskBits;

@@ -3,7 +3,6 @@
 #include <torch/csrc/stable/library.h>
 #include <torch/csrc/stable/ops.h>
 
-#include <algorithm>
 #include <optional>
 #include <tuple>
 #include <vector>
@@ -12,27 +11,10 @@
 #include "../common/op_arguments.h"
 #include "kernels.h"
 #include "mask_rows.h"
-#include "philox_blocks.h"
+#include "row_words.h"
 
 namespace smnm {
 namespace {
-
-constexpr int64_t kBlocks = 64;  // Philox blocks drawn at a time
-
-// Calls body(token, word) for each of n tokens.
-template <class Body>
-void for_each_word(int64_t seed, Purpose purpose, int64_t sample_id, int64_t n, const Body& body) {
-  const PhiloxSequence sequence = philox_sequence(seed, purpose, sample_id);
-  const int64_t q = (n + 3) / 4;
-  uint32_t words[4 * kBlocks];
-  for (int64_t b = 0; b < q; b += kBlocks) {
-    philox_blocks(sequence, static_cast<uint32_t>(b), kBlocks, kBlocks, words);
-    for (int j = 0; j < 4; ++j) {
-      const int64_t first = j * q + b, count = std::min(kBlocks, std::min(q - b, n - first));
-      for (int64_t i = 0; i < count; ++i) body(first + i, words[j * kBlocks + i]);
-    }
-  }
-}
 
 struct Draw {
   Logarithms logarithms;

@@ -10,14 +10,18 @@ import inspect
 from collections.abc import Callable, Sequence
 from functools import partial
 
+from .bands import BandsKind
+from .baselines import BASELINES
 from .kind import Kind
+from .multi_block import MultiBlockKind
 from .noise import NoiseField, NoiseKind
 from .rbn import RbnKind
 from .structures import (
-    BASELINES,
     BlockKind,
+    FramesKind,
     InverseBlockKind,
     LatticeKind,
+    RunningCellKind,
     TimeFrequencyKind,
 )
 from .weighted import DispersionKind
@@ -73,14 +77,18 @@ def parameters_of(kind: str) -> set[str]:
 
 __all__ = [
     "KINDS",
+    "BandsKind",
     "BlockKind",
     "DispersionKind",
+    "FramesKind",
     "InverseBlockKind",
     "Kind",
     "LatticeKind",
+    "MultiBlockKind",
     "NoiseField",
     "NoiseKind",
     "RbnKind",
+    "RunningCellKind",
     "TimeFrequencyKind",
     "make_kind",
     "parameters_of",

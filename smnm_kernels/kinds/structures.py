@@ -1,20 +1,19 @@
-"""The masks that structured noise is compared with: grid, block, inverse block, time-frequency.
+"""Masks of simple structures: grid, block, inverse block, time-frequency, frames, running cell.
 
-Each kind gives every patch a mark by its structure and adds white noise to the marks; the n_keep
-largest sums are visible. So counts are exact: where the structure leaves too many patches visible,
-some are masked at random, and where it leaves too few, others are added at random.
-``reference.baseline_masks`` is the definition.
+Each structure gives every place a whole number, its mark; of equal marks, random words decide, and
+the tokens with the n_keep largest are visible. So counts are exact: where the structure leaves too
+many patches visible, some are masked at random, and where it leaves too few, others are added at
+random. ``reference.structures`` is the definition.
 """
 
 from __future__ import annotations
 
 import math
 from abc import abstractmethod
-from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from collections.abc import Sequence
+from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
 
-import torch
 from torch import Tensor
 
 from smnm_kernels import ops
@@ -27,21 +26,12 @@ from smnm_kernels.arguments import (
     parse_grid,
     parse_n_keep,
 )
-from smnm_kernels.masks import Masks, masks_of_visible
-from smnm_kernels.tables.constants import (
-    EXACT_WHITE_SCALE,
-    N_BLOCKS,
-    STRUCTURE_SEED,
-    WHITE_BITS,
-)
+from smnm_kernels.masks import Masks
 
 from .kind import Kind
 
 if TYPE_CHECKING:
     from typing_extensions import Self
-
-#: n -> float32 [B, n]: white noise that only the structure uses.
-DrawWhite = Callable[[int], Tensor]
 
 #: Default side of an inverse block, in patches.
 BLOCK_SIZE = 5
@@ -49,11 +39,17 @@ BLOCK_SIZE = 5
 
 @dataclass(frozen=True)
 class StructureKind(Kind):
-    """One (1, H, W) mask of a structure, repeated over T."""
+    """Masks of one structure, ``name``. Most are one (1, H, W) mask, repeated over T."""
 
     grid: Grid
     n_keep: int
     freq_major: bool
+    #: The op's arguments that follow those of ``draw``, put together once.
+    op_arguments: tuple = field(init=False, repr=False, compare=False)
+
+    def __post_init__(self) -> None:
+        arguments = (self.grid, self.name, self.parameters, self.n_keep)
+        object.__setattr__(self, "op_arguments", arguments)
 
     @classmethod
     def parse(
@@ -78,41 +74,34 @@ class StructureKind(Kind):
         """The fields that all structures have."""
         sides = cls._parse_sides(as_constant(grid))
         parse_flag("freq_major", freq_major)
-        count = parse_n_keep(math.prod(sides), mask_ratio, as_constant(n_keep), frames=sides[0])
+        frames = sides[0] if cls._repeats_over_time else 1
+        count = parse_n_keep(math.prod(sides), mask_ratio, as_constant(n_keep), frames=frames)
         return {"grid": sides, "n_keep": count, "freq_major": freq_major}
 
     @classmethod
     def _parse_sides(cls, grid: Sequence[int]) -> Grid:
         return parse_grid(grid)
 
+    _repeats_over_time = True
+
     @property
     def repeats_over_time(self) -> bool:
-        return True
+        return self._repeats_over_time
 
+    @property
     @abstractmethod
-    def marks(self, draw_white: DrawWhite, height: int, width: int, in_frame: int) -> Tensor:
-        """float64 [B, H, W], whole numbers: patches with larger ones are visible first.
-
-        Args:
-            in_frame: visible patches of a frame.
-        """
+    def parameters(self) -> tuple[int, ...]:
+        """Those of ``ops.structure_masks``."""
 
     def _draw_row_major(self, sample_ids: Tensor, seed: Seed, data: Tensor | None) -> Masks:
-        frames, height, width = as_constant(self.grid)
-        n_keep = as_constant(self.n_keep)
-        structure_seed = seed ^ STRUCTURE_SEED
+        arguments = as_constant(self.op_arguments)
+        return Masks(*ops.structure_masks(sample_ids, *seed, None, *arguments))
 
-        def draw_white(n: int) -> Tensor:
-            return ops.noise(sample_ids, *structure_seed, (1, 1, n), "white", ()).flatten(1)
-
-        marks = self.marks(draw_white, height, width, n_keep // frames)
-        white = ops.noise(sample_ids, *seed, (1, height, width), "white", ())
-        # Whole numbers and noise below 2 in magnitude: float64 holds the sum exactly.
-        priority = (4 * marks + white[:, 0].double()).flatten(1)
-        in_frame = Masks(*ops.threshold(priority, n_keep // frames))
-        if frames == 1:
-            return in_frame
-        return masks_of_visible(in_frame.visible.repeat(1, frames), n_keep)
+    def _draw_valid(
+        self, sample_ids: Tensor, seed: Seed, data: Tensor | None, valid: Tensor
+    ) -> Masks:
+        arguments = as_constant(self.op_arguments)
+        return Masks(*ops.structure_masks(sample_ids, *seed, valid, *arguments))
 
 
 @dataclass(frozen=True)
@@ -124,13 +113,12 @@ class LatticeKind(StructureKind):
     def name(self) -> str:
         return "grid"
 
-    def marks(self, draw_white: DrawWhite, height: int, width: int, in_frame: int) -> Tensor:
-        period = math.isqrt(height * width // in_frame)
-        period_y, period_x = min(period, height), min(period, width)
-        offsets = draw_white(2)
-        y = torch.arange(height, device=offsets.device) - _uniform(offsets[:, :1], period_y)
-        x = torch.arange(width, device=offsets.device) - _uniform(offsets[:, 1:], period_x)
-        return ((y % period_y == 0)[:, :, None] & (x % period_x == 0)[:, None, :]).double()
+    @property
+    def parameters(self) -> tuple[int, ...]:
+        """(period along H, period along W)."""
+        frames, height, width = self.grid
+        period = math.isqrt(height * width // (self.n_keep // frames))
+        return min(period, height), min(period, width)
 
 
 @dataclass(frozen=True)
@@ -142,19 +130,9 @@ class BlockKind(StructureKind):
     def name(self) -> str:
         return "block"
 
-    def marks(self, draw_white: DrawWhite, height: int, width: int, in_frame: int) -> Tensor:
-        """For each patch, how many blocks are drawn before the first one that covers it."""
-        noise = draw_white(4 * N_BLOCKS)
-        inside = []
-        for side, part in ((height, noise[:, : 2 * N_BLOCKS]), (width, noise[:, 2 * N_BLOCKS :])):
-            least, most = -(-side // 4), -(-side // 2)
-            length = least + _uniform(part[:, :N_BLOCKS], most - least + 1)
-            start = _uniform(part[:, N_BLOCKS:], side - length + 1)
-            place = torch.arange(side, device=noise.device)
-            inside.append((place >= start[:, :, None]) & (place < (start + length)[:, :, None]))
-        covered = inside[0][:, :, :, None] & inside[1][:, :, None, :]
-        number = torch.arange(N_BLOCKS, device=noise.device)[:, None, None]
-        return torch.where(covered, number, N_BLOCKS).amin(1).double()
+    @property
+    def parameters(self) -> tuple[int, ...]:
+        return ()
 
 
 @dataclass(frozen=True)
@@ -182,15 +160,14 @@ class InverseBlockKind(StructureKind):
     def name(self) -> str:
         return "inverse_block"
 
-    def marks(self, draw_white: DrawWhite, height: int, width: int, in_frame: int) -> Tensor:
-        size = as_constant(self.block_size)
-        n_centres = max(1, (100 * in_frame + 7 * height * width) // (100 * size**2))
-        centre = _uniform(draw_white(n_centres), height * width)
-        around = torch.arange(size, device=centre.device) - size // 2
-        y = (centre[:, :, None, None] // width + around[:, None]).clamp(0, height - 1)
-        x = (centre[:, :, None, None] % width + around).clamp(0, width - 1)
-        marks = torch.zeros(len(centre), height * width, dtype=torch.float64, device=centre.device)
-        return marks.scatter(1, (y * width + x).flatten(1), 1.0).unflatten(1, (height, width))
+    @property
+    def parameters(self) -> tuple[int, ...]:
+        """(block_size, how many blocks are drawn)."""
+        frames, height, width = self.grid
+        wanted = 100 * (self.n_keep // frames) + 7 * height * width
+        # A larger block covers all of the grid, too.
+        size = min(self.block_size, 2 * max(height, width))
+        return size, max(1, wanted // (100 * self.block_size**2))
 
 
 @dataclass(frozen=True)
@@ -200,48 +177,73 @@ class TimeFrequencyKind(StructureKind):
 
     @classmethod
     def _parse_sides(cls, grid: Sequence[int]) -> Grid:
-        sides = super()._parse_sides(grid)
-        if sides[0] != 1:
-            raise ValueError(f"grid for time_frequency masks must be (1, T, F), got {sides}")
-        return sides
+        return parse_spectrogram("time_frequency", grid)
 
     @property
     def name(self) -> str:
         return "time_frequency"
 
-    def marks(self, draw_white: DrawWhite, height: int, width: int, in_frame: int) -> Tensor:
-        n_rows = _kept_lines(height, in_frame, height * width)
-        n_columns = _kept_lines(width, in_frame, height * width)
-        noise = draw_white(height + width)
-        row, *_ = ops.threshold(noise[:, :height], n_rows)
-        column, *_ = ops.threshold(noise[:, height:], n_columns)
-        return (row[:, :, None] & column[:, None, :]).double()
+    @property
+    def parameters(self) -> tuple[int, ...]:
+        """(rows, columns) that are not masked."""
+        _, height, width = self.grid
+        n_tokens = height * width
+        return _kept_lines(height, self.n_keep, n_tokens), _kept_lines(width, self.n_keep, n_tokens)
 
 
-#: The kinds of ``baseline_masks``.
-BASELINES: dict[str, Callable[..., StructureKind]] = {
-    "grid": LatticeKind.parse,
-    "block": BlockKind.parse,
-    "inverse_block": InverseBlockKind.parse,
-    "time_frequency": TimeFrequencyKind.parse,
-}
+@dataclass(frozen=True)
+class FramesKind(StructureKind):
+    """Whole frames are masked, those of one random order. If ``n_keep`` is not a multiple of H * W,
+    patches of one frame are visible at random. A grid with T = 1 is a spectrogram: its frames are
+    the H steps of time (on an image, the rows)."""
+
+    _repeats_over_time = False
+
+    @property
+    def name(self) -> str:
+        return "frames"
+
+    @property
+    def parameters(self) -> tuple[int, ...]:
+        """(how many frames are visible as a whole,)."""
+        frames, height, width = self.grid
+        return (self.n_keep // (height * width if frames > 1 else width),)
 
 
-def parse_baseline(
-    kind: str,
-    grid: Sequence[int],
-    mask_ratio: float | None,
-    n_keep: int | None,
-    block_size: int,
-    freq_major: bool,
-) -> StructureKind:
-    """From the arguments of ``smnm_kernels.baseline_masks``, which are the same for all kinds:
-    ``block_size`` is checked for all and used by "inverse_block" alone."""
-    if not isinstance(kind, str) or kind not in BASELINES:
-        raise ValueError(f"kind must be one of {', '.join(BASELINES)}, got {kind!r}")
-    block_size = check_block_size(block_size)
-    more: dict[str, int] = {"block_size": block_size} if kind == "inverse_block" else {}
-    return BASELINES[kind](grid, mask_ratio, n_keep=n_keep, freq_major=freq_major, **more)
+@dataclass(frozen=True)
+class RunningCellKind(StructureKind):
+    """The four patches of each 2x2 cell are visible in turn, so that at ratio 0.5 two are visible
+    in a frame, one of them in the next frame, too, and every place is visible in two frames of four
+    (VideoMAE V2's masks for its decoder). At other ratios, patches whose turn is next are visible
+    in part, at random; the grid may have odd sides.
+
+    VideoMAE V2 restores only those of the masked tokens that such a mask shows. ``valid`` makes
+    their number exact::
+
+        encoder = smnm.MaskSampler("tube", (8, 14, 14), 0.9)
+        decoder = make_kind("running_cell", (8, 14, 14), 0.5)
+        masks = encoder(batch_size)                                         # what the encoder sees
+        restored = decoder.draw(sample_ids, seed, valid=masks.masked)       # what is restored
+        target = patches.gather(1, restored.ids_keep[..., None].expand(-1, -1, patches.shape[2]))
+    """
+
+    _repeats_over_time = False
+
+    @property
+    def name(self) -> str:
+        return "running_cell"
+
+    @property
+    def parameters(self) -> tuple[int, ...]:
+        return ()
+
+
+def parse_spectrogram(kind: str, grid: Sequence[int]) -> Grid:
+    """(1, T, F)."""
+    sides = parse_grid(grid)
+    if sides[0] != 1:
+        raise ValueError(f"grid for {kind} masks must be (1, T, F), got {sides}")
+    return sides
 
 
 def check_block_size(block_size: int) -> int:
@@ -254,11 +256,3 @@ def _kept_lines(side: int, n_keep: int, n_tokens: int) -> int:
     """Rows (or columns) that stay visible: the least a with a / side >= sqrt(n_keep / n_tokens)."""
     a = math.isqrt(side * side * n_keep // n_tokens)
     return a if a * a * n_tokens >= side * side * n_keep else a + 1
-
-
-def _uniform(white: Tensor, n: int | Tensor) -> Tensor:
-    """int64 in [0, n), from the 22 random bits of each value of white noise."""
-    # Before the floor, values lie half way between two integers: float32's rounding of the noise
-    # cannot move one past an integer.
-    bits = ((white.double() / EXACT_WHITE_SCALE + 2**WHITE_BITS) / 2).floor().long()
-    return bits * n >> WHITE_BITS

@@ -26,9 +26,11 @@ from collections.abc import Sequence
 from torch import Tensor
 
 from smnm_kernels.arguments import check_rows, check_sample_ids, parse_flag, parse_noise, parse_seed
+from smnm_kernels.kinds.baselines import parse_baseline
+from smnm_kernels.kinds.multi_block import MultiBlockKind, MultiBlockMasks, Range
 from smnm_kernels.kinds.noise import NoiseField, NoiseKind
 from smnm_kernels.kinds.rbn import WEIGHTS, WINDOWS, RbnKind, check_order, parse_n_candidates
-from smnm_kernels.kinds.structures import BLOCK_SIZE, parse_baseline
+from smnm_kernels.kinds.structures import BLOCK_SIZE
 from smnm_kernels.kinds.weighted import (
     DispersionKind,
     check_input,
@@ -49,7 +51,7 @@ from .draws import draw_keys, draw_masks_kernel
 from .fields import field, noise_kernel, noise_masks_kernel, threshold_kernel
 from .random_words import philox, words
 from .rbn import algorithm1, rbn_bank_kernel, rbn_masks_kernel, rbn_order, rbn_score
-from .structures import structure_masks
+from .structures import multi_block_targets, structure_masks, structure_masks_kernel
 
 #: The name of ``Purpose`` until version 0.2.
 Stream = Purpose
@@ -65,6 +67,8 @@ __all__ = [
     "draw_masks_kernel",
     "field",
     "guided_masks",
+    "multi_block_masks",
+    "multi_block_targets",
     "noise",
     "noise_kernel",
     "noise_masks",
@@ -78,6 +82,7 @@ __all__ = [
     "rbn_order",
     "rbn_score",
     "structure_masks",
+    "structure_masks_kernel",
     "threshold",
     "threshold_kernel",
     "weighted_masks",
@@ -202,6 +207,41 @@ def baseline_masks(
     structure = parse_baseline(kind, grid, mask_ratio, n_keep, block_size, freq_major)
     masks = structure_masks(sample_ids, *parse_seed(seed, sample_ids.device), structure)
     return structure.in_token_order(masks)
+
+
+def multi_block_masks(
+    sample_ids: Tensor,
+    grid: Sequence[int],
+    mask_ratio: float | None = None,
+    *,
+    n_keep: int | None = None,
+    preset: str = "i-jepa",
+    n_blocks: int | None = None,
+    scale: Range | None = None,
+    aspect: Range | None = None,
+    context_scale: Range | None = None,
+    freq_major: bool = False,
+    valid: Tensor | None = None,
+    seed: int | Tensor = 0,
+) -> MultiBlockMasks:
+    """See ``smnm_kernels.multi_block_masks``."""
+    check_sample_ids(sample_ids)
+    kind = MultiBlockKind.parse(
+        grid,
+        mask_ratio,
+        n_keep=n_keep,
+        preset=preset,
+        n_blocks=n_blocks,
+        scale=scale,
+        aspect=aspect,
+        context_scale=context_scale,
+        freq_major=freq_major,
+    )
+    seeds = parse_seed(seed, sample_ids.device)
+    row_major = None if valid is None else kind._parse_valid(sample_ids, valid)
+    masks = structure_masks(sample_ids, *seeds, kind, row_major)
+    targets = multi_block_targets(sample_ids, *seeds, kind)
+    return MultiBlockMasks(*kind.in_token_order(masks), kind.in_order(targets))
 
 
 def weighted_masks(

@@ -63,8 +63,20 @@ MAX_VALUE_BITS, DEVIATION_UNIT_BITS, VARIANCE_UNIT_BITS = 10, 16, 12
 MAX_PATCH = 2**17
 METRICS = ("mad", "variance")
 
-#: The seed XOR this draws the structure of grid, block, inverse block and time-frequency masks: its
-#: random words must differ from those of the white noise that is added.
+#: The seed XOR this draws the structure of a mask: its random words must differ from those that
+#: tokens of equal marks are compared by.
 STRUCTURE_SEED = 0x2545F4914F6CDD1D
+#: The structures of ``ops.structure_masks``, and of these the ones that are repeated over T.
+STRUCTURES = (
+    *("grid", "block", "inverse_block", "time_frequency", "bands", "multi_block", "target_block"),
+    *("frames", "running_cell"),
+)
+REPEATED_STRUCTURES = STRUCTURES[:7]
 #: Blocks of a "block" mask. This many leave only a few patches uncovered, whatever is drawn.
 N_BLOCKS = 32
+#: Bands of a "bands" mask, those of time and of frequency together.
+N_BANDS = 64
+#: Marks of places are in [0, MAX_MARK]: with 22 random bits, they fill an int32.
+MAX_MARK = 2**9 - 1
+#: Blocks of a "multi_block" mask.
+MAX_TARGET_BLOCKS = 64

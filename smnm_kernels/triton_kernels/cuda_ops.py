@@ -24,6 +24,7 @@ from .dispersion_ops import dispersion_kernel
 from .draw_ops import draw_masks_kernel
 from .noise_ops import noise_kernel, noise_masks_kernel
 from .rbn_ops import rbn_bank_kernel, rbn_masks_kernel
+from .structure_ops import structure_masks_kernel
 from .threshold_ops import threshold_kernel
 
 Made = TypeVar("Made")
@@ -92,6 +93,27 @@ def draw_masks(
     return _call(
         (*key, rule, invert, n_swapped > 0),
         lambda: draw_masks_kernel(sample_ids, *seeds, values, rule, n_keep, invert, n_swapped),
+        sample_ids,
+    )
+
+
+def structure_masks(
+    sample_ids: Tensor,
+    seed_tensor: Tensor | None,
+    seed: int,
+    valid: Tensor | None,
+    grid: Sequence[int],
+    structure: str,
+    parameters: Sequence[int],
+    n_keep: int,
+) -> MaskTensors:
+    seeds = _seed_beside(sample_ids, seed_tensor, seed)
+    key = ("structure_masks", sample_ids.device, seeds.tensor is None, valid is None, *grid)
+    return _call(
+        (*key, structure),
+        lambda: structure_masks_kernel(
+            sample_ids, *seeds, valid, grid, structure, parameters, n_keep
+        ),
         sample_ids,
     )
 

@@ -30,14 +30,15 @@ def threshold_kernel(noise: Tensor, n_keep: int) -> Masks:
 def fill_masks(
     masks: Masks, values: Tensor, n_keep: int, frames: int, most: int = MAX_FIELD
 ) -> None:
-    """Fills ``masks`` with the threshold of ``values`` [B, N]: float32, float64, or int32 of at
-    most ``most``, and at least -most - 1.
+    """Fills ``masks`` with the threshold of ``values`` [B, N]: float32, float64, int32 of at most
+    ``most``, and at least -most - 1, or int64 from -1 to 2**62 - 1.
 
     ``n_keep`` counts the visible tokens of one frame, which is repeated ``frames`` times.
     """
     n_tokens = values.shape[1]
     low, high = {
         torch.int32: (-most - 1, most),
+        torch.int64: (-1, 2**62 - 1),
         torch.float32: (-(2**31) + 1, 2**31 - 1),
         torch.float64: (-(2**63) + 1, 2**63 - 1),
     }[values.dtype]

@@ -25,6 +25,11 @@ PYBIND11_MODULE(smnm_cpp, m) {
     constants["DEVIATION_UNIT_BITS"] = smnm::kDeviationUnitBits;
     constants["VARIANCE_UNIT_BITS"] = smnm::kVarianceUnitBits;
     constants["MAX_PATCH"] = smnm::kMaxPatch;
+    constants["STRUCTURE_SEED"] = smnm::kStructureSeed;
+    constants["N_BLOCKS"] = smnm::kNBlocks;
+    constants["N_BANDS"] = smnm::kNBands;
+    constants["MAX_TARGET_BLOCKS"] = smnm::kMaxTargetBlocks;
+    constants["MAX_MARK"] = smnm::kMaxMark;
     return constants;
   });
   m.def("purposes", [] {
