@@ -19,6 +19,7 @@ except PackageNotFoundError:  # a checkout that was never installed
     __version__ = "unknown"
 
 from . import reference, schedules
+from .activity import activity_masks, activity_segments
 from .dispatch import backends, build_info
 from .functional import (
     baseline_masks,
@@ -33,12 +34,13 @@ from .functional import (
     weighted_masks,
 )
 from .kinds.multi_block import MultiBlockMasks
-from .masks import Masks
+from .masks import ActivityMasks, Masks
 from .multi_block import multi_block_masks
 from .noise_bank import NoiseBank
 from .samplers import AudioVideoMasks, AudioVideoSampler, MaskSampler, ScheduledSampler
 
 __all__ = [
+    "ActivityMasks",
     "AudioVideoMasks",
     "AudioVideoSampler",
     "MaskSampler",
@@ -46,6 +48,8 @@ __all__ = [
     "MultiBlockMasks",
     "NoiseBank",
     "ScheduledSampler",
+    "activity_masks",
+    "activity_segments",
     "backends",
     "baseline_masks",
     "build_info",

@@ -1,4 +1,4 @@
-"""The result type of every mask function."""
+"""The result types of the mask functions."""
 
 from __future__ import annotations
 
@@ -125,6 +125,26 @@ class Masks(NamedTuple):
         return masks_of_visible(visible, self.n_keep)
 
 
+class ActivityMasks(NamedTuple):
+    """What ``activity_masks`` returns: masks, and the sounds that they were made from. The first
+    three fields are those of ``Masks``."""
+
+    #: bool [B, N], True = visible.
+    visible: Tensor
+    #: int64 [B, n_keep], indices of the visible tokens, ascending.
+    ids_keep: Tensor
+    #: int64 [B, N], the inverse of the order [visible ascending, masked ascending].
+    ids_restore: Tensor
+    #: int64 [B, H], for each row of patches, from the first to the last in time: 0 where it is
+    #: quiet, k in the k-th segment.
+    segments: Tensor
+
+    @property
+    def masks(self) -> Masks:
+        """The same masks as all other functions return."""
+        return Masks(*self[:3])
+
+
 def masks_of_visible(visible: Tensor, n_keep: int) -> Masks:
     """Masks of bool ``visible`` [B, N], every row of which must show exactly ``n_keep`` tokens.
 
@@ -183,3 +203,4 @@ def _count(name: str, given: Tensor, n_keep: int | None, visible_is: bool) -> in
 
 # torch.export can save a model that returns masks only if their type is registered.
 _pytree._register_namedtuple(Masks, serialized_type_name="smnm_kernels.Masks")
+_pytree._register_namedtuple(ActivityMasks, serialized_type_name="smnm_kernels.ActivityMasks")

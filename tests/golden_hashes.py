@@ -35,4 +35,5 @@ GOLDEN = {
     "highest scores": "a80f8d5e07007d26",
     "dispersion": "562ff8f63ea74eef",
     "dispersion masks": "f5a0c4cc1807f402",
+    "activity masks": "8737629bcdf75486",
 }

@@ -88,7 +88,18 @@ CALLS = {
     "dispersion masks": lambda ids: smnm.dispersion_masks(
         ids, _numbers(8, 1, 1, 64, 32), (1, 8, 8), 0.7, hint_ratio=0.3, freq_major=True, seed=SEED
     ),
+    "activity masks": lambda ids: smnm.activity_masks(
+        ids, _sounds(), (1, 8, 4), 0.7, smoothing=6, freq_major=True, seed=SEED
+    ),
 }
+
+
+def _sounds() -> torch.Tensor:
+    """[8, 1, 1, 160, 16]: two sounds in a small pattern, at other places in each row but the last,
+    which is still."""
+    frame, row = torch.arange(160)[:, None], torch.arange(8).view(8, 1, 1, 1, 1)
+    sound = ((frame + 9 * row) % 80 < 24) & (row < 7)
+    return 2.5 * sound - 6 + _numbers(8, 1, 1, 160, 16) / 16
 
 
 def _numbers(*shape) -> torch.Tensor:

@@ -10,6 +10,7 @@ import inspect
 from collections.abc import Callable, Sequence
 from functools import partial
 
+from .activity import ActivityKind
 from .bands import BandsKind
 from .baselines import BASELINES
 from .kind import Kind
@@ -40,6 +41,7 @@ KINDS: dict[str, Callable[..., Kind]] = {
     "green3d": partial(NoiseKind.parse, color="green", tube=False),
     **BASELINES,
     "dispersion": DispersionKind.parse,
+    "activity": ActivityKind.parse,
 }
 
 
@@ -77,6 +79,7 @@ def parameters_of(kind: str) -> set[str]:
 
 __all__ = [
     "KINDS",
+    "ActivityKind",
     "BandsKind",
     "BlockKind",
     "DispersionKind",

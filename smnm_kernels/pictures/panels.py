@@ -16,7 +16,7 @@ from smnm_kernels.tables.colors import COLORS, SIGMA_PRESETS, Sigma
 #: Kinds for spectrograms: they need T = 1, so next to video kinds they get a grid of their own.
 AUDIO_KINDS = ("rbn", "time_frequency")
 #: Kinds that are drawn for an input.
-NEED_DATA = ("dispersion",)
+NEED_DATA = ("dispersion", "activity")
 AUDIO_RATIO = 0.8
 VIDEO_RATIO = 0.9
 

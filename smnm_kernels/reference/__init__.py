@@ -46,6 +46,7 @@ from smnm_kernels.masks import Masks
 from smnm_kernels.tables.colors import Color, Sigma
 from smnm_kernels.tables.constants import Purpose
 
+from .activity import activity_masks, activity_segments
 from .dispersion import dispersion_kernel
 from .draws import draw_keys, draw_masks_kernel
 from .fields import field, noise_kernel, noise_masks_kernel, threshold_kernel
@@ -59,6 +60,8 @@ Stream = Purpose
 __all__ = [
     "Purpose",
     "Stream",
+    "activity_masks",
+    "activity_segments",
     "algorithm1",
     "baseline_masks",
     "dispersion_kernel",

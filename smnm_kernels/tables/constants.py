@@ -63,6 +63,15 @@ MAX_VALUE_BITS, DEVIATION_UNIT_BITS, VARIANCE_UNIT_BITS = 10, 16, 12
 MAX_PATCH = 2**17
 METRICS = ("mad", "variance")
 
+#: Detection of sounds adds up at most MAX_SMOOTHING frames of MAX_FRAME values each, and multiplies
+#: such sums by thousandths up to 1000, or medians of one frame by up to NOISE_FACTOR times the root
+#: of MAX_SMOOTHING in thousandths: within 62 bits.
+MAX_FRAME, MAX_SMOOTHING = 2**13, 2**8
+#: What the sums before and after an onset must differ by at least, in medians of the change from
+#: frame to frame, times the root of how many frames are summed. Of recordings of ten seconds of
+#: noise alone, one in ten has such a place.
+NOISE_FACTOR = 7
+
 #: The seed XOR this draws the structure of a mask: its random words must differ from those that
 #: tokens of equal marks are compared by.
 STRUCTURE_SEED = 0x2545F4914F6CDD1D

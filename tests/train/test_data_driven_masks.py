@@ -50,3 +50,16 @@ def test_the_trainer_gives_it_the_normalised_input(images, tmp_path, monkeypatch
     for data in SEEN:
         assert data.dtype == torch.float32
         assert data.min() < 0 < data.max()
+
+
+def test_the_trainer_masks_whole_sounds(sounds, tmp_path):
+    out = tmp_path / "run"
+    assert (
+        pretrain(
+            sounds, "--out", out, "--steps", 2, "--mask", "activity", "--mask-ratio", 0.4,
+            modality="audio",
+        )
+        == 0
+    )  # fmt: skip
+    assert len(rows(out)) == 2
+    assert all(math.isfinite(row["loss"]) for row in rows(out))

@@ -48,8 +48,8 @@ class RecipeOptions:
     the structured-noise paper's tables say. A table in docs/training.md has their values."""
     mask: Kind = None
     """Kind of mask, any of smnm.MaskSampler's: green3d, red2d, ..., rbn, random, tube, grid, block,
-    inverse_block, multi_block, time_frequency, bands, frames, running_cell, dispersion.
-    Default: the preset's."""
+    inverse_block, multi_block, time_frequency, bands, frames, running_cell, dispersion,
+    activity. Default: the preset's."""
     mask_ratio: Number = None
     """Share of patches that is masked, in [0, 1). Default: the preset's."""
     stride: Count = None
