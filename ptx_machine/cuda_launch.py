@@ -126,14 +126,23 @@ class CudaMachine:
         seed: int,
         grid: Sequence[int],
         n_keep: int,
-        *rule: object,
+        n_candidates: int,
+        windows: Sequence[int],
+        weights: Sequence[int],
+        random_ties: bool,
+        valid: torch.Tensor | None = None,
     ) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor]:
         memory, batch, n_tokens = GlobalMemory(), len(sample_ids), math.prod(grid)
         ids = memory.add(sample_ids.contiguous().numpy(), "sample_ids")
         visible = _output(memory, "visible", np.uint8, batch * n_tokens)
         keep = _output(memory, "ids_keep", np.int64, batch * n_keep)
         restore = _output(memory, "ids_restore", np.int64, batch * n_tokens)
-        rows = struct.pack("=5q", ids.base, batch, visible.base, keep.base, restore.base)
+        may_show = 0
+        if valid is not None:
+            may_show = memory.add(valid.contiguous().numpy().view(np.uint8), "valid").base
+        outputs = (visible.base, keep.base, restore.base)
+        rows = struct.pack("=6q", ids.base, batch, *outputs, may_show)
+        rule = (n_candidates, windows, weights, random_ties)
         after = [rows, _seed(memory, seed_tensor, seed)]
         self._launch("rbn_masks_kernel", memory, (grid, n_keep, *rule), batch, after)
         return (

@@ -20,18 +20,15 @@ except PackageNotFoundError:  # a checkout that was never installed
 
 from . import reference, schedules
 from .activity import activity_masks, activity_segments
+from .data_driven import dispersion_masks, guided_masks, patch_dispersion, weighted_masks
 from .dispatch import backends, build_info
 from .functional import (
     baseline_masks,
-    dispersion_masks,
-    guided_masks,
     noise,
     noise_masks,
-    patch_dispersion,
     rbn_bank,
     rbn_masks,
     threshold,
-    weighted_masks,
 )
 from .kinds.multi_block import MultiBlockMasks
 from .masks import ActivityMasks, Masks

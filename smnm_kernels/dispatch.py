@@ -94,10 +94,11 @@ def _cpu_draw_masks(
     n_keep: int,
     invert: bool,
     n_swapped: int,
+    valid: Tensor | None = None,
 ) -> MaskTensors:
     return torch.ops.smnm.draw_masks_from_table.default(
         *(sample_ids, seed_tensor, seed, values, packed_logarithms(), DRAW_RULES.index(rule)),
-        *(n_keep, invert, n_swapped),
+        *(n_keep, invert, n_swapped, valid),
     )
 
 

@@ -1,4 +1,5 @@
-"""The public functions. Each checks its arguments and calls one op."""
+"""The public functions whose masks do not look at the input. Each checks its arguments and calls
+one op."""
 
 from __future__ import annotations
 
@@ -8,22 +9,11 @@ from collections.abc import Sequence
 from torch import Tensor
 
 from . import ops
-from .arguments import check_sample_ids, parse_flag, parse_noise, parse_seed
+from .arguments import check_sample_ids, parse_noise, parse_seed
 from .kinds.baselines import parse_baseline
 from .kinds.noise import NoiseField, NoiseKind
 from .kinds.rbn import WEIGHTS, WINDOWS, RbnKind, check_order, parse_n_candidates
 from .kinds.structures import BLOCK_SIZE
-from .kinds.weighted import (
-    DispersionKind,
-    check_input,
-    parse_guide,
-    parse_hint,
-    parse_metric,
-    parse_patch,
-    parse_scores,
-    parse_weights,
-    values_of_patches,
-)
 from .masks import Masks
 from .tables.colors import Color, Sigma
 
@@ -83,160 +73,6 @@ def threshold(
     return Masks(*ops.threshold(*parse_noise(noise, mask_ratio, n_keep)))
 
 
-def weighted_masks(
-    sample_ids: Tensor,
-    weights: Tensor,
-    mask_ratio: float | None = None,
-    *,
-    n_keep: int | None = None,
-    invert: bool = False,
-    seed: int | Tensor = 0,
-) -> Masks:
-    """Tokens are masked one after the other, without replacement, each with a probability in
-    proportion to its weight among those that are left.
-
-    Each mask depends on ``(seed, sample id, n_keep, invert)`` and the weights of its row alone, bit
-    for bit on every device. No gradients go through it.
-
-    Args:
-        sample_ids: int64 [B], any values; their device does the work.
-        weights: numbers in [0, 3.4e38], [B, T, H, W] or [B, N], on the device of ``sample_ids``.
-            Integers and float64 are rounded to float32. Only ratios of weights matter. Tokens of
-            weight zero are masked last, in random order.
-        mask_ratio, n_keep: as for ``threshold``; exactly one of them.
-        invert: draw the visible tokens instead: n_keep tokens are drawn in the same way and kept,
-            so that large weights are visible.
-        seed: int, or int64 tensor of one element on the device of ``sample_ids``.
-
-    Raises:
-        TypeError, ValueError: before any work. The message names the argument. Negative weights,
-            infinities and NaN are refused where that needs no wait for a device: on the CPU,
-            outside compiled graphs. Elsewhere negative ones count as zero, and the others are drawn
-            first.
-
-    Source: the order is that of Efraimidis and Spirakis, "Weighted random sampling with a
-    reservoir", 2006, which masks in proportion to weights have in common (dispersion-weighted
-    masking, attention-guided masking).
-    """
-    check_sample_ids(sample_ids)
-    flat, count = parse_weights(weights, sample_ids, mask_ratio, n_keep)
-    seeds = parse_seed(seed, sample_ids.device)
-    parse_flag("invert", invert)
-    return Masks(*ops.draw_masks(sample_ids, *seeds, flat, "weights", count, invert, 0))
-
-
-def guided_masks(
-    sample_ids: Tensor,
-    scores: Tensor,
-    mask_ratio: float | None = None,
-    *,
-    n_keep: int | None = None,
-    masked: str = "highest",
-    temperature: float = 0.0,
-    hint_ratio: float = 0.0,
-    seed: int | Tensor = 0,
-) -> Masks:
-    """Masks by any score of the tokens: attention, motion, the features of a teacher.
-
-    Args:
-        sample_ids: int64 [B], any values; their device does the work.
-        scores: numbers, [B, T, H, W] or [B, N], on the device of ``sample_ids``; rounded to
-            float32. NaN counts as the highest, and with ``masked="lowest"`` too: it is masked
-            first.
-        mask_ratio, n_keep: as for ``threshold``; exactly one of them.
-        masked: which tokens are masked, those of the "highest" scores or of the "lowest".
-        temperature: 0 masks just these, ties to the higher token index. At t > 0 tokens are drawn
-            as in ``weighted_masks``, with weights exp(score / t), or exp(-score / t) for "lowest";
-            score / t is clamped to [-88, 88].
-        hint_ratio, seed: as for ``dispersion_masks``.
-
-    The masks are a pure function of the scores, bit for bit on every device. What computed the
-    scores in floating point need not be.
-
-    Raises:
-        TypeError, ValueError: before any work. The message names the argument.
-    """
-    check_sample_ids(sample_ids)
-    flat, count = parse_scores("scores", scores, sample_ids, mask_ratio, n_keep)
-    rule, factor = parse_guide(masked, temperature)
-    n_swapped = parse_hint(hint_ratio, flat.shape[1] - count)
-    seeds = parse_seed(seed, sample_ids.device)
-    return Masks(*ops.draw_masks(sample_ids, *seeds, flat * factor, rule, count, False, n_swapped))
-
-
-def patch_dispersion(data: Tensor, patch: Sequence[int], metric: str = "mad") -> Tensor:
-    """How much the values of each patch differ: the weights of ``dispersion_masks``.
-
-    Args:
-        data: numbers, [B, C, T, H, W]. They are clamped to +-1024 and rounded down to multiples of
-            2**-16 ("mad") or 2**-12 ("variance"), so that sums are exact; NaN counts as -1024.
-        patch: (t, h, w) values; they must divide (T, H, W). A patch has at most 2**17 values in
-            all channels together.
-        metric: "mad", the mean absolute deviation from the mean, or "variance".
-
-    Returns:
-        float32 [B, N], tokens row-major: the metric, times a number that is the same for all
-        patches. The same bits on every device.
-
-    Raises:
-        TypeError, ValueError: before any work. The message names the argument.
-    """
-    check_input(data)
-    lengths, _ = parse_patch(data, patch)
-    return ops.dispersion(values_of_patches(data, lengths), lengths, parse_metric(metric))
-
-
-def dispersion_masks(
-    sample_ids: Tensor,
-    data: Tensor,
-    patch: Sequence[int],
-    mask_ratio: float | None = None,
-    *,
-    n_keep: int | None = None,
-    hint_ratio: float = 0.0,
-    metric: str = "mad",
-    deterministic: bool = False,
-    freq_major: bool = False,
-    seed: int | Tensor = 0,
-) -> Masks:
-    """Dispersion-weighted masking: patches are masked with a probability in proportion to how much
-    their values differ, so that what is silent or plain stays visible.
-
-    Args:
-        sample_ids: int64 [B], any values; their device does the work.
-        data: the input, [B, C, T, H, W], on the device of ``sample_ids``. For a spectrogram T = 1
-            and H is time. See ``patch_dispersion``.
-        patch: (t, h, w) values of a token.
-        mask_ratio, n_keep: as for ``threshold``; exactly one of them.
-        hint_ratio: the share of chance, h in [0, 1]: of m masked tokens, floor(m * h) drawn evenly
-            become visible again, and as many are drawn evenly from all that are visible then and
-            masked. At 1 masks are plainly random. ``schedules.hint`` lowers it as training goes on.
-        metric: see ``patch_dispersion``.
-        deterministic: mask the patches of largest dispersion instead of drawing (an ablation).
-        freq_major: as for ``noise_masks``.
-        seed: int, or int64 tensor of one element on the device of ``sample_ids``.
-
-    Raises:
-        TypeError, ValueError: before any work. The message names the argument.
-
-    Source: the weights and the hint are those of the code of dispersion-weighted masking for audio.
-    Patches of no dispersion, which that code gives a weight of 1e-12, are masked last here.
-    """
-    check_sample_ids(sample_ids)
-    check_input(data)
-    _, grid = parse_patch(data, patch)
-    kind = DispersionKind.parse(
-        grid,
-        mask_ratio,
-        n_keep=n_keep,
-        hint_ratio=hint_ratio,
-        metric=metric,
-        deterministic=deterministic,
-        freq_major=freq_major,
-    )
-    return kind.draw(sample_ids, parse_seed(seed, sample_ids.device), data)
-
-
 def noise_masks(
     sample_ids: Tensor,
     grid: Sequence[int],
@@ -248,6 +84,7 @@ def noise_masks(
     tube: bool = False,
     freq_major: bool = False,
     seed: int | Tensor = 0,
+    valid: Tensor | None = None,
 ) -> Masks:
     """``threshold(noise(...), mask_ratio)`` in one op, bit for bit.
 
@@ -258,6 +95,15 @@ def noise_masks(
             each frame, T * floor(H*W*(1 - mask_ratio)), and ``n_keep`` must be a multiple of T.
         freq_major: count tokens along W first, (t*W + x)*H + y, for audio models that flatten
             their spectrogram frequency-major.
+        valid: where tokens may be visible, for inputs that are padded: bool [B, N], in the token
+            order of the masks, or bool [B, T, H, W] (where T = 1 also [B, H, W]), as the grid is
+            laid out. Tokens where it is False are never visible, and every row still has exactly
+            ``n_keep`` visible tokens: the largest values of the noise among its valid tokens. (With
+            ``tube`` the places of the one mask come in the order of their values, and of a place
+            the earlier frames first.) All True gives the masks of None. A row with fewer than
+            ``n_keep`` valid tokens is a ValueError that names it, where the host can see that
+            without waiting for a device: on the CPU, outside compiled graphs. Elsewhere the first
+            of its other tokens count as valid, until there are ``n_keep``.
     """
     check_sample_ids(sample_ids)
     kind = NoiseKind.parse(
@@ -269,7 +115,7 @@ def noise_masks(
         tube=tube,
         freq_major=freq_major,
     )
-    return kind.draw(sample_ids, parse_seed(seed, sample_ids.device))
+    return kind.draw(sample_ids, parse_seed(seed, sample_ids.device), valid=valid)
 
 
 def rbn_masks(
@@ -284,6 +130,7 @@ def rbn_masks(
     tie_break: str = "first",
     freq_major: bool = False,
     seed: int | Tensor = 0,
+    valid: Tensor | None = None,
 ) -> Masks:
     """Regularized blue noise (R-BN): masks whose visible patches are evenly spread.
 
@@ -300,6 +147,9 @@ def rbn_masks(
         windows: odd window sizes; a patch counts once for each window that reaches it.
         weights: of the horizontal, vertical, main and second diagonal line; decimals with at most
             three places.
+        valid: as for ``noise_masks``. Each sample's bank visits the valid positions of its own row
+            alone, in the bank's order, again and again until all K masks are full. So masks of one
+            bank, whose rows differ, need not cover the grid.
         tie_break: which of several masks with equally few gets a position. "first": the lowest, as
             in the printed algorithm; the last mask of a bank is then more clustered than the
             others. "random": any of them; then all masks of a bank are alike.
@@ -315,7 +165,7 @@ def rbn_masks(
         tie_break=tie_break,
         freq_major=freq_major,
     )
-    return kind.draw(sample_ids, parse_seed(seed, sample_ids.device))
+    return kind.draw(sample_ids, parse_seed(seed, sample_ids.device), valid=valid)
 
 
 def rbn_bank(
@@ -363,12 +213,13 @@ def baseline_masks(
     block_size: int = BLOCK_SIZE,
     freq_major: bool = False,
     seed: int | Tensor = 0,
+    valid: Tensor | None = None,
 ) -> Masks:
     """Masks of the usual structures. One (1, H, W) mask is repeated over T, but for "frames" and
     "running_cell".
 
     Args:
-        sample_ids, mask_ratio, n_keep, freq_major, seed: as for ``noise_masks``.
+        sample_ids, mask_ratio, n_keep, freq_major, seed, valid: as for ``noise_masks``.
         grid: (T, H, W) or (H, W); "time_frequency" and "bands" need T = 1.
         kind: "grid": every s-th patch of every s-th row, s = floor(sqrt(H * W / visible in a
             frame)), at a random offset (MAE's grid-wise sampling). "block": 32 rectangles of a
@@ -389,4 +240,4 @@ def baseline_masks(
     """
     check_sample_ids(sample_ids)
     structure = parse_baseline(kind, grid, mask_ratio, n_keep, block_size, freq_major)
-    return structure.draw(sample_ids, parse_seed(seed, sample_ids.device))
+    return structure.draw(sample_ids, parse_seed(seed, sample_ids.device), valid=valid)

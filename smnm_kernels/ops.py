@@ -26,14 +26,14 @@ library.define(f"noise_masks({_NOISE}, SymInt n_keep, bool tube) -> {_MASKS}")
 library.define(f"threshold(Tensor noise, SymInt n_keep) -> {_MASKS}")
 library.define(
     "draw_masks(Tensor sample_ids, Tensor? seed_tensor, int seed, Tensor values, str rule, "
-    f"SymInt n_keep, bool invert, SymInt n_swapped) -> {_MASKS}"
+    f"SymInt n_keep, bool invert, SymInt n_swapped, Tensor? valid=None) -> {_MASKS}"
 )
 library.define(
     "structure_masks(Tensor sample_ids, Tensor? seed_tensor, int seed, Tensor? valid, "
     f"SymInt[] grid, str structure, int[] parameters, SymInt n_keep) -> {_MASKS}"
 )
 library.define("dispersion(Tensor data, SymInt[] patch, str metric) -> Tensor")
-library.define(f"rbn_masks(Tensor sample_ids, {_RBN}) -> {_MASKS}")
+library.define(f"rbn_masks(Tensor sample_ids, {_RBN}, Tensor? valid=None) -> {_MASKS}")
 library.define(f"rbn_bank(Tensor order, {_RBN}) -> Tensor")
 library.define("advance(Tensor(a!) next_id, SymInt n, SymInt before, SymInt by_all) -> Tensor")
 
@@ -115,11 +115,18 @@ def draw_masks(
     n_keep: int,
     invert: bool,
     n_swapped: int,
+    valid: Tensor | None = None,
 ) -> MaskTensors:
     """All tokens but n_keep are drawn and masked; with ``invert``, n_keep are drawn and visible.
     ``rule``, one of DRAW_RULES, says what ``values`` float32 [B, N] are. Then n_swapped of the
-    drawn tokens are put back, and as many are drawn from all that are left: both evenly."""
-    return _draw_masks(sample_ids, seed_tensor, seed, values, rule, n_keep, invert, n_swapped)
+    drawn tokens are put back, and as many are drawn from all that are left: both evenly.
+
+    Tokens that are not ``valid``, bool [B, N], are masked before all others, and never put back.
+    Of d drawn tokens that are valid in a row, n_swapped * d // (all drawn) are swapped, so that
+    what is masked evenly without ``valid`` is masked evenly with it."""
+    return _draw_masks(
+        sample_ids, seed_tensor, seed, values, rule, n_keep, invert, n_swapped, valid
+    )
 
 
 def structure_masks(
@@ -150,11 +157,12 @@ def rbn_masks(
     windows: Sequence[int],
     weights: Sequence[int],
     random_ties: bool,
+    valid: Tensor | None = None,
 ) -> MaskTensors:
-    """Sample s is mask s mod K of bank s div K."""
-    return _rbn_masks(
-        sample_ids, seed_tensor, seed, grid, n_keep, n_candidates, windows, weights, random_ties
-    )
+    """Sample s is mask s mod K of bank s div K. With ``valid`` bool [B, N], which must be True for
+    n_keep tokens of every row, each row's bank visits its valid positions alone."""
+    rule = (n_candidates, windows, weights, random_ties)
+    return _rbn_masks(sample_ids, seed_tensor, seed, grid, n_keep, *rule, valid)
 
 
 def rbn_bank(

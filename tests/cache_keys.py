@@ -59,6 +59,9 @@ def calls():
             for ids, seed, n_keep in one_by_one(IDS, seeds, COUNTS):
                 call = rbn_masks_call(ids, (1, 9, 5), None, n_keep, 3, *RULE, ties, False, seed)
                 yield f"R-BN, {ties} of ties, seed {form}", gpu.rbn_masks_kernel, call
+                valid = torch.ones(len(ids), 45, dtype=torch.bool)
+                name = f"padded R-BN, {ties} of ties, seed {form}"
+                yield name, gpu.rbn_masks_kernel, (*call, valid)
             orders = parts_of(torch.arange(45).repeat(40, 1))
             for order, seed, n_keep in one_by_one(orders, seeds, COUNTS):
                 call = rbn_bank_call(order, 3, n_keep, (1, 9, 5), *RULE, ties, seed)
@@ -70,6 +73,8 @@ def calls():
                 swapped = min(n_swapped, n_keep)
                 name = f"draw masks by {rule}, inverted {invert}, seed {form}"
                 yield name, gpu.draw_masks_kernel, (ids, *call, swapped)
+                valid = torch.ones(len(ids), 45, dtype=torch.bool)
+                yield f"{name}, padded", gpu.draw_masks_kernel, (ids, *call, swapped, valid)
     for data in (
         torch.zeros(40, 1, 1, 16, 16)[part] for part in (slice(17), slice(1, 2), slice(16))
     ):

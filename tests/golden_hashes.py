@@ -36,4 +36,8 @@ GOLDEN = {
     "dispersion": "562ff8f63ea74eef",
     "dispersion masks": "f5a0c4cc1807f402",
     "activity masks": "8737629bcdf75486",
+    "padded green3d masks": "426ba5679da02dc8",
+    "padded tube masks": "29b15174265bdfce",
+    "padded rbn masks": "592b95b618f7e131",
+    "padded dispersion masks": "5d57107d73449533",
 }

@@ -91,7 +91,33 @@ CALLS = {
     "activity masks": lambda ids: smnm.activity_masks(
         ids, _sounds(), (1, 8, 4), 0.7, smoothing=6, freq_major=True, seed=SEED
     ),
+    "padded green3d masks": lambda ids: smnm.noise_masks(
+        ids, (4, 6, 5), "green", 0.8, seed=SEED, valid=_valid(4, 6, 5)
+    ),
+    "padded tube masks": lambda ids: smnm.noise_masks(
+        ids, (4, 6, 5), "white", 0.8, tube=True, seed=SEED, valid=_valid(4, 6, 5)
+    ),
+    "padded rbn masks": lambda ids: smnm.rbn_masks(
+        ids,
+        (1, 32, 4),
+        0.75,
+        freq_major=True,
+        tie_break="random",
+        seed=SEED,
+        valid=_valid(1, 32, 4),
+    ),
+    "padded dispersion masks": lambda ids: smnm.dispersion_masks(
+        ids, _numbers(8, 1, 1, 64, 32), (1, 8, 8), 0.7, hint_ratio=0.5, valid=_valid(1, 8, 4)
+    ),
 }
+
+
+def _valid(*grid) -> torch.Tensor:
+    """bool [8, *grid]: the first three quarters of all tokens, but for every eleventh; fewer row by
+    row."""
+    n = math.prod(grid)
+    token, row = torch.arange(n), torch.arange(8)[:, None]
+    return ((token < n * (24 - row) // 32) & (token % 11 != row)).view(8, *grid)
 
 
 def _sounds() -> torch.Tensor:

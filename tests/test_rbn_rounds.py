@@ -64,6 +64,12 @@ def assert_masks_equal(ids, rule, shuffle):
     assert n_runs == sum(len(chunk.unique()) for chunk in banks.split(256))
 
 
+def assert_valid_masks_equal(ids, rule, shuffle, valid):
+    *ours, n_runs = torch.ops.smnm_by_rounds.rbn_masks(ids, *rule, shuffle, valid)
+    assert_same(ours, torch.ops.smnm.rbn_masks(ids, *rule, valid))
+    assert n_runs == len(ids)  # rows do not share a run
+
+
 def assert_banks_equal(orders, rule, shuffle):
     ours = torch.ops.smnm_by_rounds.rbn_bank(orders, *rule, shuffle)
     assert_same(ours, torch.ops.smnm.rbn_bank(orders, *rule))
@@ -74,6 +80,34 @@ def assert_banks_equal(orders, rule, shuffle):
 @given(rule=rules(), ids=st.lists(IDS, max_size=4), shuffle=SHUFFLES)
 def test_masks(rule, ids, shuffle):
     assert_masks_equal(torch.tensor(ids, dtype=torch.int64), rule, shuffle)
+
+
+@examples(200)
+@given(rule=rules(), ids=st.lists(IDS, max_size=4), shuffle=SHUFFLES, data=st.data())
+def test_masks_of_valid_positions(rule, ids, shuffle, data):
+    _, height, width = rule[2]
+    generator = torch.Generator().manual_seed(data.draw(st.integers(0, 2**31)))
+    n_valid = data.draw(st.integers(rule[3], height * width))
+    keys = torch.rand(len(ids), height * width, generator=generator)
+    valid = keys.argsort(1).argsort(1) < n_valid
+    assert_valid_masks_equal(torch.tensor(ids, dtype=torch.int64), rule, shuffle, valid)
+
+
+@pytest.mark.parametrize("random_ties", [False, True])
+def test_a_padded_spectrogram(random_ties):
+    valid = torch.arange(512).expand(10, -1) < torch.arange(104, 512, 41)[:, None]
+    rule = (None, 3, [1, 64, 8], 102, 5, *DEFAULT, random_ties)
+    assert_valid_masks_equal(torch.arange(10), rule, 5, valid)
+
+
+def test_too_few_valid_positions_end():
+    """As with an order that is none: what is valid is shown, and the memory is kept to."""
+    valid = torch.zeros(3, 20, dtype=torch.bool)
+    valid[1, :2] = valid[2, 5:12] = True
+    rule = (None, 0, [1, 4, 5], 4, 5, *DEFAULT, False)
+    visible, *_ = torch.ops.smnm_by_rounds.rbn_masks(torch.arange(3), *rule, 0, valid)
+    assert visible.sum(1).tolist() == [0, 2, 4]
+    assert not (visible & ~valid).any()
 
 
 @examples(300)

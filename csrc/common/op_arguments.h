@@ -81,6 +81,29 @@ inline Tensor parse_sample_ids(const Tensor& sample_ids) {
   return as_contiguous(sample_ids);
 }
 
+// Which tokens may be visible, bool [B, N], or nullptr where all may; `held` keeps its memory
+// alive.
+inline const bool* parse_valid(const std::optional<Tensor>& valid, int64_t batch, int64_t n_tokens,
+                               Tensor& held) {
+  if (!valid) return nullptr;
+  STD_TORCH_CHECK(valid->scalar_type() == ScalarType::Bool && valid->dim() == 2 &&
+                      valid->size(0) == batch && valid->size(1) == n_tokens,
+                  "valid must be bool [B, N]");
+  held = as_contiguous(*valid);
+  return static_cast<const bool*>(held.data_ptr());
+}
+
+// Of CPU tensors.
+inline void check_enough_valid(const bool* valid, int64_t batch, int64_t n_tokens, int64_t n_keep) {
+  if (valid == nullptr) return;
+  for (int64_t row = 0; row < batch; ++row) {
+    int64_t count = 0;
+    for (int64_t i = 0; i < n_tokens; ++i) count += valid[row * n_tokens + i];
+    STD_TORCH_CHECK(count >= n_keep, "valid must be True for at least ", n_keep,
+                    " tokens of every row, got ", count, " in row ", row);
+  }
+}
+
 inline void check_n_keep(int64_t n_keep, int64_t n_tokens, int64_t frames = 1) {
   STD_TORCH_CHECK(frames >= 1 && n_keep % frames == 0, "n_keep must be a multiple of frames >= 1");
   STD_TORCH_CHECK(n_keep >= 1 && n_keep <= n_tokens, "n_keep must be in [1, ", n_tokens, "]");

@@ -120,6 +120,20 @@ SMNM_ON_BLOCK void draw_order(Block& block, const RoundsShape& shape,
   block.barrier();
 }
 
+// Leaves tokens out of an order that was drawn: as take_order does with those that a caller's order
+// repeats.
+template <class Block, class Pair>
+SMNM_ON_BLOCK void leave_out(Block& block, const RoundsShape& shape, const RoundsState<Pair>& state,
+                             const bool* valid) {
+  block.for_each(shape.n_tokens, [&](int32_t token) {
+    if (valid[token]) return;
+    const int32_t cell = cell_of(shape, token);
+    state.order[state.rank[cell]] = kNowhere;
+    state.rank[cell] = kNever;
+  });
+  block.barrier();
+}
+
 // Takes a caller's order. Tokens out of range or repeated are not visited. Before the call, `rank`
 // must be all kNever.
 template <class Block, class Pair>

@@ -27,10 +27,13 @@ inline RoundsShape parse_rounds(const std::vector<int64_t>& grid, int64_t n_keep
                       n_windows, random_ties);
 }
 
-inline MaskRows mask_rows(const Tensor& ids, const MaskTensors& out) {
-  return {int64_data(ids), ids.numel(), static_cast<bool*>(out.visible.data_ptr()),
+inline MaskRows mask_rows(const Tensor& ids, const MaskTensors& out, const bool* valid) {
+  return {int64_data(ids),
+          ids.numel(),
+          static_cast<bool*>(out.visible.data_ptr()),
           static_cast<int64_t*>(out.ids_keep.data_ptr()),
-          static_cast<int64_t*>(out.ids_restore.data_ptr())};
+          static_cast<int64_t*>(out.ids_restore.data_ptr()),
+          valid};
 }
 
 }  // namespace

@@ -229,6 +229,7 @@ struct MaskRows {
   int64_t batch;
   bool* visible;
   int64_t *ids_keep, *ids_restore;
+  const bool* valid;  // [batch][n_tokens]: which tokens may be visible; nullptr where all may
 };
 
 }  // namespace smnm

@@ -68,8 +68,10 @@ SMNM_ON_BLOCK void write_rows(Block& block, const RoundsShape& shape,
 }
 
 // The block's work for one row. Rows are in chunks of kChunkRows. In each chunk, the first row of a
-// bank runs the bank and writes all rows of that bank; the other rows do nothing. Returns whether
-// this row was the first.
+// bank runs the bank and writes all rows of that bank; the other rows do nothing. With `valid`,
+// whose rows differ, each row runs its bank for itself. A row with fewer valid tokens than n_keep
+// shows only these, and the rest of its ids_keep is not written. Returns whether this row ran its
+// bank.
 template <class Variant, class Block, class Pair>
 SMNM_ON_BLOCK bool run_masks_row(Block& block, const RoundsShape& shape,
                                  const RoundsState<Pair>& state, const MaskRows& rows, int64_t row,
@@ -86,6 +88,7 @@ SMNM_ON_BLOCK bool run_masks_row(Block& block, const RoundsShape& shape,
   block.for_each(n_rows, [&](int32_t i) {
     const uint64_t mask = sample.mask_of(state.chunk_ids[i]);
     if (mask >= static_cast<uint64_t>(shape.n_candidates)) return;
+    if (rows.valid != nullptr && i != row_in_chunk) return;
     if (i < row_in_chunk) {
       block.lower(state.led, -1);
     } else {
@@ -96,6 +99,7 @@ SMNM_ON_BLOCK bool run_masks_row(Block& block, const RoundsShape& shape,
   block.barrier();
   if (*state.led != 0) return false;
   draw_order(block, shape, state, seed, sample.bank);
+  if (rows.valid != nullptr) leave_out(block, shape, state, rows.valid + row * shape.n_tokens);
   run_sweeps<Variant>(block, shape, state, seed, sample.bank);
   list_visible<Variant>(block, shape, state);
   if (shape.n_tokens % kRowWidth == 0) {

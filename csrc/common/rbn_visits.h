@@ -44,7 +44,7 @@ SMNM_ON_BLOCK void visit_in_order(Group& warp, Block& block, const RoundsShape& 
     const auto cell = warp.map([&](int32_t lane) { return state.order[rank[lane]]; });
     const auto blocked = warp.map([&](int32_t lane) { return state.blocker[rank[lane]] >= first; });
     const auto chosen = warp.map([&](int32_t lane) {
-      return candidates.choose_alone(cell[lane] == kNowhere ? 0 : cell[lane]);
+      return candidates.choose_alone(cell[lane] == kNowhere ? shape.first_cell : cell[lane]);
     });
     const auto mask = warp.map([&](int32_t lane) { return candidates.mask_of(chosen[lane]); });
     const auto takes = warp.map([&](int32_t lane) {

@@ -18,19 +18,26 @@
 namespace smnm {
 namespace {
 
-std::tuple<Tensor, Tensor, Tensor> rbn_masks(
-    const Tensor& sample_ids, const std::optional<Tensor>& seed_tensor, int64_t seed,
-    const std::vector<int64_t>& grid, int64_t n_keep, int64_t n_candidates,
-    const std::vector<int64_t>& windows, const std::vector<int64_t>& weights, bool random_ties) {
+std::tuple<Tensor, Tensor, Tensor> rbn_masks(const Tensor& sample_ids,
+                                             const std::optional<Tensor>& seed_tensor, int64_t seed,
+                                             const std::vector<int64_t>& grid, int64_t n_keep,
+                                             int64_t n_candidates,
+                                             const std::vector<int64_t>& windows,
+                                             const std::vector<int64_t>& weights, bool random_ties,
+                                             const std::optional<Tensor>& valid) {
   const Tensor contiguous_ids = parse_sample_ids(sample_ids);
   check_rbn(grid, n_keep, n_candidates, windows, weights);
   const int64_t* ids = int64_data(contiguous_ids);
   const int64_t batch = contiguous_ids.numel();
   const int64_t n = grid[1] * grid[2];
   const MaskTensors out(contiguous_ids, batch, n, n_keep);
+  Tensor held = contiguous_ids;
+  const bool* may_show = parse_valid(valid, batch, n, held);
+  check_enough_valid(may_show, batch, n, n_keep);
   seed = seed_value(seed_tensor, seed);
   const auto bank_of = [&](int64_t row) { return rbn_bank_of(ids[row], n_candidates); };
-  // Samples of one bank share one run, wherever they stand in the batch.
+  // Samples of one bank share one run, wherever they stand in the batch; with `valid` only its
+  // order.
   std::vector<int64_t> rows(batch), starts;
   std::iota(rows.begin(), rows.end(), 0);
   std::sort(rows.begin(), rows.end(), [&](int64_t a, int64_t b) { return ids[a] < ids[b]; });
@@ -47,8 +54,12 @@ std::tuple<Tensor, Tensor, Tensor> rbn_masks(
       auto* masks = reinterpret_cast<bool*>(visible->data());
       const int64_t bank = bank_of(rows[starts[b]]);
       runner->draw_order(seed, bank);
-      runner->run(seed, bank, masks);
+      if (may_show == nullptr) runner->run(seed, bank, masks);
       for (int64_t i = starts[b]; i < starts[b + 1]; ++i) {
+        if (may_show != nullptr) {
+          runner->leave_out(may_show + rows[i] * n);
+          runner->run(seed, bank, masks);
+        }
         write_row(out, rows[i], masks + rbn_mask_of(ids[rows[i]], n_candidates) * n);
       }
     };

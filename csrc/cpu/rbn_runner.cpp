@@ -53,7 +53,14 @@ RbnRunner::RbnRunner(int64_t height, int64_t width, int64_t n_candidates, int64_
       words_(round_up(n_tokens_, 4)),
       ties_(random_ties_ ? n_tokens_ : 0),
       keyed_(n_tokens_),
-      keyed_next_(n_tokens_) {}
+      keyed_next_(n_tokens_) {
+  visit_all();
+}
+
+void RbnRunner::visit_all() {
+  visits_ = order_.data();
+  n_visits_ = n_tokens_;
+}
 
 void RbnRunner::draw_order(int64_t seed, int64_t bank) {
   const int64_t q = (n_tokens_ + 3) / 4;
@@ -61,10 +68,22 @@ void RbnRunner::draw_order(int64_t seed, int64_t bank) {
   for (int64_t i = 0; i < n_tokens_; ++i) keyed_[i] = uint64_t{words_[i]} << 32 | i;
   sort_keyed(keyed_, keyed_next_);
   for (int64_t i = 0; i < n_tokens_; ++i) order_[i] = static_cast<int32_t>(keyed_[i]);
+  visit_all();
 }
 
 void RbnRunner::take_order(const int64_t* positions) {
   for (int64_t i = 0; i < n_tokens_; ++i) order_[i] = static_cast<int32_t>(positions[i]);
+  visit_all();
+}
+
+void RbnRunner::leave_out(const bool* valid) {
+  if (left_.size() == 0) left_ = Buffer<int32_t>(n_tokens_);
+  n_visits_ = 0;
+  for (const int32_t position : order_) {
+    left_[n_visits_] = position;
+    n_visits_ += valid[position];
+  }
+  visits_ = left_.data();
 }
 
 // The random words of a sweep, one for each visit.
@@ -72,7 +91,7 @@ const uint32_t* RbnRunner::draw_ties(int64_t seed, int64_t bank, uint32_t sweep)
   const int64_t q = (n_tokens_ + 3) / 4;
   const auto first = static_cast<uint32_t>(sweep * q);
   philox_blocks(philox_sequence(seed, kTie, bank), first, q, q, words_.data());
-  for (int64_t i = 0; i < n_tokens_; ++i) ties_[i] = words_[order_[i]];
+  for (int64_t i = 0; i < n_visits_; ++i) ties_[i] = words_[visits_[i]];
   return ties_.data();
 }
 
@@ -83,17 +102,17 @@ void RbnRunner::run(int64_t seed, int64_t bank, bool* visible) {
   // 0.5 / width.
   const double rows_per_token = 1.0 / static_cast<double>(width_);
   const int64_t first_cell = rbn_cell(grid_, 0, 0), cells_between_rows = grid_.pitch - width_;
-  for (int64_t i = 0; i < n_tokens_; ++i) {
-    const auto y = static_cast<int32_t>((order_[i] + 0.5) * rows_per_token);
-    keyed_[i] = first_cell + order_[i] + y * cells_between_rows;
+  for (int64_t i = 0; i < n_visits_; ++i) {
+    const auto y = static_cast<int32_t>((visits_[i] + 0.5) * rows_per_token);
+    keyed_[i] = first_cell + visits_[i] + y * cells_between_rows;
   }
   int64_t unfilled = n_candidates_;
   for (uint32_t sweep = 0; unfilled > 0; ++sweep) {
     const uint32_t* ties = random_ties_ ? draw_ties(seed, bank, sweep) : nullptr;
-    unfilled = scores_->sweep({n_tokens_, keyed_.data(), ties, winners_.data()});
+    unfilled = scores_->sweep({n_visits_, keyed_.data(), ties, winners_.data()});
     // Not written during the visits, whose stores would wait for these.
-    for (int64_t i = 0; i < n_tokens_; ++i) {
-      if (winners_[i] >= 0) visible[winners_[i] * n_tokens_ + order_[i]] = true;
+    for (int64_t i = 0; i < n_visits_; ++i) {
+      if (winners_[i] >= 0) visible[winners_[i] * n_tokens_ + visits_[i]] = true;
     }
   }
 }

@@ -139,14 +139,21 @@ Seed parse_seed(const std::optional<Tensor>& seed_tensor, int64_t seed, const Te
   return {int64_data(*seed_tensor), 0};
 }
 
-std::tuple<Tensor, Tensor, Tensor> rbn_masks(
-    const Tensor& sample_ids, const std::optional<Tensor>& seed_tensor, int64_t seed,
-    const std::vector<int64_t>& grid, int64_t n_keep, int64_t n_candidates,
-    const std::vector<int64_t>& windows, const std::vector<int64_t>& weights, bool random_ties) {
+std::tuple<Tensor, Tensor, Tensor> rbn_masks(const Tensor& sample_ids,
+                                             const std::optional<Tensor>& seed_tensor, int64_t seed,
+                                             const std::vector<int64_t>& grid, int64_t n_keep,
+                                             int64_t n_candidates,
+                                             const std::vector<int64_t>& windows,
+                                             const std::vector<int64_t>& weights, bool random_ties,
+                                             const std::optional<Tensor>& valid) {
   const Tensor ids = parse_sample_ids(sample_ids);
   const RoundsShape shape = parse_rounds(grid, n_keep, n_candidates, windows, weights, random_ties);
   const MaskTensors out(ids, ids.numel(), shape.n_tokens, n_keep);
-  const MaskRows rows = mask_rows(ids, out);
+  Tensor held = ids;
+  STD_TORCH_CHECK(
+      !valid || (valid->is_cuda() && valid->get_device_index() == ids.get_device_index()),
+      "valid must be on the device of sample_ids");
+  const MaskRows rows = mask_rows(ids, out, parse_valid(valid, ids.numel(), shape.n_tokens, held));
   const Seed from = parse_seed(seed_tensor, seed, ids);
   with_pairs(shape, [&](auto pair) {
     using Pair = decltype(pair);

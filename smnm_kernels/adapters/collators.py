@@ -10,6 +10,7 @@ from torch import Tensor
 from torch.utils.data import default_collate
 
 from smnm_kernels.loading import Numbered, split_ids
+from smnm_kernels.loading.collator import Entry, entry
 from smnm_kernels.samplers import MaskSampler, check_sampler
 
 #: (batch, contexts, targets)
@@ -30,6 +31,8 @@ class JepaCollator:
             another seed: a warning says where two have the same.
         collate: makes a batch from the examples without their ids.
         id_key: the key that ``WithSampleIds`` uses.
+        valid: as for ``MaskCollator``, where clips are padded: no token that is padding is in the
+            context. It is in the target then, and the loss should leave it out.
     """
 
     def __init__(
@@ -37,6 +40,7 @@ class JepaCollator:
         *samplers: MaskSampler,
         collate: Callable[[list], object] = default_collate,
         id_key: str = "sample_id",
+        valid: Entry | None = None,
     ) -> None:
         if not samplers:
             raise ValueError("samplers must be at least one, got none")
@@ -44,12 +48,15 @@ class JepaCollator:
             check_sampler(sampler, MaskSampler)
         _warn_of_one_stream(samplers)
         self.samplers, self.collate, self.id_key = samplers, collate, id_key
+        self.valid: Callable[[Any], Any] | None = entry("valid", valid)
 
     def __call__(self, examples: Sequence) -> Triple:
         """(batch, [context of each sampler], [target of each sampler]): int64 [B, K], ascending."""
         sample_ids, rest = split_ids(examples, self.id_key)
-        masks = [sampler.masks(sample_ids) for sampler in self.samplers]
-        return self.collate(rest), [m.ids_keep for m in masks], [m.ids_masked for m in masks]
+        batch = self.collate(rest)
+        valid = None if self.valid is None else self.valid(batch)
+        masks = [sampler.masks(sample_ids, valid=valid) for sampler in self.samplers]
+        return batch, [m.ids_keep for m in masks], [m.ids_masked for m in masks]
 
     def step(self) -> None:
         """Does nothing. Training code calls it when it resumes, to advance a counter; masks that
@@ -72,7 +79,7 @@ class Vjepa2Collator:
             a ``JepaCollator``.
         n_frames: tells an example's number of frames. By default by the length of the last of its
             clip indices, as in vjepa2.
-        collate, id_key: as for ``JepaCollator``.
+        collate, id_key, valid: as for ``JepaCollator``.
     """
 
     def __init__(
@@ -82,6 +89,7 @@ class Vjepa2Collator:
         n_frames: Callable[[Any], int] = _length_of_last_clip_indices,
         collate: Callable[[list], object] = default_collate,
         id_key: str = "sample_id",
+        valid: Entry | None = None,
     ) -> None:
         if not isinstance(samplers, Mapping) or not samplers:
             raise TypeError(
@@ -89,7 +97,7 @@ class Vjepa2Collator:
                 f"{{16: [sampler]}}, got {samplers!r}"
             )
         self.collators = {
-            n: JepaCollator(*of_length, collate=collate, id_key=id_key)
+            n: JepaCollator(*of_length, collate=collate, id_key=id_key, valid=valid)
             for n, of_length in samplers.items()
         }
         self.n_frames, self.id_key = n_frames, id_key

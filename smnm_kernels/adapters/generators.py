@@ -71,14 +71,23 @@ class MaskingGenerator:
         rank, _ = rank_and_world_size()
         self.rank = rank or int(os.environ.get("RANK", "0"))
 
-    def __call__(self, sample_id: int | None = None) -> np.ndarray:
-        """float64 [T*H*W] or [T, H*W], 1 = masked."""
+    def __call__(
+        self, sample_id: int | None = None, valid: np.ndarray | Tensor | None = None
+    ) -> np.ndarray:
+        """float64 [T*H*W] or [T, H*W], 1 = masked.
+
+        Args:
+            sample_id: see the class.
+            valid: where tokens may be visible, bool [T*H*W] or [T, H, W], for clips that are
+                padded; see ``noise_masks``.
+        """
         if sample_id is None:
             drawn = int(torch.randint(2**_ID_BITS, ()))
             sample_id = (self.rank << _ID_BITS) + drawn
         elif not is_int(sample_id):
             raise TypeError(f"sample_id must be an int, got {sample_id!r}")
-        masked = self.sampler.masks(torch.tensor([int(sample_id)])).masked[0]
+        ids, within = torch.tensor([int(sample_id)]), _one_row(valid)
+        masked = self.sampler.masks(ids, valid=within).masked[0]
         mask = masked.numpy().astype(np.float64)
         return mask.reshape(self.frames, -1) if self.per_frame else mask
 
@@ -134,12 +143,25 @@ class ClonedMasks:
         if isinstance(self.sampler, ScheduledSampler):
             self.sampler.reset(int(self.sampler.next_id), step=epoch)
 
-    def __call__(self, index: int) -> Tensor:
+    def __call__(self, index: int, valid: np.ndarray | Tensor | None = None) -> Tensor:
         """uint8 [clone_batch, N], 1 = masked. The codebase's collater concatenates these, so the
-        clones of a sample follow each other, as in the model's repeated input."""
+        clones of a sample follow each other, as in the model's repeated input.
+
+        Args:
+            index: of the sample.
+            valid: where its tokens may be visible, bool [N] or [T, H, W], if it is padded; see
+                ``noise_masks``.
+        """
         if not is_int(index):
             raise TypeError(f"index must be an int, got {index!r}")
         if not 0 <= index < 2**_INDEX_BITS:
             raise ValueError(f"index must be in [0, 2**{_INDEX_BITS}), got {index}")
         first = ((self.epoch << _INDEX_BITS) + int(index)) * self.clone_batch
-        return self.sampler.masks(first + torch.arange(self.clone_batch)).data2vec_masked
+        ids, within = first + torch.arange(self.clone_batch), _one_row(valid)
+        if within is not None:
+            within = within.expand(self.clone_batch, *within.shape[1:])
+        return self.sampler.masks(ids, valid=within).data2vec_masked
+
+
+def _one_row(valid: np.ndarray | Tensor | None) -> Tensor | None:
+    return None if valid is None else torch.as_tensor(valid)[None]

@@ -4,14 +4,14 @@ from __future__ import annotations
 
 import math
 from abc import ABC, abstractmethod
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import ClassVar
 
 import torch
 from torch import Tensor
 
 from smnm_kernels import ops
-from smnm_kernels.arguments import Grid, Seed, check_rows
+from smnm_kernels.arguments import Grid, Seed, as_constant, check_rows
 from smnm_kernels.masks import Masks
 
 
@@ -42,6 +42,11 @@ class Kind(ABC):
     def repeats_over_time(self) -> bool:
         """Whether one two-dimensional mask is repeated over T."""
 
+    @property
+    def takes_valid(self) -> bool:
+        """Whether ``draw`` can leave tokens out."""
+        return type(self)._draw_valid is not Kind._draw_valid
+
     def draw(
         self,
         sample_ids: Tensor,
@@ -55,8 +60,8 @@ class Kind(ABC):
             sample_ids: int64 [B], checked; their device does the work.
             data: the input that a data-driven kind looks at, a row for each id; None for all
                 others. The trainer gives the normalised input, float32 [B, C, T, H, W].
-            valid: bool [B, N] or [B, T, H, W], False for tokens that must not be visible, such as
-                padding; in the token order of the masks.
+            valid: False for tokens that must not be visible, such as padding: bool [B, N], in the
+                token order of the masks, or bool [B, T, H, W], as the grid is laid out.
         """
         if self.needs_data or data is not None:
             self._check_data(sample_ids, data)
@@ -87,29 +92,8 @@ class Kind(ABC):
 
     def _parse_valid(self, sample_ids: Tensor, valid: Tensor) -> Tensor:
         """bool [B, N], row-major, from the argument of ``draw``."""
-        n_tokens = math.prod(self.grid)
-        if not isinstance(valid, Tensor) or valid.dtype != torch.bool:
-            came = valid.dtype if isinstance(valid, Tensor) else type(valid).__name__
-            raise TypeError(f"valid must be a bool tensor [B, {n_tokens}], got {came}")
-        check_rows("valid", valid, sample_ids)
-        flat = valid.flatten(1)
-        if flat.shape[1] != n_tokens:
-            raise ValueError(
-                f"valid must have shape [B, {n_tokens}] or [B, T, H, W] of the grid {self.grid}, "
-                f"got {list(valid.shape)}"
-            )
-        if self.freq_major:
-            frames, height, width = self.grid
-            flat = flat.unflatten(1, (frames, width, height)).transpose(2, 3).flatten(1)
-        if ops.is_plain(flat):
-            counts = flat.sum(1)
-            if len(counts) and int(counts.min()) < self.n_keep:
-                row = int((counts < self.n_keep).nonzero()[0])
-                raise ValueError(
-                    f"valid must be True for at least n_keep={self.n_keep} tokens of every row, "
-                    f"got {int(counts[row])} in row {row}"
-                )
-        return flat
+        grid, n_keep = as_constant(self.grid), as_constant(self.n_keep)
+        return parse_valid(valid, sample_ids, grid, n_keep, self.freq_major)
 
     def _check_data(self, sample_ids: Tensor, data: Tensor | None) -> None:
         if not self.needs_data:
@@ -123,3 +107,55 @@ class Kind(ABC):
                 f"{type(data).__name__}"
             )
         check_rows("data", data, sample_ids)
+
+
+def parse_valid(
+    valid: Tensor,
+    sample_ids: Tensor,
+    grid: Sequence[int],
+    n_keep: int,
+    freq_major: bool = False,
+) -> Tensor:
+    """bool [B, N], tokens row-major, with at least ``n_keep`` valid tokens in every row.
+
+    Args:
+        valid: bool [B, N] in the token order of the masks, or [B, *grid]; of one frame also
+            [B, H, W].
+        grid: (T, H, W), or (N,) where only [B, N] is allowed.
+
+    Where the host cannot look without waiting for a device, and in compiled graphs, a row with too
+    few valid tokens is no error: its first other tokens count as valid until there are n_keep.
+    """
+    n_tokens = math.prod(grid)
+    shapes = f"[B, {n_tokens}]"
+    if len(grid) > 1:
+        shapes += f" or [B, {', '.join(map(str, grid))}]"
+    if not isinstance(valid, Tensor) or valid.dtype != torch.bool:
+        came = valid.dtype if isinstance(valid, Tensor) else type(valid).__name__
+        raise TypeError(f"valid must be a bool tensor {shapes}, True = may be visible, got {came}")
+    check_rows("valid", valid, sample_ids)
+    forms = [(n_tokens,), tuple(grid)]
+    if len(grid) == 3 and grid[0] == 1:
+        forms.append(tuple(grid[1:]))
+    if tuple(valid.shape[1:]) not in forms:
+        raise ValueError(f"valid must have shape {shapes}, got {list(valid.shape)}")
+    flat = valid.flatten(1)
+    if freq_major and valid.dim() == 2:
+        frames, height, width = grid
+        flat = flat.unflatten(1, (frames, width, height)).transpose(2, 3).flatten(1)
+    if not ops.is_plain(flat):
+        return _topped_up(flat, n_keep)
+    counts = flat.sum(1)
+    if len(counts) and int(counts.min()) < n_keep:
+        row = int((counts < n_keep).nonzero()[0])
+        raise ValueError(
+            f"valid must be True for at least n_keep={n_keep} tokens of every row, got "
+            f"{int(counts[row])} in row {row}"
+        )
+    return flat
+
+
+def _topped_up(valid: Tensor, n_keep: int) -> Tensor:
+    """With the first tokens that are not valid, in rows of fewer than n_keep."""
+    missing = n_keep - valid.sum(1, keepdim=True)
+    return valid | ((~valid).cumsum(1) <= missing)

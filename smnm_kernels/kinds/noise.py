@@ -6,6 +6,7 @@ import math
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 
+import torch
 from torch import Tensor
 
 from smnm_kernels import ops
@@ -111,12 +112,41 @@ class NoiseKind(Kind):
         made = ops.noise_masks(sample_ids, seed.tensor, seed.value, *as_constant(self.op_arguments))
         return Masks(*made)
 
+    def _draw_valid(
+        self, sample_ids: Tensor, seed: Seed, data: Tensor | None, valid: Tensor
+    ) -> Masks:
+        return self._draw_within(valid.unflatten(1, as_constant(self.grid)), sample_ids, seed)
+
     def draw_within(self, places: Tensor, sample_ids: Tensor, seed: Seed) -> Masks:
         """Masks whose visible tokens all lie where ``places`` is True: the largest values of the
-        noise there. Not for a tube.
+        noise there.
+
+        Where one mask is repeated over T, its places come in the order of their values in every
+        frame, and of a place the earlier frames first.
 
         Args:
             places: bool, broadcast to [B, T, H, W], True for at least n_keep tokens of each sample.
         """
-        noise = self.noise.draw(sample_ids, seed).masked_fill(~places, -math.inf)
-        return self.in_token_order(Masks(*ops.threshold(noise.flatten(1), self.n_keep)))
+        return self.in_token_order(self._draw_within(places, sample_ids, seed))
+
+    def _draw_within(self, places: Tensor, sample_ids: Tensor, seed: Seed) -> Masks:
+        noise = self.noise.draw(sample_ids, seed)
+        if self.tube:
+            noise = (
+                _ranks(noise.flatten(1))
+                .view_as(noise)
+                .expand(-1, as_constant(self.grid)[0], -1, -1)
+            )
+        noise = noise.masked_fill(~places, -math.inf).flatten(1)
+        return Masks(*ops.threshold(noise, as_constant(self.n_keep)))
+
+
+def _ranks(noise: Tensor) -> Tensor:
+    """float64 of the shape of ``noise`` [B, N]: the order of its values, in which no two are equal;
+    of equal values the first is the largest."""
+    in_order = noise.sort(dim=1, descending=True, stable=True).indices
+    n = noise.shape[1]
+    ranks = torch.arange(n, 0, -1, dtype=torch.float64, device=noise.device)
+    return torch.empty_like(noise, dtype=torch.float64).scatter_(
+        1, in_order, ranks.expand_as(in_order)
+    )

@@ -110,6 +110,13 @@ class RbnKind(Kind):
         made = ops.rbn_masks(sample_ids, seed.tensor, seed.value, *as_constant(self.op_arguments))
         return Masks(*made)
 
+    def _draw_valid(
+        self, sample_ids: Tensor, seed: Seed, data: Tensor | None, valid: Tensor
+    ) -> Masks:
+        arguments = as_constant(self.op_arguments)
+        made = ops.rbn_masks(sample_ids, seed.tensor, seed.value, *(*arguments, valid))
+        return Masks(*made)
+
 
 def default_n_candidates(n_tokens: int, n_keep: int) -> int:
     """K: how many masks fit on the grid without sharing a position, at least 2."""

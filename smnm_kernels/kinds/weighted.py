@@ -102,12 +102,22 @@ class DispersionKind(Kind):
         return t, h, w
 
     def _draw_row_major(self, sample_ids: Tensor, seed: Seed, data: Tensor | None) -> Masks:
+        return self._draw(sample_ids, seed, data, None)
+
+    def _draw_valid(
+        self, sample_ids: Tensor, seed: Seed, data: Tensor | None, valid: Tensor
+    ) -> Masks:
+        return self._draw(sample_ids, seed, data, valid)
+
+    def _draw(
+        self, sample_ids: Tensor, seed: Seed, data: Tensor | None, valid: Tensor | None
+    ) -> Masks:
         assert data is not None
         patch = self.patch(data)
         weights = ops.dispersion(values_of_patches(data, patch), patch, self.metric)
         n_keep, n_swapped = as_constant(self.n_keep), as_constant(self.n_swapped)
         return Masks(
-            *ops.draw_masks(sample_ids, *seed, weights, self.rule, n_keep, False, n_swapped)
+            *ops.draw_masks(sample_ids, *seed, weights, self.rule, n_keep, False, n_swapped, valid)
         )
 
 

@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
-from operator import attrgetter, itemgetter
+from functools import partial
+from operator import attrgetter
 from typing import Any
 
 from torch.utils.data import default_collate
@@ -11,6 +12,9 @@ from torch.utils.data import default_collate
 from smnm_kernels.samplers import MaskStream, ScheduledSampler, check_sampler
 
 from .with_ids import split_ids
+
+#: An entry of a batch: its key, or a function of the batch.
+Entry = str | int | Callable[[Any], object]
 
 
 class MaskCollator:
@@ -34,6 +38,11 @@ class MaskCollator:
         id_key: the key that ``WithSampleIds`` uses.
         data: for kinds of masks that look at the input: the input's key in the batch, or a function
             of the collated examples.
+        valid: for padded inputs: where tokens may be visible (see ``noise_masks``), as a key of the
+            batch, or a function of the collated examples, such as
+            ``lambda batch: batch["input_length"][:, None] > torch.arange(n_tokens)``.
+
+    Where a batch is a tuple, as of examples that are none of a mapping, a key is an index.
     """
 
     def __init__(
@@ -44,7 +53,8 @@ class MaskCollator:
         key: str = "bool_masked_pos",
         collate: Callable[[list], object] = default_collate,
         id_key: str = "sample_id",
-        data: str | Callable[[object], object] | None = None,
+        data: Entry | None = None,
+        valid: Entry | None = None,
     ) -> None:
         check_sampler(sampler, MaskStream)
         if isinstance(sampler, ScheduledSampler) and sampler.every == "step":
@@ -67,18 +77,37 @@ class MaskCollator:
         self.view: Callable[[Any], object] | None = (
             view if view is None or callable(view) else attrgetter(view)
         )
-        self.data: Callable[[Any], object] | None = (
-            data if data is None or callable(data) else itemgetter(data)
-        )
+        self.data, self.valid = entry("data", data), entry("valid", valid)
 
     def __call__(self, examples: Sequence) -> object:
         sample_ids, rest = split_ids(examples, self.id_key)
         batch = self.collate(rest)
         data = None if self.data is None else self.data(batch)
-        masks: object = self.sampler.masks(sample_ids, data)
+        valid = None if self.valid is None else self.valid(batch)
+        masks: object = self.sampler.masks(sample_ids, data, valid)
         if self.view is not None:
             masks = self.view(masks)
         return {**batch, self.key: masks} if isinstance(batch, Mapping) else (batch, masks)
+
+
+def entry(name: str, key: Entry | None) -> Callable[[Any], object] | None:
+    """The function of a batch that finds the entry which the argument of this name says."""
+    return key if key is None or callable(key) else partial(_entry_of_batch, name, key)
+
+
+def _entry_of_batch(name: str, key: str | int, batch: Any) -> object:
+    try:
+        return batch[key]
+    except (KeyError, IndexError, TypeError) as error:
+        if isinstance(batch, Mapping):
+            has = f"has {', '.join(map(repr, batch))}"
+        elif isinstance(batch, Sequence):
+            has = f"is a {type(batch).__name__} of {len(batch)}"
+        else:
+            has = f"is a {type(batch).__name__}"
+        raise KeyError(
+            f"{name}={key!r} must be a key of the batch, or a function of it: the batch {has}"
+        ) from error
 
 
 def _views_of(result: type) -> list[str]:

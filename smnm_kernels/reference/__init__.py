@@ -27,6 +27,7 @@ from torch import Tensor
 
 from smnm_kernels.arguments import check_rows, check_sample_ids, parse_flag, parse_noise, parse_seed
 from smnm_kernels.kinds.baselines import parse_baseline
+from smnm_kernels.kinds.kind import parse_valid
 from smnm_kernels.kinds.multi_block import MultiBlockKind, MultiBlockMasks, Range
 from smnm_kernels.kinds.noise import NoiseField, NoiseKind
 from smnm_kernels.kinds.rbn import WEIGHTS, WINDOWS, RbnKind, check_order, parse_n_candidates
@@ -49,7 +50,13 @@ from smnm_kernels.tables.constants import Purpose
 from .activity import activity_masks, activity_segments
 from .dispersion import dispersion_kernel
 from .draws import draw_keys, draw_masks_kernel
-from .fields import field, noise_kernel, noise_masks_kernel, threshold_kernel
+from .fields import (
+    field,
+    noise_kernel,
+    noise_masks_kernel,
+    threshold_kernel,
+    valid_noise_masks,
+)
 from .random_words import philox, words
 from .rbn import algorithm1, rbn_bank_kernel, rbn_masks_kernel, rbn_order, rbn_score
 from .structures import multi_block_targets, structure_masks, structure_masks_kernel
@@ -88,6 +95,7 @@ __all__ = [
     "structure_masks_kernel",
     "threshold",
     "threshold_kernel",
+    "valid_noise_masks",
     "weighted_masks",
     "words",
 ]
@@ -125,6 +133,7 @@ def noise_masks(
     tube: bool = False,
     freq_major: bool = False,
     seed: int | Tensor = 0,
+    valid: Tensor | None = None,
 ) -> Masks:
     """See ``smnm_kernels.noise_masks``."""
     check_sample_ids(sample_ids)
@@ -138,7 +147,11 @@ def noise_masks(
         freq_major=freq_major,
     )
     seeds = parse_seed(seed, sample_ids.device)
-    return kind.in_token_order(noise_masks_kernel(sample_ids, *seeds, *kind.op_arguments))
+    if valid is None:
+        return kind.in_token_order(noise_masks_kernel(sample_ids, *seeds, *kind.op_arguments))
+    within = parse_valid(valid, sample_ids, kind.grid, kind.n_keep, freq_major)
+    masks = valid_noise_masks(sample_ids, *seeds, *(*kind.op_arguments, within))
+    return kind.in_token_order(masks)
 
 
 def rbn_bank(
@@ -177,6 +190,7 @@ def rbn_masks(
     tie_break: str = "first",
     freq_major: bool = False,
     seed: int | Tensor = 0,
+    valid: Tensor | None = None,
 ) -> Masks:
     """See ``smnm_kernels.rbn_masks``."""
     check_sample_ids(sample_ids)
@@ -191,7 +205,10 @@ def rbn_masks(
         freq_major=freq_major,
     )
     seeds = parse_seed(seed, sample_ids.device)
-    return kind.in_token_order(rbn_masks_kernel(sample_ids, *seeds, *kind.op_arguments))
+    if valid is not None:
+        valid = parse_valid(valid, sample_ids, kind.grid, kind.n_keep, freq_major)
+    masks = rbn_masks_kernel(sample_ids, *seeds, *(*kind.op_arguments, valid))
+    return kind.in_token_order(masks)
 
 
 def baseline_masks(
@@ -204,11 +221,14 @@ def baseline_masks(
     block_size: int = BLOCK_SIZE,
     freq_major: bool = False,
     seed: int | Tensor = 0,
+    valid: Tensor | None = None,
 ) -> Masks:
     """See ``smnm_kernels.baseline_masks``."""
     check_sample_ids(sample_ids)
     structure = parse_baseline(kind, grid, mask_ratio, n_keep, block_size, freq_major)
-    masks = structure_masks(sample_ids, *parse_seed(seed, sample_ids.device), structure)
+    if valid is not None:
+        valid = parse_valid(valid, sample_ids, structure.grid, structure.n_keep, freq_major)
+    masks = structure_masks(sample_ids, *parse_seed(seed, sample_ids.device), structure, valid)
     return structure.in_token_order(masks)
 
 
@@ -255,13 +275,16 @@ def weighted_masks(
     n_keep: int | None = None,
     invert: bool = False,
     seed: int | Tensor = 0,
+    valid: Tensor | None = None,
 ) -> Masks:
     """See ``smnm_kernels.weighted_masks``."""
     check_sample_ids(sample_ids)
     flat, count = parse_weights(weights, sample_ids, mask_ratio, n_keep)
     seeds = parse_seed(seed, sample_ids.device)
     parse_flag("invert", invert)
-    return draw_masks_kernel(sample_ids, *seeds, flat, "weights", count, invert, 0)
+    if valid is not None:
+        valid = parse_valid(valid, sample_ids, weights.shape[1:], count)
+    return draw_masks_kernel(sample_ids, *seeds, flat, "weights", count, invert, 0, valid)
 
 
 def guided_masks(
@@ -274,6 +297,7 @@ def guided_masks(
     temperature: float = 0.0,
     hint_ratio: float = 0.0,
     seed: int | Tensor = 0,
+    valid: Tensor | None = None,
 ) -> Masks:
     """See ``smnm_kernels.guided_masks``."""
     check_sample_ids(sample_ids)
@@ -281,7 +305,11 @@ def guided_masks(
     rule, factor = parse_guide(masked, temperature)
     n_swapped = parse_hint(hint_ratio, flat.shape[1] - count)
     seeds = parse_seed(seed, sample_ids.device)
-    return draw_masks_kernel(sample_ids, *seeds, flat * factor, rule, count, False, n_swapped)
+    if valid is not None:
+        valid = parse_valid(valid, sample_ids, scores.shape[1:], count)
+    return draw_masks_kernel(
+        sample_ids, *seeds, flat * factor, rule, count, False, n_swapped, valid
+    )
 
 
 def patch_dispersion(data: Tensor, patch: Sequence[int], metric: str = "mad") -> Tensor:
@@ -303,6 +331,7 @@ def dispersion_masks(
     deterministic: bool = False,
     freq_major: bool = False,
     seed: int | Tensor = 0,
+    valid: Tensor | None = None,
 ) -> Masks:
     """See ``smnm_kernels.dispersion_masks``."""
     check_sample_ids(sample_ids)
@@ -320,7 +349,9 @@ def dispersion_masks(
     )
     weights = dispersion_kernel(values_of_patches(data, lengths), lengths, metric)
     seeds = parse_seed(seed, sample_ids.device)
+    if valid is not None:
+        valid = parse_valid(valid, sample_ids, kind.grid, kind.n_keep, freq_major)
     masks = draw_masks_kernel(
-        sample_ids, *seeds, weights, kind.rule, kind.n_keep, False, kind.n_swapped
+        sample_ids, *seeds, weights, kind.rule, kind.n_keep, False, kind.n_swapped, valid
     )
     return kind.in_token_order(masks)

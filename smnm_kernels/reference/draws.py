@@ -22,7 +22,7 @@ from smnm_kernels.masks import Masks
 from smnm_kernels.tables.constants import LOG_BITS, MAX_LOG2, Purpose
 from smnm_kernels.tables.logarithms import mantissas, shares
 
-from .fields import masks_from_visible
+from .fields import check_enough_valid, masks_from_visible
 from .random_words import words
 
 #: Bits of a float32: infinity, and the smallest number whose exponent is not that of subnormals.
@@ -31,6 +31,8 @@ _INFINITY, _NORMAL = 0x7F800000, 0x00800000
 _FIRST = 2**31 - 2
 #: Keys of weights that are zero (or negative) begin here, below all others.
 _LAST = -(2**31) + 1
+#: Keys of tokens that must not be visible: below those of all that may.
+_NOT_VALID = -(2**31)
 
 
 def draw_masks_kernel(
@@ -42,9 +44,14 @@ def draw_masks_kernel(
     n_keep: int,
     invert: bool,
     n_swapped: int,
+    valid: Tensor | None = None,
 ) -> Masks:
     """See ``ops.draw_masks``."""
     seed = seed if seed_tensor is None else int(seed_tensor)
+    may_show = np.ones(values.shape, dtype=bool)
+    if valid is not None:
+        check_enough_valid(valid, n_keep)
+        may_show = valid.cpu().numpy()
     visible = np.empty(values.shape, dtype=bool)
     for row, sample_id in enumerate(sample_ids.tolist()):
 
@@ -52,14 +59,17 @@ def draw_masks_kernel(
             return words(values.shape[1], purpose, sample_id, seed).astype(np.int64)
 
         keys = draw_keys(values[row].cpu().numpy(), rule, drawn_for(Purpose.DRAW))
-        visible[row] = largest(keys if invert else -keys, n_keep)
+        keys = np.where(may_show[row], keys if invert else -keys, _NOT_VALID)
+        visible[row] = largest(keys, n_keep)
+        n_drawn = n_keep if invert else values.shape[1] - n_keep
         if n_swapped:
-            drawn = visible[row] if invert else ~visible[row]
-            revealed = largest(np.where(drawn, drawn_for(Purpose.REVEAL) >> 1, -1), n_swapped)
-            left = ~drawn | revealed
-            again = largest(np.where(left, drawn_for(Purpose.MASK_AGAIN) >> 1, -1), n_swapped)
+            drawn = (visible[row] if invert else ~visible[row]) & may_show[row]
+            n_row = n_swapped * int(drawn.sum()) // n_drawn
+            revealed = largest(np.where(drawn, drawn_for(Purpose.REVEAL) >> 1, -1), n_row)
+            left = (~drawn | revealed) & may_show[row]
+            again = largest(np.where(left, drawn_for(Purpose.MASK_AGAIN) >> 1, -1), n_row)
             drawn = (drawn & ~revealed) | again
-            visible[row] = drawn if invert else ~drawn
+            visible[row] = drawn if invert else ~drawn & may_show[row]
     masks = masks_from_visible(torch.from_numpy(visible), n_keep)
     return Masks(*(part.to(sample_ids.device) for part in masks))
 

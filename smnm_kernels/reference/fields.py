@@ -130,6 +130,44 @@ def noise_masks_kernel(
     return masks_from_visible(frame.visible.repeat(1, frames), n_keep)
 
 
+def valid_noise_masks(
+    sample_ids: Tensor,
+    seed_tensor: Tensor | None,
+    seed: int,
+    grid: Sequence[int],
+    color: Color,
+    sigma: Sequence[float],
+    n_keep: int,
+    tube: bool,
+    valid: Tensor,
+) -> Masks:
+    """The largest values among the tokens that are ``valid``, bool [B, N]; ties to the lower token.
+
+    With ``tube``, the noise of one frame is repeated over T. So tokens of one place have equal
+    values: the places come in the order of the one mask, and of a place the earlier frames first.
+    """
+    check_enough_valid(valid, n_keep)
+    drawn_grid = (1, *grid[1:]) if tube else tuple(grid)
+    noise = noise_kernel(sample_ids, seed_tensor, seed, drawn_grid, color, sigma).flatten(1)
+    n_places = noise.shape[1]
+    visible = torch.zeros(valid.shape, dtype=torch.bool)
+    for row in range(len(sample_ids)):
+        values = noise[row].tolist()
+        tokens = [token for token in range(valid.shape[1]) if valid[row, token]]
+        tokens.sort(key=lambda token: (-values[token % n_places], token % n_places, token))
+        visible[row, tokens[:n_keep]] = True
+    return masks_from_visible(visible.to(sample_ids.device), n_keep)
+
+
+def check_enough_valid(valid: Tensor, n_keep: int) -> None:
+    for row, count in enumerate(valid.sum(1).tolist()):
+        if count < n_keep:
+            raise ValueError(
+                f"valid must be True for at least {n_keep} tokens of every row, got {count} in row "
+                f"{row}"
+            )
+
+
 def masks_from_visible(visible: Tensor, n_keep: int) -> Masks:
     """Masks of bool ``visible`` [B, N]; the ids come from a stable sort, visible tokens first."""
     in_order = (~visible).to(torch.uint8).sort(dim=1, stable=True).indices

@@ -11,7 +11,7 @@ from torch import Tensor
 from smnm_kernels.masks import Masks
 from smnm_kernels.tables.constants import Purpose
 
-from .fields import masks_from_visible
+from .fields import check_enough_valid, masks_from_visible
 from .random_words import words
 
 
@@ -28,7 +28,7 @@ def algorithm1(
 ) -> np.ndarray:
     """bool [K, H, W]: K masks that compete for each position (Algorithm 1 of the paper).
 
-    ``weights`` are thousandths.
+    ``weights`` are thousandths. ``order`` may leave positions out, which no mask then shows.
     """
     _, height, width = grid
     visible = np.zeros((n_candidates, height, width), dtype=bool)
@@ -106,17 +106,23 @@ def rbn_masks_kernel(
     windows: Sequence[int],
     weights: Sequence[int],
     random_ties: bool,
+    valid: Tensor | None = None,
 ) -> Masks:
-    """Sample s is mask s mod K of bank s div K."""
+    """Sample s is mask s mod K of bank s div K; with ``valid`` bool [B, N], of the bank that leaves
+    the row's other positions out of its order."""
     rule = (windows, weights, random_ties)
     seed = seed if seed_tensor is None else int(seed_tensor)
     n_tokens = grid[1] * grid[2]
-    banks: dict[int, np.ndarray] = {}
+    banks: dict[tuple[int, tuple[int, ...]], np.ndarray] = {}
+    left_out = np.zeros((len(sample_ids), n_tokens), dtype=bool)
+    if valid is not None:
+        check_enough_valid(valid, n_keep)
+        left_out = ~valid.cpu().numpy()
     visible = np.zeros((len(sample_ids), n_tokens), dtype=bool)
     for row, sample_id in enumerate(sample_ids.tolist()):
         bank, k = divmod(sample_id, n_candidates)
-        if bank not in banks:
-            order = rbn_order(bank, n_tokens, seed).tolist()
-            banks[bank] = algorithm1(order, n_candidates, n_keep, grid, *rule, bank, seed)
-        visible[row] = banks[bank][k].reshape(-1)
+        order = tuple(p for p in rbn_order(bank, n_tokens, seed).tolist() if not left_out[row, p])
+        if (bank, order) not in banks:
+            banks[bank, order] = algorithm1(order, n_candidates, n_keep, grid, *rule, bank, seed)
+        visible[row] = banks[bank, order][k].reshape(-1)
     return masks_from_visible(torch.from_numpy(visible).to(sample_ids.device), n_keep)

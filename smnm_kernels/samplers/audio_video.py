@@ -96,27 +96,43 @@ class AudioVideoSampler(MaskStream):
         return {} if self.needs_data else {key: self.masks}
 
     def masks(
-        self, sample_ids: Tensor, data: Mapping[str, Tensor] | None = None
+        self,
+        sample_ids: Tensor,
+        data: Mapping[str, Tensor] | None = None,
+        valid: Mapping[str, Tensor] | None = None,
     ) -> AudioVideoMasks:
         """The masks of these sample ids (int64 [B]); the stream does not advance.
 
         Args:
             data: {"video": ..., "audio": ...}, the inputs, for those of the two kinds that look at
                 the input.
+            valid: {"video": ..., "audio": ...} or one of them: where tokens may be visible, see
+                ``noise_masks``. Not with ``hidden_time``: the moments that it leaves of a clip may
+                have too few valid tokens.
         """
         check_sample_ids(sample_ids)
         video_seed = Seed.beside(sample_ids, self.seed)
         audio_seed = video_seed ^ _AUDIO_SEED
         if self._moments is None:
-            data = _parse_data(data)
+            data, valid = _parse_of_both("data", data), _parse_of_both("valid", valid)
             return AudioVideoMasks(
-                self.video.draw(sample_ids, video_seed, data.get("video")),
-                self.audio.draw(sample_ids, audio_seed, data.get("audio")),
+                *(
+                    kind.draw(sample_ids, seed, data.get(name), valid.get(name))
+                    for name, kind, seed in (
+                        ("video", self.video, video_seed),
+                        ("audio", self.audio, audio_seed),
+                    )
+                )
             )
         if data is not None:
             raise TypeError(
                 "data must not be given: masks with hidden_time do not depend on the input, got "
                 f"{type(data).__name__}"
+            )
+        if valid is not None:
+            raise TypeError(
+                "valid must not be given with hidden_time: the moments that it leaves may have too "
+                f"few valid tokens, got {type(valid).__name__}"
             )
         shown = self._moments.draw(sample_ids, video_seed ^ _MOMENTS_SEED)
         return AudioVideoMasks(
@@ -230,10 +246,10 @@ def _parameters_in(arguments: Mapping[str, Any]) -> dict[str, Any]:
     return {name: value for name, value in arguments.items() if name not in given}
 
 
-def _parse_data(data: Mapping[str, Tensor] | None) -> Mapping[str, Tensor]:
-    if data is None:
+def _parse_of_both(name: str, given: Mapping[str, Tensor] | None) -> Mapping[str, Tensor]:
+    if given is None:
         return {}
-    if not isinstance(data, Mapping) or not data.keys() <= {"video", "audio"}:
-        came = sorted(data) if isinstance(data, Mapping) else type(data).__name__
-        raise TypeError(f'data must be a dict with "video", "audio" or both, got {came}')
-    return data
+    if not isinstance(given, Mapping) or not given.keys() <= {"video", "audio"}:
+        came = sorted(given) if isinstance(given, Mapping) else type(given).__name__
+        raise TypeError(f'{name} must be a dict with "video", "audio" or both, got {came}')
+    return given

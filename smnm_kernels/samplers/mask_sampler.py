@@ -33,7 +33,8 @@ class MaskSampler(MaskStream):
             ``dispersion_masks``, ``activity_masks``).
 
     A kind that looks at the input takes it as a second argument, ``sampler(batch_size, data)``. All
-    other kinds raise TypeError if they are given one.
+    other kinds raise TypeError if they are given one. Where inputs are padded, ``valid`` says which
+    tokens may be visible: ``sampler(batch_size, valid=valid)``; see ``noise_masks``.
     """
 
     def __init__(
@@ -73,16 +74,19 @@ class MaskSampler(MaskStream):
     def _first_draws(self) -> dict[Kind, Callable[[Tensor], object]]:
         return {} if self.needs_data else {self.settings: self.masks}
 
-    def masks(self, sample_ids: Tensor, data: Tensor | None = None) -> Masks:
+    def masks(
+        self, sample_ids: Tensor, data: Tensor | None = None, valid: Tensor | None = None
+    ) -> Masks:
         """The masks of these sample ids; the stream does not advance. For evaluation, or where the
         ids come from a dataset's indices.
 
         Args:
             sample_ids: int64 [B]; their device does the work.
             data: the input, a row for each id, for kinds that look at it.
+            valid: where tokens may be visible, a row for each id; see ``noise_masks``.
         """
         check_sample_ids(sample_ids)
-        return self.settings.draw(sample_ids, Seed.beside(sample_ids, self.seed), data)
+        return self.settings.draw(sample_ids, Seed.beside(sample_ids, self.seed), data, valid)
 
     def extra_repr(self) -> str:
         return self.settings.describe(self._given)

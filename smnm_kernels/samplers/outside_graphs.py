@@ -19,7 +19,10 @@ if TYPE_CHECKING:
     reason="a ScheduledSampler is drawn outside compiled code: pass its masks in"
 )
 def draw_outside_graphs(
-    sampler: ScheduledSampler, batch_size: int | Sequence[int], data: Tensor | None
+    sampler: ScheduledSampler,
+    batch_size: int | Sequence[int],
+    data: Tensor | None,
+    valid: Tensor | None,
 ) -> Masks:
     """The sampler's next masks; torch.compile does not look into it."""
-    return sampler._draw(batch_size, data)
+    return sampler._draw(batch_size, data, valid)

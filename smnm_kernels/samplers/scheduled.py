@@ -117,15 +117,22 @@ class ScheduledSampler(MaskStream):
                 raise type(error)(f"at {self.every} {step}: {error}") from error
         return self._last
 
-    def forward(self, batch_size: int | Sequence[int], data: Tensor | None = None) -> Masks:
+    def forward(
+        self,
+        batch_size: int | Sequence[int],
+        data: Tensor | None = None,
+        valid: Tensor | None = None,
+    ) -> Masks:
         """The next masks of this rank, of the present step; advances stream and step."""
         from .outside_graphs import draw_outside_graphs
 
-        return draw_outside_graphs(self, batch_size, data)
+        return draw_outside_graphs(self, batch_size, data, valid)
 
-    def _draw(self, batch_size: int | Sequence[int], data: Tensor | None) -> Masks:
+    def _draw(
+        self, batch_size: int | Sequence[int], data: Tensor | None, valid: Tensor | None
+    ) -> Masks:
         _ = self.settings  # errors of this step are raised before the stream advances
-        masks = super().forward(batch_size, data)
+        masks = super().forward(batch_size, data, valid)
         if self.every == "step":
             self._step.set(self.step + 1)
         # n_keep changes with the ratio, and with the kind: some round it per frame.
@@ -154,11 +161,13 @@ class ScheduledSampler(MaskStream):
         seed = Seed(self.seed, 0)
         return {k: partial(k.draw, seed=seed) for k in self._kinds_ahead() if not k.needs_data}
 
-    def masks(self, sample_ids: Tensor, data: Tensor | None = None) -> Masks:
+    def masks(
+        self, sample_ids: Tensor, data: Tensor | None = None, valid: Tensor | None = None
+    ) -> Masks:
         """The masks of these sample ids (int64 [B]) at the present step or epoch; neither stream
-        nor step advances. ``data`` as for ``MaskSampler.masks``."""
+        nor step advances. ``data`` and ``valid`` as for ``MaskSampler.masks``."""
         check_sample_ids(sample_ids)
-        return self.settings.draw(sample_ids, Seed.beside(sample_ids, self.seed), data)
+        return self.settings.draw(sample_ids, Seed.beside(sample_ids, self.seed), data, valid)
 
     def set_epoch(self, epoch: int) -> None:
         """Sets the epoch of a schedule with ``every="epoch"``. Call it before each epoch."""

@@ -109,18 +109,20 @@ class MaskStream(nn.Module):
         """Whether a call must be given the input."""
         raise NotImplementedError
 
-    def masks(self, sample_ids: Tensor, data: Any = None) -> Any:
+    def masks(self, sample_ids: Tensor, data: Any = None, valid: Any = None) -> Any:
         """The masks with these ids (int64 [B]), without advancing: for evaluation, or where a
-        dataset's index names the mask. ``data`` as for a call."""
+        dataset's index names the mask. ``data`` and ``valid`` as for a call."""
         raise NotImplementedError
 
-    def forward(self, batch_size: int | Sequence[int], data: Any = None) -> Any:
+    def forward(self, batch_size: int | Sequence[int], data: Any = None, valid: Any = None) -> Any:
         """The next masks of this rank; advances the stream of all ranks.
 
         Args:
             batch_size: of every rank alike; or, where the last batches are uneven, the batch size
                 of each rank in rank order.
             data: the input of this rank's samples, for kinds of masks that look at it.
+            valid: where tokens of this rank's samples may be visible, if their inputs are padded;
+                see ``noise_masks``.
 
         Raises:
             RuntimeError: in a data loader worker, because every worker would draw the same masks;
@@ -144,7 +146,7 @@ class MaskStream(nn.Module):
             sample_ids = advance(self.next_id, n, before, by_all)
         for noted in replay.noted_in:
             noted.append(sample_ids)
-        return self.masks(sample_ids, data)
+        return self.masks(sample_ids, data, valid)
 
     def _draw_beside(self, replica: Replica, batch_size: int | Sequence[int]) -> Tensor:
         """The next ids of a copy that nn.DataParallel made: behind those of the copies before."""

@@ -87,12 +87,15 @@ def draw_masks(
     n_keep: int,
     invert: bool,
     n_swapped: int,
+    valid: Tensor | None = None,
 ) -> MaskTensors:
     seeds = _seed_beside(sample_ids, seed_tensor, seed)
     key = ("draw_masks", sample_ids.device, seeds.tensor is None, values.shape[1])
     return _call(
-        (*key, rule, invert, n_swapped > 0),
-        lambda: draw_masks_kernel(sample_ids, *seeds, values, rule, n_keep, invert, n_swapped),
+        (*key, rule, invert, n_swapped > 0, valid is None),
+        lambda: draw_masks_kernel(
+            sample_ids, *seeds, values, rule, n_keep, invert, n_swapped, valid
+        ),
         sample_ids,
     )
 
@@ -133,19 +136,21 @@ def rbn_masks(
     windows: Sequence[int],
     weights: Sequence[int],
     random_ties: bool,
+    valid: Tensor | None = None,
 ) -> MaskTensors:
     seeds = _seed_beside(sample_ids, seed_tensor, seed)
     key = (
         "rbn_masks",
         sample_ids.device,
         seeds.tensor is None,
+        valid is None,
         *grid,
         *_as_key(n_candidates, windows, weights, random_ties),
     )
     return _call(
         key,
         lambda: rbn_masks_kernel(
-            sample_ids, *seeds, grid, n_keep, n_candidates, windows, weights, random_ties
+            sample_ids, *seeds, grid, n_keep, n_candidates, windows, weights, random_ties, valid
         ),
         sample_ids,
         warn=_warn_of_slow_rbn,

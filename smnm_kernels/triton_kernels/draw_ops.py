@@ -34,6 +34,7 @@ def draw_masks_kernel(
     n_keep: int,
     invert: bool,
     n_swapped: int,
+    valid: Tensor | None = None,
 ) -> Masks:
     """See ``ops.draw_masks``."""
     batch, n_tokens = values.shape
@@ -41,6 +42,7 @@ def draw_masks_kernel(
     if batch == 0:
         return masks
     sample_ids, values = sample_ids.contiguous(), values.contiguous()
+    valid = None if valid is None else valid.contiguous()
     draw = (sample_ids, seed_tensor, seed)
     with on_device_of(sample_ids):
         logarithms = device_logarithms(sample_ids.device)
@@ -48,7 +50,7 @@ def draw_masks_kernel(
             tokens = next_power_of_two(n_tokens, 32)
             warps = 8 if tokens > 2**10 else 4
             draw_masks_on_chip[(batch,)](
-                *(*draw, values, logarithms, n_tokens, n_keep, n_swapped, *masks),
+                *(*draw, values, valid, logarithms, n_tokens, n_keep, n_swapped, *masks),
                 *(DRAW_RULES.index(rule), invert, n_swapped > 0, tokens // 4),
                 *in_columns(tokens, warps),
                 num_warps=warps,
@@ -60,17 +62,37 @@ def draw_masks_kernel(
             *(*draw, values, logarithms, n_tokens, keys, DRAW_RULES.index(rule), invert, BLOCKS),
             num_warps=4,
         )
-        fill_masks(masks, keys, n_keep, frames=1, most=MAX_KEY)
-        if n_swapped == 0:
+        n_row: int | Tensor = n_swapped
+        if valid is None:
+            fill_masks(masks, keys, n_keep, frames=1, most=MAX_KEY)
+            visible = masks.visible
+        else:
+            visible = largest_of(keys, valid, n_keep)
+            if not invert and n_keep < n_tokens:
+                n_row = n_swapped * (valid.sum(1, keepdim=True) - n_keep) // (n_tokens - n_keep)
+        if n_swapped == 0 and valid is None:
             return masks
-        visible = masks.visible
-        for purpose, from_visible in ((Purpose.REVEAL, invert), (Purpose.MASK_AGAIN, not invert)):
+        turns = ((Purpose.REVEAL, invert), (Purpose.MASK_AGAIN, not invert))
+        for purpose, from_visible in turns if n_swapped else ():
             fill_swap_keys[programs](
                 *(*draw, visible, n_tokens, keys, int(purpose), int(from_visible), BLOCKS),
                 num_warps=4,
             )
-            chosen = Masks(*empty_masks(sample_ids, n_tokens, n_swapped))
-            fill_masks(chosen, keys, n_swapped, frames=1, most=MAX_KEY)
-            visible = visible ^ chosen.visible
+            if valid is None:
+                chosen = Masks(*empty_masks(sample_ids, n_tokens, n_swapped))
+                fill_masks(chosen, keys, n_swapped, frames=1, most=MAX_KEY)
+                visible = visible ^ chosen.visible
+            else:
+                visible = visible ^ largest_of(keys, valid, n_row)
         fill_masks(masks, visible.int(), n_keep, frames=1, most=MAX_KEY)
     return masks
+
+
+def largest_of(keys: Tensor, valid: Tensor, n: int | Tensor) -> Tensor:
+    """bool [B, N]: of each row the n largest ``keys`` int32 where ``valid``, ties to the lower
+    token; n may be int64 [B, 1]. By a sort, since no kernel takes a count for each row."""
+    below_all = -(2**31) - 1
+    in_order = keys.long().masked_fill(~valid, below_all).sort(dim=1, descending=True, stable=True)
+    places = torch.arange(keys.shape[1], device=keys.device).expand_as(keys)
+    rank = torch.empty_like(in_order.indices).scatter_(1, in_order.indices, places)
+    return rank < n

@@ -117,8 +117,8 @@ def evenly_chosen(seed, sample_id, purpose: tl.constexpr, n_tokens, n, among, BL
 
 @triton.jit(
     do_not_specialize=[
-        "sample_ids", "seed_pointer", "seed", "values", "n_tokens", "n_keep", "n_swapped",
-        "visible", "ids_keep", "ids_restore",
+        "sample_ids", "seed_pointer", "seed", "values", "may_show", "n_tokens", "n_keep",
+        "n_swapped", "visible", "ids_keep", "ids_restore",
     ]
 )  # fmt: skip
 def draw_masks_on_chip(
@@ -126,6 +126,7 @@ def draw_masks_on_chip(
     seed_pointer,
     seed: "i64",
     values,
+    may_show,
     logarithms,
     n_tokens: "i32",
     n_keep: "i32",
@@ -141,7 +142,7 @@ def draw_masks_on_chip(
     COLUMNS: tl.constexpr,
 ):
     """One sample per program: 4 * BLOCKS words and ROWS * COLUMNS keys hold it. SWAPS says whether
-    ``n_swapped`` is more than 0."""
+    ``n_swapped`` is more than 0. Tokens that may not show, bool [B, N] or None, are as padding."""
     row = tl.program_id(0)
     sample_id, seed = tl.load(sample_ids + row), scalar_seed(seed_pointer, seed)
     token = tl.arange(0, ROWS * COLUMNS)
@@ -152,17 +153,27 @@ def draw_masks_on_chip(
     keys = in_columns(keys if INVERT else ~keys, ROWS, COLUMNS)
     token = tl.arange(0, COLUMNS)[None, :] * ROWS + tl.arange(0, ROWS)[:, None]
     valid = token < n_tokens
-    keys = tl.where(valid, keys, LOWEST - 1)
-    bound, n_reaching = bound_between(keys, n_tokens, n_keep, LOWEST, HIGHEST)
+    usable = valid
+    n_usable = n_tokens
+    if may_show is not None:
+        shows = tl.load(may_show + row.to(tl.int64) * n_tokens + token, mask=valid, other=0)
+        usable = valid & (shows != 0)
+        n_usable = tl.sum(tl.sum(usable.to(tl.int32), 0), 0)
+    keys = tl.where(usable, keys, LOWEST - 1)
+    bound, n_reaching = bound_between(keys, n_usable, n_keep, LOWEST, HIGHEST)
     if SWAPS:
         equal = (keys == bound).to(tl.int32)
         room = n_keep - (n_reaching - tl.sum(tl.sum(equal, 0), 0))
         shown = (keys > bound) | ((equal == 1) & (flags_before(equal) < room))
-        drawn = shown if INVERT else valid & (shown == 0)
+        drawn = shown if INVERT else usable & (shown == 0)
+        if may_show is not None and not INVERT:
+            # More than 0 are drawn: else none were swapped.
+            n_drawn = (n_tokens - n_keep).to(tl.int64)
+            n_swapped = (n_swapped.to(tl.int64) * (n_usable - n_keep) // n_drawn).to(tl.int32)
         shown ^= evenly_chosen(seed, sample_id, REVEAL, n_tokens, n_swapped, drawn, BLOCKS)
-        left = valid & (shown == 0) if INVERT else shown
+        left = usable & (shown == 0) if INVERT else shown
         shown ^= evenly_chosen(seed, sample_id, MASK_AGAIN, n_tokens, n_swapped, left, BLOCKS)
-        keys = tl.where(valid, shown.to(tl.int32), -1)
+        keys = tl.where(usable, shown.to(tl.int32), -1)
         bound = bound * 0 + 1
         n_reaching = n_keep
     write_masks(

@@ -39,12 +39,13 @@ def order_words(banks, seed_pointer, seed: "i64", words, N: tl.constexpr, BLOCKS
     )
 
 
-@triton.jit(do_not_specialize=["banks", "seed_pointer", "seed", "orders", "n_keep"])
+@triton.jit(do_not_specialize=["banks", "seed_pointer", "seed", "orders", "valid", "n_keep"])
 def rbn_in_order(
     banks,
     seed_pointer,
     seed: "i64",
     orders,
+    valid,
     neighbours,
     n_keep: "i32",
     scores,
@@ -57,6 +58,8 @@ def rbn_in_order(
     RANDOM_TIES: tl.constexpr,
 ):
     """Fills ``visible`` [B, K, N]. The caller sets it and ``scores`` [B, N, PAD_K] to zero.
+
+    ``valid`` bool [B, N] or None: positions that are not valid are stepped over.
 
     ``neighbours`` int32 [3, PAD_NEIGHBOURS]: steps along H, steps along W, and by how much the
     score rises there.
@@ -82,6 +85,9 @@ def rbn_in_order(
             position = tl.load(orders + step).to(tl.int32)
             here = tl.load(scores + position * PAD_K + mask)
             here = tl.where(room > 0, here, TAKEN)
+            if valid is not None:
+                may_show = tl.load(valid + row * n_tokens + position)
+                here = tl.where(may_show, here, TAKEN)
             # If every mask is full or shows the position already, none wins it.
             tied = ((here == tl.min(here, 0)) & (here < TAKEN)).to(tl.int32)
             pick = 0

@@ -29,8 +29,9 @@ def rbn_masks_kernel(
     windows: Sequence[int],
     weights: Sequence[int],
     random_ties: bool,
+    valid: Tensor | None = None,
 ) -> Masks:
-    """Sample s is mask s mod K of bank s div K."""
+    """See ``ops.rbn_masks``."""
     n_tokens = grid[1] * grid[2]
     masks = Masks(*empty_masks(sample_ids, n_tokens, n_keep))
     if len(sample_ids) == 0:
@@ -47,7 +48,8 @@ def rbn_masks_kernel(
                 banks, seed_tensor, seed, words, n_tokens, blocks, num_warps=4
             )
             order = words.sort(dim=1, stable=True).indices
-            visible = run_banks(order, banks, seed_tensor, seed, sides, n_keep, *rule)
+            within = None if valid is None else valid[part].contiguous()
+            visible = run_banks(order, within, banks, seed_tensor, seed, sides, n_keep, *rule)
             own = visible[torch.arange(len(ids), device=ids.device), k].int()
             fill_masks(Masks(*(m[part] for m in masks)), own, n_keep, frames=1)
     return masks
@@ -74,6 +76,7 @@ def rbn_bank_kernel(
         made = [
             run_banks(
                 order[part].contiguous(),
+                None,
                 banks[part],
                 seed_tensor,
                 seed,
@@ -95,6 +98,7 @@ def parts(batch: int, n_tokens: int, n_candidates: int) -> Iterator[slice]:
 
 def run_banks(
     order: Tensor,
+    valid: Tensor | None,
     banks: Tensor,
     seed_tensor: Tensor | None,
     seed: int,
@@ -115,6 +119,7 @@ def run_banks(
         seed_tensor,
         seed,
         order,
+        valid,
         neighbours,
         n_keep,
         scores,

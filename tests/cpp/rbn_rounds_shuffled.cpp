@@ -44,11 +44,13 @@ std::tuple<Tensor, Tensor, Tensor, int64_t> rbn_masks(
     const Tensor& sample_ids, const std::optional<Tensor>& seed_tensor, int64_t seed,
     const std::vector<int64_t>& grid, int64_t n_keep, int64_t n_candidates,
     const std::vector<int64_t>& windows, const std::vector<int64_t>& weights, bool random_ties,
-    int64_t shuffle) {
+    int64_t shuffle, const std::optional<Tensor>& valid) {
   const Tensor ids = parse_sample_ids(sample_ids);
   Run run(parse_rounds(grid, n_keep, n_candidates, windows, weights, random_ties), shuffle);
   const MaskTensors out(ids, ids.numel(), run.shape.n_tokens, n_keep);
-  const MaskRows rows = mask_rows(ids, out);
+  Tensor held = ids;
+  const MaskRows rows =
+      mask_rows(ids, out, parse_valid(valid, ids.numel(), run.shape.n_tokens, held));
   seed = seed_value(seed_tensor, seed);
   int64_t n_runs = 0;
   run.with_state([&](const auto& state) {
@@ -87,7 +89,8 @@ Tensor rbn_bank(const Tensor& order, const std::optional<Tensor>& seed_tensor, i
 STABLE_TORCH_LIBRARY(smnm_by_rounds, m) {
   m.def(
       "rbn_masks(Tensor sample_ids, Tensor? seed_tensor, int seed, int[] grid, int n_keep, "
-      "int n_candidates, int[] windows, int[] weights, bool random_ties, int shuffle) "
+      "int n_candidates, int[] windows, int[] weights, bool random_ties, int shuffle, "
+      "Tensor? valid=None) "
       "-> (Tensor visible, Tensor ids_keep, Tensor ids_restore, int n_runs)");
   m.def(
       "rbn_bank(Tensor order, Tensor? seed_tensor, int seed, int[] grid, int n_keep, "

@@ -194,8 +194,8 @@ int main(int, char** arguments) {
   std::unique_ptr<bool[]> visible(new bool[batch * n]), bank(new bool[n_candidates * n]);
   for (int64_t i = 0; i < batch; ++i) ids[i] = i;
   for (int64_t i = 0; i < n; ++i) order[i] = n - 1 - i;
-  const smnm::MaskRows rows = {ids.data(), batch, visible.get(), ids_keep.data(),
-                               ids_restore.data()};
+  const smnm::MaskRows rows = {ids.data(),         batch,  visible.get(), ids_keep.data(),
+                               ids_restore.data(), nullptr};
   Shared shared;
   std::vector<std::thread> threads;
   for (int32_t thread = 0; thread < kThreads; ++thread) {

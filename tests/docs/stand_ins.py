@@ -345,6 +345,14 @@ def data_driven(names):
     assert len(names["masks"].visible) == 2
 
 
+def padded(names):
+    names["n_rows"] = torch.tensor([64, 30, 13])
+    yield
+    visible = names["masks"].visible
+    assert (visible.sum(1) == 102).all()
+    assert names["hidden"].sum(1).tolist() == [512 - 102, 240 - 102, 104 - 102]
+
+
 def masks_from_elsewhere(names):
     names.update(visible=names["masks"].visible, masked=names["masks"].masked)
     yield

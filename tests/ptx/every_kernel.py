@@ -105,6 +105,12 @@ def thresholds() -> Iterator[Call]:
         yield Call(f"threshold ties {dtype}", "threshold", (tied, 784))
 
 
+def valid_rows(batch: int, n: int, n_keep: int) -> torch.Tensor:
+    """bool [batch, n], True for just n_keep tokens in the first row."""
+    keys = torch.rand(batch, n, generator=torch.Generator().manual_seed(n))
+    return keys.argsort(1).argsort(1) < n_keep + 2 * torch.arange(batch)[:, None]
+
+
 def draws(large: bool = False) -> Iterator[Call]:
     generator = torch.Generator().manual_seed(2)
     for n, rule, invert, n_swapped in (
@@ -117,6 +123,9 @@ def draws(large: bool = False) -> Iterator[Call]:
         arguments = (IDS, None, 3, values, rule, n_keep, invert, min(n_swapped, n_keep))
         name = f"draw {n} by {rule}{', inverted' if invert else ''}, {n_swapped} swapped"
         yield Call(name, "draw_masks", arguments, random=n in (37, 512))
+        if n in (37, 512):
+            padded = valid_rows(2, n, n_keep)
+            yield Call(f"{name}, padded", "draw_masks", (*arguments, padded), random=n == 37)
     if large:
         return
     for shape, patch in (((1, 1, 1, 32, 32), (1, 16, 16)), ((2, 3, 2, 4, 10), (2, 4, 5))):
@@ -134,6 +143,12 @@ def rbn(name, ids, grid, n_keep, k, ties, windows=(3, 5), random=False, seed=3) 
     return Call(f"{name} {grid} keeping {n_keep}, K {k}, {ties}", "rbn_masks", call, random)
 
 
+def padded(call: Call, n_keep: int) -> Call:
+    ids, _, _, grid, *_ = call.arguments
+    valid = valid_rows(len(ids), math.prod(grid), n_keep)
+    return Call(f"{call.name}, padded", call.op, (*call.arguments, valid), call.random)
+
+
 def bank(grid, n_keep, k, ties, windows=(3, 5), random=False, seed=3) -> Call:
     generator = torch.Generator().manual_seed(k)
     orders = torch.stack([torch.randperm(math.prod(grid), generator=generator) for _ in range(2)])
@@ -146,6 +161,7 @@ def rbn_in_triton() -> Iterator[Call]:
         yield rbn("R-BN", IDS, (1, 7, 5), 9, 3, ties, random=True)
         # More than the masks can share: a second sweep.
         yield rbn("R-BN overfull", IDS[:1], (1, 4, 3), 8, 3, ties)
+        yield padded(rbn("R-BN", IDS, (1, 4, 5), 6, 3, ties), 6)
     yield bank((1, 5, 4), 6, 3, "first")
 
 
@@ -155,6 +171,7 @@ def rbn_in_cuda() -> Iterator[Call]:
         yield rbn("R-BN", one_bank, (1, 64, 8), 102, 5, ties, random=ties == "first")
         yield rbn("R-BN", IDS, (1, 7, 5), 9, 3, ties, random=True, seed=torch.tensor(-1))
         yield rbn("R-BN overfull", IDS[:1], (1, 4, 3), 8, 3, ties)
+        yield padded(rbn("R-BN", IDS, (1, 7, 5), 9, 3, ties, random=True), 9)
         yield rbn("R-BN", IDS[:1], (1, 6, 9), 1, 33, ties)
         yield bank((1, 14, 14), 49, 4, ties)
         yield bank((1, 7, 5), 12, 3, ties, random=True)

@@ -34,6 +34,9 @@ class Pairs:
         offset = float(randomness.uniforms(1)[0])
         return {"left": record["slope"] * ramp + offset, "right": record["slope"] * ramp}
 
+    def padded(self, record):
+        return {}
+
     def remarks(self, records):
         return [f"{len(records)} slopes"]
 
@@ -65,7 +68,7 @@ class FillWithMeans:
         torch.manual_seed(seed)
         return Means()
 
-    def losses(self, forward, inputs, masks):
+    def losses(self, forward, inputs, masks, valid):
         found = forward(inputs, masks)
         return {"loss": found["left"] + self.weight * found["right"], **found}
 

@@ -80,9 +80,9 @@ def test_published_recipes(
     ("modality", "name", "base_min_lr", "clip"),
     [
         ("video", "snm-video", 1e-5, Video(16, 224, 4, MultiScaleCrop(), flip=True)),
-        ("audio", "snm-audio", 0, Audio(1024, 128, gain=False)),
+        ("audio", "snm-audio", 0, Audio(1024, 128, gain=False, padding="see")),
         ("video", "videomae", 1e-5, Video(16, 224, 4, MultiScaleCrop(), flip=False)),
-        ("audio", "audiomae", 0, Audio(1024, 128, gain=True)),
+        ("audio", "audiomae", 0, Audio(1024, 128, gain=True, padding="see")),
         ("image", "mae", 0, Image(224, ResizedCrop((0.2, 1), interpolation="bicubic"), flip=True)),
     ],
 )

@@ -7,8 +7,8 @@ takes from torchaudio's kaldi.fbank.
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
-from typing import Any
+from dataclasses import dataclass, replace
+from typing import Any, Literal
 
 import kaldi_native_fbank as knf
 import numpy as np
@@ -48,6 +48,8 @@ def log_mel(samples: np.ndarray, bands: int) -> np.ndarray:
     return np.stack([bank.get_frame(i) for i in range(bank.num_frames_ready)])
 
 
+Treatment = Literal["hide", "see"]
+
 # The middle one of 19 uniform numbers is distributed as Beta(10, 10).
 _GAIN_UNIFORMS = 19
 
@@ -57,12 +59,14 @@ class Audio:
     """Log-mel spectrograms of excerpts at a random time offset.
 
     Time-major: H = time, W = mel band. A recording shorter than the window is padded at
-    its end with zeros, as AudioMAE pads.
+    its end with zeros, as AudioMAE pads. `padding` says what a model makes of these: "hide", they
+    are never visible and the loss leaves them out; "see", as AudioMAE, they are like sound.
     """
 
     frames: int  # of 25 ms, every 10 ms
     bands: int
     gain: bool = False  # multiply each excerpt by 0.5 + Beta(10, 10): AudioMAE's pretraining
+    padding: Treatment = "hide"
 
     name = "audio"
     suffixes = SUFFIXES
@@ -92,5 +96,19 @@ class Audio:
         excerpt[0, 0, : len(mel)] = torch.from_numpy(mel)
         return {"audio": excerpt}
 
+    def padded(self, record: Record) -> dict[str, tuple[int, int, int]]:
+        # What resampling makes of a number of samples is that share of it, or one more.
+        samples = record["samples"] * RATE // record["rate"]
+        real = 1 + (samples - WINDOW) // HOP
+        if self.padding == "see" or real >= self.frames:
+            return {}
+        return {"audio": (1, real, self.bands)}
+
     def remarks(self, records: Sequence[Record]) -> list[str]:
-        return []
+        hiding = replace(self, padding="hide")
+        n = sum(bool(hiding.padded(record)) for record in records)
+        if not n:
+            return []
+        seconds = (WINDOW + (self.frames - 1) * HOP) / RATE
+        how = "hidden from the model" if self.padding == "hide" else "seen as if it were sound"
+        return [f"{n} recordings are shorter than {seconds:.2f} s; their padding is {how}"]

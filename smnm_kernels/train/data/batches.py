@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Iterator
 from concurrent.futures import Future, ThreadPoolExecutor
+from dataclasses import replace
 
 import torch
 
@@ -71,7 +72,7 @@ class Batches:
     ) -> None:
         self._watch = watch or watch_over(dataset, say)
         self._reading = Workers(workers, dataset, say) if workers else Here(dataset)
-        self._ahead = workers > 0
+        self._ahead, self._padding = workers > 0, dataset.padding
         self._numbers = iter(enumerate(numbers))
         self._asked = self._next = 0
         self._came: dict[int, Batch | Future[Batch]] = {}
@@ -111,6 +112,9 @@ class Batches:
 
     def _take(self, timeout: float) -> None:
         for number, batch in self._reading.arrived(timeout):
+            if self._padding is not None:
+                valid = self._padding.valid(batch.file_numbers.tolist())
+                batch = replace(batch, valid=valid)
             self._came[number] = self._pinning.submit(batch.pin_memory) if self._pinning else batch
 
     def __del__(self) -> None:

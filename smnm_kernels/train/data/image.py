@@ -102,5 +102,8 @@ class Image:
             picture = picture.flip(3)
         return {"image": picture.contiguous()}
 
+    def padded(self, record: Record) -> dict[str, tuple[int, int, int]]:
+        return {}
+
     def remarks(self, records: Sequence[Record]) -> list[str]:
         return []

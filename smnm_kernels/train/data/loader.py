@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 
 import torch
@@ -14,6 +14,7 @@ from smnm_kernels.errors import Unusable
 
 from .find import Entry, base_of
 from .modality import Modality, Record
+from .padding import Padding
 from .sample_randomness import SampleRandomness, file_of
 
 # For one sample, at most so many files may fail that passed the scan. More means the data is gone.
@@ -46,28 +47,41 @@ class Batch:
     sample_ids: Tensor  # int64 [B]
     file_numbers: Tensor  # int64 [B]
     failures: list[Failure]
+    # bool [B, N], the tokens that may be visible, of each input that some file of the run pads.
+    valid: dict[str, Tensor] = field(default_factory=dict)
 
     def __len__(self) -> int:
         return len(self.sample_ids)
 
     def to(self, device: torch.device) -> Batch:
         """With its inputs there; ids and numbers stay with the host, which names files by them."""
-        inputs = {name: x.to(device, non_blocking=True) for name, x in self.inputs.items()}
-        return replace(self, inputs=inputs)
+        return self._with_each(lambda x: x.to(device, non_blocking=True))
 
     def pin_memory(self) -> Batch:
-        return replace(self, inputs={name: x.pin_memory() for name, x in self.inputs.items()})
+        return self._with_each(Tensor.pin_memory)
+
+    def _with_each(self, change: Callable[[Tensor], Tensor]) -> Batch:
+        inputs = {name: change(x) for name, x in self.inputs.items()}
+        return replace(self, inputs=inputs, valid={n: change(v) for n, v in self.valid.items()})
 
 
 class SampleDataset(Dataset):
     """Sample `index` of an endless stream, a pure function of (seed, index) and the files.
 
     It does not depend on the number of workers or processes, nor on which samples were read before.
+    With `padding`, batches say which of their tokens may be visible.
     """
 
-    def __init__(self, data: Path, files: Sequence[Record], modality: Modality, seed: int) -> None:
+    def __init__(
+        self,
+        data: Path,
+        files: Sequence[Record],
+        modality: Modality,
+        seed: int,
+        padding: Padding | None = None,
+    ) -> None:
         self.folder, self.files, self.modality, self.seed = data, files, modality, seed
-        self.base = base_of(data)
+        self.base, self.padding = base_of(data), padding
 
     def name(self, file_number: int) -> str:
         """As skipped.json has it: of a member of a shard, with the shard."""

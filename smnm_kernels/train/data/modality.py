@@ -16,8 +16,8 @@ from .source import Source
 
 Record = dict[str, Any]  # one file: name, size, mtime_ns, digest, and what the probe found
 
-# (raw [C, T, H, W], visible bool of the same shape, restored likewise) -> what went in, what the
-# encoder saw, what came out: three uint8 [h, w, 3] of one size.
+# (raw [C, T, H, W], visible bool of the same shape, restored likewise, NaN where nothing was to be
+# restored) -> what went in, what the encoder saw, what came out: three uint8 [h, w, 3] of one size.
 PictureRows = Callable[[np.ndarray, np.ndarray, np.ndarray], list[np.ndarray]]
 
 
@@ -82,6 +82,10 @@ class Modality(Protocol):
 
         A pure function of its arguments and the file; raises Unusable where the file fails.
         """
+
+    def padded(self, record: Record) -> dict[str, tuple[int, int, int]]:
+        """Of each input that samples of this file pad at its end: how many values along (T, H, W)
+        are real. Empty where nothing is padded, or padding is treated as if it were real."""
 
     def remarks(self, records: Sequence[Record]) -> list[str]:
         """Lines to print after a scan: what is done with these usable files that may surprise."""

@@ -17,6 +17,7 @@ _COLOURS = np.array(
 def film_strips(raw: np.ndarray, visible: np.ndarray, restored: np.ndarray) -> list[np.ndarray]:
     """RGB in [0, 1], [3, T, H, W] each: up to 8 frames side by side."""
     hidden = np.where(visible, raw, _HIDDEN)
+    restored = np.where(np.isnan(restored), _HIDDEN, restored)
     return [_film_strip(clip) for clip in (raw, hidden, restored)]
 
 
@@ -29,9 +30,16 @@ def _film_strip(clip: np.ndarray) -> np.ndarray:
 def spectrograms(raw: np.ndarray, visible: np.ndarray, restored: np.ndarray) -> list[np.ndarray]:
     """Log-mel [1, 1, time, band] each: time to the right, low bands at the bottom."""
     low, high = np.percentile(raw, (1, 99.5))
-    before, after = (_to_colours((s[0, 0] - low) / max(high - low, 1e-6)) for s in (raw, restored))
-    seen = _upright(visible[0, 0])[..., None]
-    return [before, np.where(seen, before, np.uint8(255 * _HIDDEN)), after]
+    is_restored = ~np.isnan(restored)
+    before, after = (
+        _to_colours((s[0, 0] - low) / max(high - low, 1e-6))
+        for s in (raw, np.where(is_restored, restored, low))
+    )
+    return [before, _where(visible, before), _where(is_restored, after)]
+
+
+def _where(shown: np.ndarray, picture: np.ndarray) -> np.ndarray:
+    return np.where(_upright(shown[0, 0])[..., None], picture, np.uint8(255 * _HIDDEN))
 
 
 def _upright(spectrum: np.ndarray) -> np.ndarray:

@@ -82,6 +82,9 @@ class Video:
         longest = max(length for _, length in frames_of_files.undamaged(record))
         return usable_stride(longest, self.frames, self.stride)
 
+    def padded(self, record: Record) -> dict[str, tuple[int, int, int]]:
+        return {}
+
     def remarks(self, records: Sequence[Record]) -> list[str]:
         strides = Counter(self._stride(record) for record in records)
         return [

@@ -111,7 +111,11 @@ class Decoder(nn.Module):
 class MaskedAutoencoder(nn.Module):
     """Encoder on visible tokens, light decoder on all, squared error on masked patches.
 
-    forward(x [B, C, T, H, W] float, masks) -> loss, a float32 scalar.
+    forward(x [B, C, T, H, W] float, masks, valid) -> loss, a float32 scalar.
+
+    `valid`, bool [B, N] or None where all are: the loss leaves masked patches out that are not
+    valid, padding. Then it is the mean over the samples of each one's mean, so that a batch has the
+    same loss however it is shared out, and every sample the same weight (our choice).
     """
 
     pixel_mean: Tensor  # [C, 1]
@@ -157,11 +161,13 @@ class MaskedAutoencoder(nn.Module):
         """-> predictions for the masked tokens, as the target is, [B, N - n_keep, P]."""
         return self.decoder(latent, masks)
 
-    def forward_loss(self, x: Tensor, pred: Tensor, masks: Masks) -> Tensor:
+    def forward_loss(
+        self, x: Tensor, pred: Tensor, masks: Masks, valid: Tensor | None = None
+    ) -> Tensor:
         """Mean squared error of the masked patches' predictions, always in float32."""
-        return self._loss(self.encoder.patchify(x), pred, masks)
+        return self._loss(self.encoder.patchify(x), pred, masks, valid)
 
-    def forward(self, x: Tensor, masks: Masks) -> Tensor:
+    def forward(self, x: Tensor, masks: Masks, valid: Tensor | None = None) -> Tensor:
         n = math.prod(self.encoder.grid)
         if masks.ids_restore.shape != (x.shape[0], n):
             raise ValueError(
@@ -169,16 +175,22 @@ class MaskedAutoencoder(nn.Module):
                 f"got ids_restore {tuple(masks.ids_restore.shape)}"
             )
         patches = self.encoder.patchify(x)
-        return self._loss(patches, self.decoder(self._encode(patches, masks), masks), masks)
+        pred = self.decoder(self._encode(patches, masks), masks)
+        return self._loss(patches, pred, masks, valid)
 
     def _encode(self, patches: Tensor, masks: Masks) -> Tensor:
         # Selected before embedding: a masked patch never enters any computation.
         return self.encoder.encode(select_tokens(patches, masks.ids_keep), masks.ids_keep)
 
-    def _loss(self, patches: Tensor, pred: Tensor, masks: Masks) -> Tensor:
+    def _loss(self, patches: Tensor, pred: Tensor, masks: Masks, valid: Tensor | None) -> Tensor:
         target = select_tokens(patches, masks.ids_masked).float()
         self._to_target(target)
-        return _MeanSquaredError.apply(pred, target)
+        if valid is None:
+            return _MeanSquaredError.apply(pred, target, None)
+        counts = valid.gather(1, masks.ids_masked).float()
+        # A sample that shows all of its valid patches has nothing to restore.
+        weight = counts / counts.sum(1, keepdim=True).clamp(min=1) / len(counts)
+        return _MeanSquaredError.apply(pred, target, weight)
 
     @torch.no_grad()
     def target(self, patches: Tensor) -> Tensor:
@@ -237,23 +249,30 @@ class MaskedAutoencoder(nn.Module):
 class _MeanSquaredError(torch.autograd.Function):
     """mse_loss(pred, target) in float32, which puts the difference into target's memory.
 
+    With `weight` [B, n] the sum of the patches' errors, each times its weight.
+
     Both are as large as a batch's masked patches, the largest tensors of a step, and mse_loss would
     make two more.
     """
 
     @staticmethod
-    def forward(ctx: Any, pred: Tensor, target: Tensor) -> Tensor:
+    def forward(ctx: Any, pred: Tensor, target: Tensor, weight: Tensor | None) -> Tensor:
         shortfall = target.sub_(pred)
-        ctx.save_for_backward(shortfall)
+        ctx.save_for_backward(shortfall, weight)
         ctx.dtype = pred.dtype
         # By patch first: one float32 sum over millions of values would lose digits.
-        by_patch = torch.linalg.vector_norm(shortfall, dim=-1).square().mean()
-        return by_patch / shortfall.shape[-1]
+        by_patch = torch.linalg.vector_norm(shortfall, dim=-1).square()
+        mean = by_patch.mean() if weight is None else (by_patch * weight).sum()
+        return mean / shortfall.shape[-1]
 
     @staticmethod
-    def backward(ctx: Any, grad: Tensor) -> tuple[Tensor, None]:
-        (shortfall,) = ctx.saved_tensors
-        return (shortfall * (-2 * grad / shortfall.numel())).to(ctx.dtype), None
+    def backward(ctx: Any, grad: Tensor) -> tuple[Tensor, None, None]:
+        shortfall, weight = ctx.saved_tensors
+        if weight is None:
+            factor = -2 * grad / shortfall.numel()
+        else:
+            factor = (-2 * grad / shortfall.shape[-1]) * weight.unsqueeze(-1)
+        return (shortfall * factor).to(ctx.dtype), None, None
 
 
 def build_model(settings: ModelSettings, input_size: InputSize, seed: int) -> MaskedAutoencoder:

@@ -37,10 +37,14 @@ class MaskedAutoencoding:
         return model
 
     def losses(
-        self, forward: Callable[..., Any], inputs: dict[str, Tensor], masks: dict[str, Masks]
+        self,
+        forward: Callable[..., Any],
+        inputs: dict[str, Tensor],
+        masks: dict[str, Masks],
+        valid: dict[str, Tensor],
     ) -> dict[str, Tensor]:
         (name,) = inputs
-        return {"loss": forward(inputs[name], masks[name])}
+        return {"loss": forward(inputs[name], masks[name], *valid.values())}
 
     def restore(
         self, model: MaskedAutoencoder, inputs: dict[str, Tensor], masks: dict[str, Masks]

@@ -32,10 +32,15 @@ class Objective(Protocol):
         `checkpoint_activations` its blocks compute theirs again for the gradients."""
 
     def losses(
-        self, forward: Callable[..., Any], inputs: dict[str, Tensor], masks: dict[str, Masks]
+        self,
+        forward: Callable[..., Any],
+        inputs: dict[str, Tensor],
+        masks: dict[str, Masks],
+        valid: dict[str, Tensor],
     ) -> dict[str, Tensor]:
         """Scalars of normalised inputs [B, C, T, H, W], "loss" among them; it calls `forward` in
-        place of the model, once."""
+        place of the model, once. `valid`, bool [B, N], has the inputs that may be padded: tokens
+        that are not valid are never visible, and belong in no loss."""
 
     def restore(
         self, model: Any, inputs: dict[str, Tensor], masks: dict[str, Masks]

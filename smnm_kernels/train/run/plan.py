@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import platform
 import signal
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import asdict, dataclass
 from importlib.metadata import PackageNotFoundError, version
 from itertools import chain, islice
@@ -54,6 +54,8 @@ class Recipe:
     optimisation: Optimisation
     lr: float  # peak
     settings: dict[str, Any]  # what else decides the losses, by name, for config.json
+    # Is told the usable files; raises UsageError where the settings do not suit them.
+    look_at: Callable[[Sequence[Record]], None] = lambda files: None
 
 
 @dataclass(frozen=True)
@@ -100,6 +102,7 @@ def make_plan(
     optimisation = recipe.optimisation
     settings, before = find_run(options, recipe, folder.path)
     listing = _scan(folder, recipe.modality, data, before, options.stall_limit)
+    recipe.look_at(listing.usable)
     if before:
         found = differences(listing.usable, folder.read_files()[0])
         if found:

@@ -11,6 +11,7 @@ from tyro.conf import Positional, arg
 from tyro.extras import literal_type_from_choices
 
 from smnm_kernels.errors import UsageError
+from smnm_kernels.train.data.audio import Treatment
 from smnm_kernels.train.data.modality import Modality
 from smnm_kernels.train.data.view import PixelAspect
 from smnm_kernels.train.run.options import (
@@ -35,6 +36,7 @@ else:
 PixelAspectOption = Annotated[
     PixelAspect | None, arg(metavar="{apply,ignore}", help_behavior_hint="")
 ]
+PaddingOption = Annotated[Treatment | None, arg(metavar="{hide,see}", help_behavior_hint="")]
 Kind = Annotated[str | None, arg(metavar="KIND", help_behavior_hint="")]
 
 
@@ -58,6 +60,9 @@ class RecipeOptions:
     pixel_aspect: PixelAspectOption = None
     """Video whose pixels are not square: apply scales the width, as players do; ignore takes the
     pixels as they are. Default: apply."""
+    padding: PaddingOption = None
+    """Audio, of recordings shorter than the window: hide never shows the padding to the model and
+    leaves it out of the loss; see treats it as sound. Default: the preset's."""
     flip: bool = True
     """Mirror half of the samples where the preset does; --no-flip mirrors none."""
 
@@ -138,11 +143,16 @@ def _clip_of(options: Pretrain, clip: Modality) -> Modality:
         )
     if options.pixel_aspect not in (None, *get_args(PixelAspect)):
         raise UsageError(f"--pixel-aspect must be apply or ignore, got {options.pixel_aspect!r}")
+    if options.padding is not None and "padding" not in allowed:
+        raise UsageError(f"--padding {options.padding}: is for audio; {options.modality} has none")
+    if options.padding not in (None, *get_args(Treatment)):
+        raise UsageError(f"--padding must be hide or see, got {options.padding!r}")
     mirrors = "flip" in allowed and not options.flip
     return _override(
         clip,
         stride=options.stride,
         pixel_aspect=options.pixel_aspect,
+        padding=options.padding,
         flip=False if mirrors else None,
     )
 

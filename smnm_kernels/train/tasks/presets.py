@@ -113,7 +113,9 @@ _RBN = {"audio": MaskSettings("rbn", 0.8)}  # SNM, at AudioMAE's ratio
 
 _AUDIO_CLIP = Audio(frames=1024, bands=128)  # AudioMAE: ten seconds
 # Its scripts ask for a random gain and a random shift in time; the shift is always 0 in its code.
-_AUDIOMAE_CLIP = replace(_AUDIO_CLIP, gain=True)
+# It pads short recordings with zeros and treats these as sound: they are visible or masked like
+# any patch, and masked ones are in the loss.
+_AUDIOMAE_CLIP = replace(_AUDIO_CLIP, gain=True, padding="see")
 
 _AUDIOMAE_OPTIMISATION = Optimisation(
     batch_size=512,  # AudioMAE
@@ -159,9 +161,10 @@ AUDIO: dict[str, Preset] = {
         MaskedAutoencoding(AUDIOMAE),
         _AUDIOMAE_OPTIMISATION,
     ),
-    # Table A.12, which names neither the lowest rate nor a gain: AudioMAE's code for the former.
+    # Table A.12, which names neither the lowest rate nor a gain nor what is done with padding:
+    # AudioMAE's code for the first and the last.
     "snm-audio": Preset(
-        _AUDIO_CLIP,
+        replace(_AUDIO_CLIP, padding="see"),
         _RBN,
         MaskedAutoencoding(AUDIOMAE),
         replace(_AUDIOMAE_OPTIMISATION, weight_decay=0.05, epochs=32, warmup_epochs=5),

@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import asdict, dataclass
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -16,7 +17,8 @@ from torch import Tensor
 from smnm_kernels import Masks, MaskSampler
 from smnm_kernels.errors import Unusable, UsageError
 from smnm_kernels.train.data.loader import Batch, Failure, SampleDataset
-from smnm_kernels.train.data.modality import Normalisation
+from smnm_kernels.train.data.modality import Normalisation, Record
+from smnm_kernels.train.data.padding import Padding, TokenGrid
 from smnm_kernels.train.run import ranks
 from smnm_kernels.train.run.loop import Loop
 from smnm_kernels.train.run.machine import find_device
@@ -45,7 +47,9 @@ def pretrain(options: Pretrain) -> int:
     try:
         recipe = recipe_of(options, setup)
         plan, folder = begin(options, recipe, options.data, options.out, setup.device)
-        dataset = SampleDataset(options.data, plan.files, setup.preset.clip, options.seed)
+        padding = padding_of(setup, plan.files)
+        clip = setup.preset.clip
+        dataset = SampleDataset(options.data, plan.files, clip, options.seed, padding)
         task = Pretraining(setup, dataset, options.checkpoint_activations)
         return Loop(task, plan, setup.device, options.out, folder).run()
     except StoppedBySignal as stopped:
@@ -93,7 +97,39 @@ def recipe_of(options: Pretrain, setup: Setup) -> Recipe:
             "grid": _of_inputs({name: s.grid for name, s in setup.samplers.items()}),
             "objective": {"name": type(preset.objective).__name__, **asdict(preset.objective)},
         },
+        look_at=partial(_look_at, setup),
     )
+
+
+def padding_of(setup: Setup, files: Sequence[Record]) -> Padding | None:
+    """What these files leave of their windows, or None where they fill them."""
+    inputs = setup.preset.clip.inputs
+    tokens = {
+        name: TokenGrid(inputs[name].size[1:], sampler.grid, sampler.n_keep)
+        for name, sampler in setup.samplers.items()
+    }
+    padding = Padding(setup.preset.clip, tokens, files)
+    return padding if padding.padded else None
+
+
+def _look_at(setup: Setup, files: Sequence[Record]) -> None:
+    padding = padding_of(setup, files)
+    if padding is None:
+        return
+    for name, count in padding.padded.items():
+        kind = setup.samplers[name].settings
+        if not kind.takes_valid:
+            raise UsageError(
+                f"--mask {kind.name}: cannot leave out the padding of {count} short files; give "
+                "another mask, or --padding see"
+            )
+    for name, count in padding.too_short.items():
+        least = padding.tokens[name].least
+        print(
+            f"  {count} of these fill fewer than {least} patches, too few to mask: as much padding "
+            "beside them counts as real",
+            flush=True,
+        )
 
 
 def _of_inputs(values: dict[str, Any]) -> Any:
@@ -127,10 +163,12 @@ class Pretraining:
         x = self._normalised(batch.inputs)
         with clock.measure("mask_ms"):
             masks = {
-                name: sampler(len(batch), x[name] if sampler.needs_data else None)
+                name: sampler(
+                    len(batch), x[name] if sampler.needs_data else None, batch.valid.get(name)
+                )
                 for name, sampler in self.samplers.items()
             }
-        return self.objective.losses(forward, x, masks)
+        return self.objective.losses(forward, x, masks, batch.valid)
 
     def _normalised(self, inputs: dict[str, Tensor]) -> dict[str, Tensor]:
         return {name: self.normalisations[name](raw) for name, raw in inputs.items()}
@@ -142,40 +180,51 @@ class Pretraining:
         for name, sampler in self.samplers.items():
             sampler.load_state_dict(state["mask_samplers"][name])
 
-    def read_for_picture(self, report: Callable[[Failure], None]) -> list[dict[str, Tensor]] | None:
-        """Samples of some of the files."""
+    def read_for_picture(
+        self, report: Callable[[Failure], None]
+    ) -> list[tuple[int, dict[str, Tensor]]] | None:
+        """Samples of some of the files, with the files' numbers."""
         n_files = len(self.dataset.files)
         count = min(_PICTURED_SAMPLES, n_files)
         samples = []
         for i in range(count):
             number = i * n_files // count
             try:
-                samples.append(self.dataset.read(number, i))
+                samples.append((number, self.dataset.read(number, i)))
             except Unusable as error:
                 report(Failure(self.dataset.name(number), str(error)))
         return samples or None
 
-    def picture(self, samples: list[dict[str, Tensor]]) -> Image:
+    def picture(self, samples: list[tuple[int, dict[str, Tensor]]]) -> Image:
         """Of the first input."""
-        raw = {n: torch.stack([s[n] for s in samples]).to(self.device) for n in self.inputs}
-        x = self._normalised(raw)
+        raw = {n: torch.stack([s[n] for _, s in samples]).to(self.device) for n in self.inputs}
+        x, valid = self._normalised(raw), {}
+        if self.dataset.padding is not None:
+            valid = self.dataset.padding.valid([number for number, _ in samples])
+            valid = {name: tokens.to(self.device) for name, tokens in valid.items()}
         # Masks by their ids: looking does not move the run's own stream on.
         ids = torch.arange(len(samples), device=self.device)
         masks = {
-            name: sampler.masks(ids, x[name] if sampler.needs_data else None)
+            name: sampler.masks(ids, x[name] if sampler.needs_data else None, valid.get(name))
             for name, sampler in self.samplers.items()
         }
-        return self._picture(x, masks)
+        return self._picture(x, masks, valid)
 
     @torch.no_grad()
-    def _picture(self, x: dict[str, Tensor], masks: dict[str, Masks]) -> Image:
+    def _picture(
+        self, x: dict[str, Tensor], masks: dict[str, Masks], valid: dict[str, Tensor]
+    ) -> Image:
         self.model.eval()
         restored = self.objective.restore(self.model, x, masks)
         self.model.train()
         name, given = next(iter(self.inputs.items()))
         undo = self.normalisations[name].undo
-        visible = masks[name].visible.view(-1, *self.samplers[name].grid)
-        return reconstruction(undo(x[name]), visible, undo(restored[name]), given.picture_rows)
+        grid = self.samplers[name].grid
+        visible = masks[name].visible.view(-1, *grid)
+        real = valid[name].view(-1, *grid) if name in valid else None
+        return reconstruction(
+            undo(x[name]), visible, undo(restored[name]), given.picture_rows, real
+        )
 
     def export(self, path: Path, step: int) -> None:
         metadata = {

@@ -13,18 +13,22 @@ _GAP, _LABEL = 4, 84  # pixels
 
 
 def reconstruction(
-    raw: Tensor, visible: Tensor, restored: Tensor, rows: PictureRows
+    raw: Tensor,
+    visible: Tensor,
+    restored: Tensor,
+    rows: PictureRows,
+    valid: Tensor | None = None,
 ) -> Image.Image:
-    """Three rows for each sample.
+    """Three rows for each sample. Where patches are not `valid`, nothing was to be restored.
 
     raw, restored: float [B, C, T, H, W], values as they were before normalisation.
     visible: bool [B, T', H', W'], the patches that the encoder saw; the grid divides T, H and W.
+    valid: likewise.
     """
     before, after = (np.nan_to_num(x.cpu().numpy()) for x in (raw, restored))
-    seen = visible.cpu().numpy()[:, None]
-    for axis in (2, 3, 4):
-        seen = seen.repeat(before.shape[axis] // seen.shape[axis], axis)
-    seen = np.broadcast_to(seen, before.shape)
+    seen = _of_values(visible, before.shape)
+    if valid is not None:
+        after = np.where(_of_values(valid, before.shape), after, np.nan)
     samples = [rows(before[i], seen[i], after[i]) for i in range(len(before))]
 
     height, width = samples[0][0].shape[:2]
@@ -38,3 +42,11 @@ def reconstruction(
             picture.paste(Image.fromarray(row), (_LABEL, y))
             pen.text((6, y + height // 2), _ROWS[j], fill="black", font=font, anchor="lm")
     return picture
+
+
+def _of_values(patches: Tensor, shape: tuple[int, ...]) -> np.ndarray:
+    """bool [B, T', H', W'] of patches -> of the values [B, C, T, H, W] in them."""
+    values = patches.cpu().numpy()[:, None]
+    for axis in (2, 3, 4):
+        values = values.repeat(shape[axis] // values.shape[axis], axis)
+    return np.broadcast_to(values, shape)
