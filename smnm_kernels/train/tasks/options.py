@@ -82,7 +82,8 @@ class Pretrain(Training):
     modality: ModalityName
     data: Annotated[Positional[Path], arg(metavar="DATA")]
     """Folder that is searched for files, with everything below it; or a list of files (text or CSV,
-    a path a line, labels beside it are ignored); or a tar. Tar shards are read in place."""
+    a path a line, labels beside it are ignored); or a tar, or several ('shards-{000..010}.tar').
+    Tar shards are read in place."""
     out: Path
     """Folder of the run: made if missing, resumed if it holds a run."""
 
