@@ -50,8 +50,8 @@ def activity_segments(
     Raises:
         TypeError, ValueError: before any work. The message names the argument.
 
-    Source: Audio-Visual Transformers that detect segments by the derivative of the mel envelope
-    (AVT) have no public code. Smoothing, thresholds, lengths and rows are our choice.
+    Source: AVT finds on- and offsets by the derivative of the mel envelope, and has no public code.
+    Smoothing, thresholds, lengths, ends of the recording and rows are our choice.
     """
     kind = ActivityKind.of_data(
         data, patch, n_keep=1, smoothing=smoothing, theta=theta, min_length=min_length
