@@ -258,7 +258,9 @@ def differs(
 def _differs(
     program: str, path: Path, kind: str, found: dict[str, Any], folder: Path
 ) -> str | None:
-    head = [program, "-v", "quiet", "-nostdin", "-threads", "1", "-i", str(path)]
+    # VP8 as the trainer decodes it: see media.py.
+    decoder = ("-c:v", "libvpx") if path.suffix == ".webm" else ()
+    head = [program, "-v", "quiet", "-nostdin", "-threads", "1", *decoder, "-i", str(path)]
     if kind == "audio":
         ours = np.load(folder / "samples.npy")
         words = [*head, "-map", "0:a:0", "-f", "f32le", "-"]

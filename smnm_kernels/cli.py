@@ -12,7 +12,7 @@ import pkgutil
 import select
 import signal
 import sys
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from importlib.metadata import version
 from typing import Any, NamedTuple, TextIO
 
@@ -55,8 +55,9 @@ COMMANDS = {
 }
 
 
-def main(arguments: Sequence[str] | None = None) -> int:
-    """Run `smnm ARGUMENTS`; returns the exit code.
+def main(arguments: Sequence[str] | None = None, loaded: Callable[[], None] = lambda: None) -> int:
+    """Run `smnm ARGUMENTS`; returns the exit code. `loaded` is called when the modules of the
+    command are imported and its work begins.
 
     0 done, 1 a run that was going failed, 2 refused before any work, 130 and 143 stopped by Ctrl-C
     and SIGTERM, 141 where the reader of the output went away (`smnm --help | head -3`).
@@ -66,7 +67,10 @@ def main(arguments: Sequence[str] | None = None) -> int:
             stream.reconfigure(errors="backslashreplace")
     try:
         try:
-            return _run(arguments)
+            return _run(arguments, loaded)
+        except KeyboardInterrupt:
+            print("smnm: interrupted; what was saved last is whole", file=sys.stderr)
+            return 128 + signal.SIGINT
         finally:
             if sys.stdout:  # None where the command was started with a closed output
                 sys.stdout.flush()  # while Python exits, an error could not be caught
@@ -88,7 +92,7 @@ def _lost_its_reader(stream: TextIO) -> bool:
     return any(event & (select.POLLERR | select.POLLHUP) for _, event in poll.poll(0))
 
 
-def _run(arguments: Sequence[str] | None) -> int:
+def _run(arguments: Sequence[str] | None, loaded: Callable[[], None]) -> int:
     arguments = list(sys.argv[1:] if arguments is None else arguments)
     if not arguments or arguments[0] in ("-h", "--help"):
         print(_usage())
@@ -112,7 +116,9 @@ def _run(arguments: Sequence[str] | None) -> int:
         return _missing(error, name)
     options: Any = tyro.cli(options_type, prog=f"smnm {name}", args=rest)
     try:
-        return _load(command.function)(options) or 0
+        function = _load(command.function)
+        loaded()
+        return function(options) or 0
     except ImportError as error:
         return _missing(error, name)
     except UsageError as error:
@@ -120,9 +126,6 @@ def _run(arguments: Sequence[str] | None) -> int:
     except RunError as error:
         print(f"smnm: error: {error}", file=sys.stderr)
         return 1
-    except KeyboardInterrupt:
-        print("smnm: interrupted; what was saved last is whole", file=sys.stderr)
-        return 130
 
 
 def _load(place: str) -> Any:

@@ -1,4 +1,4 @@
-"""Scores of tokens that ``guided_masks`` takes."""
+"""Weights and scores of tokens, for ``weighted_masks`` and ``guided_masks``."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from .kinds.weighted import check_input, parse_patch
 
 
 def patch_motion(data: Tensor, patch: Sequence[int]) -> Tensor:
-    """How much the frames of a clip differ within each patch: the scores of "motion" masks.
+    """How much the frames of a clip differ within each patch: the weights of "motion" masks.
 
     A frame's motion is the sum of absolute differences from the frame before and from the frame
     after, in all channels; the first and the last frame count their only neighbour twice.

@@ -32,7 +32,7 @@ GOLDEN = {
     "threshold": "1b8357a69f0360df",
     "weighted masks": "6989021fa7a3e57d",
     "weighted masks, inverted": "6e2db6d81df9f751",
-    "motion masks": "331c60b2fb293b27",
+    "motion masks": "7c16e4c209e25553",
     "guided masks": "9d7444533c66f290",
     "highest scores": "a80f8d5e07007d26",
     "dispersion": "562ff8f63ea74eef",

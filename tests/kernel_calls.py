@@ -8,7 +8,7 @@ import kernel_program
 import pytest
 import torch
 from kernel_program import Program
-from testing import assert_same, made_once
+from testing import assert_same, kept, version_of
 
 import smnm_kernels as smnm
 from smnm_kernels.tables.colors import parse_sigma
@@ -27,14 +27,13 @@ NOISE_CALLS = [
 COMPILERS = ["g++", pytest.param("clang++", marks=pytest.mark.exhaustive)]
 
 
-def built(compiler, tmp_path_factory):
-    """A folder with an object for each source and the program that they make, of this machine."""
+def built(compiler, *flags):
+    """A folder with an object for each source and the program that they make."""
     if shutil.which(compiler) is None:
         pytest.skip(f"needs {compiler}")
-    return made_once(
-        tmp_path_factory,
-        f"kernels-{compiler}",
-        lambda folder: kernel_program.build(compiler, folder),
+    how = (kernel_program.FLAGS, flags, version_of(compiler))
+    return kept(
+        f"kernels-{compiler}", how, lambda folder: kernel_program.build(compiler, folder, *flags)
     )
 
 

@@ -89,7 +89,7 @@ CALLS = {
         for metric in ("mad", "variance")
     ],
     "motion masks": lambda ids: smnm.MaskSampler(
-        "motion", (3, 4, 5), 0.6, temperature=2000.0, hint_ratio=0.3, seed=SEED
+        "motion", (3, 4, 5), 0.6, hint_ratio=0.3, seed=SEED
     ).masks(ids, _numbers(8, 2, 6, 8, 10)),
     "dispersion masks": lambda ids: smnm.dispersion_masks(
         ids, _numbers(8, 1, 1, 64, 32), (1, 8, 8), 0.7, hint_ratio=0.3, freq_major=True, seed=SEED

@@ -2,25 +2,24 @@
 
 import shutil
 
-import kernel_program
 import pytest
 from golden_hashes import GOLDEN
 from kernel_calls import (
     assert_banks_are_those_of_the_reference,
     assert_noise_is_that_of_the_reference,
+    built,
     of_banks,
     of_noise,
 )
 from kernel_program import Program
 from mask_hashes import CALLS, IDS, hashed
-from testing import made_once
 
 from smnm_kernels import ops
 
 COMPILER, EMULATOR = "aarch64-linux-gnu-g++", "qemu-aarch64"
 #: What the program cannot make: kinds without kernels in C++, and ops that need torch.
 OTHERS = (
-    *("grid", "block", "inverse", "time", "threshold"),
+    *("grid", "block", "inverse", "time", "bands", "multi", "frames", "running", "threshold"),
     *("weighted", "guided", "highest", "dispersion", "activity"),
 )
 GOLDEN_CALLS = [name for name in CALLS if not name.startswith(OTHERS)]
@@ -29,17 +28,12 @@ pytestmark = pytest.mark.slow
 
 
 @pytest.fixture(scope="module")
-def program(tmp_path_factory):
+def program():
     for command, package in ((COMPILER, "g++-aarch64-linux-gnu"), (EMULATOR, "qemu-user")):
         if shutil.which(command) is None:
             pytest.skip(f"needs {command}: Debian's package {package}")
-
-    def make(folder):
-        # Static, so that QEMU finds everything in the program.
-        kernel_program.build(COMPILER, folder, "-static")
-
-    made = made_once(tmp_path_factory, "kernels-aarch64", make)
-    return Program((EMULATOR, made / "program"))
+    # Static, so that QEMU finds everything in the program.
+    return Program((EMULATOR, built(COMPILER, "-static") / "program"))
 
 
 @of_noise

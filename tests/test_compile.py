@@ -213,7 +213,12 @@ def trained(step, call, batches=(2, 2, 3)):
 
 @pytest.mark.slow
 @pytest.mark.parametrize(
-    ("backend", "batches"), [("inductor", (2, 2, 2)), ("aot_eager", (2, 4, 3, 5))]
+    ("backend", "batches"),
+    [
+        # A minute, nearly all of it a C++ compiler's. The test below takes a layer instead.
+        pytest.param("inductor", (2, 2, 2), marks=pytest.mark.exhaustive),
+        ("aot_eager", (2, 4, 3, 5)),
+    ],
 )
 def test_a_whole_train_step_compiles_once(backend, batches):
     eager, other = Step(), Step()
@@ -257,6 +262,24 @@ class Sampling(torch.nn.Module):
         masks = self.sampler(x.shape[0])
         tokens = x.gather(1, masks.ids_keep[..., None].expand(-1, -1, x.shape[2]))
         return self.layer(tokens), masks
+
+
+@pytest.mark.slow
+def test_inductor_trains_a_layer_on_the_same_masks():
+    eager, other = Sampling(), Sampling()
+    counter = CompileCounterWithBackend("inductor")
+    compiled = torch.compile(other, fullgraph=True, backend=counter)
+    for _ in range(3):
+        x = torch.randn(3, 32, 8)
+        found = []
+        for model, call in ((eager, eager), (other, compiled)):
+            tokens, masks = call(x)
+            tokens.square().sum().backward()
+            found.append((tokens, tuple(masks), model.layer.weight.grad))
+        (ours, made, gradient), (expected, drawn, gradient_there) = found
+        assert_same(made, drawn)
+        torch.testing.assert_close((ours, gradient), (expected, gradient_there))
+    assert counter.frame_count == 1
 
 
 @pytest.mark.parametrize("strict", [False, True])

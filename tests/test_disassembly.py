@@ -101,11 +101,11 @@ pytestmark = pytest.mark.slow
 
 
 @pytest.fixture(scope="module", params=COMPILERS)
-def hot_loops(request, tmp_path_factory):
+def hot_loops(request):
     """(compiler, loops by path and function)"""
     compiler = request.param
     need_x86()
-    folder = built(compiler, tmp_path_factory)
+    folder = built(compiler)
     found = {}
     for path in VECTOR_PATHS:
         found[path] = loops_by_function(folder / f"kernels_{path}.o", FUNCTIONS)

@@ -84,7 +84,13 @@ def call(request):
     return request.param
 
 
-@pytest.fixture(params=SAMPLERS.values(), ids=SAMPLERS)
+@pytest.fixture(
+    params=[
+        # Two samplers in one, whose parts stand here, too, take the interpreter longest.
+        pytest.param(make, id=name, marks=[pytest.mark.exhaustive] if name == "both" else [])
+        for name, make in SAMPLERS.items()
+    ]
+)
 def make(request):
     return request.param
 

@@ -46,7 +46,7 @@ def loaded(dataset, workers, context=None, batch_size=3, shuffle=False):
 @pytest.mark.slow
 @pytest.mark.filterwarnings("ignore:This DataLoader will create:UserWarning")
 @pytest.mark.parametrize(
-    ("workers", "context"), [(0, None), (1, "fork"), (4, "fork"), (2, "spawn")]
+    ("workers", "context"), [(0, None), (1, "fork"), (4, "fork"), (1, "spawn")]
 )
 def test_workers_do_not_change_the_masks(workers, context):
     epochs = loaded(WithSampleIds(Clips()), workers, context)

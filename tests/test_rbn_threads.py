@@ -6,7 +6,7 @@ from pathlib import Path
 
 import pytest
 import torch
-from testing import compiled, made_once
+from testing import compiled, kept
 
 import smnm_kernels as smnm
 
@@ -16,19 +16,18 @@ SOURCE = Path(__file__).parent / "cpp/rbn_rounds_threads.cpp"
 WEIGHTS = (400, 400, 100, 100)
 
 
+FLAGS = ("-O0", "-g", "-fsanitize=thread", "-pthread")
+
+
 def compile_threads(folder):
-    compiled(
-        SOURCE,
-        folder / SOURCE.stem,
-        *("-O0", "-g", "-fsanitize=thread", "-pthread"),
-        what="a C++ compiler with ThreadSanitizer",
-    )
+    what = "a C++ compiler with ThreadSanitizer"
+    compiled(SOURCE, folder / SOURCE.stem, *FLAGS, what=what)
 
 
 @pytest.fixture(scope="module")
-def threads(tmp_path_factory):
+def threads():
     """The compiled program."""
-    program = made_once(tmp_path_factory, "ThreadSanitizer", compile_threads) / SOURCE.stem
+    program = kept("ThreadSanitizer", FLAGS, compile_threads) / SOURCE.stem
     # ThreadSanitizer does not start under some kernels' layouts of a process.
     setarch = shutil.which("setarch")
     return [setarch, "-R", str(program)] if setarch else [str(program)]

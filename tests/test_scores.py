@@ -37,8 +37,8 @@ def test_only_what_moves_has_motion():
     scores = smnm.patch_motion(clip, (2, 16, 16)).view(4, 2, 2)
     assert (scores[:, 0] == 0).all()
     assert scores[0, 1, 0] > 0
-    masks = smnm.MaskSampler("motion", (4, 2, 2), 0.25)(1, clip)
-    assert not masks.visible.view(4, 2, 2)[0, 1, 0]
+    masks = smnm.MaskSampler("motion", (4, 2, 2), 0.5)(1, clip)
+    assert not masks.visible[scores.flatten()[None] > 0].any()
 
 
 def test_integers_and_halves_give_what_their_floats_give():
@@ -48,11 +48,13 @@ def test_integers_and_halves_give_what_their_floats_give():
     assert_same(smnm.patch_motion(half, (2, 4, 5)), smnm.patch_motion(half.float(), (2, 4, 5)))
 
 
-def test_motion_masks_are_guided_masks():
-    sampler = smnm.MaskSampler("motion", (3, 2, 2), 0.5, temperature=3000.0, hint_ratio=0.5, seed=4)
-    ids, how = torch.arange(3), {"temperature": 3000.0, "hint_ratio": 0.5, "seed": 4}
-    scores = smnm.patch_motion(DATA, (2, 4, 5))
-    masks = smnm.guided_masks(ids, scores, 0.5, **how)
+def test_motion_masks_are_weighted_or_guided_masks():
+    ids, scores = torch.arange(3), smnm.patch_motion(DATA, (2, 4, 5))
+    top = smnm.MaskSampler("motion", (3, 2, 2), 0.5, deterministic=True, hint_ratio=0.5, seed=4)
+    masks = smnm.guided_masks(ids, scores, 0.5, hint_ratio=0.5, seed=4)
+    assert_same(top(3, DATA), masks)
+    sampler = smnm.MaskSampler("motion", (3, 2, 2), 0.5, seed=4)
+    masks = smnm.weighted_masks(ids, scores, 0.5, seed=4)
     assert_same(sampler(3, DATA), masks)
     for row in range(3):
         alone = sampler.masks(ids[row : row + 1], DATA[row : row + 1])

@@ -35,6 +35,10 @@ def rows_of(valid_counts, n_tokens, generator):
     return rows
 
 
+#: Kinds that swap.
+HINTED = ("dispersion", "motion")
+
+
 def values_in_time(name):
     """Of a patch of the input."""
     return 2 if name == "motion" else 1
@@ -48,7 +52,7 @@ def padded(draw, name, max_side=5):
     grid = (frames, draw(side), draw(side))
     n_tokens = math.prod(grid)
     n_keep = frames * draw(st.integers(1, n_tokens // frames))
-    more = {"hint_ratio": draw(st.sampled_from([0, 0.3, 1.0]))} if name == "dispersion" else {}
+    more = {"hint_ratio": draw(st.sampled_from([0, 0.3, 1.0]))} if name in HINTED else {}
     if name == "rbn":
         more["tie_break"] = draw(st.sampled_from(["first", "random"]))
         more["n_candidates"] = draw(st.sampled_from([None, 1, 3, 9]))

@@ -1,5 +1,6 @@
 """What one test body needs to run on every device."""
 
+import hashlib
 import importlib
 import importlib.util
 import json
@@ -7,6 +8,7 @@ import os
 import shutil
 import subprocess
 import sys
+import tempfile
 from collections.abc import Callable
 from pathlib import Path
 from types import ModuleType
@@ -111,6 +113,29 @@ def made_once(tmp_path_factory, name: str, make: Callable[[Path], object]) -> Pa
             make(unfinished)
             unfinished.rename(folder)
     return folder
+
+
+def kept(name: str, settings: object, make: Callable[[Path], object]) -> Path:
+    """As made_once, and kept in build/ for all later runs, until a C++ source or `settings`
+    change."""
+    state = hashlib.sha256(repr((settings, torch.__version__)).encode())
+    for folder in ("csrc", "tests/cpp"):
+        for path in sorted((ROOT / folder).rglob("*.*")):
+            state.update(path.read_bytes())
+    folder = ROOT / "build/tests" / f"{name}-{state.hexdigest()[:16]}"
+    folder.parent.mkdir(parents=True, exist_ok=True)
+    with FileLock(f"{folder}.lock"):
+        if not folder.exists():
+            with tempfile.TemporaryDirectory(dir=folder.parent) as work:
+                unfinished = Path(work) / "made"
+                unfinished.mkdir()
+                make(unfinished)
+                unfinished.rename(folder)
+    return folder
+
+
+def version_of(compiler: str) -> str:
+    return subprocess.run([compiler, "--version"], capture_output=True, text=True).stdout
 
 
 def compiled(source: Path, program: Path, *flags: str, what: str = "a C++ compiler") -> Path:

@@ -29,6 +29,8 @@ PAGE = "#0f1522"
 MASKED: Colour = (42, 51, 73)
 GRID_LINE: Colour = (25, 32, 49)
 TEXT, QUIET = "#f2f4f8", "#98a3b8"
+#: Below the sounds that activity masks are made of.
+SEGMENT = "#ffc857"
 #: The colour of visible patches, by the color of the noise; None is for kinds without noise.
 VISIBLE: dict[str | None, Colour] = {
     "white": (246, 242, 230),
@@ -47,6 +49,7 @@ NAME_SIZE, TEXT_SIZE, LABEL_SIZE = 34, 24, 20
 CAPTION_GAP = "   "
 LINE, LABEL, SWATCH = 34, 36, 30
 HEADER = 56
+STRIP = 12
 MOST_PIXELS = 50_000_000
 
 
@@ -56,6 +59,8 @@ class Tile:
 
     visible: np.ndarray
     label: str
+    #: What the mask was made from, as it lies on the page: uint8 [h, w, 3].
+    picture: np.ndarray | None = None
 
 
 @dataclass(frozen=True)
@@ -71,6 +76,13 @@ class Block:
     step: int
     width: int
     caption_beside_name: bool
+    #: Of activity masks, for each column of patches: 0, or k in the k-th sound.
+    segments: list[int] | None = None
+
+    @property
+    def strip(self) -> int:
+        """Pixels below each tile, where sounds are marked."""
+        return STRIP if self.segments else 0
 
     @property
     def title_height(self) -> int:
@@ -78,7 +90,7 @@ class Block:
 
     @property
     def row_height(self) -> int:
-        return self.rows[0][0].visible.shape[0] * self.patch + LABEL
+        return self.rows[0][0].visible.shape[0] * self.patch + self.strip + LABEL
 
     @property
     def tiles_height(self) -> int:
@@ -112,12 +124,15 @@ def _block(panel: Panel, masks: np.ndarray, frame: int | None) -> Block:
     show the same frame at every time."""
     n_samples, length, height, width = masks.shape
     captions = panel.facts()
-    sideways = length == 1 and height > width
-    if sideways:
+    is_sound = panel.input.is_sound if panel.input else panel.kind in AUDIO_KINDS
+    pictures = None if panel.input is None else panel.input.pixels
+    if length == 1 and (height > width or (pictures is not None and is_sound)):
         # A spectrogram is time-major, H = time; people read it with time to the right, low below.
         masks = masks.transpose(0, 1, 3, 2)[:, :, ::-1]
-        axes = "time → mel ↑" if panel.kind in AUDIO_KINDS else "H → W ↑"
-        captions = [*captions, axes]
+        pictures = None if pictures is None else pictures.transpose(0, 2, 1, 3)[:, ::-1]
+        captions = [*captions, "time → mel ↑" if is_sound else "H → W ↑"]
+    if panel.segments:
+        captions = [*captions, "sounds marked below"]
     across = masks.shape[-1]
     if frame is None and length > 1:
         columns = min(length, MOST_FRAMES_IN_A_ROW)
@@ -125,11 +140,13 @@ def _block(panel: Panel, masks: np.ndarray, frame: int | None) -> Block:
         rows = []
         for i, sample in enumerate(masks):
             first = [f"sample {i}"] if n_samples > 1 else names[:1]
-            rows += _in_rows(sample, first + names[1:], columns)
+            rows += _in_rows(sample, first + names[1:], columns, pictures)
     else:
         columns = min(n_samples, max(1, (WIDTH + GAP) // (across * LARGEST_PATCH + GAP)))
         names = [f"sample {i}" if n_samples > 1 else "" for i in range(n_samples)]
-        rows = _in_rows(masks[:, 0 if frame is None else min(frame, length - 1)], names, columns)
+        shown = 0 if frame is None else min(frame, length - 1)
+        below = None if pictures is None else pictures[[shown] * n_samples]
+        rows = _in_rows(masks[:, shown], names, columns, below)
     patch = (WIDTH - (columns - 1) * GAP) // (columns * across)
     patch = min(LARGEST_PATCH, max(1, patch))
     labels = {tile.label for row in rows for tile in row}
@@ -148,11 +165,15 @@ def _block(panel: Panel, masks: np.ndarray, frame: int | None) -> Block:
         step=step,
         width=max(tiles_width, *lines),
         caption_beside_name=beside,
+        segments=panel.segments,
     )
 
 
-def _in_rows(frames: np.ndarray, labels: list[str], columns: int) -> list[list[Tile]]:
-    tiles = [Tile(visible, label) for visible, label in zip(frames, labels, strict=True)]
+def _in_rows(
+    frames: np.ndarray, labels: list[str], columns: int, pictures: np.ndarray | None
+) -> list[list[Tile]]:
+    below = [None] * len(labels) if pictures is None else list(pictures)
+    tiles = [Tile(*parts) for parts in zip(frames, labels, below, strict=True)]
     return [tiles[i : i + columns] for i in range(0, len(tiles), columns)]
 
 
@@ -162,7 +183,8 @@ def _paint(blocks: list[Block], panels: Sequence[Panel], time: str = "") -> Imag
         import_for_pictures("PIL.ImageDraw"),
     )
     places, width, height = _flow(blocks)
-    bright = list(dict.fromkeys(block.colour for block in blocks))
+    flat = [block.colour for block in blocks if block.rows[0][0].picture is None]
+    bright = list(dict.fromkeys(flat)) or [VISIBLE["white"]]
     note = f"seed {int(panels[0].sampler.seed)}{time}"
     legend = [(bright, "visible: goes to the encoder"), ([MASKED], "masked: is reconstructed")]
     header = _text_width(note) + sum(
@@ -194,9 +216,14 @@ def _paint(blocks: list[Block], panels: Sequence[Panel], time: str = "") -> Imag
         for i, row in enumerate(block.rows):
             for j, tile in enumerate(row):
                 x, y = left + j * block.step, top + i * block.row_height
-                pixels = _pixels(tile.visible, block.patch, block.colour)
+                pixels = _pixels(tile, block.patch, block.colour)
                 picture.paste(image_module.fromarray(pixels), (x, y))
-                place = (x, y + len(pixels) + 4)
+                for first, behind in runs_of_segments(block.segments or []):
+                    ends = (x + first * block.patch + 1, x + behind * block.patch - 2)
+                    top_of_strip = y + len(pixels) + 3
+                    bottom = y + len(pixels) + STRIP - 1
+                    pen.rectangle((ends[0], top_of_strip, ends[1], bottom), fill=SEGMENT)
+                place = (x, y + len(pixels) + block.strip + 4)
                 pen.text(place, tile.label, fill=QUIET, font=_font(LABEL_SIZE), anchor="la")
     return picture
 
@@ -229,10 +256,24 @@ def _check_size(pixels: int) -> None:
         )
 
 
-def _pixels(visible: np.ndarray, patch: int, colour: Colour) -> np.ndarray:
-    """bool [rows, columns] -> uint8 [rows * patch, columns * patch, 3]."""
-    squares = np.where(visible[..., None], np.array(colour, np.uint8), np.array(MASKED, np.uint8))
-    pixels = squares.repeat(patch, axis=0).repeat(patch, axis=1)
+def runs_of_segments(segments: Sequence[int]) -> list[tuple[int, int]]:
+    """(first, behind the last) column of each sound."""
+    last = max(segments, default=0)
+    found = [[i for i, k in enumerate(segments) if k == number] for number in range(1, last + 1)]
+    return [(columns[0], columns[-1] + 1) for columns in found]
+
+
+def _pixels(tile: Tile, patch: int, colour: Colour) -> np.ndarray:
+    """uint8 [rows * patch, columns * patch, 3]: flat colours, or the picture, dark where masked."""
+    seen = tile.visible[..., None].repeat(patch, axis=0).repeat(patch, axis=1)
+    bright, dark = np.array(colour, np.uint8), np.array(MASKED, np.uint8)
+    if tile.picture is None:
+        pixels = np.where(seen, bright, dark)
+    else:
+        image = import_for_pictures("PIL.Image").fromarray(np.ascontiguousarray(tile.picture))
+        pixels = np.asarray(image.resize((seen.shape[1], seen.shape[0])))
+        # What is black in the picture must be brighter where it is visible than where it is masked.
+        pixels = np.where(seen, 80 + pixels // 3 * 2, dark // 2 + pixels // 6)
     if patch >= 5:  # below that a line would eat too much of the patch
         pixels[patch - 1 :: patch] = GRID_LINE
         pixels[:, patch - 1 :: patch] = GRID_LINE

@@ -4,21 +4,27 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from functools import cached_property
+from pathlib import Path
 
 import torch
 
 from smnm_kernels import MaskSampler
 from smnm_kernels.arguments import Grid
 from smnm_kernels.errors import UsageError
-from smnm_kernels.kinds import KINDS, NoiseField, NoiseKind
+from smnm_kernels.kinds import KINDS, ActivityKind, NoiseField, NoiseKind, make_kind
 from smnm_kernels.tables.colors import COLORS, SIGMA_PRESETS, Sigma
 
+from .inputs import Input, is_sound_file, made_by_code, of_file
+
 #: Kinds for spectrograms: they need T = 1, so next to video kinds they get a grid of their own.
-AUDIO_KINDS = ("rbn", "time_frequency")
-#: Kinds that are drawn for an input.
-NEED_DATA = ("dispersion", "motion", "activity")
+AUDIO_KINDS = ("rbn", "time_frequency", "bands", "activity")
+#: Kinds that compare frames.
+VIDEO_KINDS = ("motion",)
 AUDIO_RATIO = 0.8
 VIDEO_RATIO = 0.9
+#: About the share of time that is sound, where these masks are whole sounds.
+ACTIVITY_RATIO = 0.4
 
 TIMES, SIGMA = "\N{MULTIPLICATION SIGN}", "\N{GREEK SMALL LETTER SIGMA}"
 
@@ -29,6 +35,8 @@ class Panel:
 
     sampler: MaskSampler
     mask_ratio: float | None
+    #: What kinds look at that need data.
+    input: Input | None = None
 
     @property
     def noise(self) -> NoiseField | None:
@@ -52,7 +60,30 @@ class Panel:
 
     def visible(self, n_samples: int) -> torch.Tensor:
         """bool [n_samples, T, H, W], the masks with sample ids 0, 1, ..."""
-        return self.sampler.masks(torch.arange(n_samples)).visible.unflatten(1, self.grid)
+        ids, data, valid = torch.arange(n_samples), None, self.valid
+        if self.input is not None:
+            data = self.input.data.expand(n_samples, -1, -1, -1, -1)
+        valid = None if valid is None else valid.expand(n_samples, -1)
+        return self.sampler.masks(ids, data, valid).visible.unflatten(1, self.grid)
+
+    @cached_property
+    def valid(self) -> torch.Tensor | None:
+        """bool [1, N]: the tokens that may be visible, as the trainer hides padding."""
+        if self.input is None or self.input.real is None:
+            return None
+        from smnm_kernels.train.data.padding import TokenGrid
+
+        _, _, *sides = self.input.data.shape
+        tokens = TokenGrid((sides[0], sides[1], sides[2]), self.grid, self.sampler.n_keep)
+        return tokens.valid(self.input.real)[None]
+
+    @cached_property
+    def segments(self) -> list[int] | None:
+        """Of activity masks: for each row of patches 0, or k in the k-th sound."""
+        settings = self.sampler.settings
+        if self.input is None or not isinstance(settings, ActivityKind):
+            return None
+        return settings.segments(self.input.data, self.valid)[0].tolist()
 
     def facts(self) -> list[str]:
         """What a reader needs to make the same masks, in short phrases."""
@@ -62,6 +93,9 @@ class Panel:
             self.ratio_in_words(),
             f"{self.sampler.n_keep} of {n_tokens} visible",
             self.sigma_in_words(),
+            self.time_scale_in_words(),
+            self.input.name if self.input else "",
+            "its padding is hidden" if self.valid is not None else "",
         ]
         return [fact for fact in facts if fact]
 
@@ -79,6 +113,10 @@ class Panel:
         names = [f"{SIGMA}₁", f"{SIGMA}₂"] if len(ranges) == 2 else [SIGMA]
         return ", ".join(f"{name} {words}" for name, words in zip(names, ranges, strict=True))
 
+    def time_scale_in_words(self) -> str:
+        scale = 1 if self.noise is None else self.noise.time_scale
+        return "" if scale == 1 else f"{SIGMA} along time {TIMES} {scale:g}"
+
 
 def panels(
     kinds: Sequence[str],
@@ -88,20 +126,25 @@ def panels(
     n_keep: int | None,
     sigma: Sequence[str],
     seed: int,
+    data: Path | None = None,
+    time_scales: Sequence[float] = (),
 ) -> list[Panel]:
-    """A panel for each kind.
+    """A panel for each kind; of colored noise in three dimensions, for each scale of time.
 
-    Audio kinds take ``grid`` if it has T = 1 and ``audio_grid`` otherwise. Without ``mask_ratio``
-    and ``n_keep``, audio kinds mask 0.8 and the others 0.9.
+    Audio kinds and those that look at a sound take ``grid`` if it has T = 1 and ``audio_grid``
+    otherwise. Without ``mask_ratio`` and ``n_keep``, they mask 0.8, activity 0.4, others 0.9.
+    Kinds that look at an input get the file ``data``, or one made by code.
 
     Raises:
         UsageError: naming the argument, what came and what is allowed.
     """
     if unknown := [kind for kind in kinds if kind not in KINDS]:
         raise UsageError(f"kinds must be among {', '.join(KINDS)}, got {', '.join(unknown)}")
-    if blind := [kind for kind in kinds if kind in NEED_DATA]:
+    with_data = [kind for kind in kinds if needs_data(kind)]
+    if data is not None and not with_data:
+        able = [kind for kind in KINDS if needs_data(kind)]
         raise UsageError(
-            f"kinds must not look at an input, which smnm show has none of, got {', '.join(blind)}"
+            f"--data is for kinds that look at an input ({', '.join(able)}), got {', '.join(kinds)}"
         )
     colored = [kind for kind in kinds if kind.removesuffix("2d").removesuffix("3d") in COLORS]
     if sigma and not colored:
@@ -109,21 +152,47 @@ def panels(
             f"sigma is for red, blue and green kinds, got sigma={' '.join(sigma)} "
             f"with {', '.join(kinds)}"
         )
-    made = []
+    moving = [kind for kind in colored if kind.endswith("3d")]
+    if time_scales and not moving:
+        raise UsageError(
+            "time_scale is for red3d, blue3d and green3d, got time_scale="
+            f"{' '.join(f'{scale:g}' for scale in time_scales)} with {', '.join(kinds)}"
+        )
+    drawn: list[tuple[str, dict[str, float]]] = []
     for kind in kinds:
+        scales = time_scales if kind in moving else ()
+        drawn += [(kind, {"time_scale": scale}) for scale in scales] or [(kind, {})]
+    made = []
+    for kind, scale in drawn:
         audio = kind in AUDIO_KINDS
+        if kind in with_data and data is not None:
+            audio = is_sound_file(data, kind, only_sound=audio)
+        elif kind in with_data:
+            audio = audio or grid[0] == 1  # what ``made_by_code`` makes then
         own_grid = audio_grid if audio and grid[0] != 1 else grid
+        if kind in VIDEO_KINDS and (audio or grid[0] == 1):
+            came = f"--data {data}" if data is not None and audio else f"--grid {grid}"
+            raise UsageError(f"{kind} masks need a video and a grid with T > 1, got {came}")
         ratio = mask_ratio
         if mask_ratio is None and n_keep is None:
             ratio = AUDIO_RATIO if audio else VIDEO_RATIO
+            ratio = ACTIVITY_RATIO if kind == "activity" else ratio
         own_sigma = _sigma(sigma) if kind in colored else None
-        extra = {} if own_sigma is None else {"sigma": own_sigma}
+        extra = scale if own_sigma is None else {"sigma": own_sigma, **scale}
         try:
             sampler = MaskSampler(kind, own_grid, ratio, n_keep=n_keep, seed=seed, **extra)
         except (TypeError, ValueError) as error:
             raise UsageError(f"{kind}: {error}") from None
-        made.append(Panel(sampler, ratio))
+        shown = None
+        if kind in with_data:
+            own = sampler.grid
+            shown = made_by_code(own) if data is None else of_file(data, own, audio)
+        made.append(Panel(sampler, ratio, shown))
     return made
+
+
+def needs_data(kind: str) -> bool:
+    return make_kind(kind, (1, 8, 8), 0.5).needs_data
 
 
 def _sigma(words: Sequence[str]) -> Sigma:

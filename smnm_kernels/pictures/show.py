@@ -13,10 +13,11 @@ from tyro.conf import Positional, arg
 from smnm_kernels.arguments import is_int
 from smnm_kernels.errors import UsageError
 from smnm_kernels.files import replacing
+from smnm_kernels.kinds import KINDS
 
 from .optional import import_for_pictures
 from .page import paint_frames, paint_masks
-from .panels import AUDIO_KINDS, panels
+from .panels import AUDIO_KINDS, needs_data, panels
 from .spectrum_plot import paint_spectra
 
 if TYPE_CHECKING:
@@ -33,31 +34,39 @@ class Show:
     """Show masks of one or several kinds in a picture: visible patches bright, masked ones dark.
 
     Video kinds show their frames in a row, in order of time; a name that ends in .gif plays them.
-    With --spectrum, plot the radial power spectrum of each kind beside the curve that its formula
-    gives.
+    Kinds that look at an input (dispersion, activity) are drawn over it: a file, or without --data
+    one made by code. With --spectrum, plot the radial power spectrum of each kind beside the curve
+    that its formula gives.
 
     Examples: smnm show green3d tube --grid 8 14 14 --ratio 0.9 --out masks.gif;
-    smnm show blue2d green2d --spectrum --sigma 0.5 2
+    smnm show blue2d green2d --spectrum --sigma 0.5 2; smnm show activity --data speech.wav
     """
 
     kinds: Positional[tuple[str, ...]] = ()
-    """Kinds of mask, as smnm.MaskSampler takes them. Default: green3d tube random rbn, and with
-    --spectrum all of them."""
+    """Kinds of mask, as smnm.MaskSampler takes them; or all. Default: green3d tube random rbn, and
+    with --spectrum those of noise and rbn."""
     out: Path | None = None
     """File to write, .png or (not with --spectrum) .gif. Default: masks.png or spectra.png."""
     grid: tuple[int, ...] = ()
     """Patches in time, height and width, T H W; H W alone is one frame, as for images and
     spectrograms. Default: 8 14 14, and 32 32 32 with --spectrum."""
     audio_grid: tuple[int, int, int] = (1, 64, 8)
-    """Grid of rbn, which needs T = 1, when GRID has T > 1: 1, time, mel bands."""
+    """Grid of kinds of spectrograms, which need T = 1, when GRID has T > 1: 1, time, mel bands."""
+    data: Path | None = None
+    """A sound, video or picture, which data-driven kinds look at as the trainer would: 16 values of
+    it a patch on each side. Default: bursts of tones, or a moving square where T > 1."""
     mask_ratio: Annotated[float | None, arg(aliases=("--ratio",))] = None
-    """Share of patches that is masked, in [0, 1). Default: 0.9, for rbn 0.8."""
+    """Share of patches that is masked, in [0, 1). Default: 0.9, of spectrograms 0.8, for activity
+    0.4."""
     n_keep: int | None = None
     """Number of visible patches, instead of a ratio."""
     sigma: tuple[str, ...] = ()
     """Of red, blue and green kinds, in patches: a preset of green noise (variant-1 to variant-5,
     main-text), a number or a range LOW HIGH for red and blue, a pair S1 S2 or two ranges
     LOW1 HIGH1 LOW2 HIGH2 for green. Default: as for smnm.noise."""
+    time_scale: tuple[float, ...] = ()
+    """Of red3d, blue3d and green3d: sigma along time is so many times sigma. Several numbers draw
+    the kind once for each. Default: 1."""
     samples: int | None = None
     """How many masks of each kind are shown (default 1), or with --spectrum averaged over (default
     400)."""
@@ -80,14 +89,24 @@ class Show:
         grid = _parse_grid(self.grid or ((32, 32, 32) if self.spectrum else (8, 14, 14)))
         if self.grid and grid[0] != 1 and self.kinds and set(self.kinds) <= set(AUDIO_KINDS):
             raise UsageError(f"--grid must be 1 H W for {' and '.join(self.kinds)}, got {grid}")
+        kinds = self.kinds or (ALL_KINDS if self.spectrum else FOUR_KINDS)
+        if kinds == ("all",):
+            kinds = tuple(KINDS)
+        if self.spectrum and (dependent := [k for k in kinds if k in KINDS and needs_data(k)]):
+            raise UsageError(
+                "kinds must not look at an input with --spectrum, which is a mean over many masks "
+                f"of noise, got {', '.join(dependent)}"
+            )
         shown = panels(
-            self.kinds or (ALL_KINDS if self.spectrum else FOUR_KINDS),
+            kinds,
             grid,
             self.audio_grid,
             self.mask_ratio,
             self.n_keep,
             self.sigma,
             self.seed,
+            self.data,
+            self.time_scale,
         )
         animated = out.suffix.lower() == ".gif"
         if animated and all(panel.grid[0] == 1 for panel in shown):

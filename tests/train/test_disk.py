@@ -5,6 +5,8 @@ import fcntl
 import os
 import stat
 import subprocess
+import sys
+import time
 
 import numpy as np
 import pytest
@@ -15,6 +17,7 @@ from PIL import Image
 
 from smnm_kernels.errors import RunError, UsageError
 from smnm_kernels.files import replacing
+from smnm_kernels.train.run import stalled
 from smnm_kernels.train.run.folder import MetricsLog, RunFolder, load_checkpoint, write_json
 
 
@@ -218,3 +221,51 @@ def test_memory_that_runs_out_in_a_step_is_named(tmp_path):
 
     with pytest.raises(RunError, match=r"memory ran out .*--accumulate.*saved after step 4 of 10"):
         run_line(tmp_path, Large)
+
+
+@pytest.fixture
+def ended(monkeypatch):
+    """With what a process would have ended."""
+    said = []
+    monkeypatch.setattr(stalled, "_end", said.append)
+    monkeypatch.setattr(stalled, "TICK_S", 0.02)
+    return said
+
+
+def test_a_disk_that_does_not_answer_is_named(tmp_path, ended, monkeypatch, capsys):
+    monkeypatch.setattr(stalled, "_FIRST_REMARK_S", 0.1)
+    with stalled.bounded(tmp_path / "last.pt", 0.3):
+        time.sleep(0.6)
+    assert len(ended) >= 1
+    assert ended[0].startswith(f"smnm: error: {tmp_path}/last.pt: nothing could be written for 0 s")
+    assert "last.pt to be written since 0 s" in capsys.readouterr().err
+
+
+def test_who_writes_slowly_may_go_on(tmp_path, ended):
+    with stalled.bounded(tmp_path / "last.pt", 0.3), (tmp_path / "last.pt").open("wb", 0) as file:
+        for _ in range(12):
+            file.write(b"x")
+            time.sleep(0.05)
+    time.sleep(0.4)  # nobody watches any more
+    assert ended == []
+
+
+@pytest.mark.exhaustive
+def test_a_disk_that_stops_to_answer_ends_the_run(tmp_path):
+    """As a checkpoint is brought to disk."""
+    here = os.path.dirname(__file__)
+    code = f"""
+import sys, time; sys.path.insert(0, {here!r})
+from pathlib import Path
+from line import Line, run_line
+from smnm_kernels import files
+def state(self):
+    files.sync = lambda descriptor: time.sleep(300)
+    return {{"seen": self.seen}}
+Line.state = state
+run_line(Path({str(tmp_path)!r}), stall_limit=2)
+"""
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, timeout=60)
+    assert done.returncode == 1
+    assert f"{tmp_path}/run/last.pt: nothing could be written for 2 s" in done.stderr
+    assert "Traceback" not in done.stderr

@@ -67,7 +67,7 @@ def test_whole_files_are_decoded_by_what_they_are(folder):
 def test_what_cannot_be_decoded_says_why(folder, tmp_path):
     with pytest.raises(Unusable, match="does not decode"):
         decode(folder / "text.mp3")
-    with pytest.raises(Unusable, match="does not decode"):
+    with pytest.raises(FileNotFoundError, match=r"no file to decode.*missing\.mp4"):
         decode(tmp_path / "missing.mp4")
     with pytest.raises(Unusable, match="has no video stream"):
         decode(folder / "sound.wav", modality="video")
@@ -147,9 +147,31 @@ def test_inspect_in_words_and_pictures(folder, tmp_path, capsys):
     assert "silent.flac: not usable: is silent" in said
     assert "4 of 7 files are usable" in said
     sheet = np.asarray(Image.open(tmp_path / "sheet.png"))
-    assert sheet.shape[0] == 7 * 16 + 3 * 96 + 128
+    # Names; frames of videos and the picture; what is heard in the sound and in the film.
+    assert sheet.shape[0] == 7 * 16 + 3 * 96 + 2 * 128
     assert sheet.std() > 20
     assert inspect(folder / "sound.wav", folder / "turned.mp4") == 0
+
+
+def test_a_file_that_is_named_twice_is_looked_at_once(folder, capsys, monkeypatch):
+    monkeypatch.chdir(folder)
+    assert inspect("sound.wav", folder / "sound.wav", "picture.png", "./sound.wav") == 0
+    said = capsys.readouterr().out
+    assert said.count("sound.wav: ") == 1
+    assert "2 of 2 files are usable" in said
+
+
+def test_inspect_expands_braces(folder, capsys):
+    assert inspect(folder / "{film,turned,gone}.mp4") == 1
+    said = capsys.readouterr().out
+    assert "gone.mp4: not usable: is not there" in said
+    assert "2 of 3 files are usable" in said
+
+
+def test_a_picture_that_is_named_as_a_video_is_called_one(folder, tmp_path, capsys):
+    shutil.copy(folder / "picture.png", tmp_path / "clip.mp4")
+    assert inspect(tmp_path) == 1
+    assert "clip.mp4: not usable: is a picture, but .mp4 is what" in capsys.readouterr().out
 
 
 @pytest.mark.parametrize(

@@ -114,7 +114,10 @@ def test_a_signal_to_the_first_process_ends_all(data, tmp_path):
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("number", [signal.SIGKILL, signal.SIGSTOP])
+@pytest.mark.parametrize(
+    "number",
+    [pytest.param(signal.SIGKILL, marks=pytest.mark.exhaustive), signal.SIGSTOP],
+)
 def test_a_first_process_that_is_gone_ends_the_others(data, tmp_path, number):
     fill(data, 1000)
     ranks = Ranks(data, tmp_path / "run")

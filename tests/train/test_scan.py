@@ -16,8 +16,9 @@ from dataclasses import dataclass
 import pytest
 from clips import losses
 from pairs import PRESET, Pairs
+from testing import require
 
-from smnm_kernels.errors import Unusable, UsageError
+from smnm_kernels.errors import RunError, Unusable, UsageError
 from smnm_kernels.train.data import find as find_module
 from smnm_kernels.train.data import scan as scan_module
 from smnm_kernels.train.data.find import find
@@ -349,6 +350,33 @@ def test_a_scan_that_is_stopped_keeps_what_it_has(data, tmp_path, monkeypatch):
     release.set()
 
 
+def test_a_file_that_stands_still_ends_the_scan_with_its_name(data, tmp_path, monkeypatch):
+    require(os.path.exists("/proc/self/io"), "a system that tells of CPU time")
+    journal = Journal(tmp_path / "scan.jsonl", {})
+    release = threading.Event()
+
+    def still(self, source):
+        if source.path.name == "3.txt":
+            release.wait(30)
+        return {"slope": 0.0}
+
+    monkeypatch.setattr(Pairs, "probe", still)
+    monkeypatch.setattr(scan_module, "_PATIENCE_S", 0.1)
+    said = r"scan has stood still for \d s at 3\.txt.*found in 3 of 5 files is kept"
+    with pytest.raises(RunError, match=said):
+        scan(data, PAIRS, None, 2, journal=journal, stall_limit=0.5)
+    release.set()
+
+
+def test_a_search_that_stands_still_ends_with_a_name(data, monkeypatch):
+    require(os.path.exists("/proc/self/io"), "a system that tells of CPU time")
+    release = threading.Event()
+    monkeypatch.setattr(os, "scandir", lambda path: release.wait(30))
+    with pytest.raises(RunError, match=f"search for files in {data} has stood still"):
+        scan(data, PAIRS, None, 1, stall_limit=0.5)
+    release.set()
+
+
 SLOW = """
 import sys, time
 from pathlib import Path
@@ -397,11 +425,11 @@ class SlowScan:
     "number",
     [
         signal.SIGKILL,
-        signal.SIGINT,
+        pytest.param(signal.SIGINT, marks=pytest.mark.exhaustive),
         pytest.param(signal.SIGTERM, marks=pytest.mark.exhaustive),
     ],
 )
-def test_a_scan_goes_on_after_a_signal(number, tmp_path):
+def test_a_scan_goes_on_after_a_signal(number, tmp_path, monkeypatch, capsys):
     data = tmp_path / "data"
     data.mkdir()
     n = 200
@@ -420,11 +448,14 @@ def test_a_scan_goes_on_after_a_signal(number, tmp_path):
         assert "Traceback" not in errors
     before = scanning.count()
     assert before < n / 2
-    again = SlowScan(data, tmp_path)
-    said, errors = again.process.communicate(timeout=60)
-    assert again.process.returncode == 0, errors
-    assert "200 of 200 pairs files are usable" in said
+
+    probed = []
+    monkeypatch.setattr(Pairs, "probe", lambda self, source: probed.append(source) or {"slope": 1})
+    monkeypatch.setitem(PRESETS, "pairs", {"tiny": PRESET})
+    words = {"modality": "pairs", "workers": 0, "threads": 1, "steps": 2}
+    assert pretrain(Pretrain(data=data, out=scanning.run, **words)) == 0
+    assert "200 of 200 pairs files are usable" in capsys.readouterr().out
     # Files may have been looked at whose lines did not reach the journal: one for each thread.
-    assert n <= again.count() <= n + 4
-    assert not (again.run / "scan.jsonl").exists()
-    assert len(losses(again.run)) == 2
+    assert n <= before + len(probed) <= n + 4
+    assert not (scanning.run / "scan.jsonl").exists()
+    assert len(losses(scanning.run)) == 2

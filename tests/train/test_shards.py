@@ -12,7 +12,8 @@ from clips import losses
 from pairs import PRESET, Pairs
 
 from smnm_kernels.errors import UsageError
-from smnm_kernels.train.data.find import find
+from smnm_kernels.train.data import braces
+from smnm_kernels.train.data.find import base_of, find
 from smnm_kernels.train.data.loader import SampleDataset
 from smnm_kernels.train.data.records import Known
 from smnm_kernels.train.data.scan import differences, scan
@@ -281,3 +282,40 @@ def test_mutated_tars_end_in_members_or_named_faults(tmp_path):
         for entry in found.entries:
             assert len(entry.source(found.base).open().read()) == entry.size
         assert all(found.left_out.named.values())
+
+
+@pytest.mark.parametrize(
+    ("pattern", "names"),
+    [
+        ("a-{000..002}.tar", ["a-000.tar", "a-001.tar", "a-002.tar"]),
+        ("{9..11}{,x}", ["9", "9x", "10", "10x", "11", "11x"]),
+        ("{2..0}", ["2", "1", "0"]),
+        ("{08..10}", ["08", "09", "10"]),
+        ("{train,val}/{0..1}.tar", ["train/0.tar", "train/1.tar", "val/0.tar", "val/1.tar"]),
+        ("{}{a}{1.2}", ["{}{a}{1.2}"]),
+    ],
+)
+def test_braces_stand_for_what_shells_make_of_them(pattern, names):
+    assert list(braces.expanded(pattern)) == names
+
+
+def test_too_many_names_are_refused():
+    for pattern in ("{0..9999999999}", "{0..999}{0..999}{0..1}"):
+        with pytest.raises(UsageError, match="stands for"):
+            list(braces.expanded(pattern))
+
+
+def test_braces_name_shards(tmp_path):
+    folder = shards(tmp_path / "set", 12)
+    assert read(folder / "shard-{0000..0011}.tar") == SAMPLES == read(folder)
+    some = find(folder / "shard-{0002..0013}.tar", TXT)
+    assert {entry.shard for entry in some.entries} == {f"shard-{i:04}.tar" for i in range(2, 12)}
+    assert some.left_out.named == {f"shard-{i:04}.tar": "is not there" for i in (12, 13)}
+    others = tmp_path / "{set,sets}" / "shard-{0000..0001}.tar"
+    found = find(others, TXT)
+    assert found.base == base_of(others) == tmp_path
+    assert {entry.shard for entry in found.entries} == {f"set/shard-{i:04}.tar" for i in range(2)}
+    with pytest.raises(UsageError, match="stands for no file that is there"):
+        find(folder / "other-{0..3}.tar", TXT)
+    literal = pack(folder / "a{1,2}.tar", {"x.txt": b"x"})
+    assert read(literal) == {"x.txt": b"x"}

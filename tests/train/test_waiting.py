@@ -205,7 +205,7 @@ def test_time_in_which_the_trainer_is_suspended_does_not_count(dataset, monkeypa
     class Still:
         name, diary, task = "a reader", None, f"/proc/{os.getpid()}"
 
-    monkeypatch.setattr(waiting, "_work_done", lambda task: ["nothing"])
+    monkeypatch.setattr(waiting, "work_done", lambda task: ["nothing"])
     watched = watch(dataset, 1.5, [])
     watched.tick(Still())
     watched._last_tick -= 3600

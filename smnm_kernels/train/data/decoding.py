@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import os
 from pathlib import Path
 from typing import Literal, get_args
@@ -45,7 +46,8 @@ def decode(
     from the sound before it is brought to 16 kHz. Damaged, silent or short files, which a run
     leaves out, are decoded as far as FFmpeg gets.
 
-    Raises smnm_kernels.errors.Unusable, which says why, where nothing can be decoded or where a
+    Raises FileNotFoundError where there is no such file; smnm_kernels.errors.Unusable, which says
+    why, where nothing can be decoded or where a
     value of the sound is no sound (not finite, or beyond 8 times full scale); ValueError for
     another modality or pixel_aspect than those above.
     """
@@ -54,6 +56,8 @@ def decode(
     if pixel_aspect not in get_args(PixelAspect):
         raise ValueError(f"pixel_aspect must be apply or ignore, got {pixel_aspect!r}")
     source = path if isinstance(path, Source) else Source(Path(path))
+    if not os.path.exists(source.path):
+        raise FileNotFoundError(errno.ENOENT, "there is no file to decode", str(source.path))
     modality = modality or modality_of(source)
     if modality == "image":
         return read_pixels(source)

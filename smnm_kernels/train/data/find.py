@@ -20,7 +20,7 @@ from typing import NamedTuple
 
 from smnm_kernels.errors import UsageError, printable
 
-from . import lists, shards
+from . import braces, lists, shards
 from .modality import Record
 from .source import Source
 
@@ -126,7 +126,12 @@ class Found:
 
 def base_of(data: Path) -> Path:
     """What names are relative to: the folder that DATA is or that it lies in."""
-    return data if os.path.isdir(data) else data.parent
+    if os.path.isdir(data):
+        return data
+    base = data.parent
+    while braces.is_pattern(base):
+        base = base.parent
+    return base
 
 
 def find(
@@ -138,15 +143,18 @@ def find(
     """The files with one of these suffixes (lower case, with the dot) that `data` names or holds.
 
     `data` is a folder, which is searched with everything below it but the folder `besides`; a list
-    (lists.py says of what kinds); a tar; or one such file. Links are followed, hidden names are
-    not. Where a tar is met, its members count. An entry that cannot be used is left out by name and
-    ends nothing; a UsageError says where nothing at all can be read. `tick` is called now and then,
-    for a bar; what it raises ends the search.
+    (lists.py says of what kinds); a tar; one such file; or a pattern with braces that stands for
+    several of the last two ("shards-{000..010}.tar"), where no file has that name. Links are
+    followed, hidden names are not. Where a tar is met, its members count. An entry that cannot be
+    used is left out by name and ends nothing; a UsageError says where nothing at all can be read.
+    `tick` is called now and then, for a bar; what it raises ends the search.
     """
     search, shown = _Search(base_of(data), suffixes, tick), printable(str(data))
     try:
         if os.path.isdir(data):
             search.folder(data, besides)
+        elif braces.is_pattern(data):
+            search.pattern(data)
         elif search.is_wanted(data.name):
             search.file(data.name)
         elif shards.has_compressed_name(data.name):
@@ -252,6 +260,21 @@ class _Search:
                 raise
             self.left_out.add(prefix, unreadable(error))
         return sorted(entries, key=lambda entry: entry.name)
+
+    def pattern(self, pattern: Path) -> None:
+        names = braces.expanded(str(pattern.relative_to(self.base)))
+        is_any = False
+        for name in dict.fromkeys(names):  # {1,1} is one
+            self.tick()
+            if self.is_wanted(name) and self._is_file(name):
+                self.file(name)
+                is_any = True
+            elif self._is_file(name) or os.path.lexists(self.base / name):
+                self.left_out.add(name, "is no tar and no file of a suffix that is looked for")
+            else:
+                self.left_out.add(name, self._why_missing(name))
+        if not is_any:
+            raise UsageError(f"{printable(str(pattern))}: stands for no file that is there")
 
     def list(self, path: Path) -> None:
         stems = _Stems(self)

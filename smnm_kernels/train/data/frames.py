@@ -36,11 +36,11 @@ def probe(source: Source, least: int, pixel_aspect: PixelAspect) -> dict[str, An
     Decodes the whole file: whether frames are damaged shows no other way, and how many there are
     not always.
     """
-    with media.opened(source, "video") as (container, stream):
-        declared = stream.frames  # 0 where the container does not say (mkv, webm, mpg)
-        frames = _Frames(source, stream, pixel_aspect)
+    with media.opened(source, "video") as reader:
+        declared = reader.stream.frames  # 0 where the container does not say (mkv, webm, mpg)
+        frames = _Frames(source, reader.stream, pixel_aspect)
         with frames.restarts:
-            for packet, decoded, error in media.steps(container, stream):
+            for packet, decoded, error in reader.steps():
                 frames.add(packet, decoded, error)
             found = frames.restarts.verified()
     if frames.packets < 0.9 * declared:
@@ -86,8 +86,8 @@ def read(
     passed = [r for r in record["restarts"] if r[1] <= start]
     given = 0
     for restart in [*passed[-1:], None]:
-        with media.opened(source, "video") as (container, stream):
-            for number, frame in _numbered(container, stream, restart):
+        with media.opened(source, "video") as reader:
+            for number, frame in _numbered(reader, restart):
                 if number >= start and (number - start) % stride == 0:
                     if frame.is_corrupt:
                         raise Unusable(f"has a corrupt frame, number {number}")
@@ -103,26 +103,26 @@ def read(
 def read_all(source: Source, pixel_aspect: PixelAspect) -> Iterator[np.ndarray]:
     """Every frame, uint8 [height, width, 3]; also of a file that `probe` would refuse."""
     view = None
-    with media.opened(source, "video") as (container, stream):
-        for _, frame in _numbered(container, stream, None):
-            view = view or View.of(frame, stream, pixel_aspect)
+    with media.opened(source, "video") as reader:
+        for _, frame in _numbered(reader, None):
+            view = view or View.of(frame, reader.stream, pixel_aspect)
             yield view.pixels(frame)
     if view is None:
         raise Unusable("does not decode (it holds no frames)")
 
 
-def _numbered(container: Any, stream: Any, restart: Restart | None) -> Iterator[tuple[int, Any]]:
+def _numbered(reader: media.Reader, restart: Restart | None) -> Iterator[tuple[int, Any]]:
     """Frames with their numbers; none where the restart is not found again."""
     if restart is None:
         number = 0
-        for _, frames, _ in media.steps(container, stream):
+        for _, frames, _ in reader.steps():
             for frame in frames:
                 yield number, frame
                 number += 1
         return
     stamp, number, frame_stamp = restart
     there = False
-    for frame in _frames_from(container, stream, stamp):
+    for frame in _frames_from(reader, stamp):
         if not there and frame.key_frame:
             if frame.pts != frame_stamp:
                 return
@@ -134,10 +134,10 @@ def _numbered(container: Any, stream: Any, restart: Restart | None) -> Iterator[
             number += 1
 
 
-def _frames_from(container: Any, stream: Any, stamp: int) -> Iterator[Any]:
-    for packet in media.packets_from(container, stream, stamp):
-        yield from media.decode_packet(stream, packet)
-    yield from media.flush(stream)
+def _frames_from(reader: media.Reader, stamp: int) -> Iterator[Any]:
+    for packet in reader.packets_from(stamp):
+        yield from reader.decode(packet)
+    yield from reader.flush()
 
 
 class _Frames:
@@ -216,7 +216,7 @@ class _Restarts:
         self._theirs: dict[tuple[int | None, bytes], int] = {}  # numbers of key frames
 
     def __enter__(self) -> _Restarts:
-        self._container, self._stream = self._opened.__enter__()
+        self._reader = self._opened.__enter__()
         return self
 
     def __exit__(self, *error: Any) -> None:
@@ -230,7 +230,7 @@ class _Restarts:
         if self._started is None:
             return
         if self._ours is None and packet is not None and packet.size:
-            for frame in media.decode_packet(self._stream, packet):
+            for frame in self._reader.decode(packet):
                 if frame.key_frame:
                     self._ours = (frame.pts, _digest(frame, view))
                     break
@@ -254,7 +254,7 @@ class _Restarts:
             return
         self._last_key = stamp
         if self._is_ordered and self._started is None and self._since > self._spacing:
-            self._stream.codec_context.flush_buffers()
+            self._reader.forget()
             self._started, self._ours, self._since = (stamp, packet.size), None, 0
             self._theirs.clear()
 
@@ -265,7 +265,7 @@ class _Restarts:
         return [restart for restart in self._found if self._is_reached(restart[0])]
 
     def _is_reached(self, stamp: int) -> bool:
-        packet = next(media.packets_from(self._container, self._stream, stamp), None)
+        packet = next(self._reader.packets_from(stamp), None)
         return packet is not None and packet.size == self._sizes[stamp]
 
 

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from contextlib import contextmanager
+from functools import cache
 from typing import Any, Literal
 
 import av
@@ -27,12 +28,12 @@ Kind = Literal["video", "audio"]
 
 
 @contextmanager
-def opened(source: Source, kind: Kind) -> Iterator[tuple[InputContainer, Any]]:
-    """(container, stream) of the stream that is read; Unusable where there is none, or where
-    anything below raises what FFmpeg raises."""
+def opened(source: Source, kind: Kind) -> Iterator[Reader]:
+    """The reader of a file's video or sound; Unusable where there is none, or where anything below
+    raises what FFmpeg raises."""
     try:
         with av.open(source.url, metadata_errors="replace") as container:
-            yield container, _choose(container, kind)
+            yield Reader(container, _choose(container, kind))
     except MemoryError:  # also FFmpeg's: of this moment, not of the file
         raise
     except (av.error.FFmpegError, OSError, ValueError, OverflowError) as error:
@@ -50,11 +51,6 @@ def _choose(container: InputContainer, kind: Kind) -> Any:
     if not known:
         raise Unusable("is of a codec that FFmpeg does not know")
     stream = max(known, key=lambda s: (bool(s.disposition & Disposition.default), _extent(s)))
-    # One decoding thread a file: the loader's workers are what runs in parallel, and damaged
-    # streams come out the same every time.
-    stream.thread_type = "NONE"
-    stream.codec_context.thread_count = 1
-    stream.codec_context.options = {"max_pixels": str(_MOST_PIXELS)}
     return stream
 
 
@@ -76,46 +72,105 @@ def reason_of(error: BaseException) -> str:
 Step = tuple["av.Packet | None", list[Any], "Exception | None"]
 
 
-def steps(container: InputContainer, stream: Any) -> Iterator[Step]:
-    """Every packet from where the container stands to the end, decoded."""
-    for packet in _packets(container, stream):
-        if packet.size:
-            yield packet, *_decode(stream.codec_context, packet)
-        elif packet.dts is not None:
-            # AVI has empty packets where a frame is repeated. A decoder takes one for the end.
-            yield packet, [], None
-    yield None, *_decode(stream.codec_context, None)
+class Reader:
+    """One opening of a file: the stream that is read, and its decoder."""
 
+    def __init__(self, container: InputContainer, stream: Any) -> None:
+        self.container, self.stream = container, stream
+        self._is_vp8 = stream.codec_context.name == "vp8" and _knows_libvpx()
+        self._context = self._new_context() if self._is_vp8 else stream.codec_context
+        _set_up(self._context)
 
-def _packets(container: InputContainer, stream: Any) -> Iterator[av.Packet]:
-    demuxed = container.demux(stream)
-    while True:
+    def _new_context(self) -> Any:
+        """FFmpeg's own decoder of VP8 leaves rows of a damaged frame as they are in memory, without
+        a mark. libvpx fills them, always in the same way; undamaged frames are equal."""
+        context: Any = av.CodecContext.create("libvpx", "r")
+        context.extradata = self.stream.codec_context.extradata
+        return context
+
+    def steps(self) -> Iterator[Step]:
+        """Every packet from where the container stands to the end, decoded."""
+        for packet in self._packets():
+            if packet.size:
+                yield packet, *self._decode(packet)
+            elif packet.dts is not None:
+                # AVI has empty packets where a frame is repeated. A decoder takes one for the end.
+                yield packet, [], None
+        yield None, *self._decode(None)
+
+    def decode(self, packet: av.Packet) -> list[Any]:
+        """The frames that come when a packet, also of another opening of the file, is decoded."""
+        return self._decode(packet)[0]
+
+    def flush(self) -> list[Any]:
+        """The frames that the decoder held back."""
+        return self._decode(None)[0]
+
+    def forget(self) -> None:
+        """The decoder is as new: what comes next is made of nothing that came before."""
+        if self._is_vp8:  # libvpx has nothing that FFmpeg could reset
+            self._context = self._new_context()
+            _set_up(self._context)
+        else:
+            self._context.flush_buffers()
+
+    def packets_from(self, wanted: int) -> Iterator[av.Packet]:
+        """Packets from the key packet of this time stamp on; none where seeking does not lead
+        there."""
+        for seconds in _EARLIER:
+            try:
+                self.container.seek(
+                    wanted - int(seconds / self.stream.time_base), stream=self.stream
+                )
+            except av.error.FFmpegError:
+                continue
+            found = False
+            for packet in self._packets():
+                if not found and packet.size and packet.is_keyframe:
+                    at = stamp(packet)
+                    if at is not None and at > wanted:
+                        break
+                    found = at == wanted
+                if found and packet.size:
+                    yield packet
+            if found:
+                return
+
+    def _packets(self) -> Iterator[av.Packet]:
+        demuxed = self.container.demux(self.stream)
+        while True:
+            try:
+                packet = next(demuxed)
+            except (StopIteration, IndexError):
+                # At the end PyAV looks for streams that it does not know: those that showed only
+                # while the file was read, as in a transport stream.
+                return
+            yield packet
+
+    def _decode(self, packet: av.Packet | None) -> tuple[list[Any], Exception | None]:
         try:
-            packet = next(demuxed)
-        except (StopIteration, IndexError):
-            # At the end PyAV looks for streams that it does not know: those that showed only while
-            # the file was read, as in a transport stream.
-            return
-        yield packet
+            frames = self._context.decode(packet)
+        except MemoryError:  # no damage: frames left out would move all numbers behind them
+            raise
+        except (av.error.FFmpegError, ValueError) as error:
+            return [], error
+        if self._is_vp8 and packet is not None:  # FFmpeg does not ask libvpx for it
+            for frame in frames:
+                frame.key_frame = not bytes(packet)[0] & 1
+        return frames, None
 
 
-def _decode(context: Any, packet: av.Packet | None) -> tuple[list[Any], Exception | None]:
-    try:
-        return context.decode(packet), None
-    except MemoryError:  # no damage: frames that are left out would move all numbers behind them
-        raise
-    except (av.error.FFmpegError, ValueError) as error:
-        return [], error
+@cache
+def _knows_libvpx() -> bool:
+    return "libvpx" in av.codecs_available
 
 
-def decode_packet(stream: Any, packet: av.Packet) -> list[Any]:
-    """The frames that come when a packet, also of another opening of the file, is decoded."""
-    return _decode(stream.codec_context, packet)[0]
-
-
-def flush(stream: Any) -> list[Any]:
-    """The frames that the decoder held back."""
-    return _decode(stream.codec_context, None)[0]
+def _set_up(context: Any) -> None:
+    # One decoding thread a file: the loader's workers are what runs in parallel, and damaged
+    # streams come out the same every time.
+    context.thread_type = "NONE"
+    context.thread_count = 1
+    context.options = {"max_pixels": str(_MOST_PIXELS)}
 
 
 def stamp(packet: av.Packet) -> int | None:
@@ -125,23 +180,3 @@ def stamp(packet: av.Packet) -> int | None:
 
 # Seconds before a packet to which its reader seeks in turn: some demuxers land behind it.
 _EARLIER = (0, 1, 10)
-
-
-def packets_from(container: InputContainer, stream: Any, wanted: int) -> Iterator[av.Packet]:
-    """Packets from the key packet of this time stamp on; none where seeking does not lead there."""
-    for seconds in _EARLIER:
-        try:
-            container.seek(wanted - int(seconds / stream.time_base), stream=stream)
-        except av.error.FFmpegError:
-            continue
-        found = False
-        for packet in _packets(container, stream):
-            if not found and packet.size and packet.is_keyframe:
-                at = stamp(packet)
-                if at is not None and at > wanted:
-                    break
-                found = at == wanted
-            if found and packet.size:
-                yield packet
-        if found:
-            return

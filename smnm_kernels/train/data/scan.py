@@ -5,6 +5,7 @@ from __future__ import annotations
 import errno
 import hashlib
 import json
+import math
 import os
 import sys
 import threading
@@ -20,12 +21,21 @@ from typing import Any, TypeVar
 
 from tqdm import tqdm
 
-from smnm_kernels.errors import Unusable, UsageError, printable
+from smnm_kernels.errors import RunError, Unusable, UsageError, printable
 
 from .find import Entry, Found, LeftOut, find, unreadable
 from .modality import Modality, Record
 from .records import Journal, Known, Records, to_line
 from .source import Source
+from .waiting import (
+    DEFAULT_STALL_LIMIT_S,
+    TICK_S,
+    Background,
+    Diary,
+    Stopped,
+    Watch,
+    wait_for,
+)
 
 _DIGEST_BYTES = 1 << 16  # from either end of the file
 _MOST_AT_ONCE = 32  # files that a thread takes in one go
@@ -71,14 +81,16 @@ def scan(
     besides: Path | None = None,
     journal: Journal | None = None,
     stopping: Callable[[], bool] = lambda: False,
+    stall_limit: float = DEFAULT_STALL_LIMIT_S,
 ) -> Listing:
     """Probe every data file of `data`, but for those in the folder `besides`.
 
     Files keep their records in `known` and in the journal where size and time of change are the
     same; the journal gets the others as they are made. Raises ScanStopped once `stopping()` is
-    true, and UsageError where no file is found.
+    true, UsageError where no file is found, and RunError with its name where a file or the search
+    shows no sign of life for `stall_limit` seconds.
     """
-    found = _find(data, modality.suffixes, besides, stopping)
+    found = _find(data, modality.suffixes, besides, stopping, stall_limit)
     if not found.entries:
         raise UsageError(
             f"DATA {printable(str(data))}: no usable file is there{instead(found.left_out)}. "
@@ -90,19 +102,30 @@ def scan(
         journal.open()
     listing = Listing(Records(), Records(), found.left_out, found.remarks())
     examine = partial(_examine, found.base, modality, known, journal)
+    # A long film may take many minutes of work.
+    watch = Watch(
+        stall_limit,
+        lambda i: printable(found.entries[i].shown),
+        _say,
+        stopping,
+        busy_factor=math.inf,
+    )
     # FFmpeg and the other decoders work outside the interpreter's lock, so threads do run in
     # parallel.
     with (
         closing(journal) if journal else nullcontext(),
         _bar("scanning", len(found.entries)) as bar,
-        closing(_in_order(examine, found.entries, threads, stopping)) as work,
+        closing(_in_order(examine, found.entries, threads, watch, stopping)) as work,
     ):
         try:
             for is_usable, line in work:
                 (listing.usable if is_usable else listing.skipped).append_line(line)
                 bar.update()
-        except _Stop:
+        except Stopped:
             raise ScanStopped(bar.n, len(found.entries)) from None
+        except RunError as error:
+            kept = f". What was found in {bar.n} of {len(found.entries)} files is kept"
+            raise RunError(f"{error}{kept if journal else ''}") from error
     return listing
 
 
@@ -127,6 +150,10 @@ def _general(reason: str) -> str:
     return reason.split(":")[0].split(" (")[0]
 
 
+def _say(text: str) -> None:
+    tqdm.write(text)
+
+
 def _bar(what: str, total: int | None) -> tqdm:
     # A log file needs fewer lines than a screen.
     interval = 0.5 if sys.stderr.isatty() else 10  # seconds
@@ -136,30 +163,54 @@ def _bar(what: str, total: int | None) -> tqdm:
     )
 
 
-class _Stop(Exception):
-    pass
-
-
 def _find(
-    data: Path, suffixes: frozenset[str], besides: Path | None, stopping: Callable[[], bool]
+    data: Path,
+    suffixes: frozenset[str],
+    besides: Path | None,
+    stopping: Callable[[], bool],
+    stall_limit: float,
 ) -> Found:
+    """In a thread, since a file system that does not answer keeps whoever asks it."""
+    shown = printable(str(data))
     with _bar("searching", None) as bar:
 
-        def tick() -> None:
-            bar.update()
-            if stopping():
-                raise ScanStopped(0, 0)
+        def search(diary: Diary) -> Found:
+            def tick() -> None:
+                diary.begin(0)
+                bar.update()
+                if stopping():
+                    raise Stopped
 
-        try:
             return find(data, suffixes, besides, tick)
+
+        watch = Watch(stall_limit, lambda _: shown, _say, stopping)
+        try:
+            return wait_for(Background(f"the search for files in {shown}", search), watch)
+        except Stopped:
+            raise ScanStopped(0, 0) from None
         except UsageError as error:
             raise UsageError(f"DATA {error}") from error
 
 
+class _Looker:
+    """A thread that looks at files, as who waits for it sees it."""
+
+    name = "the scan"
+
+    def __init__(self) -> None:
+        self.diary = Diary(bytearray(Diary.SIZE))
+        self.task = f"/proc/self/task/{threading.get_native_id()}"
+
+
 def _in_order(
-    work: Callable[[_T], _U], items: list[_T], threads: int, stopping: Callable[[], bool]
+    work: Callable[[_T], _U],
+    items: list[_T],
+    threads: int,
+    watch: Watch,
+    stopping: Callable[[], bool],
 ) -> Generator[_U]:
-    """work(item) for every item, in their order, by so many threads.
+    """work(item) for every item, in their order, by so many threads. Raises Stopped, and what
+    `watch` raises of the thread that is waited for.
 
     An executor would hold a future for each of millions of items, and would keep the process until
     the files that are being read are done, which on a stalled file system they never are.
@@ -169,11 +220,13 @@ def _in_order(
     starts = range(0, len(items), share)
     turn = threading.Condition()
     done: dict[int, list[_U] | BaseException] = {}
+    at: dict[int, _Looker] = {}  # share -> who looks at it
     begun = taken = 0  # shares
     over = False
 
     def serve() -> None:
         nonlocal begun
+        looker = _Looker()
         while True:
             with turn:
                 while not over and begun >= taken + _AHEAD * threads:
@@ -181,12 +234,15 @@ def _in_order(
                 if over or begun == len(starts):
                     return
                 number, begun = begun, begun + 1
+                at[number] = looker
+            first = starts[number]
             results: list[_U] = []
             failure = None
             try:
-                for item in items[starts[number] : starts[number] + share]:
+                for i, item in enumerate(items[first : first + share], first):
                     if over:
                         return
+                    looker.diary.begin(i)
                     results.append(work(item))
             except BaseException as error:
                 failure = error
@@ -201,18 +257,20 @@ def _in_order(
     try:
         while taken < len(starts):
             with turn:
+                watch.begin()
                 while taken not in done:
-                    turn.wait(0.2)
-                    if taken not in done and stopping():  # what is done is told of
-                        raise _Stop
+                    turn.wait(TICK_S)
+                    if taken not in done and taken in at:  # what is done is told of
+                        watch.tick(at[taken])
                 results = done.pop(taken)
+                at.pop(taken)
                 taken += 1
                 turn.notify_all()
             if isinstance(results, BaseException):
                 raise results
             yield from results
             if taken % 64 == 0 and stopping():  # also where no result is waited for
-                raise _Stop
+                raise Stopped
     finally:
         with turn:
             over = True

@@ -40,12 +40,12 @@ def probe(source: Source, least_seconds: float) -> dict[str, Any]:
     """Length, rate and restarts of a sound long and loud enough; Unusable otherwise."""
     low, high, count, rate = np.inf, -np.inf, 0, 0
     packets, failures, last_error = 0, 0, None
-    with media.opened(source, "audio") as (container, stream):
+    with media.opened(source, "audio") as reader:
         restarts = _Restarts(source)
         with restarts:
             mono = _Mono()
             longest = 0
-            for packet, frames, error in media.steps(container, stream):
+            for packet, frames, error in reader.steps():
                 packets += packet is not None
                 if error is not None:
                     failures, last_error = failures + 1, error
@@ -60,7 +60,7 @@ def probe(source: Source, least_seconds: float) -> dict[str, Any]:
             rate = mono.rate
             found = [] if mono.mixed_rates else restarts.verified()
         seconds = count / max(1, rate)
-        declared = by_header(source, container, stream, seconds, longest)
+        declared = by_header(source, reader.container, reader.stream, seconds, longest)
     reason = media.reason_of(last_error) if last_error else "it holds no samples"
     if not count:
         raise Unusable(f"does not decode ({reason})")
@@ -82,13 +82,13 @@ def read(source: Source, record: dict[str, Any], start: int, count: int) -> np.n
     count = min(count, record["samples"] - start)
     passed = [r for r in record["restarts"] if r[2] <= start]
     if passed:
-        with media.opened(source, "audio") as (container, stream):
-            blocks = _from(container, stream, passed[-1])
+        with media.opened(source, "audio") as reader:
+            blocks = _from(reader, passed[-1])
             found = _take(blocks, start - passed[-1][2], count)
         if found is not None:
             return found
-    with media.opened(source, "audio") as (container, stream):
-        found = _take(_all_blocks(container, stream, _Mono()), start, count)
+    with media.opened(source, "audio") as reader:
+        found = _take(_all_blocks(reader, _Mono()), start, count)
     if found is None:
         raise Unusable(f"has no {count} samples from {start} on, as it had when it was scanned")
     return found
@@ -97,8 +97,8 @@ def read(source: Source, record: dict[str, Any], start: int, count: int) -> np.n
 def read_all(source: Source) -> tuple[np.ndarray, int]:
     """Every sample, mono float32, and the rate; a file that `probe` would refuse comes, too."""
     mono = _Mono()
-    with media.opened(source, "audio") as (container, stream):
-        blocks = [*_all_blocks(container, stream, mono)]
+    with media.opened(source, "audio") as reader:
+        blocks = [*_all_blocks(reader, mono)]
     if not mono.rate:
         raise Unusable("does not decode (it holds no samples)")
     return np.concatenate(blocks), mono.rate
@@ -118,18 +118,17 @@ def _take(blocks: Iterator[np.ndarray], skip: int, count: int) -> np.ndarray | N
     return None
 
 
-def _all_blocks(container: Any, stream: Any, mono: _Mono) -> Iterator[np.ndarray]:
-    for packet, frames, _ in media.steps(container, stream):
+def _all_blocks(reader: media.Reader, mono: _Mono) -> Iterator[np.ndarray]:
+    for packet, frames, _ in reader.steps():
         yield from mono.blocks(frames, last=packet is None)
 
 
-def _from(container: Any, stream: Any, restart: Restart) -> Iterator[np.ndarray]:
+def _from(reader: media.Reader, restart: Restart) -> Iterator[np.ndarray]:
     """Blocks from the restart's first frame on."""
     stamp, first_frame, _ = restart
     mono, there = _Mono(), False
-    packets = media.packets_from(container, stream, stamp)
-    for packet in packets:
-        frames = media.decode_packet(stream, packet)
+    for packet in reader.packets_from(stamp):
+        frames = reader.decode(packet)
         if not there:
             numbers = [i for i, frame in enumerate(frames) if frame.pts == first_frame]
             if any(frame.pts is not None and frame.pts > first_frame for frame in frames[:1]):
@@ -138,7 +137,7 @@ def _from(container: Any, stream: Any, restart: Restart) -> Iterator[np.ndarray]
             there = bool(numbers)
         yield from mono.blocks(frames)
     if there:
-        yield from mono.blocks(media.flush(stream), last=True)
+        yield from mono.blocks(reader.flush(), last=True)
 
 
 class _Mono:
@@ -233,7 +232,7 @@ class _Restarts:
         self._is_counting = False
 
     def __enter__(self) -> _Restarts:
-        self._container, self._stream = self._opened.__enter__()
+        self._reader = self._opened.__enter__()
         return self
 
     def __exit__(self, *error: Any) -> None:
@@ -249,14 +248,14 @@ class _Restarts:
         self._last_stamp = packet.pts
         if not frames:
             if self._started:
-                media.decode_packet(self._stream, packet)
+                self._reader.decode(packet)
             return
         rate = frames[0].sample_rate
         if number >= self._next * rate:
             self._start(packet, number, rate)
         if not self._started:
             return
-        ours = media.decode_packet(self._stream, packet)
+        ours = self._reader.decode(packet)
         if number < self._counts_from:
             return
         if not _equal(ours, frames):
@@ -270,7 +269,7 @@ class _Restarts:
                 self._spacing *= 2
 
     def _start(self, packet: Any, number: int, rate: int) -> None:
-        self._stream.codec_context.flush_buffers()
+        self._reader.forget()
         self._started, self._is_counting = (packet.pts, packet.size), False
         self._counts_from = number + int(_SETTLES_IN * rate)
         self._next = number / rate + self._spacing
@@ -282,8 +281,7 @@ class _Restarts:
         return [restart for restart in self._found if self._is_reached(restart)]
 
     def _is_reached(self, restart: Restart) -> bool:
-        packets = media.packets_from(self._container, self._stream, restart[0])
-        packet = next(packets, None)
+        packet = next(self._reader.packets_from(restart[0]), None)
         return packet is not None and packet.size == self._sizes[restart[0]]
 
 

@@ -65,7 +65,7 @@ class Reader(Protocol):
         """Its place in /proc."""
 
 
-def _work_done(task: str) -> list[str]:
+def work_done(task: str) -> list[str]:
     """CPU time and bytes of a task so far, in the system's words; empty where it does not say."""
     found = []
     for file in ("stat", "io"):
@@ -83,7 +83,8 @@ class Watch:
 
     `limit` is in seconds: of no sign of life (no CPU time, no byte, no further file). Where a
     system does not tell of CPU time and bytes, and for a file that is worked on without an end, it
-    is ten times that. Time in which this process itself was suspended does not count.
+    is ten times that (`busy_factor`). Time in which this process itself was suspended does not
+    count.
     """
 
     def __init__(
@@ -92,8 +93,10 @@ class Watch:
         name_of: Callable[[int], str],
         say: Callable[[str], None],
         stop: Callable[[], bool],
+        busy_factor: float | None = None,
     ) -> None:
         self._limit, self._name_of, self._say, self._stop = limit, name_of, say, stop
+        self._busy_limit = limit * (_BUSY_FACTOR if busy_factor is None else busy_factor)
         self.begin()
 
     def begin(self) -> None:
@@ -112,7 +115,7 @@ class Watch:
         passed, self._last_tick = min(now - self._last_tick, 5 * TICK_S), now
         self._waited += passed
         begun = reader.diary.files_begun if reader.diary else 0
-        work = _work_done(reader.task)
+        work = work_done(reader.task)
         same_file = self._seen is not None and self._seen[0] == begun
         self._on_file = self._on_file + passed if same_file else 0.0
         self._quiet = self._quiet + passed if work and self._seen == (begun, work) else 0.0
@@ -123,7 +126,7 @@ class Watch:
                 "CPU time, no byte. Does the disk or the network mount with the data answer? "
                 "Where it is only slow, raise --stall-limit"
             )
-        if self._on_file > _BUSY_FACTOR * self._limit:
+        if self._on_file > self._busy_limit:
             raise RunError(
                 f"{reader.name} has worked for {self._on_file:.0f} s without an end"
                 f"{self._place(reader)}. Leave that file out of DATA; where it only takes long, "

@@ -6,6 +6,7 @@ import math
 import signal
 import time
 from collections.abc import Iterator
+from contextlib import AbstractContextManager
 from pathlib import Path
 
 import numpy as np
@@ -20,13 +21,22 @@ from smnm_kernels.train.data.waiting import Background, Stopped, Watch, wait_for
 
 from . import bad_loss, ranks
 from .before import Before
-from .folder import ENCODER, METRICS, MetricsLog, RunFolder, load_checkpoint
+from .folder import (
+    CHECKPOINT,
+    ENCODER,
+    METRICS,
+    SKIPPED,
+    MetricsLog,
+    RunFolder,
+    load_checkpoint,
+)
 from .forward import Forward
 from .memory import is_out_of_memory
 from .meter import Meter, Row, StepClock
 from .plan import Plan
 from .progress import Progress, say
 from .signals import StopSignal
+from .stalled import bounded
 from .task import Task
 
 _SUMMARY_STEPS = 20  # first and last losses that the closing line averages
@@ -234,7 +244,8 @@ class Loop:
             if not math.isfinite(row.values["loss"]):
                 raise RunError(self._why_bad(row))
             if self.log:
-                self.log.add(row.values)
+                with self._writing(self.log.path):
+                    self.log.add(row.values)
         return reading.stop, reading.rows[-1].values if reading.rows else {}
 
     def _why_bad(self, row: Row) -> str:
@@ -272,22 +283,25 @@ class Loop:
             )
         if not self.folder or not self.log:
             return
-        self.log.sync()
-        self.folder.save_checkpoint(
-            {
-                "step": self.step,
-                "model": self.task.model.state_dict(),
-                "optimizer": self.task.optimizer.state_dict(),
-                "task": self.task.state(),
-            }
-        )
+        with self._writing(self.folder.path / CHECKPOINT):
+            self.log.sync()
+            self.folder.save_checkpoint(
+                {
+                    "step": self.step,
+                    "model": self.task.model.state_dict(),
+                    "optimizer": self.task.optimizer.state_dict(),
+                    "task": self.task.state(),
+                }
+            )
         self.saved_at = self.step
         if picture and self.step < self.plan.steps:
             self._save_picture(self.folder)
 
     def _keep(self) -> None:
         if self.folder:
-            self.task.export(self.folder.kept_encoder(self.step), self.step)
+            path = self.folder.kept_encoder(self.step)
+            with self._writing(path):
+                self.task.export(path, self.step)
 
     def _save_picture(self, folder: RunFolder) -> None:
         failures: list[Failure] = []
@@ -305,7 +319,8 @@ class Loop:
             self._report_failure(failure)
         if samples is not None:
             picture = self.task.picture(samples)
-            with replacing(folder.path / self.task.picture_name) as file:
+            path = folder.path / self.task.picture_name
+            with self._writing(path), replacing(path) as file:
                 picture.save(file, format="PNG")
 
     def _finish(self) -> None:
@@ -315,7 +330,8 @@ class Loop:
         path = self.folder.path / ENCODER
         if self.task.exported_step(path) != self.step:
             self._save_picture(self.folder)
-            self.task.export(path, self.step)
+            with self._writing(path):
+                self.task.export(path, self.step)
 
     def _report_failures(self, batch: Batch) -> None:
         for failure in batch.failures:
@@ -336,7 +352,11 @@ class Loop:
         if self.folder:
             say(f"  failed {printable(failure.name)}: {failure.reason}; another file steps in")
             self.plan.skipped[failure.name] = failure.reason
-            self.folder.note_skipped(self.plan.skipped)
+            with self._writing(self.folder.path / SKIPPED):
+                self.folder.note_skipped(self.plan.skipped)
+
+    def _writing(self, path: Path) -> AbstractContextManager[None]:
+        return bounded(path, self.plan.stall_limit)
 
     def _summary(self) -> str:
         if not self.folder or not self.log:

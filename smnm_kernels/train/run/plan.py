@@ -40,6 +40,7 @@ from .optimisation import Optimisation
 from .options import RunOptions, check_batch_size
 from .schedule import Schedule
 from .signals import StoppedBySignal, StopSignal
+from .stalled import bounded
 
 _MOST_NAMED = 50  # skipped files on the screen; skipped.json has them all
 
@@ -100,7 +101,7 @@ def make_plan(
     """Compare with what RUN holds, scan the data, write config, files and skipped files."""
     optimisation = recipe.optimisation
     settings, before = find_run(options, recipe, folder.path)
-    listing = _scan(folder, recipe.modality, data, before)
+    listing = _scan(folder, recipe.modality, data, before, options.stall_limit)
     recipe.look_at(listing.usable)
     if before:
         found = differences(listing.usable, folder.read_files()[0])
@@ -133,10 +134,11 @@ def make_plan(
     check_batch_size(optimisation.batch_size, accumulate)
     workers = default_workers() if options.workers is None else options.workers
 
-    folder.write_files(listing)
-    (folder.path / SCAN).unlink()
     skipped = listing.reasons()
-    folder.write_skipped(skipped)
+    with bounded(folder.path, options.stall_limit):
+        folder.write_files(listing)
+        (folder.path / SCAN).unlink()
+        folder.write_skipped(skipped)
     if steps < runtime.get("steps", 0) and steps <= steps_done(folder.path):
         kept_steps = runtime["steps"]  # nothing will be done
     else:
@@ -157,7 +159,8 @@ def make_plan(
         "device": str(device),
         "versions": _versions(),
     }
-    folder.write_config(settings, runtime)
+    with bounded(folder.path, options.stall_limit):
+        folder.write_config(settings, runtime)
     return Plan(
         schedule=Schedule(
             peak=settings["lr"],
@@ -219,7 +222,11 @@ def _settings(options: RunOptions, recipe: Recipe) -> dict[str, Any]:
 
 
 def _scan(
-    folder: RunFolder, modality: Modality, data: Path, before: dict[str, Any] | None
+    folder: RunFolder,
+    modality: Modality,
+    data: Path,
+    before: dict[str, Any] | None,
+    stall_limit: float,
 ) -> Listing:
     where = str(data.resolve())
     known = Known()
@@ -238,6 +245,7 @@ def _scan(
                 besides=folder.path,  # a run may lie among its data, and has pictures of its own
                 journal=journal,
                 stopping=lambda: stop.number is not None,
+                stall_limit=stall_limit,
             )
         except ScanStopped as stopped:
             assert stop.number is not None

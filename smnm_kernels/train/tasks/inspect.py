@@ -8,7 +8,7 @@ from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from functools import partial
-from pathlib import Path
+from pathlib import Path, PurePath
 from typing import Annotated, Any, NamedTuple
 
 import av
@@ -19,7 +19,7 @@ from tyro.conf import Positional, arg
 
 from smnm_kernels.errors import Unusable, UsageError, printable
 from smnm_kernels.files import replacing
-from smnm_kernels.train.data import frames, sound
+from smnm_kernels.train.data import braces, frames, sound
 from smnm_kernels.train.data.audio import MIN_SECONDS, log_mel
 from smnm_kernels.train.data.decoding import modality_of
 from smnm_kernels.train.data.find import find
@@ -56,8 +56,8 @@ class Inspect:
     json: bool = False
     """One JSON object a line for each file."""
     out: Path | None = None
-    """Picture (png, jpg, ...) that shows what is decoded: frames of videos, spectrograms of
-    sounds."""
+    """Picture (png, jpg, ...) that shows what is decoded: frames of videos, spectrograms of sounds
+    and of the sound of videos."""
     pixel_aspect: PixelAspect = "apply"
     """Videos whose pixels are not square: apply scales the width, ignore takes them as they are."""
 
@@ -91,6 +91,12 @@ class Looked(NamedTuple):
     source: Source | None
     reason: str = ""
 
+    @property
+    def place(self) -> tuple[str, int]:
+        """By which a file that was named twice is known."""
+        path = self.source.path if self.source else self.shown
+        return os.path.abspath(path), self.source.start if self.source else 0
+
 
 def _files(paths: tuple[Path, ...]) -> tuple[list[Looked], list[str]]:
     """(files, what else there is, counted)"""
@@ -99,8 +105,8 @@ def _files(paths: tuple[Path, ...]) -> tuple[list[Looked], list[str]]:
     looked: list[Looked] = []
     counted: list[str] = []
     for path in paths:
-        holds_more = path.is_dir() or path.suffix.lower() in _HOLDERS
-        if holds_more:
+        is_list = path.suffix.lower() in _HOLDERS or braces.is_pattern(path)
+        if path.is_dir() or is_list:
             found = find(path, AUDIO | IMAGE | VIDEO)
             for entry in found.entries:
                 shown = str(found.base / (entry.shard or entry.name))
@@ -115,7 +121,7 @@ def _files(paths: tuple[Path, ...]) -> tuple[list[Looked], list[str]]:
             looked.append(Looked(str(path), Source(path)))
         else:
             raise UsageError(f"PATH {path}: does not exist")
-    return looked, counted
+    return list({one.place: one for one in reversed(looked)}.values())[::-1], counted
 
 
 def report_on(looked: Looked, pixel_aspect: PixelAspect = "apply") -> dict[str, Any]:
@@ -127,6 +133,11 @@ def report_on(looked: Looked, pixel_aspect: PixelAspect = "apply") -> dict[str, 
     try:
         report["modality"] = modality = modality_of(source)
         report |= _LOOK[modality](source, pixel_aspect)
+        if modality == "image" and (suffix := PurePath(looked.shown).suffix.lower()) in AUDIO:
+            raise Unusable(
+                f"is a picture, but {suffix} is what a video or a sound is named by; give it the "
+                "suffix of a picture"
+            )
         report["usable"] = True
     except Unusable as error:
         report["reason"] = str(error)
@@ -137,9 +148,9 @@ def _video(source: Source, pixel_aspect: PixelAspect) -> dict[str, Any]:
     record = frames.probe(source, _CLIP_FRAMES, pixel_aspect)
     width, height = View.from_list(record["view"]).size
     seen = {"frames": record["frames"], "width": width, "height": height}
-    with frames.media.opened(source, "video") as (container, stream):
-        rate = float(stream.average_rate or stream.guessed_rate or 0)
-        has_sound = bool(container.streams.audio)
+    with frames.media.opened(source, "video") as reader:
+        rate = float(reader.stream.average_rate or reader.stream.guessed_rate or 0)
+        has_sound = bool(reader.container.streams.audio)
     seen |= {"rate": rate or None, "duration": record["frames"] / rate if rate else None}
     seen["damaged_frames"] = sum(end - begin for begin, end in record["damaged"])
     if has_sound:
@@ -240,12 +251,32 @@ def _draw(
 
 
 def _row(source: Source, report: dict[str, Any], pixel_aspect: PixelAspect) -> PIL.Image.Image:
+    """Of a video with a usable sound, the sound's spectrogram below the frames."""
     if report["modality"] == "audio":
-        record = sound.probe(source, MIN_SECONDS)
-        count = min(record["samples"], int(_SECONDS * record["rate"]))
-        samples = sound.resample(sound.read(source, record, 0, count), record["rate"])
-        mel = log_mel(samples, 128)[None, None]
-        return PIL.Image.fromarray(spectrograms(mel, np.ones_like(mel, dtype=bool), mel)[0])
+        return _spectrogram(source, report)
+    frames = _film_strip(source, report, pixel_aspect)
+    if not report.get("audio", {}).get("usable"):
+        return frames
+    heard = _spectrogram(source, report["audio"])
+    both = PIL.Image.new(
+        "RGB", (max(frames.width, heard.width), frames.height + heard.height), "white"
+    )
+    both.paste(frames, (0, 0))
+    both.paste(heard, (0, frames.height))
+    return both
+
+
+def _spectrogram(source: Source, seen: dict[str, Any]) -> PIL.Image.Image:
+    whole_record = {"samples": seen["samples"], "rate": seen["rate"], "restarts": []}
+    count = min(seen["samples"], int(_SECONDS * seen["rate"]))
+    samples = sound.resample(sound.read(source, whole_record, 0, count), seen["rate"])
+    mel = log_mel(samples, 128)[None, None]
+    return PIL.Image.fromarray(spectrograms(mel, np.ones_like(mel, dtype=bool), mel)[0])
+
+
+def _film_strip(
+    source: Source, report: dict[str, Any], pixel_aspect: PixelAspect
+) -> PIL.Image.Image:
     shown = [*_pictures(source, report, pixel_aspect)]
     width = max(1, round(_ROW_HEIGHT * shown[0].shape[1] / shown[0].shape[0]))
     small = [np.asarray(PIL.Image.fromarray(p).resize((width, _ROW_HEIGHT))) for p in shown]

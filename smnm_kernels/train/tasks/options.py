@@ -14,6 +14,7 @@ from tyro.extras import literal_type_from_choices
 
 from smnm_kernels import schedules
 from smnm_kernels.errors import UsageError
+from smnm_kernels.kinds import KINDS, parameters_of
 from smnm_kernels.train.data.audio import Treatment
 from smnm_kernels.train.data.modality import Modality
 from smnm_kernels.train.data.view import PixelAspect
@@ -76,9 +77,9 @@ class RecipeOptions:
     """Parameters of the kind of mask, NAME=VALUE each, such as sigma=variant-3 time_scale=2,
     windows=3,5 tie_break=random, metric=variance or hint_ratio=0.3. smnm.MaskSampler names them."""
     hint_schedule: HintSchedule = None
-    """Dispersion masks: how the share of chance, 1 at first, falls. dwm is 1 for a sixth of the
-    schedule's steps and then 1 - (step / steps)^2; START:POWER sets both, START as a share or as a
-    number of steps. Default: no chance (hint_ratio=0)."""
+    """Dispersion and motion masks: how the share of chance, 1 at first, falls. dwm is 1 for a sixth
+    of the schedule's steps and then 1 - (step / steps)^2; START:POWER sets both, START as a share
+    or as a number of steps. Default: no chance (hint_ratio=0)."""
     stride: Count = None
     """Video: take every N-th frame; shorter files get the largest stride that fits.
     Default: the preset's."""
@@ -107,7 +108,8 @@ class Pretrain(Training):
     modality: ModalityName
     data: Annotated[Positional[Path], arg(metavar="DATA")]
     """Folder that is searched for files, with everything below it; or a list of files (text or CSV,
-    a path a line, labels beside it are ignored); or a tar. Tar shards are read in place."""
+    a path a line, labels beside it are ignored); or a tar, or several ('shards-{000..010}.tar').
+    Tar shards are read in place."""
     out: Path
     """Folder of the run: made if missing, resumed if it holds a run."""
 
@@ -184,8 +186,9 @@ def _hint_of(options: Pretrain, kind: str) -> HintSettings | None:
     if given is None:
         return None
     asked = f"--hint-schedule {given}"
-    if kind != "dispersion":
-        raise UsageError(f"{asked}: is for --mask dispersion, and masks are {kind}")
+    able = [name for name in KINDS if "hint_ratio" in parameters_of(name)]
+    if kind not in able:
+        raise UsageError(f"{asked}: is for --mask {' or '.join(able)}, and masks are {kind}")
     if any(word.startswith("hint_ratio=") for word in options.mask_options):
         raise UsageError(f"{asked}: sets hint_ratio, which --mask-options gives, too")
     if given == "dwm":

@@ -40,7 +40,7 @@ class MaskSettings:
     kind: str
     ratio: float
     parameters: dict[str, Any] = field(default_factory=dict)
-    #: Of dispersion-weighted masks: when the share of chance falls.
+    #: Of kinds with a hint: when the share of chance falls.
     hint: HintSettings | None = None
 
     def sampler(
