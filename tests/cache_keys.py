@@ -14,7 +14,8 @@ from triton_report import compiling_for
 
 from smnm_kernels import triton_kernels as gpu
 from smnm_kernels.arguments import parse_seed
-from smnm_kernels.triton_kernels import draw_ops, noise_ops, rbn_ops
+from smnm_kernels.kinds import make_kind
+from smnm_kernels.triton_kernels import draw_ops, noise_ops, rbn_ops, structure_ops
 
 #: What Triton compiles anew for, where it may: 1, multiples of 16, 64 bits. And one of none.
 COUNTS = (17, 1, 16)
@@ -75,6 +76,19 @@ def calls():
                 yield name, gpu.draw_masks_kernel, (ids, *call, swapped)
                 valid = torch.ones(len(ids), 45, dtype=torch.bool)
                 yield f"{name}, padded", gpu.draw_masks_kernel, (ids, *call, swapped, valid)
+        # Settings that change parameters and counts; rows of valid that begin anywhere.
+        grid = (3, 9, 5)
+        for kind, settings, has_valid in (
+            ("inverse_block", [{"block_size": size} for size in (5, 1, 2)], False),
+            ("frames", [{}], True),
+            ("multi_block", [{"n_blocks": n, "aspect": n} for n in (4, 1, 16)], True),
+        ):
+            for ids, seed, count, more in one_by_one(IDS, seeds, COUNTS, settings):
+                made = make_kind(kind, grid, n_keep=3 * min(count, 45), **more)
+                valid = torch.ones(41, 135, dtype=torch.bool)[1 : len(ids) + 1]
+                call = (*parse_seed(seed, ids.device), valid if has_valid else None)
+                name = f"{kind} masks, valid {has_valid}, seed {form}"
+                yield name, gpu.structure_masks_kernel, (ids, *call, *made.op_arguments)
     for data in (
         torch.zeros(40, 1, 1, 16, 16)[part] for part in (slice(17), slice(1, 2), slice(16))
     ):
@@ -96,7 +110,8 @@ def main():
         keys[launched_for, kernel.__name__].add(key)
 
     in_passes = mock.patch.multiple(noise_ops, tile_of=lambda *_: None, parts=parts_of_three)
-    off_chip = mock.patch.object(draw_ops, "MAX_TOKENS_ON_CHIP", 0)
+    draws_off_chip = mock.patch.object(draw_ops, "MAX_TOKENS_ON_CHIP", 0)
+    structures_off_chip = mock.patch.object(structure_ops, "MAX_TOKENS_ON_CHIP", 0)
     with (
         compiling_for(sys.argv[1]),
         mock.patch.object(JITFunction, "_do_compile", note),
@@ -107,7 +122,7 @@ def main():
             op(*call)
             if "noise" in name or "masks" in name:
                 launched_for = f"{name}, in passes"
-                with in_passes, off_chip:
+                with in_passes, draws_off_chip, structures_off_chip:
                     op(*call)
     for (launched_for, kernel), found in keys.items():
         print(json.dumps({"for": launched_for, "kernel": kernel, "keys": len(found)}))

@@ -51,6 +51,14 @@ def grids(draw, max_tokens: int = 2000, flat: bool = False):
     )
 
 
+def small_grids(max_side: int = 17):
+    """(T, H, W) of few frames."""
+    if torch.cuda.is_available():
+        return st.sampled_from([(1, 5, 7), (1, 13, 4), (3, 9, 8)])
+    side = st.integers(1, max_side)
+    return st.tuples(st.integers(1, 3), side, side)
+
+
 def seeds_in_any_form():
     """An int, or a tensor of one."""
     return st.one_of(

@@ -5,6 +5,7 @@ import pytest
 import torch
 from hypothesis import given
 from hypothesis import strategies as st
+from strategies import small_grids
 from testing import assert_same, devices
 from torch._dynamo.testing import CompileCounterWithBackend
 
@@ -18,7 +19,7 @@ IDS = torch.tensor([0, 1, -5, 2**40, 2**62])
 @pytest.mark.parametrize("device", devices())
 @given(
     kind=st.sampled_from(list(BASELINES)),
-    grid=st.tuples(st.integers(1, 3), st.integers(1, 17), st.integers(1, 17)),
+    grid=small_grids(),
     share=st.floats(0, 1),
     block_size=st.integers(1, 6),
     freq_major=st.booleans(),

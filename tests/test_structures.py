@@ -7,7 +7,7 @@ import pytest
 import torch
 from hypothesis import given
 from hypothesis import strategies as st
-from strategies import examples, sample_ids, seeds_in_any_form
+from strategies import examples, sample_ids, seeds_in_any_form, small_grids
 from testing import IDS_TENSOR, assert_same, devices, triton_kernels
 from torch._dynamo.testing import CompileCounterWithBackend
 
@@ -45,8 +45,8 @@ PARAMETERS = {
 @st.composite
 def kinds(draw, max_side=17):
     name = draw(st.sampled_from(list(BASELINES)))
-    side = st.integers(1, max_side)
-    grid = (1 if name in FLAT else draw(st.integers(1, 3)), draw(side), draw(side))
+    frames, height, width = draw(small_grids(max_side))
+    grid = (1 if name in FLAT else frames, height, width)
     repeated = grid[0] if name not in ("frames", "running_cell") else 1
     n_keep = repeated * draw(st.integers(1, math.prod(grid) // repeated))
     parameters = draw(PARAMETERS.get(name, st.just({})))
@@ -218,7 +218,7 @@ def test_what_a_decoder_restores_is_exact():
 
 @pytest.mark.parametrize("device", devices())
 @given(
-    grid=st.tuples(st.integers(1, 3), st.integers(1, 17), st.integers(1, 17)),
+    grid=small_grids(),
     parameters=PARAMETERS["multi_block"],
     share=st.floats(0, 1),
     freq_major=st.booleans(),
@@ -350,6 +350,54 @@ def test_an_op_called_past_the_checks_refuses(structure, parameters, named):
     ids = torch.arange(2)
     with pytest.raises(RuntimeError, match=named):
         torch.ops.smnm.structure_masks(ids, None, 0, None, (1, 4, 5), structure, parameters, 5)
-    for valid in (torch.ones(2, 19) > 0, torch.ones(2, 20), torch.ones(20, 2).t() > 0):
+    for valid in (torch.ones(2, 19) > 0, torch.ones(2, 20), torch.ones(2, 20) < 0):
         with pytest.raises(RuntimeError, match="valid"):
             torch.ops.smnm.structure_masks(ids, None, 0, valid, (1, 4, 5), "block", (), 5)
+
+
+@pytest.mark.parametrize("name", BASELINES)
+def test_kinds_leave_out_what_is_not_valid(name):
+    grid, ids, seed = (1, 12, 8), torch.arange(9), Seed(None, 4)
+    if name not in FLAT:
+        grid = (3, 12, 8)
+    n_tokens = math.prod(grid)
+    ends = n_tokens - 4 * ids
+    valid = torch.arange(n_tokens) < ends[:, None]  # recordings that end before the window does
+    for freq_major in (False, True):
+        kind = make_kind(name, grid, 0.5, freq_major=freq_major)
+        in_order = valid
+        if freq_major:
+            in_order = valid.unflatten(1, grid).transpose(2, 3).flatten(1)
+        masks = kind.draw(ids, seed, valid=in_order)
+        assert_same(masks, smnm.Masks.from_visible(masks.visible, kind.n_keep))
+        assert not (masks.visible & ~in_order).any()
+        assert torch.equal(masks.visible[0], kind.draw(ids, seed).visible[0])
+    with pytest.raises(ValueError, match=rf"valid must be True for at least n_keep={kind.n_keep}"):
+        kind.draw(ids, seed, valid=valid & False)
+
+
+def test_too_few_valid_tokens_are_refused_on_the_cpu_and_the_first_shown_elsewhere(gpu):
+    kind = make_kind("block", (2, 4, 5), 0.5)
+    valid = torch.zeros(1, 40, dtype=torch.bool)
+    valid[:, 7:15] = True
+    call = op_call(kind, torch.arange(1), 1, valid)
+    with pytest.raises(RuntimeError, match="valid must be True for at least 20 tokens"):
+        torch.ops.smnm.structure_masks(*call)
+    visible = gpu.structure_masks_kernel(
+        *(part.to(DEVICE) if isinstance(part, torch.Tensor) else part for part in call)
+    ).visible.cpu()
+    assert_same(visible, smnm.reference.structure_masks_kernel(*call).visible)
+    assert (visible.sum(1) == 20).all()
+    assert visible[:, 7:15].all()
+
+
+def test_valid_in_a_graph():
+    torch._dynamo.reset()
+    kind = make_kind("multi_block", (2, 6, 7), 0.75)
+    ids, valid = torch.arange(5), torch.arange(84).expand(5, -1) % 5 > 0
+    compiled = torch.compile(
+        lambda ids, valid: kind.draw(ids, Seed(None, 1), valid=valid),
+        fullgraph=True,
+        backend="aot_eager",
+    )
+    assert_same(tuple(compiled(ids, valid)), tuple(kind.draw(ids, Seed(None, 1), valid=valid)))

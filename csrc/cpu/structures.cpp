@@ -44,16 +44,21 @@ struct Sample {
     return made;
   }
 
-  // The four numbers of one block of Philox.
-  struct Four {
-    int64_t number[4];
+  // The four numbers of each of the first n blocks of Philox.
+  class Fours {
+   public:
+    Fours(const Sample& sample, int64_t n) {
+      philox_blocks(philox_sequence(sample.seed, kNoise, sample.id), 0, n, kMost, words_);
+    }
+    int64_t operator()(int64_t block, int word) const {
+      return number_of_word(words_[word * kMost + block]);
+    }
+
+   private:
+    static constexpr int64_t kMost = 2 + kMaxTargetBlocks;
+    static_assert(kNBlocks <= kMost && kNBands <= kMost, "there is room for all");
+    uint32_t words_[4 * kMost];
   };
-  Four four(int64_t block) const {
-    uint32_t words[4];
-    philox_block(philox_sequence(seed, kNoise, id), static_cast<uint32_t>(block), words);
-    return {{number_of_word(words[0]), number_of_word(words[1]), number_of_word(words[2]),
-             number_of_word(words[3])}};
-  }
 };
 
 struct Block {
@@ -82,19 +87,18 @@ void mark_lattice(const Sample& sample, int32_t* marks) {
 }
 
 void mark_blocks(const Sample& sample, int32_t* marks) {
+  const Sample::Fours number(sample, kNBlocks);
+  const auto length = [](int64_t drawn, int64_t side) {
+    return between(drawn, (side + 3) / 4, (side + 1) / 2);
+  };
   std::fill(marks, marks + sample.in_frame(), kNBlocks);
   // The first block that covers a place is painted last.
-  for (int64_t i = kNBlocks - 1; i >= 0; --i) {
-    const auto [number] = sample.four(i);
-    const auto length = [](int64_t drawn, int64_t side) {
-      return between(drawn, (side + 3) / 4, (side + 1) / 2);
-    };
-    const int64_t rows = length(number[0], sample.height);
-    const int64_t columns = length(number[2], sample.width);
-    paint(sample,
-          {uniform(number[1], sample.height - rows + 1),
-           uniform(number[3], sample.width - columns + 1), rows, columns},
-          static_cast<int32_t>(i), marks);
+  for (int32_t i = kNBlocks - 1; i >= 0; --i) {
+    const int64_t rows = length(number(i, 0), sample.height);
+    const int64_t columns = length(number(i, 2), sample.width);
+    const int64_t top = uniform(number(i, 1), sample.height - rows + 1);
+    const int64_t left = uniform(number(i, 3), sample.width - columns + 1);
+    paint(sample, {top, left, rows, columns}, i, marks);
   }
 }
 
@@ -131,15 +135,17 @@ void mark_time_frequency(const Sample& sample, int32_t* marks) {
 
 void mark_bands(const Sample& sample, int32_t* marks) {
   const int64_t time_bands = sample.parameters[0], of_round = time_bands + sample.parameters[1];
-  std::fill(marks, marks + sample.in_frame(), kNBands);
-  for (int64_t i = kNBands - 1; i >= 0; --i) {
-    const auto [number] = sample.four(i);
+  const Sample::Fours number(sample, kNBands);
+  std::vector<int32_t> first_of_row(sample.height, kNBands), first_of_column(sample.width, kNBands);
+  for (int32_t i = kNBands - 1; i >= 0; --i) {
     const bool is_time = i * time_bands % of_round < time_bands;
-    const int64_t length = 1 + uniform(number[0], sample.parameters[is_time ? 2 : 3]);
-    const int64_t start = uniform(number[1], (is_time ? sample.height : sample.width) - length + 1);
-    const Block band =
-        is_time ? Block{start, 0, length, sample.width} : Block{0, start, sample.height, length};
-    paint(sample, band, static_cast<int32_t>(i), marks);
+    auto& first = is_time ? first_of_row : first_of_column;
+    const int64_t length = 1 + uniform(number(i, 0), sample.parameters[is_time ? 2 : 3]);
+    const auto side = static_cast<int64_t>(first.size());
+    std::fill_n(first.begin() + uniform(number(i, 1), side - length + 1), length, i);
+  }
+  for (const int32_t of_row : first_of_row) {
+    for (const int32_t of_column : first_of_column) *marks++ = std::min(of_row, of_column);
   }
 }
 
@@ -178,44 +184,43 @@ Block placed(const Sample& sample, const Block& size, int64_t number_y, int64_t 
 
 // The target blocks of a sample, which have one size. `limits` are the least and the most area, and
 // the least and the most aspect.
-struct TargetBlocks {
-  const Sample& sample;
-  Block size;
+Block target_size(const Sample& sample, const Sample::Fours& number, const int64_t* limits) {
+  return block_of_area(sample, between(number(0, 0), limits[0], limits[1]),
+                       between(number(0, 1), limits[2], limits[3]));
+}
 
-  TargetBlocks(const Sample& of, const int64_t* limits) : sample(of) {
-    const auto [number] = sample.four(0);
-    size = block_of_area(sample, between(number[0], limits[0], limits[1]),
-                         between(number[1], limits[2], limits[3]));
-  }
-  Block operator[](int64_t i) const {
-    const auto [number] = sample.four(2 + i);
-    return placed(sample, size, number[0], number[1]);
-  }
-};
+Block target_at(const Sample& sample, const Sample::Fours& number, const Block& size, int64_t i) {
+  return placed(sample, size, number(2 + i, 0), number(2 + i, 1));
+}
 
 void mark_multi_block(const Sample& sample, int32_t* marks) {
   const int64_t* parameters = sample.parameters;
   const auto n_blocks = static_cast<int32_t>(parameters[0]);
-  const auto [number] = sample.four(1);
-  const Block size = block_of_area(sample, between(number[0], parameters[5], parameters[6]), 1000);
+  const Sample::Fours number(sample, 2 + n_blocks);
+  const int64_t area = between(number(1, 0), parameters[5], parameters[6]);
+  const Block context = block_of_area(sample, area, 1000);
   std::fill(marks, marks + sample.in_frame(), n_blocks);
-  paint(sample, placed(sample, size, number[1], number[2]), n_blocks + 1, marks);
-  const TargetBlocks targets(sample, parameters + 1);
-  for (int32_t i = n_blocks - 1; i >= 0; --i) paint(sample, targets[i], i, marks);
+  paint(sample, placed(sample, context, number(1, 1), number(1, 2)), n_blocks + 1, marks);
+  const Block size = target_size(sample, number, parameters + 1);
+  for (int32_t i = n_blocks - 1; i >= 0; --i) {
+    paint(sample, target_at(sample, number, size, i), i, marks);
+  }
 }
 
 void mark_target_block(const Sample& sample, int32_t* marks) {
+  const int64_t i = sample.parameters[0];
+  const Sample::Fours number(sample, 3 + i);
+  const Block size = target_size(sample, number, sample.parameters + 1);
   std::fill(marks, marks + sample.in_frame(), 0);
-  paint(sample, TargetBlocks(sample, sample.parameters + 1)[sample.parameters[0]], 1, marks);
+  paint(sample, target_at(sample, number, size, i), 1, marks);
 }
 
 void mark_running_cell(const Sample& sample, int32_t* marks) {
   const int64_t first = uniform(sample.numbers(1)[0], 4);
   for (int64_t t = 0; t < sample.frames; ++t) {
     for (int64_t y = 0; y < sample.height; ++y) {
-      for (int64_t x = 0; x < sample.width; ++x) {
-        *marks++ = static_cast<int32_t>((first + t + 2 * (y % 2) + x % 2) % 4);
-      }
+      const auto of_row = static_cast<int32_t>(first + t + 2 * (y & 1));
+      for (int64_t x = 0; x < sample.width; ++x) *marks++ = (of_row + static_cast<int>(x & 1)) & 3;
     }
   }
 }
@@ -274,15 +279,6 @@ void check_parameters(const Structure& structure, const std::vector<int64_t>& pa
   }
   STD_TORCH_CHECK(structure.mark != mark_bands || parameters[0] + parameters[1] > 0,
                   "parameters of bands must give at least one band");
-}
-
-// bool [B, N], or null.
-const bool* parse_valid(const std::optional<Tensor>& valid, int64_t batch, int64_t n_tokens) {
-  if (!valid) return nullptr;
-  STD_TORCH_CHECK(valid->scalar_type() == ScalarType::Bool && valid->is_contiguous() &&
-                      valid->dim() == 2 && valid->size(0) == batch && valid->size(1) == n_tokens,
-                  "valid must be bool [B, N], contiguous");
-  return static_cast<const bool*>(valid->data_ptr());
 }
 
 // Makes one row after the other, with memory of its own.
@@ -344,7 +340,9 @@ std::tuple<Tensor, Tensor, Tensor> structure_masks(
   const Structure structure = structure_of(name, grid);
   check_parameters(structure, parameters);
   const int64_t n_tokens = grid[0] * grid[1] * grid[2];
-  const bool* valid_rows = parse_valid(valid, ids.numel(), n_tokens);
+  Tensor held = ids;
+  const bool* valid_rows = parse_valid(valid, ids.numel(), n_tokens, held);
+  check_enough_valid(valid_rows, ids.numel(), n_tokens, n_keep);
   check_n_keep(n_keep, n_tokens, structure.repeated && !valid ? grid[0] : 1);
   const MaskTensors out(ids, ids.numel(), n_tokens, n_keep);
   const int64_t value = seed_value(seed_tensor, seed);

@@ -66,6 +66,7 @@ def contenders(shape: Shape, batch: int, device: torch.device) -> list[Contender
     found += [ours("random")]
     if grid[0] == 1:
         found += [ours("rbn"), ours("rbn", tie_break="random")]
+    found += [ours("inverse_block" if grid[0] == 1 else "multi_block")]
     if shape is AUDIO:
         found += _draws(shape, batch, device)
     if shape is AUDIO and on_host:

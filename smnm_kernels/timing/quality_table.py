@@ -22,10 +22,11 @@ KINDS: dict[Shape, tuple[tuple[str, dict[str, Any]], ...]] = {
     ),
     AUDIO: (
         ("rbn", {}), ("rbn", {"tie_break": "random"}), ("blue2d", {}), ("green2d", {}),
-        ("random", {}), ("inverse_block", {}), ("time_frequency", {}),
+        ("random", {}), ("inverse_block", {}), ("time_frequency", {}), ("bands", {}),
     ),
     IMAGE: (
         ("green2d", {}), ("rbn", {}), ("blue2d", {}), ("random", {}), ("grid", {}), ("block", {}),
+        ("multi_block", {}),
     ),
 }  # fmt: skip
 

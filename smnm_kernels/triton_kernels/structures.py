@@ -88,24 +88,27 @@ def first_block(seed, sample_id, y, x, height, width):
 
 
 @triton.jit
-def in_square(y, x, height, width, size, number):
+def in_square(y, x, height, width, size, number, is_one):
+    """int32: whether places are in the square round a random centre, if it is one of the sample's
+    at all."""
     centre = uniform(number, height * width)
-    return inside(y, x, centre // width - size // 2, centre % width - size // 2, size, size)
+    top, left = centre // width - size // 2, centre % width - size // 2
+    return (is_one & inside(y, x, top, left, size, size)).to(tl.int32)
 
 
 @triton.jit
 def in_squares(seed, sample_id, y, x, height, width, size, n):
-    covered = y < 0
+    covered = y * 0
     n_blocks = (n + 3) // 4
     i = 0
     while i < n_blocks:
         number0, number1, number2, number3 = four_numbers(seed, sample_id, i)
-        covered |= in_square(y, x, height, width, size, number0)
-        covered |= (i + n_blocks < n) & in_square(y, x, height, width, size, number1)
-        covered |= (i + 2 * n_blocks < n) & in_square(y, x, height, width, size, number2)
-        covered |= (i + 3 * n_blocks < n) & in_square(y, x, height, width, size, number3)
+        covered |= in_square(y, x, height, width, size, number0, i < n)
+        covered |= in_square(y, x, height, width, size, number1, i + n_blocks < n)
+        covered |= in_square(y, x, height, width, size, number2, i + 2 * n_blocks < n)
+        covered |= in_square(y, x, height, width, size, number3, i + 3 * n_blocks < n)
         i += 1
-    return covered.to(tl.int32)
+    return covered
 
 
 @triton.jit

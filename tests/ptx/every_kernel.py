@@ -24,6 +24,7 @@ from op_calls import (
     rbn_bank_call,
     rbn_masks_call,
 )
+from triton_report import structure
 
 from ptx_machine.cuda_launch import CudaKernels, CudaMachine
 from ptx_machine.launch import LaunchReport, Schedule
@@ -138,6 +139,27 @@ def draws(large: bool = False) -> Iterator[Call]:
     yield Call("dispersion in parts", "dispersion", (data, (2, 32, 32), "mad"))
 
 
+def structures(large: bool = False) -> Iterator[Call]:
+    generator = torch.Generator().manual_seed(3)
+    for name, grid, some_valid in (
+        ("grid", (3, 5, 7), True), ("block", (2, 9, 7), False), ("inverse_block", (2, 9, 7), True),
+        ("time_frequency", (1, 16, 8), False), ("bands", (1, 12, 9), False),
+        ("multi_block", (2, 9, 7), True), ("target_block", (2, 9, 7), False),
+        ("frames", (5, 3, 4), True), ("frames", (1, 16, 8), False),
+        ("running_cell", (4, 5, 6), False), ("multi_block", (8, 14, 14), False),
+    ):  # fmt: skip
+        if large and math.prod(grid) > 1000:
+            continue
+        kind, parameters = structure(name, grid)
+        n_keep = kind.n_keep if name != "target_block" else kind.n_target
+        valid = None
+        if some_valid:
+            valid = torch.rand(2, math.prod(grid), generator=generator) < 0.9
+        arguments = (IDS, None, 3, valid, grid, name, parameters, n_keep)
+        random = name in ("inverse_block", "frames")
+        yield Call(f"{name} {grid}, {valid is not None}", "structure_masks", arguments, random)
+
+
 def rbn(name, ids, grid, n_keep, k, ties, windows=(3, 5), random=False, seed=3) -> Call:
     call = rbn_masks_call(ids, grid, None, n_keep, k, windows, WEIGHTS, ties, False, seed)
     return Call(f"{name} {grid} keeping {n_keep}, K {k}, {ties}", "rbn_masks", call, random)
@@ -230,22 +252,24 @@ def schedules(call: Call, few: bool) -> list[Schedule]:
 def triton_rows(target: int, few: bool) -> Iterator[dict]:
     from ptx_machine.triton_launch import running_triton
     from smnm_kernels import triton_kernels as gpu
-    from smnm_kernels.triton_kernels import draw_ops, noise_ops, threshold_ops
+    from smnm_kernels.triton_kernels import draw_ops, noise_ops, structure_ops, threshold_ops
 
     paths = [
         ("on chip", on_chip),
         ("threshold", thresholds),
         ("R-BN in Triton", rbn_in_triton),
         ("draws", draws),
+        ("structures", structures),
         ("in passes", in_passes),
         ("draws in passes", lambda: draws(large=True)),
+        ("structures in passes", lambda: structures(large=True)),
     ]
     for path, calls in paths:
         if path == "in passes":
             noise_ops.tile_of = lambda *_: None
             noise_ops.MAX_SCRATCH_BYTES = 2**16
             threshold_ops.MAX_CHUNK_BYTES = 2**9
-            draw_ops.MAX_TOKENS_ON_CHIP = 0
+            draw_ops.MAX_TOKENS_ON_CHIP = structure_ops.MAX_TOKENS_ON_CHIP = 0
         for call in calls():
             for schedule in schedules(call, few):
                 with running_triton(target, schedule) as machine:
