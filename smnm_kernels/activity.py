@@ -40,18 +40,19 @@ def activity_segments(
         theta: share of the smoothed envelope's range, a decimal in [0, 1] with at most three
             places.
         min_length: frames; shorter sounds are dropped.
-        valid: as for ``activity_masks``.
+        valid: as for ``activity_masks``, tokens counted row-major.
 
     Returns:
         int64 [B, H]: for each row of patches 0 where it is quiet, k in the k-th sound. A row is in
-        a sound if it has at least half of min(h, min_length) of its frames, so that none is lost;
-        with parts of two it is in the first of them. The same bits on every device.
+        a sound if at least half of min(h, min_length) of its frames are, so that each sound has a
+        row, but for one that lies within the last row of the sound before: a row with parts of two
+        is in the first of them. The same bits on every device.
 
     Raises:
         TypeError, ValueError: before any work. The message names the argument.
 
-    Source: Audio-Visual Transformers that detect segments by the derivative of the mel envelope
-    (AVT) have no public code. Smoothing, thresholds, lengths and rows are our choice.
+    Source: AVT finds on- and offsets by the derivative of the mel envelope, and has no public code.
+    Smoothing, thresholds, lengths, ends of the recording and rows are our choice.
     """
     kind = ActivityKind.of_data(
         data, patch, n_keep=1, smoothing=smoothing, theta=theta, min_length=min_length
@@ -88,9 +89,8 @@ def activity_masks(
             device of ``sample_ids``.
         mask_ratio, n_keep: as for ``threshold``; exactly one of them.
         freq_major: as for ``noise_masks``. ``segments`` counts time in either order.
-        valid: bool [B, N] or [B, 1, H, W], False for tokens that must not be visible, such as
-            padding; in the token order of the masks. Segments are found among the rows that have
-            valid tokens, as if the recording were still in all others.
+        valid: as for ``noise_masks``. Segments are found among the rows that have valid tokens, as
+            if the recording were still in all others.
         seed: int, or int64 tensor of one element on the device of ``sample_ids``.
 
     Returns:

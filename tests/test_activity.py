@@ -269,6 +269,22 @@ def test_compiled_equals_eager(dynamic):
     assert_same(compile_(other)(5, data), eager(5, data))
 
 
+@pytest.mark.skipif(not torch.cuda.is_available(), reason="needs a CUDA device")
+def test_in_a_cuda_graph():
+    data = spectrogram([(32, 64), (80, 90)], 128, batch=4).cuda()
+    sampler, twin = (smnm.MaskSampler("activity", (8, 2), 0.6, seed=3) for _ in range(2))
+    sampler.cuda()
+    sampler(4, data)
+    sampler.reset()
+    graph = torch.cuda.CUDAGraph()
+    with torch.cuda.graph(graph):
+        masks = sampler(4, data)
+    for row in (0, 3):
+        data[row] = QUIET
+        graph.replay()
+        assert_same(masks, twin(4, data.cpu()))
+
+
 def test_limits_keep_64_bits():
     """What the comments of the constants say, with the highest values there are."""
     smoothing = MAX_SMOOTHING

@@ -9,10 +9,10 @@ from pathlib import Path
 
 import pytest
 import torch
+from first_graphs import WITHOUT_DATA
 from testing import assert_same
 
 import smnm_kernels as smnm
-from smnm_kernels.kinds import KINDS
 from smnm_kernels.train.models.mae import build_model
 from smnm_kernels.train.models.settings import VIDEOMAE
 
@@ -83,7 +83,7 @@ def test_the_first_masks_of_a_process_come_from_a_graph(how):
         check=False,
     )
     assert done.returncode == 0, done.stderr
-    assert json.loads(done.stdout.splitlines()[-1]) == {"equal": len(KINDS) + 2}
+    assert json.loads(done.stdout.splitlines()[-1]) == {"equal": len(WITHOUT_DATA) + 2}
 
 
 def test_a_function_whose_first_call_is_captured_says_so():

@@ -151,8 +151,12 @@ def test_a_seed_is_a_tensor_or_a_value():
 
 
 @pytest.mark.parametrize(
-    "name", ["noise", "threshold", "noise_masks", "rbn_masks", "rbn_bank", "baseline_masks"]
-)
+    "name",
+    [
+        "noise", "threshold", "noise_masks", "rbn_masks", "rbn_bank", "baseline_masks",
+        "activity_masks", "activity_segments",
+    ],
+)  # fmt: skip
 def test_the_definition_has_the_signature_of_the_function(name):
     function, reference = (getattr(module, name) for module in (smnm, smnm.reference))
     assert inspect.signature(function) == inspect.signature(reference)

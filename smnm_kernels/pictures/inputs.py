@@ -36,6 +36,8 @@ class Input:
     #: What is drawn, for each frame of the grid: uint8 [frames, H, W, 3].
     pixels: np.ndarray
     is_sound: bool
+    #: Values along T, H and W that are no padding, where some are.
+    real: Grid | None = None
 
     @property
     def patch(self) -> Grid:
@@ -79,7 +81,9 @@ def of_file(path: Path, grid: Grid, is_sound: bool) -> Input:
     """
     try:
         if is_sound:
-            return _of_sound(path.name, _log_mel(path, *_size(grid)))
+            mel, (frames, bands) = _log_mel(path, *_size(grid)), _size(grid)
+            padded = np.pad(mel, ((0, frames - len(mel)), (0, 0)))  # with zeros, as the trainer
+            return _of_sound(path.name, padded, (1, len(mel), bands) if len(mel) < frames else None)
         return _of_frames(path.name, _frames(path, grid))
     except Unusable as error:
         raise UsageError(f"--data {path}: {error}") from None
@@ -90,7 +94,7 @@ def _size(grid: Grid) -> tuple[int, int]:
 
 
 def _log_mel(path: Path, frames: int, bands: int) -> np.ndarray:
-    """float32 [frames, bands], padded with zeros as the trainer pads."""
+    """float32 [frames, bands], or fewer frames where the recording is short."""
     from smnm_kernels.train.data import audio, sound
     from smnm_kernels.train.data.source import Source
 
@@ -98,8 +102,7 @@ def _log_mel(path: Path, frames: int, bands: int) -> np.ndarray:
     record = sound.probe(source, audio.MIN_SECONDS)
     samples = audio.WINDOW + (frames - 1) * audio.HOP
     read = sound.read(source, record, 0, -(-samples * record["rate"] // sound.RATE))
-    mel = audio.log_mel(sound.resample(read, record["rate"]), bands)[:frames]
-    return np.pad(mel, ((0, frames - len(mel)), (0, 0)))
+    return audio.log_mel(sound.resample(read, record["rate"]), bands)[:frames]
 
 
 def _frames(path: Path, grid: Grid) -> np.ndarray:
@@ -145,14 +148,14 @@ def _of_frames(name: str, frames: np.ndarray) -> Input:
     return Input(name, (raw - mean) / std, shown, is_sound=False)
 
 
-def _of_sound(name: str, mel: np.ndarray) -> Input:
+def _of_sound(name: str, mel: np.ndarray, real: Grid | None = None) -> Input:
     from smnm_kernels.train.data.picture_rows import spectrograms
 
     raw = mel[None, None]
     upright, *_ = spectrograms(raw, np.ones(raw.shape, dtype=bool), raw)
     data = (torch.from_numpy(raw)[None] - AUDIOSET_MEAN) / (2 * AUDIOSET_STD)
     # Time downwards and mel to the right again, as the grid lies.
-    return Input(name, data, upright[::-1].transpose(1, 0, 2)[None].copy(), is_sound=True)
+    return Input(name, data, upright[::-1].transpose(1, 0, 2)[None].copy(), True, real)
 
 
 def _tone_bursts(frames: int, bands: int) -> np.ndarray:

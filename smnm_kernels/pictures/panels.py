@@ -58,10 +58,22 @@ class Panel:
 
     def visible(self, n_samples: int) -> torch.Tensor:
         """bool [n_samples, T, H, W], the masks with sample ids 0, 1, ..."""
-        ids, data = torch.arange(n_samples), None
+        ids, data, valid = torch.arange(n_samples), None, self.valid
         if self.input is not None:
             data = self.input.data.expand(n_samples, -1, -1, -1, -1)
-        return self.sampler.masks(ids, data).visible.unflatten(1, self.grid)
+        valid = None if valid is None else valid.expand(n_samples, -1)
+        return self.sampler.masks(ids, data, valid).visible.unflatten(1, self.grid)
+
+    @cached_property
+    def valid(self) -> torch.Tensor | None:
+        """bool [1, N]: the tokens that may be visible, as the trainer hides padding."""
+        if self.input is None or self.input.real is None:
+            return None
+        from smnm_kernels.train.data.padding import TokenGrid
+
+        _, _, *sides = self.input.data.shape
+        tokens = TokenGrid((sides[0], sides[1], sides[2]), self.grid, self.sampler.n_keep)
+        return tokens.valid(self.input.real)[None]
 
     @cached_property
     def segments(self) -> list[int] | None:
@@ -69,7 +81,7 @@ class Panel:
         settings = self.sampler.settings
         if self.input is None or not isinstance(settings, ActivityKind):
             return None
-        return settings.segments(self.input.data)[0].tolist()
+        return settings.segments(self.input.data, self.valid)[0].tolist()
 
     def facts(self) -> list[str]:
         """What a reader needs to make the same masks, in short phrases."""
@@ -80,6 +92,7 @@ class Panel:
             f"{self.sampler.n_keep} of {n_tokens} visible",
             self.sigma_in_words(),
             self.input.name if self.input else "",
+            "its padding is hidden" if self.valid is not None else "",
         ]
         return [fact for fact in facts if fact]
 

@@ -86,12 +86,18 @@ def test_a_picture_is_one_frame(files):
 
 
 def test_dispersion_looks_at_sounds_too(files):
-    made = panel("dispersion", (8, 14, 14), files / "bursts.wav")
+    made = panel("dispersion", (8, 14, 14), files / "bursts.wav", mask_ratio=0.9)
     assert made.grid == (1, 64, 8)
     assert made.input.is_sound
-    # The recording is shorter than the grid: zeros, as the trainer pads.
-    end = made.input.data[0, 0, 0, 320:]
+    # The recording is shorter than the grid: zeros follow, and are never visible.
+    end = made.input.data[0, 0, 0, 298:]
     assert (end == end[0, 0]).all()
+    assert not made.visible(3)[:, 0, 19:].any()
+    assert "its padding is hidden" in made.facts()
+    assert "its padding is hidden" not in panel("dispersion", (1, 8, 8)).facts()
+    whole_sounds = panel("activity", (8, 14, 14), files / "bursts.wav", mask_ratio=0.9)
+    assert not whole_sounds.visible(1)[:, 0, 19:].any()
+    assert max(whole_sounds.segments) == 2
 
 
 def test_pixels_are_bright_where_visible(files):
