@@ -44,8 +44,9 @@ def activity_segments(
 
     Returns:
         int64 [B, H]: for each row of patches 0 where it is quiet, k in the k-th sound. A row is in
-        a sound if it has at least half of min(h, min_length) of its frames, so that none is lost;
-        with parts of two it is in the first of them. The same bits on every device.
+        a sound if at least half of min(h, min_length) of its frames are, so that each sound has a
+        row, but for one that lies within the last row of the sound before: a row with parts of two
+        is in the first of them. The same bits on every device.
 
     Raises:
         TypeError, ValueError: before any work. The message names the argument.

@@ -7,7 +7,7 @@ import pytest
 import torch
 from hypothesis import given
 from hypothesis import strategies as st
-from strategies import examples, sample_ids, seeds_in_any_form, small_grids
+from strategies import IDS, examples, sample_ids, seeds_in_any_form, small_grids
 from testing import IDS_TENSOR, assert_same, devices, triton_kernels
 from torch._dynamo.testing import CompileCounterWithBackend
 
@@ -43,8 +43,7 @@ PARAMETERS = {
 
 
 @st.composite
-def kinds(draw, max_side=17):
-    name = draw(st.sampled_from(list(BASELINES)))
+def kinds(draw, name, max_side=17):
     frames, height, width = draw(small_grids(max_side))
     grid = (1 if name in FLAT else frames, height, width)
     repeated = grid[0] if name not in ("frames", "running_cell") else 1
@@ -70,8 +69,11 @@ def op_call(kind, ids, seed, valid=None):
 
 
 @pytest.mark.parametrize("device", devices())
-@given(kind=kinds(), ids=sample_ids(3), seed=seeds_in_any_form(), data=st.data())
-def test_equal_to_the_definition(device, kind, ids, seed, data):
+@pytest.mark.parametrize("name", BASELINES)
+@given(first=IDS, seed=seeds_in_any_form(), data=st.data())
+@examples(40)
+def test_equal_to_the_definition(device, name, first, seed, data):
+    kind, ids = data.draw(kinds(name)), torch.arange(first, first + 2)
     valid = data.draw(valid_tokens(kind, len(ids)))
     there = [
         part.to(device) if isinstance(part, torch.Tensor) else part
@@ -100,21 +102,56 @@ def gpu():
 DEVICE = "cuda" if torch.cuda.is_available() else "cpu"
 
 
+def test_of_equal_random_words_the_first_place_comes_first():
+    """In all frames, before the second is visible in any, whether ``valid`` is given or not."""
+    n_places, grid = 289, (3, 17, 17)
+    noise = smnm.noise(torch.arange(400), (1, 17, 17), "white").flatten(1)
+    values, order = noise.sort(dim=1, descending=True, stable=True)
+    sample, rank = (values[:, 1:] == values[:, :-1]).nonzero()[0].tolist()
+    first, second = order[sample, rank : rank + 2].tolist()
+    # No place has a block of its own: one block covers all.
+    parameters, n_keep = (34, 1), 3 * (rank + 1)
+    everything = torch.ones(1, 3 * n_places, dtype=torch.bool)
+    for valid in (None, everything):
+        call = (torch.tensor([sample]), None, 0, valid, grid, "inverse_block", parameters, n_keep)
+        visible = torch.ops.smnm.structure_masks(*call)[0].view(3, n_places)
+        assert visible[:, first].all()
+        assert not visible[:, second].any()
+        assert_same(visible.view(1, -1), smnm.reference.structure_masks_kernel(*call).visible)
+    call = (*call[:-1], n_keep + 1)  # one frame of the second
+    visible = torch.ops.smnm.structure_masks(*call)[0].view(3, n_places)
+    assert visible[:, first].all()
+    assert visible[:, second].tolist() == [True, False, False]
+
+
 def assert_triton_equal(gpu, *call):
     there = [a.to(DEVICE) if isinstance(a, torch.Tensor) else a for a in call]
     assert_same(gpu.structure_masks_kernel(*there), torch.ops.smnm.structure_masks(*call))
 
 
-@given(kind=kinds(9), seed=seeds_in_any_form(), in_passes=st.booleans(), data=st.data())
-@examples(15)
-def test_triton_equals_the_cpu(gpu, kind, seed, in_passes, data):
+@pytest.mark.parametrize("name", BASELINES)
+@given(seed=seeds_in_any_form(), in_passes=st.booleans(), data=st.data())
+@examples(12)
+def test_triton_equals_the_cpu(gpu, name, seed, in_passes, data):
     from smnm_kernels.triton_kernels import structure_ops
 
+    kind = data.draw(kinds(name, 9))
     valid = data.draw(valid_tokens(kind, 1))
     with pytest.MonkeyPatch.context() as patch:
         if in_passes:
             patch.setattr(structure_ops, "MAX_TOKENS_ON_CHIP", 0)
         assert_triton_equal(gpu, *op_call(kind, torch.tensor([2**40 + 3]), seed, valid))
+
+
+@pytest.mark.parametrize("valid", [None, torch.ones(1, 40, dtype=torch.bool)])
+def test_triton_where_all_tokens_are_visible(gpu, valid, monkeypatch):
+    """Padding is not among them."""
+    from smnm_kernels.triton_kernels import structure_ops
+
+    call = op_call(make_kind("grid", (2, 4, 5), 0), torch.arange(1), 3, valid)
+    assert_triton_equal(gpu, *call)
+    monkeypatch.setattr(structure_ops, "MAX_TOKENS_ON_CHIP", 0)
+    assert_triton_equal(gpu, *call)
 
 
 @pytest.mark.slow

@@ -211,6 +211,16 @@ def draw_call(rule, invert, n, seed, data):
     return call, rows_of(counts, n, generator)
 
 
+@pytest.mark.parametrize("invert", [False, True])
+def test_some_draws_in_triton(gpu, invert):
+    generator = torch.Generator().manual_seed(0)
+    values, valid = torch.rand(3, 37, generator=generator), rows_of([9, 20, 37], 37, generator)
+    for n_swapped in (0, 7):
+        call = (torch.tensor([3, -4, 5]), None, 7, values, "weights", 9, invert, n_swapped)
+        made = on_triton(gpu.draw_masks_kernel, *call, valid)
+        assert_same(made, torch.ops.smnm.draw_masks(*call, valid))
+
+
 @pytest.mark.slow
 @pytest.mark.parametrize("invert", [False, True])
 def test_draws_on_large_grids_in_triton(gpu, invert):
@@ -230,6 +240,13 @@ def test_draws_on_large_grids_in_triton(gpu, invert):
 def test_rbn_in_triton(gpu, data, seed):
     kind, ids, _, valid = data.draw(padded("rbn", max_side=4))
     call = (ids, None, seed, *kind.op_arguments, valid)
+    assert_same(on_triton(gpu.rbn_masks_kernel, *call), torch.ops.smnm.rbn_masks(*call))
+
+
+def test_some_rbn_in_triton(gpu):
+    valid = rows_of([3, 7], 12, torch.Generator().manual_seed(0))
+    kind = kinds.make_kind("rbn", (1, 4, 3), n_keep=3, n_candidates=2)
+    call = (torch.tensor([3, -4]), None, 7, *kind.op_arguments, valid)
     assert_same(on_triton(gpu.rbn_masks_kernel, *call), torch.ops.smnm.rbn_masks(*call))
 
 

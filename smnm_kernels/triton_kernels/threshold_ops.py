@@ -37,7 +37,7 @@ def fill_masks(
     """
     n_tokens = values.shape[1]
     low, high = {
-        torch.int32: (-most - 1, most),
+        torch.int32: (max(-most - 1, -(2**31) + 1), most),  # padding is below
         torch.int64: (-1, 2**62 - 1),
         torch.float32: (-(2**31) + 1, 2**31 - 1),
         torch.float64: (-(2**63) + 1, 2**63 - 1),

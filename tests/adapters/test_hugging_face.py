@@ -355,12 +355,29 @@ def image_models():
             (1, 4, 4),
         ),
         "Dinov2": (lambda: t.Dinov2Model(t.Dinov2Config(**square, **mask_token)), (1, 4, 4)),
+        "Dinov2WithRegisters": (
+            lambda: t.Dinov2WithRegistersModel(
+                t.Dinov2WithRegistersConfig(**square, num_register_tokens=4)
+            ),
+            (1, 4, 4),
+        ),
+        "DINOv3ViT": (
+            lambda: t.DINOv3ViTModel(t.DINOv3ViTConfig(**square, num_register_tokens=4)),
+            (1, 4, 4),
+        ),
+        "ViTMSN": (
+            lambda: t.ViTMSNModel(t.ViTMSNConfig(**IMAGE), **mask_token),
+            (1, 3, 4),
+        ),
     }
 
 
 @pytest.mark.parametrize(
     "name",
-    ["ViT", "DeiT", "IJepa", "Beit", "Data2VecVision", "Swin", "Swinv2", "FocalNet", "Dinov2"],
+    [
+        *("ViT", "DeiT", "IJepa", "Beit", "Data2VecVision", "Swin", "Swinv2", "FocalNet", "Dinov2"),
+        *("Dinov2WithRegisters", "DINOv3ViT", "ViTMSN"),
+    ],
 )
 def test_pixels_of_masked_patches_do_not_reach_models_with_a_mask_token(name):
     make, grid = image_models()[name]

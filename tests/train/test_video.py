@@ -135,6 +135,31 @@ def test_damaged_vp8_is_the_same_however_it_is_read(tmp_path):
     assert not np.array_equal(one_by_one, whole(tmp_path / "a.webm")[: len(one_by_one)])
 
 
+def test_damage_in_the_sound_costs_no_frame(tmp_path):
+    """A demuxer that cannot make sense of one packet leaves out the ones around it."""
+    path = tmp_path / "film.mkv"
+    with av.open(str(path), "w") as container:
+        video = container.add_stream("libx264", rate=25)
+        video.width, video.height, video.pix_fmt = 64, 48, "yuv420p"
+        audio = container.add_stream("libopus", rate=48000, layout="mono")
+        for i in range(50):
+            picture = np.full((48, 64, 3), 4 * i, dtype=np.uint8)
+            container.mux(video.encode(av.VideoFrame.from_ndarray(picture, format="rgb24")))
+            tone = np.sin(np.arange(1920 * i, 1920 * (i + 1)) / 20)
+            frame = av.AudioFrame.from_ndarray(tone[None].astype("f4"), "fltp", "mono")
+            frame.sample_rate, frame.pts = 48000, 1920 * i
+            container.mux(audio.encode(frame))
+        container.mux([*video.encode(None), *audio.encode(None)])
+    content = bytearray(path.read_bytes())
+    with av.open(str(path)) as container:
+        block = [p for p in container.demux(audio=0) if p.size][40]
+        # Track number, time, flags: the last one now says that several packets share the block.
+        at = content.index(bytes(block)[:16], block.pos) - 1
+    content[at] |= 0b110
+    path.write_bytes(content)
+    assert len(whole(path)) == 50
+
+
 def test_a_clip_late_in_a_long_file_decodes_little(tmp_path, monkeypatch):
     path = tmp_path / "long.mp4"
     write_video(path, n=600, options={"g": "20"})

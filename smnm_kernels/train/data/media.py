@@ -13,7 +13,7 @@ from typing import Any, Literal
 
 import av
 from av.container import InputContainer
-from av.stream import Disposition
+from av.stream import Discard, Disposition
 
 from smnm_kernels.errors import Unusable
 
@@ -77,6 +77,10 @@ class Reader:
 
     def __init__(self, container: InputContainer, stream: Any) -> None:
         self.container, self.stream = container, stream
+        for other in container.streams:
+            # As FFmpeg's program does: damage in what is not read costs nothing of what is.
+            if other.index != stream.index:
+                other.discard = Discard.all
         self._is_vp8 = stream.codec_context.name == "vp8" and _knows_libvpx()
         self._context = self._new_context() if self._is_vp8 else stream.codec_context
         _set_up(self._context)
