@@ -145,9 +145,15 @@ def test_wrong_hint_schedules(options, message):
 
 
 @pytest.mark.exhaustive
-def test_killed_where_chance_has_fallen_and_started_again(sounds, tmp_path):
+@pytest.mark.parametrize(
+    "masks",
+    [
+        ("--mask", "dispersion", "--hint-schedule", "dwm"),
+        ("--mask", "activity", "--mask-ratio", 0.5),
+    ],
+)
+def test_killed_where_chance_has_fallen_and_started_again(sounds, masks, tmp_path):
     run = (sounds, "--steps", 12, "--checkpoint-every", 3, "--workers", 1)
-    masks = ("--mask", "dispersion", "--hint-schedule", "dwm")
     straight, killed = tmp_path / "straight", tmp_path / "killed"
     code, said = Started(straight, *run, "--out", straight, *masks, modality="audio").finish()
     assert code == 0, said

@@ -70,7 +70,7 @@ class RecipeOptions:
     mask: Kind = None
     """Kind of mask, any of smnm.MaskSampler's: green3d, red2d, ..., rbn, random, tube, grid, block,
     inverse_block, multi_block, time_frequency, bands, frames, running_cell, dispersion,
-    activity. Default: the preset's."""
+    motion, activity. Default: the preset's."""
     mask_ratio: Number = None
     """Share of patches that is masked, in [0, 1). Default: the preset's."""
     mask_options: MaskOptions = ()
