@@ -24,13 +24,14 @@ class MaskSampler(MaskStream):
         grid: (T, H, W) patches; (H, W) is (1, H, W).
         mask_ratio: share masked, in [0, 1); or give ``n_keep``.
         seed: names the stream.
-        parameters: ``freq_major``, and those of the kind: ``sigma`` and ``time_scale`` of red, blue and
-            green noise (see ``noise_masks``); ``n_candidates``, ``windows``, ``weights`` and ``tie_break`` of
-            "rbn" (see ``rbn_masks``); ``block_size`` of "inverse_block", and ``time_bands``,
-            ``freq_bands``, ``time_width`` and ``freq_width`` of "bands" (see ``baseline_masks``);
-            ``preset``, ``n_blocks``, ``scale``, ``aspect`` and ``context_scale`` of "multi_block"
-            (see ``multi_block_masks``); those of "dispersion", "motion" and "activity"
-            (see ``dispersion_masks``, ``activity_masks``).
+        parameters: ``freq_major``, and those of the kind: ``sigma`` and ``time_scale`` of red,
+            blue and green noise (see ``noise_masks``); ``n_candidates``, ``windows``, ``weights``
+            and ``tie_break`` of "rbn" (see ``rbn_masks``); ``block_size`` of "inverse_block", and
+            ``time_bands``, ``freq_bands``, ``time_width`` and ``freq_width`` of "bands" (see
+            ``baseline_masks``); ``preset``, ``n_blocks``, ``scale``, ``aspect`` and
+            ``context_scale`` of "multi_block" (see ``multi_block_masks``); ``hint_ratio`` and
+            ``deterministic`` of "dispersion" and "motion", and ``metric`` of "dispersion" (see
+            ``dispersion_masks``); those of "activity" (see ``activity_masks``).
 
     A kind that looks at the input takes it as a second argument, ``sampler(batch_size, data)``. All
     other kinds raise TypeError if they are given one. Where inputs are padded, ``valid`` says which
