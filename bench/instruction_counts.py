@@ -28,6 +28,7 @@ from kernel_arithmetic import SEED
 from kernel_program import PROGRAM, ROOT, build, inlined_functions, noise_call, output, rbn_call
 
 from smnm_kernels.kinds import make_kind
+from smnm_kernels.tables.noise import packed_table
 
 
 class Case(NamedTuple):
@@ -152,7 +153,10 @@ def costs(program: Path, path: str, case: str, n: int) -> Costs:
     op, arguments = CASES[case]
     kind, ids = make_kind(*arguments), torch.arange(n)
     make_call = rbn_call if op == "rbn" else noise_call
-    settings = kind.op_arguments if op == "rbn" else kind.op_arguments[:4]
+    settings = kind.op_arguments
+    if op != "rbn":
+        grid, color, sigma, n_keep, _, time_scale = settings
+        settings = (grid, packed_table(grid, color, sigma, time_scale), n_keep)
     once, twice = (
         by_phase(program, path, op, make_call(ids.repeat(times), SEED, *settings))
         for times in (1, 2)

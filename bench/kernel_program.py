@@ -87,17 +87,19 @@ class Program:
     path: str = "baseline"
 
     def noise(self, ids: Tensor, seed_tensor: Tensor | None, seed: int, *of: object) -> Tensor:
-        grid, color, sigma = of
-        call = noise_call(ids, value(seed_tensor, seed), grid, color, sigma)
+        grid, color, sigma, *time_scale = of
+        table = packed_table(tuple(grid), color, tuple(sigma), *time_scale)
+        call = noise_call(ids, value(seed_tensor, seed), grid, table)
         values = torch.frombuffer(bytearray(self.printed("noise", call)), dtype=torch.float32)
         return values.view(len(ids), *grid)
 
     def noise_masks(
         self, ids: Tensor, seed_tensor: Tensor | None, seed: int, *of: object
     ) -> tuple[Tensor, ...]:
-        grid, color, sigma, n_keep, tube = of
-        frames, drawn = (grid[0], (1, *grid[1:])) if tube else (1, grid)
-        call = noise_call(ids, value(seed_tensor, seed), drawn, color, sigma, n_keep, frames)
+        grid, color, sigma, n_keep, tube, *time_scale = of
+        frames, drawn = (grid[0], (1, *grid[1:])) if tube else (1, tuple(grid))
+        table = packed_table(drawn, color, tuple(sigma), *time_scale)
+        call = noise_call(ids, value(seed_tensor, seed), drawn, table, n_keep, frames)
         n = torch.Size(grid).numel()
         return masks(self.printed("noise", call), len(ids), n, n_keep)
 
@@ -140,15 +142,13 @@ def noise_call(
     ids: Tensor,
     seed: int,
     grid: Sequence[int],
-    color: str,
-    sigma: Sequence[float],
+    table: Tensor,
     n_keep: int = 0,
     frames: int = 1,
 ) -> bytes:
     """int64s: seed, number of ids, grid, n_keep, frames, size of the table, and the ids; then the
     packed table. With n_keep, the program prints for each id what write_masks() makes, ``visible``
     a byte each; without, the noise."""
-    table = packed_table(tuple(grid), color, tuple(sigma))
     head = [seed, len(ids), *grid, n_keep, frames, len(table)]
     return as_bytes(torch.tensor(head), ids, table)
 

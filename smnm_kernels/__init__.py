@@ -35,6 +35,7 @@ from .masks import ActivityMasks, Masks
 from .multi_block import multi_block_masks
 from .noise_bank import NoiseBank
 from .samplers import AudioVideoMasks, AudioVideoSampler, MaskSampler, ScheduledSampler
+from .scores import patch_motion, self_guided_scores
 
 __all__ = [
     "ActivityMasks",
@@ -56,10 +57,12 @@ __all__ = [
     "noise",
     "noise_masks",
     "patch_dispersion",
+    "patch_motion",
     "rbn_bank",
     "rbn_masks",
     "reference",
     "schedules",
+    "self_guided_scores",
     "threshold",
     "weighted_masks",
 ]

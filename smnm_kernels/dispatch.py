@@ -63,8 +63,9 @@ def _cpu_noise(
     grid: Sequence[int],
     color: Color,
     sigma: Sequence[float],
+    time_scale: float = 1.0,
 ) -> Tensor:
-    table = packed_table(tuple(grid), color, tuple(sigma))
+    table = packed_table(tuple(grid), color, tuple(sigma), time_scale)
     return torch.ops.smnm.noise_from_table.default(sample_ids, seed_tensor, seed, grid, table)
 
 
@@ -77,9 +78,10 @@ def _cpu_noise_masks(
     sigma: Sequence[float],
     n_keep: int,
     tube: bool,
+    time_scale: float = 1.0,
 ) -> MaskTensors:
     frames, drawn_grid = (grid[0], (1, *grid[1:])) if tube else (1, tuple(grid))
-    table = packed_table(drawn_grid, color, tuple(sigma))
+    table = packed_table(drawn_grid, color, tuple(sigma), time_scale)
     return torch.ops.smnm.noise_masks_from_table.default(
         sample_ids, seed_tensor, seed, drawn_grid, table, n_keep, frames
     )

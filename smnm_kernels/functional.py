@@ -24,13 +24,14 @@ def noise(
     color: Color,
     *,
     sigma: Sigma = None,
+    time_scale: float = 1.0,
     seed: int | Tensor = 0,
 ) -> Tensor:
     """Colored noise: a window of an endless stationary field of unit variance for each sample.
 
     ``red = G(s)*w``, ``blue = w - G(s)*w``, ``green = G(s1)*w - G(s2)*w`` for white noise w and
     normalised Gaussians G (``*`` is convolution), in two dimensions (H, W) if T = 1 and in three
-    otherwise. Each sample depends on ``(seed, sample id, grid, color, sigma)`` alone.
+    otherwise. Each sample depends on ``(seed, sample id, grid, color, sigma, time_scale)`` alone.
 
     Args:
         sample_ids: int64 [B], any values; their device does the work.
@@ -43,6 +44,10 @@ def noise(
             one of 32 equally spaced levels of the range. Blue's sigma and green's sigma2 are at
             least 0.35, and sigma1 is at most 0.95 sigma2, because otherwise little is left of the
             difference. Drawn pairs with sigma1 above 0.9 sigma2 are drawn again.
+        time_scale: multiplies every sigma along T, in [0, 8 / the largest sigma]. Above 1 blobs
+            last longer, below 1 they pass faster, and at 0 frames are independent. A token is often
+            two frames deep and 16 pixels wide, so that an equal sigma is a choice. Only for red,
+            blue and green on grids with T > 1.
         seed: int, or int64 tensor of one element on the device of ``sample_ids``.
 
     Returns:
@@ -54,7 +59,7 @@ def noise(
     Source: Bhowmik et al., "Structured-Noise Masked Modeling for Video, Audio and Beyond", 2025.
     """
     check_sample_ids(sample_ids)
-    field = NoiseField.parse(grid, color, sigma)
+    field = NoiseField.parse(grid, color, sigma, time_scale)
     return field.draw(sample_ids, parse_seed(seed, sample_ids.device))
 
 
@@ -81,6 +86,7 @@ def noise_masks(
     *,
     n_keep: int | None = None,
     sigma: Sigma = None,
+    time_scale: float = 1.0,
     tube: bool = False,
     freq_major: bool = False,
     seed: int | Tensor = 0,
@@ -89,7 +95,7 @@ def noise_masks(
     """``threshold(noise(...), mask_ratio)`` in one op, bit for bit.
 
     Args:
-        sample_ids, grid, color, sigma, seed: as for ``noise``.
+        sample_ids, grid, color, sigma, time_scale, seed: as for ``noise``.
         mask_ratio, n_keep: as for ``threshold``; exactly one of them.
         tube: draw one two-dimensional mask and repeat it over T. The count is then rounded down for
             each frame, T * floor(H*W*(1 - mask_ratio)), and ``n_keep`` must be a multiple of T.
@@ -112,6 +118,7 @@ def noise_masks(
         color=color,
         n_keep=n_keep,
         sigma=sigma,
+        time_scale=time_scale,
         tube=tube,
         freq_major=freq_major,
     )

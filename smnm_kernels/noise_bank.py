@@ -16,11 +16,12 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from .arguments import check_sample_ids, is_int, parse_grid, parse_seed
+from .arguments import Seed, check_sample_ids, is_int, parse_grid, parse_seed
 from .files import replacing
-from .functional import noise, threshold
+from .functional import threshold
+from .kinds import NoiseField
 from .masks import Masks
-from .tables.colors import Color, Sigma, parse_color, parse_sigma
+from .tables.colors import Color, Sigma
 from .tables.constants import Purpose
 
 _LOW = 0xFFFFFFFF
@@ -59,16 +60,17 @@ class NoiseBank:
         color: Color = "green",
         *,
         sigma: Sigma = None,
+        time_scale: float = 1.0,
         seed: int = 0,
         path: str | os.PathLike | None = None,
         progress: Callable[[Iterable], Iterable] = iter,
     ) -> NoiseBank:
-        """Volume m is ``noise([m], shape, color, sigma=sigma, seed=seed)``.
+        """Volume m is ``noise([m], shape, color, sigma=sigma, ...)``.
 
         Args:
             n_volumes: M. 3072 volumes of 64x64x64 take 3 GiB.
             shape: (T, H, W) of each volume; T = 1, or (H, W), makes a two-dimensional bank.
-            color, sigma, seed: as for ``noise``.
+            color, sigma, time_scale, seed: as for ``noise``.
             path: a ``.npy`` file to write the volumes to, one after the other, and to map then,
                 instead of holding the bank in memory.
             progress: wraps the loop over volumes, such as ``tqdm.tqdm``.
@@ -77,14 +79,15 @@ class NoiseBank:
         if not is_int(n_volumes) or n_volumes < 1:
             raise ValueError(f"n_volumes must be an int of at least 1, got {n_volumes!r}")
         seed = int(seed)
-        origin = {"color": color, "sigma": parse_sigma(parse_color(color), sigma), "seed": seed}
-        noise(torch.empty(0, dtype=torch.int64), shape, color, sigma=sigma, seed=seed)
+        field = NoiseField.parse(shape, color, sigma, time_scale)
+        origin = {"color": color, "sigma": list(field.sigma), "seed": seed}
+        if time_scale != 1:
+            origin["time_scale"] = time_scale
         full_shape = (n_volumes, *shape)
 
         def fill(volumes: np.ndarray) -> None:
             for m in progress(range(n_volumes)):
-                ids = torch.tensor([m])
-                volumes[m] = noise(ids, shape, color, sigma=sigma, seed=seed)[0].numpy()
+                volumes[m] = field.draw(torch.tensor([m]), Seed(None, seed))[0].numpy()
 
         if path is None:
             volumes = np.empty(full_shape, dtype=np.float32)

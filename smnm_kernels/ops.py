@@ -21,8 +21,8 @@ _RBN = (
     "int[] windows, int[] weights, bool random_ties"
 )
 library = torch.library.Library("smnm", "DEF")
-library.define(f"noise({_NOISE}) -> Tensor")
-library.define(f"noise_masks({_NOISE}, SymInt n_keep, bool tube) -> {_MASKS}")
+library.define(f"noise({_NOISE}, float time_scale=1.0) -> Tensor")
+library.define(f"noise_masks({_NOISE}, SymInt n_keep, bool tube, float time_scale=1.0) -> {_MASKS}")
 library.define(f"threshold(Tensor noise, SymInt n_keep) -> {_MASKS}")
 library.define(
     "draw_masks(Tensor sample_ids, Tensor? seed_tensor, int seed, Tensor values, str rule, "
@@ -74,9 +74,10 @@ def noise(
     grid: Sequence[int],
     color: str,
     sigma: Sequence[float],
+    time_scale: float = 1.0,
 ) -> Tensor:
     """float32 [B, T, H, W] of unit variance."""
-    return _noise(sample_ids, seed_tensor, seed, grid, color, sigma)
+    return _noise(sample_ids, seed_tensor, seed, grid, color, sigma, time_scale)
 
 
 def noise_masks(
@@ -88,11 +89,13 @@ def noise_masks(
     sigma: Sequence[float],
     n_keep: int,
     tube: bool,
+    time_scale: float = 1.0,
 ) -> MaskTensors:
     """The threshold of the noise. With ``tube``, one (1, H, W) mask is repeated over T."""
+    arguments = (sample_ids, seed_tensor, seed, grid, color, sigma, n_keep, tube, time_scale)
     if noise_masks_on_cpu is not None and is_plain(sample_ids):
-        return noise_masks_on_cpu(sample_ids, seed_tensor, seed, grid, color, sigma, n_keep, tube)
-    return _noise_masks(sample_ids, seed_tensor, seed, grid, color, sigma, n_keep, tube)
+        return noise_masks_on_cpu(*arguments)
+    return _noise_masks(*arguments)
 
 
 def threshold(noise: Tensor, n_keep: int) -> MaskTensors:
@@ -198,7 +201,7 @@ def fake_noise(sample_ids: Tensor, seed_tensor, seed, grid, *field) -> Tensor:  
 
 
 @torch.library.register_fake("smnm::noise_masks", lib=library)
-def _(sample_ids, seed_tensor, seed, grid, color, sigma, n_keep, tube) -> MaskTensors:  # noqa: ANN001
+def _(sample_ids, seed_tensor, seed, grid, color, sigma, n_keep, *how) -> MaskTensors:  # noqa: ANN001, ANN002
     return empty_masks(sample_ids, math.prod(grid), n_keep)
 
 

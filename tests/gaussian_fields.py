@@ -51,19 +51,24 @@ def outer(factors):
     return product
 
 
-def analytic_covariance(color, sigma, grid):
+def analytic_covariance(color, sigma, grid, time_scale=1):
     """Covariance at every lag 0..side-1 of each filtered axis, over the variance."""
     axes = filtered_axes(grid)
+    scales = (time_scale, 1, 1)[-len(axes) :]
     terms = chains(color, sigma)
     total = np.zeros(axes)
     for (sign_a, a), (sign_b, b) in itertools.product(terms, repeat=2):
-        total += sign_a * sign_b * outer([correlation(a, b, n) for n in axes])
+        total += (
+            sign_a
+            * sign_b
+            * outer([correlation(a * s, b * s, n) for n, s in zip(axes, scales, strict=True)])
+        )
     return total / total.flat[0]
 
 
-def covariance_to(token, color, sigma, grid):
+def covariance_to(token, color, sigma, grid, time_scale=1):
     """[T, H, W]: covariance of one token with every token of the window."""
-    by_lag = analytic_covariance(color, sigma, grid)
+    by_lag = analytic_covariance(color, sigma, grid, time_scale)
     at = token if grid[0] > 1 else token[1:]
     lags = [abs(np.arange(n) - i) for n, i in zip(by_lag.shape, at, strict=True)]
     return by_lag[np.ix_(*lags)].reshape(grid)

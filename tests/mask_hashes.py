@@ -38,6 +38,9 @@ CALLS = {
     "green3d variant-3 masks": lambda ids: smnm.noise_masks(
         ids, (4, 10, 9), "green", 0.75, sigma="variant-3", seed=SEED
     ),
+    "slow green3d masks": lambda ids: smnm.noise_masks(
+        ids, (4, 10, 9), "green", 0.75, time_scale=2, seed=SEED
+    ),
     "audio green masks": lambda ids: smnm.noise_masks(
         ids, (1, 64, 8), "green", n_keep=102, freq_major=True, seed=torch.tensor(SEED)
     ),
@@ -85,6 +88,9 @@ CALLS = {
         smnm.patch_dispersion(_numbers(2, 3, 2, 12, 20), (1, 4, 5), metric)
         for metric in ("mad", "variance")
     ],
+    "motion masks": lambda ids: smnm.MaskSampler(
+        "motion", (3, 4, 5), 0.6, hint_ratio=0.3, seed=SEED
+    ).masks(ids, _numbers(8, 2, 6, 8, 10)),
     "dispersion masks": lambda ids: smnm.dispersion_masks(
         ids, _numbers(8, 1, 1, 64, 32), (1, 8, 8), 0.7, hint_ratio=0.3, freq_major=True, seed=SEED
     ),

@@ -3,6 +3,7 @@
 import math
 from fractions import Fraction
 
+import numpy as np
 import pytest
 import torch
 from hypothesis import given
@@ -147,6 +148,36 @@ def test_the_share_of_chance(hint):
     assert (shares[:n_keep] - again).abs().max() < 0.02
     if hint == 1:
         assert (shares - n_masked / 10).abs().max() < 0.02
+
+
+@pytest.mark.parametrize("hint", [0.0, 0.4])
+def test_masked_by_decile_of_the_weight(hint):
+    """Against draws in another way, with the weights, counts and swaps of the method's code: 5 by
+    38 patches at a ratio of 0.7, P in proportion to the mean absolute deviation + 1e-12."""
+    n, shape = 3000, (5, 16, 38, 16)
+    random = np.random.default_rng(3)
+    log_mel = random.normal(size=shape) * np.exp(random.normal(size=(5, 1, 38, 1)))
+    patches = log_mel.transpose(0, 2, 1, 3).reshape(190, 256)
+    weights = np.abs(patches - patches.mean(1, keepdims=True)).mean(1) + 1e-12
+    n_masked = 190 - int(190 * (1 - 0.7))
+    swapped = int(n_masked * hint)
+    expected = np.zeros(190)
+    for _ in range(n):
+        first = random.choice(190, n_masked, replace=False, p=weights / weights.sum())
+        shown = random.choice(first, swapped, replace=False)
+        masked = np.zeros(190)
+        masked[first] = 1
+        masked[shown] = 0
+        masked[random.choice(np.flatnonzero(masked == 0), swapped, replace=False)] = 1
+        expected += masked / n
+    data = torch.from_numpy(log_mel.reshape(80, 608)).expand(n, 1, 1, 80, 608)
+    sampler = smnm.MaskSampler("dispersion", (1, 5, 38), n_keep=190 - n_masked, hint_ratio=hint)
+    shares = sampler(n, data.float()).masked.float().mean(0).numpy()
+    deciles = np.array_split(np.argsort(weights), 10)
+    ours, theirs = ([values[d].mean() for d in deciles] for values in (shares, expected))
+    np.testing.assert_allclose(ours, theirs, atol=0.01)
+    assert ours == sorted(ours)
+    assert ours[-1] - ours[0] > 0.2
 
 
 def test_guided_by_temperature():

@@ -105,6 +105,14 @@ def test_any_noise(gpu, ids, grid, color_and_sigma, seed, tube, data):
 
 
 @pytest.mark.slow
+@pytest.mark.parametrize("time_scale", [0.0, 2.5])
+def test_another_scale_of_time(gpu, time_scale):
+    *call, _ = noise_call(IDS_TENSOR[:2], (3, 5, 7), "green", None, 5)
+    assert_equal_on_cpu(gpu, "noise", (*call, time_scale))
+    assert_equal_on_cpu(gpu, "noise_masks", (*call, 20, False, time_scale))
+
+
+@pytest.mark.slow
 @every_color([(1, 64, 8), (3, 5, 7), (2, 9, 33), (9, 17, 6)], SLOW_IN_PASSES)
 def test_grids_in_passes(gpu, in_passes, grid, color, exhaustive):
     ids, n = IDS_TENSOR[2:5], math.prod(grid)
@@ -133,7 +141,7 @@ def test_a_grid_too_large_for_the_chip(gpu):
     from smnm_kernels.triton_kernels.tiles import tile_of
 
     def fits(grid, color):
-        table = device_table(grid, color, (), torch.device("cpu"))
+        table = device_table(grid, color, (), 1.0, torch.device("cpu"))
         return tile_of(grid, table.torus, table.chains) is not None
 
     assert fits((8, 14, 14), "white")

@@ -17,6 +17,7 @@ from smnm_kernels.adapters import ClonedMasks, JepaCollator, MaskingGenerator, V
 from smnm_kernels.arguments import Seed
 from smnm_kernels.kinds.kind import Kind, parse_valid
 from smnm_kernels.kinds.structures import StructureKind
+from smnm_kernels.kinds.weighted import patch_on_grid
 from smnm_kernels.loading import MaskCollator, WithSampleIds
 
 pytestmark = pytest.mark.usefixtures("poisoned_memory")
@@ -34,6 +35,15 @@ def rows_of(valid_counts, n_tokens, generator):
     return rows
 
 
+#: Kinds that swap.
+HINTED = ("dispersion", "motion")
+
+
+def values_in_time(name):
+    """Of a patch of the input."""
+    return 2 if name == "motion" else 1
+
+
 @st.composite
 def padded(draw, name, max_side=5):
     """(kind, sample ids, data or None, valid)"""
@@ -42,7 +52,7 @@ def padded(draw, name, max_side=5):
     grid = (frames, draw(side), draw(side))
     n_tokens = math.prod(grid)
     n_keep = frames * draw(st.integers(1, n_tokens // frames))
-    more = {"hint_ratio": draw(st.sampled_from([0, 0.3, 1.0]))} if name == "dispersion" else {}
+    more = {"hint_ratio": draw(st.sampled_from([0, 0.3, 1.0]))} if name in HINTED else {}
     if name == "rbn":
         more["tie_break"] = draw(st.sampled_from(["first", "random"]))
         more["n_candidates"] = draw(st.sampled_from([None, 1, 3, 9]))
@@ -52,7 +62,7 @@ def padded(draw, name, max_side=5):
     generator = torch.Generator().manual_seed(draw(st.integers(0, 999)))
     data = None
     if kind.needs_data:
-        sides = (grid[0], 2 * grid[1], 2 * grid[2])
+        sides = (values_in_time(name) * grid[0], 2 * grid[1], 2 * grid[2])
         data = torch.randn(len(ids), 1, *sides, generator=generator)
     return kind, ids, data, rows_of(counts, n_tokens, generator)
 
@@ -73,7 +83,7 @@ def defined(kind, ids, seed, data, valid):
     if isinstance(kind, kinds.DispersionKind):
         n_masked = math.prod(grid) - kind.n_keep
         hint = kind.n_swapped / n_masked if n_masked else 0
-        return m.dispersion_masks(ids, data, kind.patch(data), hint_ratio=hint, **more)
+        return m.dispersion_masks(ids, data, patch_on_grid(data, grid), hint_ratio=hint, **more)
     if isinstance(kind, StructureKind):
         row_major = parse_valid(valid, ids, grid, kind.n_keep, kind.freq_major)
         return kind.in_token_order(m.structure_masks(ids, None, seed, kind, row_major))
@@ -201,6 +211,16 @@ def draw_call(rule, invert, n, seed, data):
     return call, rows_of(counts, n, generator)
 
 
+@pytest.mark.parametrize("invert", [False, True])
+def test_some_draws_in_triton(gpu, invert):
+    generator = torch.Generator().manual_seed(0)
+    values, valid = torch.rand(3, 37, generator=generator), rows_of([9, 20, 37], 37, generator)
+    for n_swapped in (0, 7):
+        call = (torch.tensor([3, -4, 5]), None, 7, values, "weights", 9, invert, n_swapped)
+        made = on_triton(gpu.draw_masks_kernel, *call, valid)
+        assert_same(made, torch.ops.smnm.draw_masks(*call, valid))
+
+
 @pytest.mark.slow
 @pytest.mark.parametrize("invert", [False, True])
 def test_draws_on_large_grids_in_triton(gpu, invert):
@@ -220,6 +240,13 @@ def test_draws_on_large_grids_in_triton(gpu, invert):
 def test_rbn_in_triton(gpu, data, seed):
     kind, ids, _, valid = data.draw(padded("rbn", max_side=4))
     call = (ids, None, seed, *kind.op_arguments, valid)
+    assert_same(on_triton(gpu.rbn_masks_kernel, *call), torch.ops.smnm.rbn_masks(*call))
+
+
+def test_some_rbn_in_triton(gpu):
+    valid = rows_of([3, 7], 12, torch.Generator().manual_seed(0))
+    kind = kinds.make_kind("rbn", (1, 4, 3), n_keep=3, n_candidates=2)
+    call = (torch.tensor([3, -4]), None, 7, *kind.op_arguments, valid)
     assert_same(on_triton(gpu.rbn_masks_kernel, *call), torch.ops.smnm.rbn_masks(*call))
 
 
@@ -296,7 +323,7 @@ def test_compiled_whole(name):
     torch._dynamo.reset()
     grid, generator = (1, 3, 4), torch.Generator().manual_seed(0)
     sampler = smnm.MaskSampler(name, grid, 0.75)
-    data = torch.randn(5, 1, 1, 6, 8, generator=generator) if sampler.needs_data else None
+    data = torch.randn(5, 1, values_in_time(name), 6, 8) if sampler.needs_data else None
     valid = rows_of([3, 12, 5, 7, 4], 12, generator)
     compiled = torch.compile(sampler, fullgraph=True, backend="aot_eager")
     made = compiled(5, data, valid)
@@ -309,7 +336,7 @@ def test_too_few_where_the_host_does_not_look(name):
     """In graphs the first other tokens count as valid, so that counts stay exact."""
     torch._dynamo.reset()
     sampler = smnm.MaskSampler(name, (1, 3, 4), n_keep=5)
-    data = torch.randn(2, 1, 1, 6, 8) if sampler.needs_data else None
+    data = torch.randn(2, 1, values_in_time(name), 6, 8) if sampler.needs_data else None
     few = torch.zeros(2, 12, dtype=torch.bool)
     few[:, [4, 9]] = True
     made = torch.compile(sampler, fullgraph=True, backend="aot_eager")(2, data, few)

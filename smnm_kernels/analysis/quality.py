@@ -64,7 +64,12 @@ class Distinct(NamedTuple):
 
 
 def spectrum_error(
-    fields: Tensor, grid: Sequence[int], color: Color, sigma: Sigma = None
+    fields: Tensor,
+    grid: Sequence[int],
+    color: Color,
+    sigma: Sigma = None,
+    *,
+    time_scale: float = 1.0,
 ) -> SpectrumError:
     """Distance between the fields' radial spectrum and the one that their formula gives.
 
@@ -75,7 +80,7 @@ def spectrum_error(
 
     Args:
         fields: floating point [B, T, H, W], B >= 2, zero mean and unit variance.
-        grid, color, sigma: what they claim to be, as for ``smnm.noise``.
+        grid, color, sigma, time_scale: what they claim to be, as for ``smnm.noise``.
     """
     sides = parse_grid(grid)
     if fields.dim() != 4 or len(fields) < 2 or tuple(fields.shape[1:]) != sides:
@@ -84,7 +89,7 @@ def spectrum_error(
     size = np.array([len(group) for group in groups])
     powers = np.array([radial_spectrum(group)[1] for group in groups])
     power = size @ powers / len(fields)
-    _, expected = expected_spectrum(sides, color, sigma)
+    _, expected = expected_spectrum(sides, color, sigma, time_scale=time_scale)
     # The mean of n fields has 1/n of a field's variance, so this is unbiased for uneven groups.
     of_a_field = size @ (powers - power) ** 2 / (len(groups) - 1)
     norm = np.linalg.norm(expected)
@@ -248,7 +253,9 @@ def report(kind_sampler: MaskSampler, n_masks: int, batch: int) -> dict[str, int
 
 def _spectrum_of(field: NoiseField, ids: Tensor, seed: Tensor) -> SpectrumError:
     fields = field.draw(ids, Seed.beside(ids, seed))
-    return spectrum_error(fields, field.grid, field.color, field.given_sigma)
+    return spectrum_error(
+        fields, field.grid, field.color, field.given_sigma, time_scale=field.time_scale
+    )
 
 
 def _check(visible: Tensor) -> None:

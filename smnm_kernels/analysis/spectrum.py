@@ -17,8 +17,8 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from smnm_kernels.arguments import parse_grid
-from smnm_kernels.tables.colors import Color, Sigma, parse_color, parse_sigma, sigma_pairs
+from smnm_kernels.kinds import NoiseField
+from smnm_kernels.tables.colors import Color, Sigma, sigma_pairs
 from smnm_kernels.tables.torus import covariance_terms
 
 #: The sampled Gaussian is cut at this many sigmas, where it is 1e-14 of its centre.
@@ -43,7 +43,12 @@ def radial_spectrum(fields: Tensor) -> tuple[np.ndarray, np.ndarray]:
 
 
 def expected_spectrum(
-    grid: Sequence[int], color: Color, sigma: Sigma = None, *, window: bool = True
+    grid: Sequence[int],
+    color: Color,
+    sigma: Sigma = None,
+    *,
+    time_scale: float = 1.0,
+    window: bool = True,
 ) -> tuple[np.ndarray, np.ndarray]:
     """What ``radial_spectrum(smnm.noise(ids, grid, color, sigma=sigma))`` converges to.
 
@@ -53,16 +58,15 @@ def expected_spectrum(
     ``smnm.noise`` draws from.
 
     Args:
-        grid, color, sigma: as for ``smnm.noise``.
+        grid, color, sigma, time_scale: as for ``smnm.noise``.
         window: True for the expected periodogram of the (T, H, W) window. False for the transfer
             function itself, the spectrum of the endless field, at the same frequencies.
 
     Returns:
         frequency, power: float64 [n_bins], as ``radial_spectrum`` returns them.
     """
-    grid = parse_grid(grid)
-    color = parse_color(color)
-    canonical = parse_sigma(color, sigma)
+    field = NoiseField.parse(grid, color, sigma, time_scale)
+    grid, color, canonical = field.grid, field.color, field.sigma
     if color == "white":
         return _over_shells(np.ones(grid))
 
@@ -74,7 +78,7 @@ def expected_spectrum(
         spectrum, variance = np.zeros(grid), 0.0
         for a, b, factor in covariance_terms(first, second):
             if (a, b) not in terms:
-                terms[a, b] = _cross_term(a, b, grid, window)
+                terms[a, b] = _cross_term(a, b, grid, window, field.time_scale)
             at_zero, (along_t, along_h, along_w) = terms[a, b]
             variance += factor * at_zero
             spectrum += (factor * along_t)[:, None, None] * (along_h[:, None] * along_w)
@@ -83,21 +87,26 @@ def expected_spectrum(
 
 
 def _cross_term(
-    a: float, b: float, grid: tuple[int, int, int], window: bool
+    a: float, b: float, grid: tuple[int, int, int], window: bool, time_scale: float
 ) -> tuple[float, list[np.ndarray]]:
     """Covariance of G(a)*w and G(b)*w at lag 0, and its spectrum as one factor for each axis.
 
     A grid with T = 1 is two-dimensional: nothing is filtered along T.
     """
-    covariance = np.convolve(_gaussian(a), _gaussian(b))  # Gaussians are even
-    lags = np.arange(len(covariance)) - len(covariance) // 2
-    factors = [np.ones(1)] if grid[0] == 1 else []
-    axes = grid if grid[0] > 1 else grid[1:]
-    for n in axes:
+    factors: list[np.ndarray] = []
+    at_zero = 1.0
+    for n, scale in zip(grid, (time_scale, 1.0, 1.0), strict=True):
+        if n == 1 and not factors:  # one frame
+            factors.append(np.ones(1))
+            continue
+        # Gaussians are even.
+        covariance = np.convolve(_gaussian(a * scale), _gaussian(b * scale))
+        lags = np.arange(len(covariance)) - len(covariance) // 2
         triangle = np.maximum(0, 1 - np.abs(lags) / n) if window else np.ones(len(lags))
         waves = np.cos(2 * math.pi * np.arange(n)[:, None] * lags / n)
         factors.append(waves @ (triangle * covariance))
-    return float(covariance[len(covariance) // 2] ** len(axes)), factors
+        at_zero *= float(covariance[len(covariance) // 2])
+    return at_zero, factors
 
 
 def _gaussian(sigma: float) -> np.ndarray:

@@ -14,6 +14,7 @@ from .activity import ActivityKind
 from .bands import BandsKind
 from .baselines import BASELINES
 from .kind import Kind
+from .motion import MotionKind
 from .multi_block import MultiBlockKind
 from .noise import NoiseField, NoiseKind
 from .rbn import RbnKind
@@ -41,6 +42,7 @@ KINDS: dict[str, Callable[..., Kind]] = {
     "green3d": partial(NoiseKind.parse, color="green", tube=False),
     **BASELINES,
     "dispersion": DispersionKind.parse,
+    "motion": MotionKind.parse,
     "activity": ActivityKind.parse,
 }
 
@@ -87,6 +89,7 @@ __all__ = [
     "InverseBlockKind",
     "Kind",
     "LatticeKind",
+    "MotionKind",
     "MultiBlockKind",
     "NoiseField",
     "NoiseKind",

@@ -20,7 +20,13 @@ from smnm_kernels.arguments import (
     parse_once,
 )
 from smnm_kernels.masks import Masks
-from smnm_kernels.tables.colors import Color, Sigma, parse_color, parse_sigma
+from smnm_kernels.tables.colors import (
+    Color,
+    Sigma,
+    parse_color,
+    parse_sigma,
+    parse_time_scale,
+)
 
 from .kind import Kind
 
@@ -33,11 +39,14 @@ class NoiseField:
     color: Color
     #: In the canonical form of ``parse_sigma``.
     sigma: tuple[float, ...]
+    #: Multiplies sigma along T.
+    time_scale: float = 1.0
     #: The op's arguments that follow ids and seed, put together once.
     op_arguments: tuple = field(init=False, repr=False, compare=False)
 
     def __post_init__(self) -> None:
-        object.__setattr__(self, "op_arguments", (self.grid, self.color, self.sigma))
+        arguments = (self.grid, self.color, self.sigma, self.time_scale)
+        object.__setattr__(self, "op_arguments", arguments)
 
     @property
     def given_sigma(self) -> Sigma:
@@ -48,10 +57,15 @@ class NoiseField:
 
     @staticmethod
     @parse_once
-    def parse(grid: Sequence[int], color: Color, sigma: Sigma = None) -> NoiseField:
+    def parse(
+        grid: Sequence[int], color: Color, sigma: Sigma = None, time_scale: float = 1.0
+    ) -> NoiseField:
         """From the arguments of ``smnm_kernels.noise``."""
-        color = parse_color(color)
-        return NoiseField(parse_grid(grid), color, tuple(parse_sigma(color, sigma)))
+        sides, color = parse_grid(grid), parse_color(color)
+        ends = tuple(parse_sigma(color, sigma))
+        return NoiseField(
+            sides, color, ends, parse_time_scale(color, ends, time_scale, has_time=sides[0] > 1)
+        )
 
     def draw(self, sample_ids: Tensor, seed: Seed) -> Tensor:
         """float32 [B, T, H, W]."""
@@ -73,7 +87,9 @@ class NoiseKind(Kind):
     op_arguments: tuple = field(init=False, repr=False, compare=False)
 
     def __post_init__(self) -> None:
-        arguments = (self.grid, self.noise.color, self.noise.sigma, self.n_keep, self.tube)
+        noise = self.noise
+        how = (self.n_keep, self.tube, noise.time_scale)
+        arguments = (self.grid, noise.color, noise.sigma, *how)
         object.__setattr__(self, "op_arguments", arguments)
 
     @staticmethod
@@ -85,15 +101,14 @@ class NoiseKind(Kind):
         color: Color,
         n_keep: int | None = None,
         sigma: Sigma = None,
+        time_scale: float = 1.0,
         tube: bool = False,
         freq_major: bool = False,
     ) -> NoiseKind:
         """From the arguments of ``smnm_kernels.noise_masks``."""
-        noise = NoiseField.parse(grid, color, sigma)
-        sides = noise.grid
-        if parse_flag("tube", tube):
-            noise = NoiseField((1, *sides[1:]), noise.color, noise.sigma)
-        frames = sides[0] if tube else 1
+        sides = parse_grid(grid)
+        frames, drawn = (sides[0], (1, *sides[1:])) if parse_flag("tube", tube) else (1, sides)
+        noise = NoiseField.parse(drawn, color, sigma, time_scale)
         parse_flag("freq_major", freq_major)
         n_keep = parse_n_keep(math.prod(sides), mask_ratio, n_keep, frames)
         return NoiseKind(noise, sides, n_keep, tube, freq_major)

@@ -220,10 +220,10 @@ class RunningCellKind(StructureKind):
     VideoMAE V2 restores only those of the masked tokens that such a mask shows. ``valid`` makes
     their number exact::
 
-        encoder = smnm.MaskSampler("tube", (8, 14, 14), 0.9)
-        decoder = make_kind("running_cell", (8, 14, 14), 0.5)
-        masks = encoder(batch_size)                                         # what the encoder sees
-        restored = decoder.draw(sample_ids, seed, valid=masks.masked)       # what is restored
+        masks = smnm.noise_masks(ids, grid, "white", 0.9, tube=True)     # what the encoder sees
+        restored = smnm.baseline_masks(
+            ids, grid, "running_cell", n_keep=784, valid=masks.masked
+        )
         target = patches.gather(1, restored.ids_keep[..., None].expand(-1, -1, patches.shape[2]))
     """
 

@@ -7,11 +7,12 @@ from __future__ import annotations
 
 import math
 import numbers
+from abc import abstractmethod
 from collections.abc import Sequence
 from dataclasses import dataclass
 from decimal import Decimal
 from fractions import Fraction
-from typing import ClassVar
+from typing import Any, ClassVar
 
 import torch
 from torch import Tensor
@@ -39,46 +40,38 @@ _MAX_WEIGHT = torch.finfo(torch.float32).max
 
 
 @dataclass(frozen=True)
-class DispersionKind(Kind):
-    """Patches whose values differ much are masked (see ``smnm_kernels.dispersion_masks``)."""
+class WeightedKind(Kind):
+    """Patches are masked with a probability in proportion to a weight that their values give."""
 
     grid: Grid
     n_keep: int
     freq_major: bool
     #: Tokens that are swapped.
     n_swapped: int
-    metric: str
-    #: Whether the patches of largest dispersion are masked, without chance.
+    #: Whether the patches of largest weight are masked, without chance.
     deterministic: bool
     needs_data: ClassVar[bool] = True
 
     @staticmethod
-    def parse(
+    def _parse_common(
         grid: Sequence[int],
-        mask_ratio: float | None = None,
-        *,
-        n_keep: int | None = None,
-        hint_ratio: float = 0.0,
-        metric: str = "mad",
-        deterministic: bool = False,
-        freq_major: bool = False,
-    ) -> DispersionKind:
-        """From the arguments of ``smnm_kernels.dispersion_masks``."""
+        mask_ratio: float | None,
+        n_keep: int | None,
+        hint_ratio: float,
+        deterministic: bool,
+        freq_major: bool,
+    ) -> dict[str, Any]:
+        """The fields that all of them have."""
         sides = parse_grid(as_constant(grid))
         n_tokens = math.prod(sides)
         count = parse_n_keep(n_tokens, mask_ratio, as_constant(n_keep))
-        return DispersionKind(
-            sides,
-            count,
-            parse_flag("freq_major", freq_major),
-            parse_hint(hint_ratio, n_tokens - count),
-            parse_metric(metric),
-            parse_flag("deterministic", deterministic),
-        )
-
-    @property
-    def name(self) -> str:
-        return "dispersion"
+        return {
+            "grid": sides,
+            "n_keep": count,
+            "freq_major": parse_flag("freq_major", freq_major),
+            "n_swapped": parse_hint(hint_ratio, n_tokens - count),
+            "deterministic": parse_flag("deterministic", deterministic),
+        }
 
     @property
     def repeats_over_time(self) -> bool:
@@ -89,17 +82,9 @@ class DispersionKind(Kind):
         """That of ``ops.draw_masks``."""
         return "scores" if self.deterministic else "weights"
 
-    def patch(self, data: Tensor) -> Grid:
-        """(t, h, w) values of a patch of ``data``."""
-        check_input(data)
-        sides = data.shape[2:]
-        if any(side % n for side, n in zip(sides, self.grid, strict=True)):
-            raise ValueError(
-                f"data must have sides (T, H, W) that are multiples of the grid {self.grid}, got "
-                f"{tuple(sides)}"
-            )
-        t, h, w = (side // n for side, n in zip(sides, self.grid, strict=True))
-        return t, h, w
+    @abstractmethod
+    def weights(self, data: Tensor, patch: Grid) -> Tensor:
+        """float32 [B, N], row-major, of checked ``data`` [B, C, T, H, W]."""
 
     def _draw_row_major(self, sample_ids: Tensor, seed: Seed, data: Tensor | None) -> Masks:
         return self._draw(sample_ids, seed, data, None)
@@ -113,12 +98,42 @@ class DispersionKind(Kind):
         self, sample_ids: Tensor, seed: Seed, data: Tensor | None, valid: Tensor | None
     ) -> Masks:
         assert data is not None
-        patch = self.patch(data)
-        weights = ops.dispersion(values_of_patches(data, patch), patch, self.metric)
+        weights = self.weights(data, patch_on_grid(data, self.grid))
         n_keep, n_swapped = as_constant(self.n_keep), as_constant(self.n_swapped)
         return Masks(
             *ops.draw_masks(sample_ids, *seed, weights, self.rule, n_keep, False, n_swapped, valid)
         )
+
+
+@dataclass(frozen=True)
+class DispersionKind(WeightedKind):
+    """Patches whose values differ much are masked (see ``smnm_kernels.dispersion_masks``)."""
+
+    metric: str
+
+    @staticmethod
+    def parse(
+        grid: Sequence[int],
+        mask_ratio: float | None = None,
+        *,
+        n_keep: int | None = None,
+        hint_ratio: float = 0.0,
+        metric: str = "mad",
+        deterministic: bool = False,
+        freq_major: bool = False,
+    ) -> DispersionKind:
+        """From the arguments of ``smnm_kernels.dispersion_masks``."""
+        common = WeightedKind._parse_common(
+            grid, mask_ratio, n_keep, hint_ratio, deterministic, freq_major
+        )
+        return DispersionKind(**common, metric=parse_metric(metric))
+
+    @property
+    def name(self) -> str:
+        return "dispersion"
+
+    def weights(self, data: Tensor, patch: Grid) -> Tensor:
+        return ops.dispersion(values_of_patches(data, patch), patch, self.metric)
 
 
 def parse_weights(
@@ -180,6 +195,19 @@ def parse_patch(data: Tensor, patch: Sequence[int]) -> tuple[Grid, Grid]:
             f"patch must divide the sides {tuple(data.shape[2:])} of data, got {(t, h, w)}"
         )
     return (t, h, w), (data.shape[2] // t, data.shape[3] // h, data.shape[4] // w)
+
+
+def patch_on_grid(data: Tensor, grid: Grid) -> Grid:
+    """(t, h, w) values of a patch of ``data``, which is checked."""
+    check_input(data)
+    sides = data.shape[2:]
+    if any(side % n for side, n in zip(sides, grid, strict=True)):
+        raise ValueError(
+            f"data must have sides (T, H, W) that are multiples of the grid {grid}, got "
+            f"{tuple(sides)}"
+        )
+    t, h, w = (side // n for side, n in zip(sides, grid, strict=True))
+    return t, h, w
 
 
 def values_of_patches(data: Tensor, patch: Grid) -> Tensor:

@@ -19,6 +19,8 @@ from .inputs import Input, is_sound_file, made_by_code, of_file
 
 #: Kinds for spectrograms: they need T = 1, so next to video kinds they get a grid of their own.
 AUDIO_KINDS = ("rbn", "time_frequency", "bands", "activity")
+#: Kinds that compare frames.
+VIDEO_KINDS = ("motion",)
 AUDIO_RATIO = 0.8
 VIDEO_RATIO = 0.9
 #: About the share of time that is sound, where these masks are whole sounds.
@@ -91,6 +93,7 @@ class Panel:
             self.ratio_in_words(),
             f"{self.sampler.n_keep} of {n_tokens} visible",
             self.sigma_in_words(),
+            self.time_scale_in_words(),
             self.input.name if self.input else "",
             "its padding is hidden" if self.valid is not None else "",
         ]
@@ -110,6 +113,10 @@ class Panel:
         names = [f"{SIGMA}₁", f"{SIGMA}₂"] if len(ranges) == 2 else [SIGMA]
         return ", ".join(f"{name} {words}" for name, words in zip(names, ranges, strict=True))
 
+    def time_scale_in_words(self) -> str:
+        scale = 1 if self.noise is None else self.noise.time_scale
+        return "" if scale == 1 else f"{SIGMA} along time {TIMES} {scale:g}"
+
 
 def panels(
     kinds: Sequence[str],
@@ -120,8 +127,9 @@ def panels(
     sigma: Sequence[str],
     seed: int,
     data: Path | None = None,
+    time_scales: Sequence[float] = (),
 ) -> list[Panel]:
-    """A panel for each kind.
+    """A panel for each kind; of colored noise in three dimensions, for each scale of time.
 
     Audio kinds and those that look at a sound take ``grid`` if it has T = 1 and ``audio_grid``
     otherwise. Without ``mask_ratio`` and ``n_keep``, they mask 0.8, activity 0.4, others 0.9.
@@ -144,20 +152,33 @@ def panels(
             f"sigma is for red, blue and green kinds, got sigma={' '.join(sigma)} "
             f"with {', '.join(kinds)}"
         )
-    made = []
+    moving = [kind for kind in colored if kind.endswith("3d")]
+    if time_scales and not moving:
+        raise UsageError(
+            "time_scale is for red3d, blue3d and green3d, got time_scale="
+            f"{' '.join(f'{scale:g}' for scale in time_scales)} with {', '.join(kinds)}"
+        )
+    drawn: list[tuple[str, dict[str, float]]] = []
     for kind in kinds:
+        scales = time_scales if kind in moving else ()
+        drawn += [(kind, {"time_scale": scale}) for scale in scales] or [(kind, {})]
+    made = []
+    for kind, scale in drawn:
         audio = kind in AUDIO_KINDS
         if kind in with_data and data is not None:
             audio = is_sound_file(data, kind, only_sound=audio)
         elif kind in with_data:
             audio = audio or grid[0] == 1  # what ``made_by_code`` makes then
         own_grid = audio_grid if audio and grid[0] != 1 else grid
+        if kind in VIDEO_KINDS and (audio or grid[0] == 1):
+            came = f"--data {data}" if data is not None and audio else f"--grid {grid}"
+            raise UsageError(f"{kind} masks need a video and a grid with T > 1, got {came}")
         ratio = mask_ratio
         if mask_ratio is None and n_keep is None:
             ratio = AUDIO_RATIO if audio else VIDEO_RATIO
             ratio = ACTIVITY_RATIO if kind == "activity" else ratio
         own_sigma = _sigma(sigma) if kind in colored else None
-        extra = {} if own_sigma is None else {"sigma": own_sigma}
+        extra = scale if own_sigma is None else {"sigma": own_sigma, **scale}
         try:
             sampler = MaskSampler(kind, own_grid, ratio, n_keep=n_keep, seed=seed, **extra)
         except (TypeError, ValueError) as error:

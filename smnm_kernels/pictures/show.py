@@ -64,6 +64,9 @@ class Show:
     """Of red, blue and green kinds, in patches: a preset of green noise (variant-1 to variant-5,
     main-text), a number or a range LOW HIGH for red and blue, a pair S1 S2 or two ranges
     LOW1 HIGH1 LOW2 HIGH2 for green. Default: as for smnm.noise."""
+    time_scale: tuple[float, ...] = ()
+    """Of red3d, blue3d and green3d: sigma along time is so many times sigma. Several numbers draw
+    the kind once for each. Default: 1."""
     samples: int | None = None
     """How many masks of each kind are shown (default 1), or with --spectrum averaged over (default
     400)."""
@@ -103,6 +106,7 @@ class Show:
             self.sigma,
             self.seed,
             self.data,
+            self.time_scale,
         )
         animated = out.suffix.lower() == ".gif"
         if animated and all(panel.grid[0] == 1 for panel in shown):

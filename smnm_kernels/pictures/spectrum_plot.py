@@ -66,13 +66,14 @@ def spectra(panel: Panel, n_samples: int) -> Spectra:
     def noise_fields(ids: Tensor) -> Tensor:
         return noise.draw(ids, Seed.beside(ids, panel.sampler.seed))
 
-    return Spectra(
-        frequency,
-        masks,
-        _mean_spectrum(noise_fields, n_samples, grid)[1],
-        expected_spectrum(grid, noise.color, noise.given_sigma)[1],
-        expected_spectrum(grid, noise.color, noise.given_sigma, window=False)[1],
-    )
+    expected = [
+        expected_spectrum(
+            grid, noise.color, noise.given_sigma, time_scale=noise.time_scale, window=window
+        )[1]
+        for window in (True, False)
+    ]
+    fields = _mean_spectrum(noise_fields, n_samples, grid)[1]
+    return Spectra(frequency, masks, fields, *expected)
 
 
 def _mean_spectrum(

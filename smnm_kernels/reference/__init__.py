@@ -57,6 +57,7 @@ from .fields import (
     threshold_kernel,
     valid_noise_masks,
 )
+from .motion import patch_motion
 from .random_words import philox, words
 from .rbn import algorithm1, rbn_bank_kernel, rbn_masks_kernel, rbn_order, rbn_score
 from .structures import multi_block_targets, structure_masks, structure_masks_kernel
@@ -84,6 +85,7 @@ __all__ = [
     "noise_masks",
     "noise_masks_kernel",
     "patch_dispersion",
+    "patch_motion",
     "philox",
     "rbn_bank",
     "rbn_bank_kernel",
@@ -107,11 +109,12 @@ def noise(
     color: Color,
     *,
     sigma: Sigma = None,
+    time_scale: float = 1.0,
     seed: int | Tensor = 0,
 ) -> Tensor:
     """See ``smnm_kernels.noise``."""
     check_sample_ids(sample_ids)
-    field = NoiseField.parse(grid, color, sigma)
+    field = NoiseField.parse(grid, color, sigma, time_scale)
     return noise_kernel(sample_ids, *parse_seed(seed, sample_ids.device), *field.op_arguments)
 
 
@@ -130,6 +133,7 @@ def noise_masks(
     *,
     n_keep: int | None = None,
     sigma: Sigma = None,
+    time_scale: float = 1.0,
     tube: bool = False,
     freq_major: bool = False,
     seed: int | Tensor = 0,
@@ -143,6 +147,7 @@ def noise_masks(
         color=color,
         n_keep=n_keep,
         sigma=sigma,
+        time_scale=time_scale,
         tube=tube,
         freq_major=freq_major,
     )

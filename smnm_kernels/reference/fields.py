@@ -57,7 +57,12 @@ def rescale(total: np.ndarray) -> np.ndarray:
 
 
 def field(
-    sample_id: int, grid: Grid, color: Color, sigma: Sequence[float], seed: int
+    sample_id: int,
+    grid: Grid,
+    color: Color,
+    sigma: Sequence[float],
+    seed: int,
+    time_scale: float = 1.0,
 ) -> tuple[np.ndarray, np.float32]:
     """The integer field int64 [T, H, W] that is thresholded, and the factor that gives it unit
     variance."""
@@ -65,7 +70,7 @@ def field(
         n = int(np.prod(grid))
         value = words(n, Purpose.NOISE, sample_id, seed).astype(np.int64) >> 32 - WHITE_BITS
         return (2 * value + 1 - 2**WHITE_BITS).reshape(grid), WHITE_SCALE
-    table = noise_table(grid, color, tuple(sigma))
+    table = noise_table(grid, color, tuple(sigma), time_scale)
     pairs, taps = table.pairs.numpy().astype(np.int64), table.taps.numpy().astype(np.int64)
     word = int(philox(np.zeros(1), Purpose.SIGMA, sample_id, seed)[0, 0])
     pair = word * len(pairs) >> 32
@@ -96,12 +101,14 @@ def noise_kernel(
     grid: Sequence[int],
     color: Color,
     sigma: Sequence[float],
+    time_scale: float = 1.0,
 ) -> Tensor:
     """float32 [B, T, H, W]."""
     seed = seed if seed_tensor is None else int(seed_tensor)
     out = np.empty((len(sample_ids), *grid), dtype=np.float32)
     for row, sample_id in enumerate(sample_ids.tolist()):
-        integers, scale = field(sample_id, (grid[0], grid[1], grid[2]), color, sigma, seed)
+        sides = (grid[0], grid[1], grid[2])
+        integers, scale = field(sample_id, sides, color, sigma, seed, time_scale)
         out[row] = integers.astype(np.float32) * scale
     return torch.from_numpy(out).to(sample_ids.device)
 
@@ -122,10 +129,11 @@ def noise_masks_kernel(
     sigma: Sequence[float],
     n_keep: int,
     tube: bool,
+    time_scale: float = 1.0,
 ) -> Masks:
     """The threshold of the noise. With ``tube``, one (1, H, W) mask is repeated over T."""
     frames, drawn_grid = (grid[0], (1, *grid[1:])) if tube else (1, grid)
-    drawn = noise_kernel(sample_ids, seed_tensor, seed, drawn_grid, color, sigma)
+    drawn = noise_kernel(sample_ids, seed_tensor, seed, drawn_grid, color, sigma, time_scale)
     frame = threshold_kernel(drawn.flatten(1), n_keep // frames)
     return masks_from_visible(frame.visible.repeat(1, frames), n_keep)
 
@@ -139,6 +147,7 @@ def valid_noise_masks(
     sigma: Sequence[float],
     n_keep: int,
     tube: bool,
+    time_scale: float,
     valid: Tensor,
 ) -> Masks:
     """The largest values among the tokens that are ``valid``, bool [B, N]; ties to the lower token.
@@ -148,7 +157,8 @@ def valid_noise_masks(
     """
     check_enough_valid(valid, n_keep)
     drawn_grid = (1, *grid[1:]) if tube else tuple(grid)
-    noise = noise_kernel(sample_ids, seed_tensor, seed, drawn_grid, color, sigma).flatten(1)
+    noise = noise_kernel(sample_ids, seed_tensor, seed, drawn_grid, color, sigma, time_scale)
+    noise = noise.flatten(1)
     n_places = noise.shape[1]
     visible = torch.zeros(valid.shape, dtype=torch.bool)
     for row in range(len(sample_ids)):

@@ -85,6 +85,30 @@ def parse_sigma(color: Color, sigma: Sigma) -> list[float]:
     return ranges
 
 
+@constant_in_graphs
+def parse_time_scale(
+    color: Color, sigma: Sequence[float], time_scale: float, has_time: bool
+) -> float:
+    """``time_scale`` as a float. ``sigma`` is canonical; ``has_time``: the noise is filtered along
+    T."""
+    if not _is_number(time_scale):
+        raise TypeError(f"time_scale must be a number, got {time_scale!r}")
+    if time_scale == 1:
+        return 1.0
+    if color == "white" or not has_time:
+        raise ValueError(
+            "time_scale is for red, blue and green noise in three dimensions, on a grid with "
+            f"T > 1, got {time_scale!r}"
+        )
+    most = MAX_SIGMA / max(sigma)
+    if not 0 <= time_scale <= most:
+        raise ValueError(
+            f"time_scale must be in [0, {most:g}], so that sigma along time is at most "
+            f"{MAX_SIGMA:g} patches, got {time_scale!r}"
+        )
+    return float(time_scale)
+
+
 def _parse_range(value: Any, complaint: str, least: float = MIN_SIGMA) -> tuple[float, float]:
     ends = value if isinstance(value, Sequence) and not isinstance(value, str) else (value, value)
     if len(ends) != 2 or not all(_is_number(end) for end in ends):

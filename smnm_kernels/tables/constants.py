@@ -62,6 +62,8 @@ N_MANTISSAS, N_SHARES = 1024, 512
 MAX_VALUE_BITS, DEVIATION_UNIT_BITS, VARIANCE_UNIT_BITS = 10, 16, 12
 MAX_PATCH = 2**17
 METRICS = ("mad", "variance")
+#: Frames are compared in units of 2**-MOTION_BITS, values clamped to +-MOTION_LIMIT.
+MOTION_BITS, MOTION_LIMIT = 12, 1024
 
 #: Detection of sounds adds up at most MAX_SMOOTHING frames of MAX_FRAME values each, and multiplies
 #: such sums by thousandths up to 1000, or medians of one frame by up to NOISE_FACTOR times the root

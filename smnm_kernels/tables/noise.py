@@ -28,7 +28,7 @@ from smnm_kernels.arguments import Grid
 
 from .colors import Color, sigma_pairs
 from .constants import N_QUANTILES, NOISE_UNIT, TAP_SHIFT, TAP_UNIT
-from .torus import halo
+from .torus import halos
 
 
 @dataclass(frozen=True)
@@ -46,19 +46,27 @@ class NoiseTable:
 
 
 @lru_cache(maxsize=64)
-def noise_table(grid: Grid, color: Color, sigma: tuple[float, ...]) -> NoiseTable:
-    """The table of a colored noise (not white, which needs none). ``sigma`` is canonical."""
+def noise_table(
+    grid: Grid, color: Color, sigma: tuple[float, ...], time_scale: float = 1.0
+) -> NoiseTable:
+    """The table of a colored noise (not white, which needs none). ``sigma`` is canonical, and
+    ``time_scale`` 1 where T = 1."""
     axes = grid if grid[0] > 1 else grid[1:]
     pairs = sigma_pairs(color, sigma)
-    width = halo(axes, pairs)
-    torus = tuple(n + width for n in axes)
+    torus = tuple(n + width for n, width in zip(axes, halos(axes, pairs, time_scale), strict=True))
+    scales = (time_scale, 1.0, 1.0)[-len(axes) :]
 
     levels = list(dict.fromkeys(s for pair in pairs for s in pair if s is not None))
     chain1 = np.array([levels.index(s1) for s1, _ in pairs])
     chain2 = np.array([-1 if s2 is None else levels.index(s2) for _, s2 in pairs])
-    taps = [np.array([_taps(s, side) for s in levels], dtype=np.int64) for side in torus]
+    sides = list(zip(torus, scales, strict=True))
+    taps = [
+        np.array([_taps(s * scale, side) for s in levels], dtype=np.int64) for side, scale in sides
+    ]
     # A pass of L2 norm 2048, shifted back, does not shrink the signal as the true Gaussian would.
-    shrink = np.array([math.prod(_l2_norm(s, side) for side in torus) for s in levels])
+    shrink = np.array(
+        [math.prod(_l2_norm(s * scale, side) for side, scale in sides) for s in levels]
+    )
     gain = np.floor(TAP_UNIT * shrink[chain2] / shrink[chain1] + 0.5).astype(np.int64)
     gain[chain2 < 0] = 0
 
@@ -81,12 +89,14 @@ def noise_table(grid: Grid, color: Color, sigma: tuple[float, ...]) -> NoiseTabl
 
 
 @lru_cache(maxsize=64)
-def packed_table(grid: Grid, color: Color, sigma: tuple[float, ...]) -> Tensor:
+def packed_table(
+    grid: Grid, color: Color, sigma: tuple[float, ...], time_scale: float = 1.0
+) -> Tensor:
     """int32: all numbers of a noise's table and the quantiles of white noise, as
     csrc/cpu/noise_table.h reads them. Of white noise, only that it has no table."""
     if color == "white":
         return torch.tensor([*grid, 0, 0], dtype=torch.int32, device="cpu")
-    return pack(noise_table(grid, color, sigma), noise_quantiles())
+    return pack(noise_table(grid, color, sigma, time_scale), noise_quantiles())
 
 
 def pack(table: NoiseTable, quantiles: Tensor) -> Tensor:

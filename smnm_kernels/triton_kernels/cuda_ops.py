@@ -42,12 +42,13 @@ def noise(
     grid: Sequence[int],
     color: Color,
     sigma: Sequence[float],
+    time_scale: float = 1.0,
 ) -> Tensor:
     seeds = _seed_beside(sample_ids, seed_tensor, seed)
-    key = ("noise", sample_ids.device, seeds.tensor is None, *grid, color, *sigma)
+    key = ("noise", sample_ids.device, seeds.tensor is None, *grid, color, *sigma, time_scale)
     return _call(
         key,
-        lambda: noise_kernel(sample_ids, *seeds, grid, color, sigma),
+        lambda: noise_kernel(sample_ids, *seeds, grid, color, sigma, time_scale),
         sample_ids,
         warn=_warn_of_no_tensor_cores if color != "white" else None,
     )
@@ -62,12 +63,16 @@ def noise_masks(
     sigma: Sequence[float],
     n_keep: int,
     tube: bool,
+    time_scale: float = 1.0,
 ) -> MaskTensors:
     seeds = _seed_beside(sample_ids, seed_tensor, seed)
-    key = ("noise_masks", sample_ids.device, seeds.tensor is None, *grid, color, tube, *sigma)
+    settings = (*grid, color, tube, *sigma, time_scale)
+    key = ("noise_masks", sample_ids.device, seeds.tensor is None, *settings)
     return _call(
         key,
-        lambda: noise_masks_kernel(sample_ids, *seeds, grid, color, sigma, n_keep, tube),
+        lambda: noise_masks_kernel(
+            sample_ids, *seeds, grid, color, sigma, n_keep, tube, time_scale
+        ),
         sample_ids,
         warn=_warn_of_no_tensor_cores if color != "white" else None,
     )

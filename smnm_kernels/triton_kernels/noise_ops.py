@@ -49,13 +49,17 @@ class DeviceTable(NamedTuple):
 
 @keep_on_device
 def device_table(
-    grid: Grid, color: Color, sigma: tuple[float, ...], device: torch.device
+    grid: Grid,
+    color: Color,
+    sigma: tuple[float, ...],
+    time_scale: float,
+    device: torch.device,
 ) -> DeviceTable:
     if color == "white":
         nothing = torch.zeros(1, dtype=torch.int16, device=device)
         scale = torch.tensor([float(WHITE_SCALE)], device=device)
         return DeviceTable(0, grid, nothing, nothing, scale, nothing.half(), 0)
-    table = noise_table(grid, color, sigma)
+    table = noise_table(grid, color, sigma, time_scale)
     return DeviceTable(
         1 if color == "red" else 2,
         table.torus,
@@ -88,13 +92,14 @@ def noise_kernel(
     grid: Sequence[int],
     color: Color,
     sigma: Sequence[float],
+    time_scale: float = 1.0,
 ) -> Tensor:
     """float32 [B, T, H, W]."""
     sides, sample_ids = (grid[0], grid[1], grid[2]), sample_ids.contiguous()
     out = sample_ids.new_empty((len(sample_ids), *sides), dtype=torch.float32)
     if len(out) == 0:
         return out
-    table = device_table(sides, color, tuple(sigma), sample_ids.device)
+    table = device_table(sides, color, tuple(sigma), time_scale, sample_ids.device)
     tile = tile_of(sides, table.torus, table.chains)
     with on_device_of(sample_ids):
         if tile is None:
@@ -130,6 +135,7 @@ def noise_masks_kernel(
     sigma: Sequence[float],
     n_keep: int,
     tube: bool,
+    time_scale: float = 1.0,
 ) -> Masks:
     """The threshold of the noise. With ``tube``, one (1, H, W) mask is repeated over T."""
     masks = Masks(*empty_masks(sample_ids, math.prod(grid), n_keep))
@@ -138,7 +144,7 @@ def noise_masks_kernel(
         return masks
     sides = grid[0], grid[1], grid[2]
     frames, drawn_grid = (sides[0], (1, *sides[1:])) if tube else (1, sides)
-    table = device_table(drawn_grid, color, tuple(sigma), sample_ids.device)
+    table = device_table(drawn_grid, color, tuple(sigma), time_scale, sample_ids.device)
     tile = tile_of(drawn_grid, table.torus, table.chains)
     with on_device_of(sample_ids):
         if tile is None:

@@ -337,7 +337,8 @@ def spectrogram_tokens(names):
 def data_driven(names):
     names.update(
         log_mel=torch.randn(2, 1, 1, 1024, 128),
-        clips=torch.randn(2, 3, 5, 32, 32),
+        clips=torch.randn(2, 3, 4, 32, 32),
+        features=torch.randn(2, 40, 8),
         sample_ids=torch.arange(2),
         weights=torch.rand(2, 40),
     )

@@ -1,6 +1,7 @@
 """`smnm show`: the pixels are the masks, mistakes are named, nothing half written is left."""
 
 import os
+import re
 import sys
 from pathlib import Path
 
@@ -189,3 +190,29 @@ def test_a_grid_of_two_numbers_is_one_frame(tmp_path, monkeypatch, capsys):
     capsys.readouterr()
     assert cli.main(["show", "green2d", "--grid", "6"]) == 2
     assert "--grid must be T H W, or H W for one frame, got (6,)" in capsys.readouterr().err
+
+
+def test_scales_of_time_side_by_side(tmp_path):
+    out = tmp_path / "masks.png"
+    words = ("green3d", "--grid", 4, 6, 6, "--time-scale", 0.5, 1, 2.5, "--out", out)
+    assert show(*words) == 0
+    expected = [
+        smnm.MaskSampler("green3d", (4, 6, 6), 0.9, time_scale=scale)(1).visible.view(4, 6, 6)
+        for scale in (0.5, 1, 2.5)
+    ]
+    with Image.open(out) as picture:
+        found = tiles(picture, "green", 6, 6)
+    assert np.array_equal(found, torch.cat(expected).numpy())
+
+
+@pytest.mark.parametrize(
+    ("words", "message"),
+    [
+        (("rbn", "tube", "--time-scale", 2), "time_scale is for red3d, blue3d and green3d"),
+        (("green3d", "--time-scale", 9), "green3d: time_scale must be in"),
+        (("motion", "--grid", 8, 8), r"motion masks need a video and a grid with T > 1"),
+    ],
+)
+def test_what_time_is_needed_for(tmp_path, words, message, capsys):
+    assert show(*words, "--out", tmp_path / "masks.png") == 2
+    assert re.search(message, capsys.readouterr().err)

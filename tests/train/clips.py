@@ -116,12 +116,12 @@ def command(*arguments):
 
 
 class Started:
-    """smnm pretrain video in a process and a process group of its own."""
+    """smnm pretrain in a process and a process group of its own."""
 
-    def __init__(self, run, *arguments):
+    def __init__(self, run, *arguments, modality="video"):
         self.run = run
         self.process = subprocess.Popen(
-            [sys.executable, "-m", "smnm_kernels.cli", "pretrain", "video", *command(*arguments)],
+            [sys.executable, "-m", "smnm_kernels.cli", "pretrain", modality, *command(*arguments)],
             stdout=subprocess.PIPE,
             stderr=subprocess.STDOUT,
             start_new_session=True,

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import ast
 import os
+from collections.abc import Sequence
 from dataclasses import dataclass, fields, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any, get_args
@@ -10,7 +12,9 @@ from typing import TYPE_CHECKING, Annotated, Any, get_args
 from tyro.conf import Positional, arg
 from tyro.extras import literal_type_from_choices
 
+from smnm_kernels import schedules
 from smnm_kernels.errors import UsageError
+from smnm_kernels.kinds import KINDS, parameters_of
 from smnm_kernels.train.data.audio import Treatment
 from smnm_kernels.train.data.modality import Modality
 from smnm_kernels.train.data.view import PixelAspect
@@ -23,7 +27,7 @@ from smnm_kernels.train.run.options import (
     need_at_least,
 )
 
-from .presets import PRESETS, Preset
+from .presets import PRESETS, HintSettings, Preset
 
 if TYPE_CHECKING:
     ModalityName = str
@@ -36,8 +40,23 @@ else:
 PixelAspectOption = Annotated[
     PixelAspect | None, arg(metavar="{apply,ignore}", help_behavior_hint="")
 ]
+MaskOptions = Annotated[
+    tuple[str, ...], arg(metavar="NAME=VALUE [NAME=VALUE ...]", help_behavior_hint="")
+]
+HintSchedule = Annotated[str | None, arg(metavar="dwm|START:POWER", help_behavior_hint="")]
 PaddingOption = Annotated[Treatment | None, arg(metavar="{hide,see}", help_behavior_hint="")]
 Kind = Annotated[str | None, arg(metavar="KIND", help_behavior_hint="")]
+
+
+#: What --mask-options must not set.
+_MASK_FIELDS = {
+    "kind": "--mask",
+    "mask_ratio": "--mask-ratio",
+    "n_keep": "--mask-ratio",
+    "seed": "--seed",
+    "grid": "the preset",
+    "freq_major": "the model",
+}
 
 
 @dataclass(kw_only=True)
@@ -54,6 +73,13 @@ class RecipeOptions:
     activity. Default: the preset's."""
     mask_ratio: Number = None
     """Share of patches that is masked, in [0, 1). Default: the preset's."""
+    mask_options: MaskOptions = ()
+    """Parameters of the kind of mask, NAME=VALUE each, such as sigma=variant-3 time_scale=2,
+    windows=3,5 tie_break=random, metric=variance or hint_ratio=0.3. smnm.MaskSampler names them."""
+    hint_schedule: HintSchedule = None
+    """Dispersion and motion masks: how the share of chance, 1 at first, falls. dwm is 1 for a sixth
+    of the schedule's steps and then 1 - (step / steps)^2; START:POWER sets both, START as a share
+    or as a number of steps. Default: no chance (hint_ratio=0)."""
     stride: Count = None
     """Video: take every N-th frame; shorter files get the largest stride that fits.
     Default: the preset's."""
@@ -116,7 +142,13 @@ def preset_of(options: Pretrain) -> Preset:
     changed = Preset(
         clip=_clip_of(options, preset.clip),
         masks={
-            name: _override(masks, kind=options.mask, ratio=options.mask_ratio)
+            name: _override(
+                masks,
+                kind=options.mask,
+                ratio=options.mask_ratio,
+                parameters=_mask_parameters(options.mask_options),
+                hint=_hint_of(options, options.mask or masks.kind),
+            )
             for name, masks in preset.masks.items()
         },
         objective=preset.objective,
@@ -131,6 +163,49 @@ def preset_of(options: Pretrain) -> Preset:
     )
     check_batch_size(changed.optimisation.batch_size, options.accumulate)
     return changed
+
+
+def _mask_parameters(words: Sequence[str]) -> dict[str, Any] | None:
+    """From NAME=VALUE: numbers, True and False, sequences with commas, else text."""
+    parameters = {}
+    for word in words:
+        name, equals, text = word.partition("=")
+        if not (name and equals and text) or name in parameters:
+            raise UsageError(f"--mask-options must be NAME=VALUE, each name once, got {word!r}")
+        if name in _MASK_FIELDS:
+            raise UsageError(f"--mask-options {word}: {_MASK_FIELDS[name]} sets it")
+        try:
+            parameters[name] = ast.literal_eval(text)
+        except (ValueError, SyntaxError):
+            parameters[name] = text
+    return parameters or None
+
+
+def _hint_of(options: Pretrain, kind: str) -> HintSettings | None:
+    given = options.hint_schedule
+    if given is None:
+        return None
+    asked = f"--hint-schedule {given}"
+    able = [name for name in KINDS if "hint_ratio" in parameters_of(name)]
+    if kind not in able:
+        raise UsageError(f"{asked}: is for --mask {' or '.join(able)}, and masks are {kind}")
+    if any(word.startswith("hint_ratio=") for word in options.mask_options):
+        raise UsageError(f"{asked}: sets hint_ratio, which --mask-options gives, too")
+    if given == "dwm":
+        return HintSettings()
+    start, colon, power = given.partition(":")
+    try:
+        settings = HintSettings(
+            int(start) if start.isdecimal() else float(start),
+            float(power) if colon else HintSettings.power,
+        )
+        schedules.hint(1, start=settings.start, power=settings.power)
+    except ValueError as error:
+        raise UsageError(
+            f"{asked}: must be dwm or START:POWER, START in [0, 1] or a whole number of steps and "
+            f"POWER above 0 ({error})"
+        ) from None
+    return settings
 
 
 def _clip_of(options: Pretrain, clip: Modality) -> Modality:

@@ -14,8 +14,9 @@ from PIL.Image import Image
 from safetensors import safe_open
 from torch import Tensor
 
-from smnm_kernels import Masks, MaskSampler
+from smnm_kernels import Masks, MaskSampler, ScheduledSampler
 from smnm_kernels.errors import Unusable, UsageError
+from smnm_kernels.kinds import Kind
 from smnm_kernels.train.data.loader import Batch, Failure, SampleDataset
 from smnm_kernels.train.data.modality import Normalisation, Record
 from smnm_kernels.train.data.padding import Padding, TokenGrid
@@ -25,7 +26,7 @@ from smnm_kernels.train.run.machine import find_device
 from smnm_kernels.train.run.meter import StepClock
 from smnm_kernels.train.run.optimisation import adamw
 from smnm_kernels.train.run.options import check_data
-from smnm_kernels.train.run.plan import Recipe, begin
+from smnm_kernels.train.run.plan import Plan, Recipe, begin
 from smnm_kernels.train.run.signals import StoppedBySignal
 
 from .options import Pretrain, check, preset_of
@@ -50,7 +51,7 @@ def pretrain(options: Pretrain) -> int:
         padding = padding_of(setup, plan.files)
         clip = setup.preset.clip
         dataset = SampleDataset(options.data, plan.files, clip, options.seed, padding)
-        task = Pretraining(setup, dataset, options.checkpoint_activations)
+        task = Pretraining(setup, dataset, plan, options.checkpoint_activations)
         return Loop(task, plan, setup.device, options.out, folder).run()
     except StoppedBySignal as stopped:
         return 128 + stopped.number
@@ -63,23 +64,34 @@ class Setup:
     """What follows from the options alone."""
 
     preset: Preset
-    samplers: dict[str, MaskSampler]  # of each input
+    kinds: dict[str, Kind]  # of each input's masks, at the first step
+    seed: int
     device: torch.device
+
+    def samplers(self, schedule_steps: int) -> dict[str, MaskSampler | ScheduledSampler]:
+        """Of each input."""
+        masks = self.preset.masks
+        return {
+            name: masks[name].sampler(kind.grid, self.seed, schedule_steps)
+            for name, kind in self.kinds.items()
+        }
 
 
 def set_up(options: Pretrain) -> Setup:
     """Everything that can be refused without looking at a file or at RUN."""
     check(options)
     preset = preset_of(options)
-    samplers = {}
+    kinds = {}
     for name, grid in preset.objective.grids(preset.clip.inputs).items():
         masks = preset.masks[name]
         try:
-            samplers[name] = MaskSampler(masks.kind, grid, masks.ratio, seed=options.seed)
+            kinds[name] = masks.sampler(grid, options.seed, schedule_steps=1).settings
         except (ValueError, TypeError) as error:
             asked = f"--mask {masks.kind} --mask-ratio {masks.ratio}"
+            if options.mask_options:
+                asked += f" --mask-options {' '.join(options.mask_options)}"
             raise UsageError(f"{asked} on a grid of {grid}: {error}") from error
-    return Setup(preset, samplers, find_device(options.device))
+    return Setup(preset, kinds, options.seed, find_device(options.device))
 
 
 def recipe_of(options: Pretrain, setup: Setup) -> Recipe:
@@ -94,7 +106,12 @@ def recipe_of(options: Pretrain, setup: Setup) -> Recipe:
             "preset": options.preset,
             "mask": _of_inputs({name: masks.kind for name, masks in preset.masks.items()}),
             "mask_ratio": _of_inputs({name: masks.ratio for name, masks in preset.masks.items()}),
-            "grid": _of_inputs({name: s.grid for name, s in setup.samplers.items()}),
+            # None where nothing was asked for, as runs have it that were begun before.
+            "mask_options": sorted(options.mask_options) or None,
+            "hint_schedule": _of_inputs(
+                {name: masks.hint and asdict(masks.hint) for name, masks in preset.masks.items()}
+            ),
+            "grid": _of_inputs({name: kind.grid for name, kind in setup.kinds.items()}),
             "objective": {"name": type(preset.objective).__name__, **asdict(preset.objective)},
         },
         look_at=partial(_look_at, setup),
@@ -105,8 +122,8 @@ def padding_of(setup: Setup, files: Sequence[Record]) -> Padding | None:
     """What these files leave of their windows, or None where they fill them."""
     inputs = setup.preset.clip.inputs
     tokens = {
-        name: TokenGrid(inputs[name].size[1:], sampler.grid, sampler.n_keep)
-        for name, sampler in setup.samplers.items()
+        name: TokenGrid(inputs[name].size[1:], kind.grid, kind.n_keep)
+        for name, kind in setup.kinds.items()
     }
     padding = Padding(setup.preset.clip, tokens, files)
     return padding if padding.padded else None
@@ -117,7 +134,7 @@ def _look_at(setup: Setup, files: Sequence[Record]) -> None:
     if padding is None:
         return
     for name, count in padding.padded.items():
-        kind = setup.samplers[name].settings
+        kind = setup.kinds[name]
         if not kind.takes_valid:
             raise UsageError(
                 f"--mask {kind.name}: cannot leave out the padding of {count} short files; give "
@@ -143,7 +160,11 @@ class Pretraining:
     picture_name = "reconstruction.png"
 
     def __init__(
-        self, setup: Setup, dataset: SampleDataset, checkpoint_activations: bool = False
+        self,
+        setup: Setup,
+        dataset: SampleDataset,
+        plan: Plan,
+        checkpoint_activations: bool = False,
     ) -> None:
         preset, device = setup.preset, setup.device
         self.preset, self.objective, self.dataset = preset, preset.objective, dataset
@@ -152,7 +173,9 @@ class Pretraining:
         self.normalisations = {
             name: Normalisation(given, device) for name, given in self.inputs.items()
         }
-        self.samplers = {name: sampler.to(device) for name, sampler in setup.samplers.items()}
+        self.batch_size = plan.batch_size
+        samplers = setup.samplers(plan.schedule.length)
+        self.samplers = {name: sampler.to(device) for name, sampler in samplers.items()}
         model = self.objective.build(self.inputs, dataset.seed, checkpoint_activations)
         self.model = model.to(device)
         self.optimizer = adamw(self.model, preset.optimisation)
@@ -162,6 +185,7 @@ class Pretraining:
     ) -> dict[str, Tensor]:
         x = self._normalised(batch.inputs)
         with clock.measure("mask_ms"):
+            self._set_step(int(batch.sample_ids[0]) // self.batch_size)
             masks = {
                 name: sampler(
                     len(batch), x[name] if sampler.needs_data else None, batch.valid.get(name)
@@ -169,6 +193,11 @@ class Pretraining:
                 for name, sampler in self.samplers.items()
             }
         return self.objective.losses(forward, x, masks, batch.valid)
+
+    def _set_step(self, step: int) -> None:
+        for sampler in self.samplers.values():
+            if isinstance(sampler, ScheduledSampler):
+                sampler.set_epoch(step)
 
     def _normalised(self, inputs: dict[str, Tensor]) -> dict[str, Tensor]:
         return {name: self.normalisations[name](raw) for name, raw in inputs.items()}
