@@ -30,7 +30,7 @@ import numpy as np
 import PIL.Image
 
 from smnm_kernels.errors import Unusable
-from smnm_kernels.train.data import frames, sound
+from smnm_kernels.train.data import frames, media, sound
 from smnm_kernels.train.data.audio import MIN_SECONDS
 from smnm_kernels.train.data.image import read_pixels
 from smnm_kernels.train.data.source import Source
@@ -258,8 +258,7 @@ def differs(
 def _differs(
     program: str, path: Path, kind: str, found: dict[str, Any], folder: Path
 ) -> str | None:
-    # VP8 as the trainer decodes it: see media.py.
-    decoder = ("-c:v", "libvpx") if path.suffix == ".webm" else ()
+    decoder = _as_the_trainer_decodes(path) if kind == "video" else ()
     head = [program, "-v", "quiet", "-nostdin", "-threads", "1", *decoder, "-i", str(path)]
     if kind == "audio":
         ours = np.load(folder / "samples.npy")
@@ -280,6 +279,13 @@ def _differs(
     for begin, end in found["damaged"]:
         worst_of[begin:end] = 0
     return None if worst_of.max() <= 2 else f"frames differ by {worst_of.max()}"
+
+
+def _as_the_trainer_decodes(path: Path) -> tuple[str, ...]:
+    """Options of the program: see media.py."""
+    with media.opened(Source(path), "video") as reader:
+        codec = reader.stream.codec_context.name
+    return {"vp8": ("-c:v", "libvpx"), "mjpeg": ("-err_detect:v", "explode")}.get(codec, ())
 
 
 def _run(words: list[str]) -> bytes:

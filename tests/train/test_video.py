@@ -112,11 +112,12 @@ def test_frames_are_those_of_the_ffmpeg_program(videos_of_all_kinds, name, ffmpe
     assert abs(ours.astype(int) - theirs).max() <= 1
 
 
-def test_damaged_vp8_is_the_same_however_it_is_read(tmp_path):
-    """FFmpeg's own decoder shows what its memory held before in rows that a frame lacks."""
-    write_video(tmp_path / "a.webm", n=40, codec="libvpx", options={"g": "12"})
-    path = tmp_path / "damaged.webm"
-    with av.open(str(tmp_path / "a.webm")) as good, av.open(str(path), "w") as bad:
+@pytest.mark.parametrize(("suffix", "codec"), [("webm", "libvpx"), ("avi", "mjpeg")])
+def test_damaged_frames_are_the_same_however_they_are_read(tmp_path, suffix, codec):
+    """FFmpeg's own decoders show what their memory held before in rows that a frame lacks."""
+    write_video(tmp_path / f"a.{suffix}", n=40, codec=codec, options={"g": "12"})
+    path = tmp_path / f"damaged.{suffix}"
+    with av.open(str(tmp_path / f"a.{suffix}")) as good, av.open(str(path), "w") as bad:
         stream = bad.add_stream_from_template(good.streams.video[0])
         for number, packet in enumerate(good.demux(video=0)):
             content = bytes(packet)
@@ -132,7 +133,7 @@ def test_damaged_vp8_is_the_same_however_it_is_read(tmp_path):
         held = [frame for _, found, _ in reader.steps() for frame in found]
         view = View.of(held[0], reader.stream, "apply")
     assert np.array_equal(one_by_one, [view.pixels(frame) for frame in held])
-    assert not np.array_equal(one_by_one, whole(tmp_path / "a.webm")[: len(one_by_one)])
+    assert not np.array_equal(one_by_one, whole(tmp_path / f"a.{suffix}")[: len(one_by_one)])
 
 
 def test_damage_in_the_sound_costs_no_frame(tmp_path):

@@ -175,6 +175,9 @@ def _set_up(context: Any) -> None:
     context.thread_type = "NONE"
     context.thread_count = 1
     context.options = {"max_pixels": str(_MOST_PIXELS)}
+    if context.name == "mjpeg":
+        # Else it shows, without a mark, what its memory held before where a picture breaks off.
+        context.options |= {"err_detect": "explode"}
 
 
 def stamp(packet: av.Packet) -> int | None:
