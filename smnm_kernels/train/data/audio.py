@@ -77,6 +77,10 @@ class Audio:
         size = (1, 1, self.frames, self.bands)
         return {"audio": InputFormat(size, mean, scale, spectrograms)}
 
+    @property
+    def probed(self) -> dict[str, Any]:
+        return {}
+
     def probe(self, source: Source) -> dict[str, Any]:
         return sound.probe(source, MIN_SECONDS)
 

@@ -6,6 +6,7 @@ import struct
 import warnings
 from collections.abc import Sequence
 from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
 import PIL.Image
@@ -85,6 +86,10 @@ class Image:
     def inputs(self) -> dict[str, InputFormat]:
         size = (3, 1, self.size, self.size)
         return {"image": InputFormat(size, IMAGENET_MEAN, IMAGENET_STD, film_strips)}
+
+    @property
+    def probed(self) -> dict[str, Any]:
+        return {}
 
     def probe(self, source: Source) -> dict[str, int]:
         height, width, _ = read_pixels(source).shape

@@ -72,6 +72,10 @@ class Modality(Protocol):
     def inputs(self) -> dict[str, InputFormat]:
         """The model's inputs by name."""
 
+    @property
+    def probed(self) -> dict[str, Any]:
+        """Those of the settings that decide what `probe` finds or refuses."""
+
     def probe(self, source: Source) -> dict[str, Any]:
         """What `read` needs to know of a file; raises Unusable where nothing can be read."""
 

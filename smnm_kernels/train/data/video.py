@@ -60,6 +60,10 @@ class Video:
         size = (3, self.frames, self.size, self.size)
         return {"video": InputFormat(size, IMAGENET_MEAN, IMAGENET_STD, film_strips)}
 
+    @property
+    def probed(self) -> dict[str, Any]:
+        return {"frames": self.frames, "pixel_aspect": self.pixel_aspect}
+
     def probe(self, source: Source) -> dict[str, Any]:
         return frames_of_files.probe(source, self.frames, self.pixel_aspect)
 

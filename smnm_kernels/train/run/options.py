@@ -61,6 +61,9 @@ class RunOptions:
     stall_limit: int = DEFAULT_STALL_LIMIT_S
     """Save and end with an error after so many seconds in which what reads a file shows no sign of
     life (no CPU time, no byte), or ten times as many on one file."""
+    scan_of: Path | None = None
+    """Folder of another run of the same DATA: files that have not changed since are not looked at
+    again."""
     device: str = "auto"
     """auto, cpu, cuda or cuda:N."""
     threads: Count = None

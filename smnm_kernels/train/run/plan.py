@@ -15,7 +15,7 @@ import torch
 
 from smnm_kernels.errors import UsageError, printable
 from smnm_kernels.train.data.modality import Modality, Record
-from smnm_kernels.train.data.records import Journal, Known
+from smnm_kernels.train.data.records import Journal, Known, read_files
 from smnm_kernels.train.data.scan import (
     Listing,
     ScanStopped,
@@ -27,6 +27,7 @@ from smnm_kernels.train.data.scan import (
 
 from . import ranks
 from .folder import (
+    FILES,
     SCAN,
     SKIPPED,
     RunFolder,
@@ -101,7 +102,8 @@ def make_plan(
     """Compare with what RUN holds, scan the data, write config, files and skipped files."""
     optimisation = recipe.optimisation
     settings, before = find_run(options, recipe, folder.path)
-    listing = _scan(folder, recipe.modality, data, before, options.stall_limit)
+    known = _known_files(folder, recipe.modality, data, before, options.scan_of)
+    listing = _scan(folder, recipe.modality, data, known, options.stall_limit)
     recipe.look_at(listing.usable)
     if before:
         found = differences(listing.usable, folder.read_files()[0])
@@ -221,18 +223,45 @@ def _settings(options: RunOptions, recipe: Recipe) -> dict[str, Any]:
     }
 
 
-def _scan(
+def _known_files(
     folder: RunFolder,
     modality: Modality,
     data: Path,
     before: dict[str, Any] | None,
-    stall_limit: float,
-) -> Listing:
+    scan_of: Path | None,
+) -> Known:
+    """What was found of the files when this run began, or another one."""
     where = str(data.resolve())
     known = Known()
+    if scan_of is not None:
+        asked = f"--scan-of {scan_of}"
+        try:
+            other = read_config(scan_of)
+        except UsageError as error:
+            raise UsageError(f"{asked}: {error}") from error
+        if other is None or not (scan_of / FILES).exists():
+            raise UsageError(f"{asked}: holds no run")
+        if other["runtime"].get("data") != where:
+            raise UsageError(f"{asked}: is a run of {other['runtime'].get('data')}, not of {where}")
+        wanted = {"modality": modality.name, **modality.probed}
+        found = {"modality": other["run"].get("modality"), **other["run"].get("clip", {})}
+        differing = [name for name in wanted if found.get(name) != wanted[name]]
+        if differing:
+            there = ", ".join(f"{name} {found.get(name)!r}" for name in differing)
+            here = ", ".join(f"{name} {wanted[name]!r}" for name in differing)
+            raise UsageError(f"{asked}: looked at files for {there}, and this run is for {here}")
+        for records in read_files(scan_of / FILES):
+            known.add(records.lines())
     if before and before["runtime"].get("data") == where:
         for records in folder.read_files():
             known.add(records.lines())
+    return known
+
+
+def _scan(
+    folder: RunFolder, modality: Modality, data: Path, known: Known, stall_limit: float
+) -> Listing:
+    where = str(data.resolve())
     of = {"scan of": where, "modality": modality.name, "clip": asdict(modality)}
     journal = Journal(folder.path / SCAN, of)
     with StopSignal() as stop:
