@@ -28,6 +28,7 @@ sys.path.insert(0, str(Path(__file__).parent.parent))
 
 import torch
 from gpu_table import differences, equality_lines
+from kind_settings import drawn_kind, kernels_of, kind_masks
 from op_calls import noise_masks_call, rbn_masks_call
 from processes import ProcessDied, answers
 from saved_rows import SavedRows
@@ -65,9 +66,9 @@ class Setting(NamedTuple):
 def drawn_settings(n: int, seed: int) -> Iterator[Setting]:
     draw = random.Random(seed)
     for _ in range(n):
-        op = draw.choice(["noise_masks"] * 3 + ["rbn_masks"])
+        op = draw.choice(["noise_masks"] * 3 + ["rbn_masks"] + ["kind_masks"] * 2)
         sample_ids = tuple(_drawn_integer(draw) for _ in range(draw.randint(1, 4)))
-        arguments = (_noise_arguments if op == "noise_masks" else _rbn_arguments)(draw)
+        arguments = _ARGUMENTS[op](draw)
         yield Setting(op, sample_ids, arguments, _drawn_integer(draw), draw.random() < 0.5)
 
 
@@ -109,11 +110,20 @@ def _count(draw: random.Random, n_tokens: int, frames: int = 1) -> dict:
     return {"n_keep": frames * draw.randint(1, per_frame)}
 
 
+_ARGUMENTS = {
+    "noise_masks": _noise_arguments,
+    "rbn_masks": _rbn_arguments,
+    "kind_masks": drawn_kind,
+}
+
+
 def kernel_of(setting: Setting) -> tuple:
     """The arguments that a kernel is compiled for. The R-BN kernels are compiled already."""
     a = setting.arguments
     if setting.op == "rbn_masks":
         return ("rbn_masks", setting.seed % 12)
+    if setting.op == "kind_masks":
+        return (a["kind"], a["grid"])
     grid = (1, *a["grid"][1:]) if a["tube"] else a["grid"]
     frames = a["grid"][0] if a["tube"] else 1
     torus = _torus(grid, a["color"], a["sigma"])
@@ -130,11 +140,16 @@ def _torus(grid: Grid, color: str, sigma: Sigma) -> Grid | None:
 def make_on(device: str, setting: Setting) -> smnm.Masks:
     """The masks of a setting, from the public function."""
     sample_ids, seed = _tensors(setting, device)
+    if setting.op == "kind_masks":
+        return kind_masks(sample_ids, **setting.arguments, seed=seed)
     return getattr(smnm, setting.op)(sample_ids, **setting.arguments, seed=seed)
 
 
 def make_by_reference(setting: Setting) -> smnm.Masks:
     sample_ids, seed = _tensors(setting, "cpu")
+    if setting.op == "kind_masks":
+        with kernels_of(smnm.reference):
+            return kind_masks(sample_ids, **setting.arguments, seed=seed)
     return getattr(smnm.reference, setting.op)(sample_ids, **setting.arguments, seed=seed)
 
 
@@ -150,6 +165,9 @@ def make_in_triton(setting: Setting) -> smnm.Masks:
     from smnm_kernels import triton_kernels
 
     sample_ids, seed = _tensors(setting, "cpu")
+    if setting.op == "kind_masks":
+        with kernels_of(triton_kernels):
+            return kind_masks(sample_ids, **setting.arguments, seed=seed)
     a = {"mask_ratio": None, "n_keep": None, **setting.arguments}
     if setting.op == "noise_masks":
         call = noise_masks_call(sample_ids, **a, freq_major=False, seed=seed)
