@@ -113,7 +113,7 @@ def rbn_masks_kernel(
     rule = (windows, weights, random_ties)
     seed = seed if seed_tensor is None else int(seed_tensor)
     n_tokens = grid[1] * grid[2]
-    banks: dict[tuple[int, tuple[int, ...]], np.ndarray] = {}
+    banks: dict[tuple[int, bytes], np.ndarray] = {}
     left_out = np.zeros((len(sample_ids), n_tokens), dtype=bool)
     if valid is not None:
         check_enough_valid(valid, n_keep)
@@ -121,8 +121,9 @@ def rbn_masks_kernel(
     visible = np.zeros((len(sample_ids), n_tokens), dtype=bool)
     for row, sample_id in enumerate(sample_ids.tolist()):
         bank, k = divmod(sample_id, n_candidates)
-        order = tuple(p for p in rbn_order(bank, n_tokens, seed).tolist() if not left_out[row, p])
-        if (bank, order) not in banks:
-            banks[bank, order] = algorithm1(order, n_candidates, n_keep, grid, *rule, bank, seed)
-        visible[row] = banks[bank, order][k].reshape(-1)
+        key = bank, left_out[row].tobytes()
+        if key not in banks:
+            order = [p for p in rbn_order(bank, n_tokens, seed).tolist() if not left_out[row, p]]
+            banks[key] = algorithm1(order, n_candidates, n_keep, grid, *rule, bank, seed)
+        visible[row] = banks[key][k].reshape(-1)
     return masks_from_visible(torch.from_numpy(visible).to(sample_ids.device), n_keep)
