@@ -67,6 +67,12 @@ def test_blobs_move_slower_at_larger_scales():
     assert changes[0] > 2 * changes[-1]
 
 
+def test_a_scale_whose_square_is_no_float_is_zero():
+    ids = torch.arange(2)
+    fields = [smnm.noise(ids, (4, 6, 6), "green", time_scale=scale) for scale in (0, 1e-200)]
+    assert torch.equal(*fields)
+
+
 @examples(20)
 @given(
     ids=sample_ids(3),

@@ -133,9 +133,11 @@ def _lag_covariance(a: float, b: float) -> np.ndarray:
     """float64: the covariance of the one-dimensional G(a)*w and G(b)*w at lags 0, 1, 2, ..."""
 
     def bell(sigma: float) -> np.ndarray:
+        if sigma**2 == 0:  # also where the square is too small for a float
+            return np.ones(1)
         reach = math.ceil(6 * sigma)
         x = np.arange(-reach, reach + 1)
         return np.exp(-(x**2) / (2 * sigma**2)) / np.exp(-(x**2) / (2 * sigma**2)).sum()
 
-    both = np.convolve(bell(a) if a else np.ones(1), bell(b) if b else np.ones(1))
+    both = np.convolve(bell(a), bell(b))
     return both[len(both) // 2 :]

@@ -51,12 +51,18 @@ def test_the_trainer_gives_it_the_normalised_input(images, tmp_path, monkeypatch
         pretrain(images, "--out", out, "--steps", 2, "--mask", "brightest", modality="image") == 0
     )
     assert len(rows(out)) == 2
-    *steps, picture = SEEN
+    nothing, *steps, picture = SEEN
+    assert nothing.shape == (0, 3, 1, 96, 96)  # whether the kind takes such input at all
     assert [data.shape for data in steps] == [torch.Size([2, 3, 1, 96, 96])] * 2
     assert picture.shape == (3, 3, 1, 96, 96)
-    for data in SEEN:
+    for data in (*steps, picture):
         assert data.dtype == torch.float32
         assert data.min() < 0 < data.max()
+
+
+def test_input_that_the_kind_cannot_take_is_refused_before_any_work():
+    with pytest.raises(UsageError, match=r"--mask motion .* at least two frames"):
+        sampler_of("audio", mask="motion")
 
 
 def test_options_of_the_kind_reach_the_sampler(videos, tmp_path):
@@ -81,6 +87,8 @@ def test_options_of_the_kind_reach_the_sampler(videos, tmp_path):
         (("mask_ratio=0.5",), "--mask-ratio sets it"),
         (("windows=3",), "green3d masks have no parameter windows"),
         (("time_scale=9",), r"--mask-options time_scale=9 on a grid.*time_scale must be in"),
+        (("time_scale={[]: 1}",), "time_scale must be a number"),
+        (("time_scale=" + 5000 * "-",), "time_scale must be a number"),
     ],
 )
 def test_wrong_options_of_the_kind(words, message):
@@ -94,9 +102,10 @@ def test_the_share_of_chance_falls_by_the_steps_of_the_schedule(sounds, tmp_path
     seen = []
     draw = kinds.DispersionKind.draw
 
-    def noting(self, *arguments):
-        seen.append(self.n_swapped)
-        return draw(self, *arguments)
+    def noting(self, sample_ids, *arguments):
+        if len(sample_ids):  # none: whether the kind takes such input at all
+            seen.append(self.n_swapped)
+        return draw(self, sample_ids, *arguments)
 
     run = (
         "--steps",

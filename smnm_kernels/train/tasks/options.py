@@ -176,7 +176,7 @@ def _mask_parameters(words: Sequence[str]) -> dict[str, Any] | None:
             raise UsageError(f"--mask-options {word}: {_MASK_FIELDS[name]} sets it")
         try:
             parameters[name] = ast.literal_eval(text)
-        except (ValueError, SyntaxError):
+        except (ValueError, SyntaxError, TypeError, RecursionError, MemoryError):
             parameters[name] = text
     return parameters or None
 

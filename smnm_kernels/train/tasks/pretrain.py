@@ -85,7 +85,11 @@ def set_up(options: Pretrain) -> Setup:
     for name, grid in preset.objective.grids(preset.clip.inputs).items():
         masks = preset.masks[name]
         try:
-            kinds[name] = masks.sampler(grid, options.seed, schedule_steps=1).settings
+            sampler = masks.sampler(grid, options.seed, schedule_steps=1)
+            if sampler.needs_data:  # no sample of the input, which may not suit the kind
+                ids = torch.empty(0, dtype=torch.int64)
+                sampler.masks(ids, torch.empty(0, *preset.clip.inputs[name].size))
+            kinds[name] = sampler.settings
         except (ValueError, TypeError) as error:
             asked = f"--mask {masks.kind} --mask-ratio {masks.ratio}"
             if options.mask_options:
