@@ -106,7 +106,8 @@ class Program:
     def rbn_masks(
         self, ids: Tensor, seed_tensor: Tensor | None, seed: int, *of: object
     ) -> tuple[Tensor, ...]:
-        grid, n_keep, n_candidates, windows, weights, random_ties = of
+        grid, n_keep, n_candidates, windows, weights, random_ties, *valid = of
+        assert valid in ([], [None]), "the program shares banks, which padding does not allow"
         banks, places = ids.div(n_candidates, rounding_mode="floor").unique(return_inverse=True)
         rule = (n_keep, n_candidates, windows, weights, random_ties)
         call = rbn_call(banks, value(seed_tensor, seed), grid, *rule)

@@ -93,7 +93,8 @@ def parse_n_keep(
             raise ValueError(f"n_keep must be in [1, {n_tokens}] for this grid, got {n_keep}")
         if n_keep % frames:
             raise ValueError(
-                f"n_keep must be a multiple of the {frames} frames of the tube, got {n_keep}"
+                f"n_keep must be a multiple of the {frames} frames that one mask is repeated over, "
+                f"got {n_keep}"
             )
         return int(n_keep)
     kept_share, out_of = visible_share(as_constant(mask_ratio))

@@ -61,6 +61,10 @@ class Hint:
             raise ValueError(
                 f"start must be a non-negative int, or a float in [0, 1], got {self.start!r}"
             )
+        if not is_share and self.start >= self.steps:
+            raise ValueError(
+                f"start must be before the {self.steps} steps are over, got {self.start!r}"
+            )
         if isinstance(self.power, bool) or not 0 < self.power < math.inf:
             raise ValueError(f"power must be a finite number > 0, got {self.power!r}")
 
@@ -69,11 +73,13 @@ class Hint:
         return (0, self.steps)
 
     def __call__(self, step: int) -> float:
+        if step >= self.steps:
+            return 0.0
         start = self.start * self.steps if isinstance(self.start, float) else self.start
         if step < start:
             return 1.0
         # Four decimals: a power is not rounded the same on every machine.
-        return round(1 - min(step / self.steps, 1) ** self.power, 4)
+        return round(1 - (step / self.steps) ** self.power, 4)
 
 
 @dataclass(frozen=True)

@@ -10,6 +10,7 @@ from torch import Tensor
 
 from .kinds.motion import motion
 from .kinds.weighted import check_input, parse_patch
+from .ops import is_plain
 
 
 def patch_motion(data: Tensor, patch: Sequence[int]) -> Tensor:
@@ -60,7 +61,8 @@ def self_guided_scores(features: Tensor) -> Tensor:
         float32 [B, N], in [-1, 1].
 
     Raises:
-        TypeError, ValueError: The message names the argument.
+        TypeError, ValueError: The message names the argument. NaN and infinities are refused on the
+            CPU, outside compiled graphs.
 
     Source: Shin et al., "Self-Guided Masked Autoencoder", 2024, in the form that the code of
     dispersion-weighted masking compares itself with.
@@ -70,10 +72,18 @@ def self_guided_scores(features: Tensor) -> Tensor:
         raise TypeError(f"features must be a floating-point tensor [B, N, D], got {came}")
     if features.dim() != 3 or 0 in features.shape[1:]:
         raise ValueError(f"features must have shape [B, N, D], got {list(features.shape)}")
+    if is_plain(features) and not features.isfinite().all():
+        row = int((~features.isfinite()).flatten(1).any(1).nonzero()[0])
+        raise ValueError(f"features must be finite, got NaN or infinity in row {row}")
     unit = torch.nn.functional.normalize(features.detach().float(), dim=2)
     centred = unit - unit.mean(1, keepdim=True)
-    left, _, _ = torch.linalg.svd(centred, full_matrices=False)
-    first = left[:, :, 0] > 0
+    # The component from the smaller one of the two products; only its sign is needed.
+    if unit.shape[1] <= unit.shape[2]:
+        side = torch.linalg.eigh(centred @ centred.mT).eigenvectors[:, :, -1]
+    else:
+        axis = torch.linalg.eigh(centred.mT @ centred).eigenvectors[:, :, -1:]
+        side = (centred @ axis).squeeze(2)
+    first = side > 0
     cosines = []
     for group in (first, ~first):
         direction = torch.nn.functional.normalize((unit * group[..., None]).sum(1), dim=1)

@@ -88,7 +88,8 @@ def test_everything_visible_and_one_visible(device):
 def test_a_ratio_of_0_keeps_everything_in_order(kind):
     for ratio in (0, 0.0):
         sampler = smnm.MaskSampler(kind, (1, 6, 8), ratio)
-        data = [torch.zeros(3, 1, 1, 12, 16)] if sampler.needs_data else []
+        frames = 2 if kind == "motion" else 1
+        data = [torch.zeros(3, 1, frames, 12, 16)] if sampler.needs_data else []
         masks = sampler(3, *data)
         everything = torch.arange(48).expand(3, -1)
         assert bool(masks.visible.all())

@@ -36,7 +36,7 @@ def test_every_kind(kind):
     two, three = (smnm.MaskSampler(kind, grid, 0.5) for grid in ((6, 8), (1, 6, 8)))
     assert two.settings == three.settings
     assert two.grid == (1, 6, 8)
-    data = [torch.rand(3, 1, 1, 12, 16)] if two.needs_data else []
+    data = [torch.rand(3, 1, 2 if kind == "motion" else 1, 12, 16)] if two.needs_data else []
     assert_same(two(3, *data), three(3, *data))
 
 

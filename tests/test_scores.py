@@ -91,12 +91,15 @@ def in_loops(features):
     return torch.stack([unit @ centre / centre.norm() for centre in centres]).amax(0)
 
 
-def test_scores_of_two_groups():
+@pytest.mark.parametrize("wide", [False, True])
+def test_scores_of_two_groups(wide):
     random = torch.Generator().manual_seed(1)
     centres = torch.tensor([[4.0, 0, 0, 1], [0, 4, 0, 1]])
     group = torch.arange(40) % 2
     features = centres[group] + 0.3 * torch.randn(5, 40, 4, generator=random)
     features[:, 7] = torch.tensor([2.0, 2.0, 0, 4])  # of neither
+    if wide:  # more features than tokens
+        features = torch.cat([features, torch.zeros(5, 40, 60)], dim=2)
     features.requires_grad_()
     scores = smnm.self_guided_scores(features)
     assert not scores.requires_grad
@@ -117,6 +120,7 @@ def test_tokens_that_are_alike():
     ("features", "error", "message"),
     [
         (torch.ones(2, 5, 4, dtype=torch.int64), TypeError, "features must be a floating-point"),
+        (torch.full((2, 5, 4), math.nan), ValueError, "features must be finite.* in row 0"),
         (torch.ones(5, 4), ValueError, r"features must have shape \[B, N, D\], got \[5, 4\]"),
     ],
 )

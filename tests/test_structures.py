@@ -13,10 +13,12 @@ from torch._dynamo.testing import CompileCounterWithBackend
 
 import smnm_kernels as smnm
 from smnm_kernels.arguments import Seed
-from smnm_kernels.kinds import make_kind
+from smnm_kernels.kinds import KINDS, make_kind
 from smnm_kernels.kinds.baselines import BASELINES
 from smnm_kernels.kinds.multi_block import PRESETS
+from smnm_kernels.kinds.structures import StructureKind
 from smnm_kernels.reference import structures as definition
+from smnm_kernels.tables.constants import STRUCTURES
 
 pytestmark = pytest.mark.usefixtures("poisoned_memory")
 #: Where the originals raise, or cut to the batch: those of video, spectrograms and images.
@@ -438,3 +440,10 @@ def test_valid_in_a_graph():
         backend="aot_eager",
     )
     assert_same(tuple(compiled(ids, valid)), tuple(kind.draw(ids, Seed(None, 1), valid=valid)))
+
+
+def test_what_is_repeated_over_time_is_said_alike():
+    for name in KINDS:
+        kind = make_kind(name, (1, 8, 8), 0.5)
+        if isinstance(kind, StructureKind):
+            assert kind.repeats_over_time == STRUCTURES[name]

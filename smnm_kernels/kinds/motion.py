@@ -50,10 +50,12 @@ def motion(data: Tensor, patch: Grid) -> Tensor:
     if data.shape[2] < 2:
         raise ValueError(f"data must have at least two frames, got shape {list(data.shape)}")
     t, h, w = patch
-    values = data.detach().float().nan_to_num(-MOTION_LIMIT).clamp(-MOTION_LIMIT, MOTION_LIMIT)
-    # Sums of whole numbers are the same in any order.
-    whole = (values * 2**MOTION_BITS).floor().long()
-    steps = (whole[:, :, 1:] - whole[:, :, :-1]).abs().sum(1)
-    by_frame = torch.cat([steps[:, :1], steps], 1) + torch.cat([steps, steps[:, -1:]], 1)
-    by_patch = by_frame.unflatten(3, (-1, w)).unflatten(2, (-1, h)).unflatten(1, (-1, t))
-    return by_patch.sum((2, 4, 6)).float().flatten(1)
+    # One piece of memory of the input's size, and one for the differences.
+    whole = data.detach().float().nan_to_num(-MOTION_LIMIT)
+    whole = whole.clamp_(-MOTION_LIMIT, MOTION_LIMIT).mul_(2**MOTION_BITS).floor_()
+    # Whole numbers below 2**24 and their differences are exact in float32, and sums of fewer than
+    # 2**29 of them in float64: in any order.
+    steps = whole[:, :, 1:].sub(whole[:, :, :-1]).abs_()
+    sums = steps.unflatten(4, (-1, w)).unflatten(3, (-1, h)).sum((1, 4, 6), dtype=torch.float64)
+    by_frame = torch.cat([sums[:, :1], sums], 1) + torch.cat([sums, sums[:, -1:]], 1)
+    return by_frame.unflatten(1, (-1, t)).sum(2).float().flatten(1)

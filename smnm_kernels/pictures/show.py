@@ -92,6 +92,8 @@ class Show:
         kinds = self.kinds or (ALL_KINDS if self.spectrum else FOUR_KINDS)
         if kinds == ("all",):
             kinds = tuple(KINDS)
+        elif "all" in kinds:
+            raise UsageError(f"kinds: all stands alone, got {' '.join(kinds)}")
         if self.spectrum and (dependent := [k for k in kinds if k in KINDS and needs_data(k)]):
             raise UsageError(
                 "kinds must not look at an input with --spectrum, which is a mean over many masks "

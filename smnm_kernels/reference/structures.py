@@ -36,6 +36,7 @@ from smnm_kernels.tables.constants import (
     N_BANDS,
     N_BLOCKS,
     STRUCTURE_SEED,
+    STRUCTURES,
     WHITE_BITS,
     Purpose,
 )
@@ -60,7 +61,7 @@ def structure_masks_kernel(
     """See ``ops.structure_masks``."""
     seed = seed if seed_tensor is None else int(seed_tensor)
     frames, height, width = grid
-    mark_sample, repeated = STRUCTURES[structure]
+    mark_sample, repeated = MARKS[structure], STRUCTURES[structure]
     visible = torch.zeros(len(sample_ids), math.prod(grid), dtype=torch.bool)
     places = [
         (t, y, x)
@@ -352,15 +353,15 @@ def running_cell(
     return [(first + t + 2 * (y % 2) + x % 2) % 4 for t, y, x in places]
 
 
-#: For each structure, the function that marks places, and whether one frame is repeated over T.
-STRUCTURES: dict[str, tuple[Marks, bool]] = {
-    "grid": (lattice, True),
-    "block": (block, True),
-    "inverse_block": (inverse_block, True),
-    "time_frequency": (time_frequency, True),
-    "bands": (bands, True),
-    "frames": (frames, False),
-    "multi_block": (multi_block, True),
-    "target_block": (target_block, True),
-    "running_cell": (running_cell, False),
+#: For each structure, the function that marks places.
+MARKS: dict[str, Marks] = {
+    "grid": lattice,
+    "block": block,
+    "inverse_block": inverse_block,
+    "time_frequency": time_frequency,
+    "bands": bands,
+    "frames": frames,
+    "multi_block": multi_block,
+    "target_block": target_block,
+    "running_cell": running_cell,
 }

@@ -77,12 +77,18 @@ NOISE_FACTOR = 7
 #: The seed XOR this draws the structure of a mask: its random words must differ from those that
 #: tokens of equal marks are compared by.
 STRUCTURE_SEED = 0x2545F4914F6CDD1D
-#: The structures of ``ops.structure_masks``, and of these the ones that are repeated over T.
-STRUCTURES = (
-    *("grid", "block", "inverse_block", "time_frequency", "bands", "multi_block", "target_block"),
-    *("frames", "running_cell"),
-)
-REPEATED_STRUCTURES = STRUCTURES[:7]
+#: The structures of ``ops.structure_masks``, and whether one mask is repeated over T.
+STRUCTURES = {
+    "grid": True,
+    "block": True,
+    "inverse_block": True,
+    "time_frequency": True,
+    "bands": True,
+    "multi_block": True,
+    "target_block": True,
+    "frames": False,
+    "running_cell": False,
+}
 #: Blocks of a "block" mask. This many leave only a few patches uncovered, whatever is drawn.
 N_BLOCKS = 32
 #: Bands of a "bands" mask, those of time and of frequency together.

@@ -90,6 +90,8 @@ def _draws(shape: Shape, batch: int, device: torch.device) -> Iterator[Contender
     sampler = smnm.MaskSampler("dispersion", shape.grid, shape.ratio).to(device)
     yield Contender("smnm dispersion", lambda: sampler(batch, data), "reads the input", ours=True)
     yield Contender("sum of the input", data.sum, "no masks: one read of the input")
+    activity = smnm.MaskSampler("activity", shape.grid, shape.ratio).to(device)
+    yield Contender("smnm activity", lambda: activity(batch, data), "reads the input", ours=True)
 
 
 def _rbn_peers(shape: Shape, batch: int) -> Iterator[Contender]:

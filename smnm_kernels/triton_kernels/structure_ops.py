@@ -10,7 +10,7 @@ from torch import Tensor
 
 from ..masks import Masks
 from ..ops import empty_masks
-from ..tables.constants import REPEATED_STRUCTURES, STRUCTURES
+from ..tables.constants import STRUCTURES
 from .structures import fill_structure_keys, structure_masks_on_chip
 from .threshold_ops import fill_masks, on_device_of
 from .tiles import MAX_TOKENS_ON_CHIP, in_columns, next_power_of_two
@@ -39,13 +39,13 @@ def structure_masks_kernel(
     if batch == 0:
         return masks
     sample_ids = sample_ids.contiguous()
-    repeats = grid[0] if structure in REPEATED_STRUCTURES else 1
+    repeats = grid[0] if STRUCTURES[structure] else 1
     n_places = n_tokens // repeats
     # Without ``valid``, one frame is made and repeated.
     frames = repeats if valid is None else 1
     n_keys = n_tokens // frames
     padded = (*parameters, *[0] * (N_PARAMETERS - len(parameters)))
-    number = STRUCTURES.index(structure)
+    number = list(STRUCTURES).index(structure)
     with on_device_of(sample_ids):
         call = (sample_ids, seed_tensor, seed, None if valid is None else valid.contiguous(), *grid)
         if n_keys <= MAX_TOKENS_ON_CHIP:

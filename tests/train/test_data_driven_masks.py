@@ -139,7 +139,7 @@ def test_the_share_of_chance_falls_by_the_steps_of_the_schedule(sounds, tmp_path
             {"mask": "rbn", "hint_schedule": "dwm"},
             "dispersion or motion, and masks are rbn",
         ),
-        ({"hint_schedule": "soon"}, "must be dwm or START:POWER"),
+        ({"hint_schedule": "soon"}, "must be dwm, START or START:POWER"),
         ({"hint_schedule": "0.2:0"}, "power must be a finite number > 0"),
         ({"hint_schedule": "1.5"}, r"start must be .* in \[0, 1\]"),
         (

@@ -43,7 +43,7 @@ PixelAspectOption = Annotated[
 MaskOptions = Annotated[
     tuple[str, ...], arg(metavar="NAME=VALUE [NAME=VALUE ...]", help_behavior_hint="")
 ]
-HintSchedule = Annotated[str | None, arg(metavar="dwm|START:POWER", help_behavior_hint="")]
+HintSchedule = Annotated[str | None, arg(metavar="dwm|START[:POWER]", help_behavior_hint="")]
 PaddingOption = Annotated[Treatment | None, arg(metavar="{hide,see}", help_behavior_hint="")]
 Kind = Annotated[str | None, arg(metavar="KIND", help_behavior_hint="")]
 
@@ -56,6 +56,7 @@ _MASK_FIELDS = {
     "seed": "--seed",
     "grid": "the preset",
     "freq_major": "the model",
+    "every": "--hint-schedule",
 }
 
 
@@ -78,8 +79,8 @@ class RecipeOptions:
     windows=3,5 tie_break=random, metric=variance or hint_ratio=0.3. smnm.MaskSampler names them."""
     hint_schedule: HintSchedule = None
     """Dispersion and motion masks: how the share of chance, 1 at first, falls. dwm is 1 for a sixth
-    of the schedule's steps and then 1 - (step / steps)^2; START:POWER sets both, START as a share
-    or as a number of steps. Default: no chance (hint_ratio=0)."""
+    of the schedule's steps and then 1 - (step / steps)^2; START:POWER sets both, START a share
+    of the steps. Default: no chance (hint_ratio=0)."""
     stride: Count = None
     """Video: take every N-th frame; shorter files get the largest stride that fits.
     Default: the preset's."""
@@ -195,14 +196,11 @@ def _hint_of(options: Pretrain, kind: str) -> HintSettings | None:
         return HintSettings()
     start, colon, power = given.partition(":")
     try:
-        settings = HintSettings(
-            int(start) if start.isdecimal() else float(start),
-            float(power) if colon else HintSettings.power,
-        )
+        settings = HintSettings(float(start), float(power) if colon else HintSettings.power)
         schedules.hint(1, start=settings.start, power=settings.power)
     except ValueError as error:
         raise UsageError(
-            f"{asked}: must be dwm or START:POWER, START in [0, 1] or a whole number of steps and "
+            f"{asked}: must be dwm, START or START:POWER, START a share of the steps in [0, 1] and "
             f"POWER above 0 ({error})"
         ) from None
     return settings

@@ -66,7 +66,7 @@ class MaskSettings:
 class HintSettings:
     """Arguments of `smnm_kernels.schedules.hint`."""
 
-    start: int | float = 1 / 6
+    start: float = 1 / 6
     power: float = 2.0
 
 

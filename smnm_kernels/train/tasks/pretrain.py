@@ -82,6 +82,8 @@ def set_up(options: Pretrain) -> Setup:
     check(options)
     preset = preset_of(options)
     kinds = {}
+    if options.modality == "image" and any(m.kind == "activity" for m in preset.masks.values()):
+        raise UsageError("--mask activity: looks for sounds over time; pictures have none")
     for name, grid in preset.objective.grids(preset.clip.inputs).items():
         masks = preset.masks[name]
         try:
