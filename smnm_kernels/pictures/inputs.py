@@ -82,7 +82,8 @@ def of_file(path: Path, grid: Grid, is_sound: bool) -> Input:
     try:
         if is_sound:
             mel, (frames, bands) = _log_mel(path, *_size(grid)), _size(grid)
-            padded = np.pad(mel, ((0, frames - len(mel)), (0, 0)))  # with zeros, as the trainer
+            # With its smallest value, as masks of the trainer see padding. Zeros would be loud.
+            padded = np.pad(mel, ((0, frames - len(mel)), (0, 0)), constant_values=mel.min())
             return _of_sound(path.name, padded, (1, len(mel), bands) if len(mel) < frames else None)
         return _of_frames(path.name, _frames(path, grid))
     except Unusable as error:

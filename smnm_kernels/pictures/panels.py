@@ -6,6 +6,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import torch
 
@@ -16,6 +17,9 @@ from smnm_kernels.kinds import KINDS, ActivityKind, NoiseField, NoiseKind, make_
 from smnm_kernels.tables.colors import COLORS, SIGMA_PRESETS, Sigma
 
 from .inputs import Input, is_sound_file, made_by_code, of_file
+
+if TYPE_CHECKING:
+    from smnm_kernels.train.data.padding import TokenGrid
 
 #: Kinds for spectrograms: they need T = 1, so next to video kinds they get a grid of their own.
 AUDIO_KINDS = ("rbn", "time_frequency", "bands", "activity")
@@ -71,11 +75,13 @@ class Panel:
         """bool [1, N]: the tokens that may be visible, as the trainer hides padding."""
         if self.input is None or self.input.real is None:
             return None
+        return self._tokens(self.input).valid(self.input.real)[None]
+
+    def _tokens(self, shown: Input) -> TokenGrid:
         from smnm_kernels.train.data.padding import TokenGrid
 
-        _, _, *sides = self.input.data.shape
-        tokens = TokenGrid((sides[0], sides[1], sides[2]), self.grid, self.sampler.n_keep)
-        return tokens.valid(self.input.real)[None]
+        _, _, *sides = shown.data.shape
+        return TokenGrid((sides[0], sides[1], sides[2]), self.grid, self.sampler.n_keep)
 
     @cached_property
     def segments(self) -> list[int] | None:
@@ -95,12 +101,21 @@ class Panel:
             self.sigma_in_words(),
             self.time_scale_in_words(),
             self.input.name if self.input else "",
-            "its padding is hidden" if self.valid is not None else "",
+            self.padding_in_words(),
         ]
         return [fact for fact in facts if fact]
 
     def ratio_in_words(self) -> str:
         return "" if self.mask_ratio is None else f"mask ratio {self.mask_ratio:g}"
+
+    def padding_in_words(self) -> str:
+        if self.input is None or self.input.real is None or self.valid is None:
+            return ""
+        is_padding = ~self._tokens(self.input).real(self.input.real).flatten()
+        count = int((self.valid[0] & is_padding).sum())
+        if not count:
+            return "its padding is hidden"
+        return f"{count} of its {int(is_padding.sum())} patches of padding count as sound"
 
     def sigma_in_words(self) -> str:
         ends = () if self.noise is None else self.noise.sigma  # white noise has none

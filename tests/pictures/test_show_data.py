@@ -1,6 +1,7 @@
 """`smnm show` of kinds that look at an input: over files and over what is made by code."""
 
 import os
+import wave
 
 import numpy as np
 import pytest
@@ -20,6 +21,7 @@ from smnm_kernels.pictures import inputs, page, panels  # noqa: E402
 from smnm_kernels.pictures.show import Show  # noqa: E402
 from smnm_kernels.train.data.audio import Audio, log_mel  # noqa: E402
 from smnm_kernels.train.data.modality import Normalisation  # noqa: E402
+from smnm_kernels.train.data.padding import with_quiet_padding  # noqa: E402
 
 RATE = 16_000
 
@@ -47,12 +49,14 @@ def panel(kind, grid, data=None, **more):
     return made
 
 
+def read_samples(path):
+    with wave.open(str(path)) as file:
+        return np.frombuffer(file.readframes(file.getnframes()), "<i2") / np.float32(2**15)
+
+
 def test_a_sound_is_what_the_trainer_sees(files):
     made = panel("activity", (1, 16, 4), files / "bursts.wav")
-    import wave
-
-    with wave.open(str(files / "bursts.wav")) as file:
-        samples = np.frombuffer(file.readframes(file.getnframes()), "<i2") / np.float32(2**15)
+    samples = read_samples(files / "bursts.wav")
     mel = torch.from_numpy(log_mel(samples[: 400 + 255 * 160], 64))[None, None, None]
     expected = Normalisation(Audio(256, 64).inputs["audio"])(mel)
     assert torch.equal(made.input.data, expected)
@@ -89,15 +93,35 @@ def test_dispersion_looks_at_sounds_too(files):
     made = panel("dispersion", (8, 14, 14), files / "bursts.wav", mask_ratio=0.9)
     assert made.grid == (1, 64, 8)
     assert made.input.is_sound
-    # The recording is shorter than the grid: zeros follow, and are never visible.
+    # The recording is shorter than the grid: its smallest value follows, and is never visible.
     end = made.input.data[0, 0, 0, 298:]
-    assert (end == end[0, 0]).all()
+    assert (end == made.input.data[0, 0, 0, :298].min()).all()
     assert not made.visible(3)[:, 0, 19:].any()
     assert "its padding is hidden" in made.facts()
     assert "its padding is hidden" not in panel("dispersion", (1, 8, 8)).facts()
     whole_sounds = panel("activity", (8, 14, 14), files / "bursts.wav", mask_ratio=0.9)
     assert not whole_sounds.visible(1)[:, 0, 19:].any()
     assert max(whole_sounds.segments) == 2
+
+
+def test_padding_is_no_sound(files):
+    samples = 0.001 * np.random.default_rng(0).standard_normal(2 * RATE)
+    samples[RATE // 2 : RATE] += 0.1 * np.random.default_rng(1).standard_normal(RATE // 2)
+    write_samples(files / "short.wav", samples)
+    made = panel("activity", (8, 14, 14), files / "short.wav")
+    assert made.grid == (1, 64, 8)
+    rows = np.flatnonzero(made.segments)
+    assert len(rows) >= 2
+    assert rows.min() >= 2
+    assert rows.max() < 8
+    # 198 frames fill 13 rows; n_keep is 307 of 512, so at least 384 patches count as real.
+    assert made.valid.sum() == 384
+    assert "280 of its 408 patches of padding count as sound" in made.facts()
+    # The same as the trainer's.
+    mel = torch.zeros(1, 1, 1, 1024, 128)
+    mel[0, 0, 0, :198] = torch.from_numpy(log_mel(read_samples(files / "short.wav"), 128))
+    data = Normalisation(Audio(1024, 128).inputs["audio"])(mel)
+    assert torch.equal(with_quiet_padding(data, torch.tensor([[1, 198, 128]])), made.input.data)
 
 
 def test_pixels_are_bright_where_visible(files):

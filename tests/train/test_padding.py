@@ -6,7 +6,7 @@ from dataclasses import replace
 import numpy as np
 import pytest
 import torch
-from clips import losses, pretrain, write_sound
+from clips import losses, pretrain, write_samples, write_sound
 from hypothesis import given
 from hypothesis import strategies as st
 
@@ -14,7 +14,8 @@ import smnm_kernels as smnm
 from smnm_kernels.train.data import audio, sound
 from smnm_kernels.train.data.batches import Batches
 from smnm_kernels.train.data.loader import BatchNumbers, SampleDataset
-from smnm_kernels.train.data.padding import Padding, TokenGrid
+from smnm_kernels.train.data.modality import Normalisation
+from smnm_kernels.train.data.padding import Padding, TokenGrid, with_quiet_padding
 from smnm_kernels.train.data.scan import scan
 from smnm_kernels.train.models.mae import build_model
 from smnm_kernels.train.models.settings import AUDIOMAE, MAE
@@ -91,6 +92,77 @@ def test_batches_say_which_tokens_are_real(mixed, workers):
             least = -(-TOKENS.least // 8)
             assert tokens.all(1).sum() == max(int(real.sum()), least)
             assert (real.sum() < least) == (dataset.files[number]["samples"] == 16000)
+
+
+@given(seed=st.integers(0, 2**32), data=st.data())
+def test_quiet_padding_is_the_smallest_real_value(seed, data):
+    x = torch.randn(3, 2, 4, 3, 5, generator=torch.Generator().manual_seed(seed))
+    sides = st.tuples(*(st.integers(1, size) for size in x.shape[2:]))
+    real = data.draw(st.lists(sides, min_size=3, max_size=3))
+    quiet = with_quiet_padding(x, torch.tensor(real))
+    for sample, before, (t, h, w) in zip(quiet, x, real, strict=True):
+        expected = np.full(before.shape, before[:, :t, :h, :w].numpy().min())
+        expected[:, :t, :h, :w] = before[:, :t, :h, :w]
+        assert np.array_equal(sample, expected)
+
+
+def quiet_with_a_burst(path, seconds, begin=0.5, end=1.0):
+    """A quiet recording with one sound in it, much quieter than the zeros of a log-mel."""
+    random = np.random.default_rng(0)
+    samples = 1e-3 * random.standard_normal(int(seconds * 16000))
+    burst = slice(int(begin * 16000), int(end * 16000))
+    samples[burst] += 0.1 * random.standard_normal(burst.stop - burst.start)
+    write_samples(path, samples)
+
+
+def test_masks_that_look_at_the_input_take_no_padding_for_a_sound(tmp_path, monkeypatch, capsys):
+    from smnm_kernels.kinds import ActivityKind
+    from smnm_kernels.train.tasks import pretrain as task
+
+    folder, looked_at, seen = tmp_path / "sounds", [], []
+    folder.mkdir()
+    quiet_with_a_burst(folder / "0.wav", 2.0)
+    quiet_with_a_burst(folder / "1.wav", 6.0)
+    draw, step = ActivityKind.draw, task.Pretraining.step
+
+    def looking(self, sample_ids, seed, data=None, valid=None):
+        if len(sample_ids):  # not what is tried before the run
+            looked_at.append((self, data.clone(), valid.clone()))
+        return draw(self, sample_ids, seed, data, valid)
+
+    def stepping(self, forward, batch, clock):
+        def noting(x, masks, valid):
+            seen.append((x.clone(), batch.real["audio"]))
+            return forward(x, masks, valid)
+
+        return step(self, noting, batch, clock)
+
+    monkeypatch.setattr(ActivityKind, "draw", looking)
+    monkeypatch.setattr(task.Pretraining, "step", stepping)
+    masks = ("--mask", "activity", "--mask-ratio", "0.4")
+    run = (folder, "--out", tmp_path / "run", "--steps", "1", *masks)
+    assert pretrain(*run, modality="audio") == 0
+    assert "1 recording fills fewer than" in capsys.readouterr().out
+    assert len(looked_at) > len(seen) == 1  # the picture's too
+    short = 0
+    for kind, data, valid in looked_at:
+        rows = valid.view(-1, 32, 8).any(2)
+        for found, some in zip(kind.segments(data, valid), rows, strict=True):
+            if not some.all():
+                short += 1
+                assert some[13:].any()  # padding that counts as real
+                assert found.max() == 1
+                assert 2 <= int(found.argmax()) <= 4
+                assert not found[8:].any()
+    assert short >= 2
+    zero = Normalisation(TINY.inputs["audio"])(torch.zeros(1, 1, 1, 1, 1))
+    for (_, data, _), (x, real) in zip(looked_at, seen, strict=False):
+        for given_data, given_x, (_, frames, _) in zip(data, x, real.tolist(), strict=True):
+            assert frames in (198, 512)
+            # The model sees what it always saw.
+            assert torch.equal(given_data[..., :frames, :], given_x[..., :frames, :])
+            assert (given_x[..., frames:, :] == zero).all()
+            assert (given_data[..., frames:, :] == given_x[..., :frames, :].min()).all()
 
 
 def small(settings):
@@ -179,7 +251,10 @@ def test_a_run_never_sees_padding_and_goes_on_as_if_never_stopped(
     assert pretrain(mixed, "--out", run, "--steps", "4", *more, modality="audio") == 0
     said = capsys.readouterr().out
     assert "2 recordings are shorter than 5.13 s; their padding is hidden from the model" in said
-    assert "1 of these fill fewer than 86 patches" in said
+    assert (
+        "1 recording fills fewer than 86 of 256 patches: padding next to the sound is treated as "
+        "sound until 86 are filled" in said
+    )
     assert len(seen) == 4
     for visible, valid in seen:
         assert not (visible & ~valid).any()

@@ -113,8 +113,9 @@ class Batches:
     def _take(self, timeout: float) -> None:
         for number, batch in self._reading.arrived(timeout):
             if self._padding is not None:
-                valid = self._padding.valid(batch.file_numbers.tolist())
-                batch = replace(batch, valid=valid)
+                numbers = batch.file_numbers.tolist()
+                valid, real = self._padding.valid(numbers), self._padding.real(numbers)
+                batch = replace(batch, valid=valid, real=real)
             self._came[number] = self._pinning.submit(batch.pin_memory) if self._pinning else batch
 
     def __del__(self) -> None:

@@ -49,6 +49,8 @@ class Batch:
     failures: list[Failure]
     # bool [B, N], the tokens that may be visible, of each input that some file of the run pads.
     valid: dict[str, Tensor] = field(default_factory=dict)
+    # int64 [B, 3], how many values along (T, H, W) are no padding, of the same inputs.
+    real: dict[str, Tensor] = field(default_factory=dict)
 
     def __len__(self) -> int:
         return len(self.sample_ids)
@@ -61,15 +63,17 @@ class Batch:
         return self._with_each(Tensor.pin_memory)
 
     def _with_each(self, change: Callable[[Tensor], Tensor]) -> Batch:
-        inputs = {name: change(x) for name, x in self.inputs.items()}
-        return replace(self, inputs=inputs, valid={n: change(v) for n, v in self.valid.items()})
+        def each(tensors: dict[str, Tensor]) -> dict[str, Tensor]:
+            return {name: change(x) for name, x in tensors.items()}
+
+        return replace(self, inputs=each(self.inputs), valid=each(self.valid), real=each(self.real))
 
 
 class SampleDataset(Dataset):
     """Sample `index` of an endless stream, a pure function of (seed, index) and the files.
 
     It does not depend on the number of workers or processes, nor on which samples were read before.
-    With `padding`, batches say which of their tokens may be visible.
+    With `padding`, batches say which of their tokens may be visible and which values are real.
     """
 
     def __init__(

@@ -2,6 +2,7 @@
 
 The rest of the window is padding: its tokens are never visible and the loss leaves them out. Where
 so little is real that hardly any of it could be masked, the padding nearest to it counts as real.
+Masks that follow an input's values see quiet padding: zeros can be loud beside what is real.
 """
 
 from __future__ import annotations
@@ -62,6 +63,20 @@ def _valid(tokens: TokenGrid, real: Sides) -> Tensor:
     return beyond <= farthest.clamp(min=0)
 
 
+def with_quiet_padding(x: Tensor, real: Tensor) -> Tensor:
+    """[B, C, T, H, W] with each sample's smallest real value wherever it is padded.
+
+    real: int64 [B, 3], how many values along (T, H, W) are real, one or more.
+    """
+    is_real = torch.ones((), dtype=torch.bool, device=x.device)
+    for axis, size in enumerate(x.shape[2:]):
+        place = torch.arange(size, device=x.device).view([-1 if i == axis else 1 for i in range(3)])
+        is_real = is_real & (place < real[:, axis].view(-1, 1, 1, 1))
+    is_real = is_real[:, None]
+    smallest = x.masked_fill(~is_real, torch.inf).amin((1, 2, 3, 4), keepdim=True)
+    return torch.where(is_real, x, smallest)
+
+
 @dataclass(frozen=True)
 class Padding:
     """What a run knows of the padding of its files: which of its inputs any of them pads."""
@@ -90,10 +105,19 @@ class Padding:
     def valid(self, file_numbers: Sequence[int]) -> dict[str, Tensor]:
         """bool [B, N] of each input that some file of the run pads: the tokens of samples of these
         files that may be visible."""
-        found: dict[str, list[Tensor]] = {name: [] for name in self.padded}
+        return {
+            name: torch.stack([self.tokens[name].valid(sides) for sides in of_samples])
+            for name, of_samples in self._real(file_numbers).items()
+        }
+
+    def real(self, file_numbers: Sequence[int]) -> dict[str, Tensor]:
+        """int64 [B, 3] of the same inputs: how many of their values along (T, H, W) are real."""
+        return {name: torch.tensor(sides) for name, sides in self._real(file_numbers).items()}
+
+    def _real(self, file_numbers: Sequence[int]) -> dict[str, list[Sides]]:
+        found: dict[str, list[Sides]] = {name: [] for name in self.padded}
         for number in file_numbers:
             real = self.modality.padded(self.files[number])
-            for name, rows in found.items():
-                tokens = self.tokens[name]
-                rows.append(tokens.valid(real.get(name, tokens.size)))
-        return {name: torch.stack(rows) for name, rows in found.items()}
+            for name, of_samples in found.items():
+                of_samples.append(real.get(name, self.tokens[name].size))
+        return found

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import math
 from collections.abc import Callable, Sequence
 from dataclasses import asdict, dataclass
 from functools import partial
@@ -19,7 +20,7 @@ from smnm_kernels.errors import Unusable, UsageError
 from smnm_kernels.kinds import Kind
 from smnm_kernels.train.data.loader import Batch, Failure, SampleDataset
 from smnm_kernels.train.data.modality import Normalisation, Record
-from smnm_kernels.train.data.padding import Padding, TokenGrid
+from smnm_kernels.train.data.padding import Padding, TokenGrid, with_quiet_padding
 from smnm_kernels.train.run import ranks
 from smnm_kernels.train.run.loop import Loop
 from smnm_kernels.train.run.machine import find_device
@@ -147,10 +148,11 @@ def _look_at(setup: Setup, files: Sequence[Record]) -> None:
                 "another mask, or --padding see"
             )
     for name, count in padding.too_short.items():
-        least = padding.tokens[name].least
+        least, n_patches = padding.tokens[name].least, math.prod(padding.tokens[name].grid)
         print(
-            f"  {count} of these fill fewer than {least} patches, too few to mask: as much padding "
-            "beside them counts as real",
+            f"  {'1 recording fills' if count == 1 else f'{count} recordings fill'} fewer than "
+            f"{least} of {n_patches} patches: padding next to the sound is treated as sound until "
+            f"{least} are filled",
             flush=True,
         )
 
@@ -194,11 +196,17 @@ class Pretraining:
             self._set_step(int(batch.sample_ids[0]) // self.batch_size)
             masks = {
                 name: sampler(
-                    len(batch), x[name] if sampler.needs_data else None, batch.valid.get(name)
+                    len(batch), self._looked_at(name, x, batch.real), batch.valid.get(name)
                 )
                 for name, sampler in self.samplers.items()
             }
         return self.objective.losses(forward, x, masks, batch.valid)
+
+    def _looked_at(self, name: str, x: dict[str, Tensor], real: dict[str, Tensor]) -> Tensor | None:
+        """What this input's masks look at: the input, its padding quiet."""
+        if not self.samplers[name].needs_data:
+            return None
+        return with_quiet_padding(x[name], real[name]) if name in real else x[name]
 
     def _set_step(self, step: int) -> None:
         for sampler in self.samplers.values():
@@ -233,14 +241,20 @@ class Pretraining:
     def picture(self, samples: list[tuple[int, dict[str, Tensor]]]) -> Image:
         """Of the first input."""
         raw = {n: torch.stack([s[n] for _, s in samples]).to(self.device) for n in self.inputs}
-        x, valid = self._normalised(raw), {}
+        x, valid, real = self._normalised(raw), {}, {}
         if self.dataset.padding is not None:
-            valid = self.dataset.padding.valid([number for number, _ in samples])
-            valid = {name: tokens.to(self.device) for name, tokens in valid.items()}
+            numbers = [number for number, _ in samples]
+            valid, real = (
+                {name: of_input.to(self.device) for name, of_input in found.items()}
+                for found in (
+                    self.dataset.padding.valid(numbers),
+                    self.dataset.padding.real(numbers),
+                )
+            )
         # Masks by their ids: looking does not move the run's own stream on.
         ids = torch.arange(len(samples), device=self.device)
         masks = {
-            name: sampler.masks(ids, x[name] if sampler.needs_data else None, valid.get(name))
+            name: sampler.masks(ids, self._looked_at(name, x, real), valid.get(name))
             for name, sampler in self.samplers.items()
         }
         return self._picture(x, masks, valid)
