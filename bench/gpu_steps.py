@@ -123,7 +123,7 @@ def steps(folder: Path, dry_run: bool, capability: str | None) -> list[Step]:
     a_few = ("-p", "no:xdist", "--first-of-each-file", "-k", files)
     small_rbn = ("-m", "pytest", "tests/test_cuda.py", "-k", "small_rbn", "-p", "no:cacheprovider")
     once = ("bench/gpu_kernels.py", "--once")
-    settings = ("--settings", "60", "--most-tokens", "40") if dry_run else ()
+    settings = ("--settings", "40", "--most-tokens", "40") if dry_run else ()
     batches = ("--batches", "2", "--seconds", "0.1") if dry_run else ()
     quick = ("--quick", "--seconds", "0.5") if dry_run else ()
     reports = ("--json", "--targets", target)
