@@ -92,18 +92,19 @@ def launches(few: bool = False) -> Iterator[tuple[str, Callable[[], object]]]:
             values = torch.zeros(2, n_tokens, dtype=dtype)
             yield f"{dtype} [B, {n_tokens}]", partial(triton_kernels.threshold_kernel, values, 10)
     for n_tokens in (1568, 200_000) if few else (196, 512, 1568, 200_000):
-        for rule, n_swapped in (("weights", 5), ("weights", 0), ("log2_weights", 0), ("scores", 0)):
+        rules = (("weights", 5), ("scores", 0), ("weights", 0), ("log2_weights", 0))
+        for rule, n_swapped in rules[:2] if few else rules:
             call = (ids, None, 3, torch.zeros(2, n_tokens), rule, 20, False, n_swapped)
             name = f"draw [B, {n_tokens}] by {rule}, {n_swapped} swapped"
             yield name, partial(triton_kernels.draw_masks_kernel, *call)
-    for name in STRUCTURES:
+    for name in ("bands", "multi_block") if few else STRUCTURES:
         kind, parameters = structure(name, (1, 64, 8) if name in FLAT else (8, 14, 14))
         for valid in (None, torch.ones(2, math.prod(kind.grid), dtype=torch.bool)):
             call = (ids, None, 3, valid, kind.grid, name, parameters, kind.n_keep)
             description = f"{name} {kind.grid}{', some valid' if valid is not None else ''}"
             yield description, partial(triton_kernels.structure_masks_kernel, *call)
     kind, parameters = structure("multi_block", (16, 80, 80))
-    for valid in (None, torch.ones(2, math.prod(kind.grid), dtype=torch.bool)):
+    for valid in (None,) if few else (None, torch.ones(2, math.prod(kind.grid), dtype=torch.bool)):
         call = (ids, None, 3, valid, kind.grid, "multi_block", parameters, kind.n_keep)
         description = f"multi_block {kind.grid}{', some valid' if valid is not None else ''}"
         yield description, partial(triton_kernels.structure_masks_kernel, *call)
