@@ -131,6 +131,21 @@ def decimal_as_written(number: numbers.Real | Decimal) -> Fraction:
     return number if isinstance(number, Fraction) else Fraction(str(number))
 
 
+@constant_in_graphs
+def parse_thousandths(number: float, most: int, allowed: str) -> int:
+    """A decimal of at most three places in [0, most / 1000], in thousandths. ``allowed``: the
+    beginning of messages."""
+    if isinstance(number, bool) or not isinstance(number, (numbers.Real, Decimal)):
+        raise TypeError(f"{allowed}, got {number!r}")
+    try:
+        exact = 1000 * decimal_as_written(number)
+    except ValueError:  # nan, inf
+        exact = Fraction(-1)
+    if not 0 <= exact <= most or exact.denominator != 1:
+        raise ValueError(f"{allowed}, got {number!r}")
+    return int(exact)
+
+
 def check_sample_ids(sample_ids: Tensor) -> None:
     """int64 [B]."""
     if not isinstance(sample_ids, Tensor):

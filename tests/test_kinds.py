@@ -44,7 +44,7 @@ class DarkestKind(kinds.Kind):
     def repeats_over_time(self):
         return False
 
-    def _draw_row_major(self, sample_ids, seed, data):
+    def _draw_row_major(self, sample_ids, seed, data, valid):
         return smnm.Masks(*ops.threshold(data.double(), self.n_keep))
 
 

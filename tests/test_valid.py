@@ -15,7 +15,7 @@ import smnm_kernels as smnm
 from smnm_kernels import kinds, reference
 from smnm_kernels.adapters import ClonedMasks, JepaCollator, MaskingGenerator, Vjepa2Collator
 from smnm_kernels.arguments import Seed
-from smnm_kernels.kinds.kind import Kind, parse_valid
+from smnm_kernels.kinds.kind import parse_valid
 from smnm_kernels.kinds.structures import StructureKind
 from smnm_kernels.kinds.weighted import patch_on_grid
 from smnm_kernels.loading import MaskCollator, WithSampleIds
@@ -386,7 +386,7 @@ def test_samplers():
 
 
 def test_a_kind_that_cannot_says_so(monkeypatch):
-    monkeypatch.setattr(kinds.NoiseKind, "_draw_valid", Kind._draw_valid)
+    monkeypatch.setattr(kinds.NoiseKind, "takes_valid", False)
     sampler = smnm.MaskSampler("random", (1, 4, 4), 0.5)
     assert not sampler.settings.takes_valid
     with pytest.raises(TypeError, match="valid must not be given: random masks cannot leave"):

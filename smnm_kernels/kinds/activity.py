@@ -7,10 +7,8 @@ All decisions are made in integers, so that masks are the same bits on every dev
 from __future__ import annotations
 
 import math
-import numbers
 from collections.abc import Sequence
 from dataclasses import dataclass
-from decimal import Decimal
 from typing import Any, ClassVar
 
 import torch
@@ -21,12 +19,11 @@ from smnm_kernels.arguments import (
     Grid,
     Seed,
     as_constant,
-    constant_in_graphs,
-    decimal_as_written,
     is_int,
     parse_flag,
     parse_grid,
     parse_n_keep,
+    parse_thousandths,
 )
 from smnm_kernels.masks import ActivityMasks, Masks
 from smnm_kernels.tables.constants import (
@@ -144,11 +141,8 @@ class ActivityKind(Kind):
         masks, segments = self._draw(sample_ids, seed, data, row_major)
         return ActivityMasks(*self.in_token_order(masks), segments)
 
-    def _draw_row_major(self, sample_ids: Tensor, seed: Seed, data: Tensor | None) -> Masks:
-        return self._draw(sample_ids, seed, data, None)[0]
-
-    def _draw_valid(
-        self, sample_ids: Tensor, seed: Seed, data: Tensor | None, valid: Tensor
+    def _draw_row_major(
+        self, sample_ids: Tensor, seed: Seed, data: Tensor | None, valid: Tensor | None
     ) -> Masks:
         return self._draw(sample_ids, seed, data, valid)[0]
 
@@ -192,21 +186,8 @@ def _parse_detection(smoothing: int, theta: float, min_length: int) -> tuple[int
         raise TypeError(f"min_length must be a positive int of frames, got {min_length!r}")
     if min_length < 1:
         raise ValueError(f"min_length must be a positive int of frames, got {min_length}")
-    return int(smoothing), _thousandths(theta), int(min_length)
-
-
-@constant_in_graphs
-def _thousandths(theta: float) -> int:
-    allowed = "theta must be a decimal in [0, 1] with at most three places"
-    if isinstance(theta, bool) or not isinstance(theta, (numbers.Real, Decimal)):
-        raise TypeError(f"{allowed}, got {theta!r}")
-    try:
-        exact = 1000 * decimal_as_written(theta)
-    except ValueError:  # nan, inf
-        raise ValueError(f"{allowed}, got {theta!r}") from None
-    if not 0 <= exact <= 1000 or exact.denominator != 1:
-        raise ValueError(f"{allowed}, got {theta!r}")
-    return int(exact)
+    in_range = "theta must be a decimal in [0, 1] with at most three places"
+    return int(smoothing), parse_thousandths(theta, 1000, in_range), int(min_length)
 
 
 def check_spectrogram(data: Tensor, grid: Grid) -> None:

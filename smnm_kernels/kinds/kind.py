@@ -31,6 +31,8 @@ class Kind(ABC):
     freq_major: bool
     #: Whether the masks depend on values of the input.
     needs_data: ClassVar[bool] = False
+    #: Whether ``draw`` can leave tokens out.
+    takes_valid: ClassVar[bool] = True
 
     @property
     @abstractmethod
@@ -41,11 +43,6 @@ class Kind(ABC):
     @abstractmethod
     def repeats_over_time(self) -> bool:
         """Whether one two-dimensional mask is repeated over T."""
-
-    @property
-    def takes_valid(self) -> bool:
-        """Whether ``draw`` can leave tokens out."""
-        return type(self)._draw_valid is not Kind._draw_valid
 
     def draw(
         self,
@@ -65,10 +62,9 @@ class Kind(ABC):
         """
         if self.needs_data or data is not None:
             self._check_data(sample_ids, data)
-        if valid is None:
-            return self.in_token_order(self._draw_row_major(sample_ids, seed, data))
-        row_major = self._parse_valid(sample_ids, valid)
-        return self.in_token_order(self._draw_valid(sample_ids, seed, data, row_major))
+        if valid is not None:
+            valid = self._parse_valid(sample_ids, valid)
+        return self.in_token_order(self._draw_row_major(sample_ids, seed, data, valid))
 
     def describe(self, parameters: Mapping[str, object]) -> str:
         """One line: name, grid, n_keep and these parameters, as the user gave them."""
@@ -80,18 +76,16 @@ class Kind(ABC):
         return masks.freq_major(self.grid) if self.freq_major else masks
 
     @abstractmethod
-    def _draw_row_major(self, sample_ids: Tensor, seed: Seed, data: Tensor | None) -> Masks:
-        """``draw`` with checked arguments, tokens counted row-major."""
-
-    def _draw_valid(
-        self, sample_ids: Tensor, seed: Seed, data: Tensor | None, valid: Tensor
+    def _draw_row_major(
+        self, sample_ids: Tensor, seed: Seed, data: Tensor | None, valid: Tensor | None
     ) -> Masks:
-        """``_draw_row_major`` with visible tokens only where ``valid``, bool [B, N] row-major, is
-        True. Where all are valid, the masks are the same."""
-        raise TypeError(f"valid must not be given: {self.name} masks cannot leave tokens out")
+        """``draw`` with checked arguments, tokens counted row-major, ``valid`` bool [B, N] or None.
+        Where all are valid, the masks are those of None."""
 
     def _parse_valid(self, sample_ids: Tensor, valid: Tensor) -> Tensor:
         """bool [B, N], row-major, from the argument of ``draw``."""
+        if not self.takes_valid:
+            raise TypeError(f"valid must not be given: {self.name} masks cannot leave tokens out")
         grid, n_keep = as_constant(self.grid), as_constant(self.n_keep)
         return parse_valid(valid, sample_ids, grid, n_keep, self.freq_major)
 

@@ -123,13 +123,12 @@ class NoiseKind(Kind):
     def repeats_over_time(self) -> bool:
         return self.tube
 
-    def _draw_row_major(self, sample_ids: Tensor, seed: Seed, data: Tensor | None) -> Masks:
-        made = ops.noise_masks(sample_ids, seed.tensor, seed.value, *as_constant(self.op_arguments))
-        return Masks(*made)
-
-    def _draw_valid(
-        self, sample_ids: Tensor, seed: Seed, data: Tensor | None, valid: Tensor
+    def _draw_row_major(
+        self, sample_ids: Tensor, seed: Seed, data: Tensor | None, valid: Tensor | None
     ) -> Masks:
+        if valid is None:
+            arguments = as_constant(self.op_arguments)
+            return Masks(*ops.noise_masks(sample_ids, seed.tensor, seed.value, *arguments))
         return self._draw_within(valid.unflatten(1, as_constant(self.grid)), sample_ids, seed)
 
     def draw_within(self, places: Tensor, sample_ids: Tensor, seed: Seed) -> Masks:

@@ -3,10 +3,8 @@
 from __future__ import annotations
 
 import math
-import numbers
 from collections.abc import Sequence
 from dataclasses import dataclass, field
-from decimal import Decimal
 
 import torch
 from torch import Tensor
@@ -17,13 +15,13 @@ from smnm_kernels.arguments import (
     Seed,
     as_constant,
     constant_in_graphs,
-    decimal_as_written,
     is_int,
     is_sequence,
     parse_flag,
     parse_grid,
     parse_n_keep,
     parse_once,
+    parse_thousandths,
 )
 from smnm_kernels.masks import Masks
 from smnm_kernels.tables.constants import MAX_CANDIDATES, MAX_SCORE
@@ -106,12 +104,8 @@ class RbnKind(Kind):
     def repeats_over_time(self) -> bool:
         return False
 
-    def _draw_row_major(self, sample_ids: Tensor, seed: Seed, data: Tensor | None) -> Masks:
-        made = ops.rbn_masks(sample_ids, seed.tensor, seed.value, *as_constant(self.op_arguments))
-        return Masks(*made)
-
-    def _draw_valid(
-        self, sample_ids: Tensor, seed: Seed, data: Tensor | None, valid: Tensor
+    def _draw_row_major(
+        self, sample_ids: Tensor, seed: Seed, data: Tensor | None, valid: Tensor | None
     ) -> Masks:
         arguments = as_constant(self.op_arguments)
         made = ops.rbn_masks(sample_ids, seed.tensor, seed.value, *(*arguments, valid))
@@ -148,20 +142,8 @@ def _parse_weights(weights: Sequence[float]) -> tuple[int, int, int, int]:
             "weights must be four numbers (horizontal, vertical, main diagonal, second diagonal), "
             f"got {weights!r}"
         )
-    return tuple(_thousandths(weight) for weight in weights)  # type: ignore[return-value]
-
-
-def _thousandths(weight: float) -> int:
-    complaint = "weights must be non-negative decimals with at most three places, of at most 268435"
-    if isinstance(weight, bool) or not isinstance(weight, (numbers.Real, Decimal)):
-        raise TypeError(f"{complaint}, got {weight!r}")
-    try:
-        exact = 1000 * decimal_as_written(weight)
-    except ValueError:  # nan, inf
-        raise ValueError(f"{complaint}, got {weight!r}") from None
-    if not 0 <= exact <= MAX_SCORE or exact.denominator != 1:
-        raise ValueError(f"{complaint}, got {weight!r}")
-    return int(exact)
+    allowed = "weights must be non-negative decimals with at most three places, of at most 268435"
+    return tuple(parse_thousandths(w, MAX_SCORE, allowed) for w in weights)  # type: ignore[return-value]
 
 
 def check_order(order: Tensor, n_tokens: int) -> None:

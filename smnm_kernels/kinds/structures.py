@@ -93,12 +93,8 @@ class StructureKind(Kind):
     def parameters(self) -> tuple[int, ...]:
         """Those of ``ops.structure_masks``."""
 
-    def _draw_row_major(self, sample_ids: Tensor, seed: Seed, data: Tensor | None) -> Masks:
-        arguments = as_constant(self.op_arguments)
-        return Masks(*ops.structure_masks(sample_ids, *seed, None, *arguments))
-
-    def _draw_valid(
-        self, sample_ids: Tensor, seed: Seed, data: Tensor | None, valid: Tensor
+    def _draw_row_major(
+        self, sample_ids: Tensor, seed: Seed, data: Tensor | None, valid: Tensor | None
     ) -> Masks:
         arguments = as_constant(self.op_arguments)
         return Masks(*ops.structure_masks(sample_ids, *seed, valid, *arguments))

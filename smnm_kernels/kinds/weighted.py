@@ -86,15 +86,7 @@ class WeightedKind(Kind):
     def weights(self, data: Tensor, patch: Grid) -> Tensor:
         """float32 [B, N], row-major, of checked ``data`` [B, C, T, H, W]."""
 
-    def _draw_row_major(self, sample_ids: Tensor, seed: Seed, data: Tensor | None) -> Masks:
-        return self._draw(sample_ids, seed, data, None)
-
-    def _draw_valid(
-        self, sample_ids: Tensor, seed: Seed, data: Tensor | None, valid: Tensor
-    ) -> Masks:
-        return self._draw(sample_ids, seed, data, valid)
-
-    def _draw(
+    def _draw_row_major(
         self, sample_ids: Tensor, seed: Seed, data: Tensor | None, valid: Tensor | None
     ) -> Masks:
         assert data is not None

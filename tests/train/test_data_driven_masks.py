@@ -36,7 +36,7 @@ class BrightestKind(kinds.Kind):
         sides = parse_grid(grid)
         return BrightestKind(sides, parse_n_keep(math.prod(sides), mask_ratio, n_keep))
 
-    def _draw_row_major(self, sample_ids, seed, data):
+    def _draw_row_major(self, sample_ids, seed, data, valid):
         SEEN.append(data)
         _, height, width = self.grid
         sums = data.unflatten(-2, (height, 16)).unflatten(-1, (width, 16)).sum((1, 2, 4, 6))
