@@ -16,7 +16,7 @@ import torch
 from torch import Tensor
 
 from . import sound
-from .modality import InputFormat, Record
+from .modality import FixedView, InputFormat, Record, evenly
 from .picture_rows import spectrograms
 from .sample_randomness import SampleRandomness
 from .sound import RATE
@@ -87,15 +87,31 @@ class Audio:
     def read(
         self, source: Source, record: Record, randomness: SampleRandomness
     ) -> dict[str, Tensor]:
-        rate = record["rate"]
-        wanted = WINDOW + (self.frames - 1) * HOP  # samples at 16 kHz
-        count = -(-wanted * rate // RATE)
-        spare = max(0, record["samples"] - count)
         u = randomness.uniforms(1 + _GAIN_UNIFORMS)
-        samples = sound.read(source, record, int(u[0] * (spare + 1)), count)
-        if self.gain:
-            samples = samples * np.float32(0.5 + np.sort(u[1:])[_GAIN_UNIFORMS // 2])
-        mel = log_mel(sound.resample(samples, rate), self.bands)[: self.frames]
+        spare = self._spare(record)
+        gain = np.float32(0.5 + np.sort(u[1:])[_GAIN_UNIFORMS // 2]) if self.gain else None
+        return self._excerpt(source, record, int(u[0] * (spare + 1)), gain)
+
+    def read_fixed(self, source: Source, record: Record, view: FixedView) -> dict[str, Tensor]:
+        start = evenly(view.clip, view.clips, self._spare(record))
+        return self._excerpt(source, record, start, None)
+
+    def _count(self, record: Record) -> int:
+        """Samples of an excerpt, at the file's own rate."""
+        wanted = WINDOW + (self.frames - 1) * HOP  # at 16 kHz
+        return -(-wanted * record["rate"] // RATE)
+
+    def _spare(self, record: Record) -> int:
+        """By how many samples a recording is longer than an excerpt."""
+        return max(0, record["samples"] - self._count(record))
+
+    def _excerpt(
+        self, source: Source, record: Record, start: int, gain: np.float32 | None
+    ) -> dict[str, Tensor]:
+        samples = sound.read(source, record, start, self._count(record))
+        if gain is not None:
+            samples = samples * gain
+        mel = log_mel(sound.resample(samples, record["rate"]), self.bands)[: self.frames]
         excerpt = torch.zeros(1, 1, self.frames, self.bands)
         excerpt[0, 0, : len(mel)] = torch.from_numpy(mel)
         return {"audio": excerpt}

@@ -10,7 +10,7 @@ import torch
 
 from smnm_kernels.errors import RunError, printable
 
-from .loader import Batch, BatchNumbers, SampleDataset, collate
+from .loader import Batch, SampleDataset, collate
 from .waiting import DEFAULT_STALL_LIMIT_S, TICK_S, Background, Diary, Reader, Watch
 from .workers import Workers
 
@@ -64,7 +64,7 @@ class Batches:
     def __init__(
         self,
         dataset: SampleDataset,
-        numbers: BatchNumbers,
+        numbers: Iterable[list[int]],
         workers: int,
         device: torch.device | str = "cpu",
         watch: Watch | None = None,
@@ -112,7 +112,7 @@ class Batches:
 
     def _take(self, timeout: float) -> None:
         for number, batch in self._reading.arrived(timeout):
-            if self._padding is not None:
+            if self._padding is not None and len(batch):
                 numbers = batch.file_numbers.tolist()
                 valid, real = self._padding.valid(numbers), self._padding.real(numbers)
                 batch = replace(batch, valid=valid, real=real)

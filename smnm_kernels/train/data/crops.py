@@ -11,6 +11,8 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
+from .modality import evenly
+
 Interpolation = Literal["bilinear", "bicubic"]
 
 
@@ -61,6 +63,24 @@ class ResizedCrop:
         h = max(1, min(height, round(math.sqrt(area / aspect))))
         y, x = int(u[2] * (height - h + 1)), int(u[3] * (width - w + 1))
         return Part(y, x, h, w, self.interpolation)
+
+
+def square(
+    height: int,
+    width: int,
+    number: int = 0,
+    count: int = 1,
+    share: float = 1.0,
+    interpolation: Interpolation = "bilinear",
+) -> Part:
+    """A square of a share of the short side: number `number` of `count` along the longer side."""
+    side = max(1, round(min(height, width) * share))
+    y, x = (height - side) // 2, (width - side) // 2
+    if height > width:
+        y = evenly(number, count, height - side)
+    else:
+        x = evenly(number, count, width - side)
+    return Part(y, x, side, side, interpolation)
 
 
 def resize(pixels: np.ndarray, size: int, interpolation: Interpolation = "bilinear") -> Tensor:

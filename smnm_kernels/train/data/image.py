@@ -15,8 +15,8 @@ from torch import Tensor
 
 from smnm_kernels.errors import Unusable
 
-from .crops import Crop
-from .modality import InputFormat, Record
+from .crops import Crop, square
+from .modality import FixedView, InputFormat, Record
 from .picture_rows import film_strips
 from .sample_randomness import SampleRandomness
 from .source import Source
@@ -106,6 +106,13 @@ class Image:
         if self.flip and u[-1] < 0.5:
             picture = picture.flip(3)
         return {"image": picture.contiguous()}
+
+    def read_fixed(self, source: Source, record: Record, view: FixedView) -> dict[str, Tensor]:
+        """Squares of 7/8 of the short side, as MAE's code evaluates (224 of 256 pixels)."""
+        pixels = read_pixels(source)
+        height, width, _ = pixels.shape
+        part = square(height, width, view.crop, view.crops, 0.875, "bicubic")
+        return {"image": part.of(pixels, self.size)[:, None]}
 
     def padded(self, record: Record) -> dict[str, tuple[int, int, int]]:
         return {}

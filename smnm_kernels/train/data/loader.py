@@ -43,7 +43,7 @@ class Sample:
 class Batch:
     """What a step gets."""
 
-    inputs: dict[str, Tensor]  # [B, C, T, H, W] each; none where a sample has none
+    inputs: dict[str, Tensor]  # [B, C, T, H, W] each; none where no sample could be read
     sample_ids: Tensor  # int64 [B]
     file_numbers: Tensor  # int64 [B]
     failures: list[Failure]
@@ -141,15 +141,16 @@ class BatchNumbers:
 
 
 def collate(samples: list[Sample], empty: Callable[..., Tensor] = torch.empty) -> Batch:
-    """The batch of these samples; `empty(shape, dtype=...)` makes the tensors that hold it."""
+    """The batch of those of the samples that could be read; `empty(shape, dtype=...)` makes the
+    tensors that hold it."""
+    there = [sample for sample in samples if sample.inputs]
     inputs = {}
-    if all(sample.inputs for sample in samples):
-        for name, first in samples[0].inputs.items():
-            out = empty((len(samples), *first.shape), dtype=first.dtype)
-            inputs[name] = torch.stack([sample.inputs[name] for sample in samples], out=out)
+    for name, first in there[0].inputs.items() if there else ():
+        out = empty((len(there), *first.shape), dtype=first.dtype)
+        inputs[name] = torch.stack([sample.inputs[name] for sample in there], out=out)
     return Batch(
         inputs,
-        torch.tensor([sample.sample_id for sample in samples]),
-        torch.tensor([sample.file_number for sample in samples]),
+        torch.tensor([sample.sample_id for sample in there], dtype=torch.int64),
+        torch.tensor([sample.file_number for sample in there], dtype=torch.int64),
         [failure for sample in samples for failure in sample.failures],
     )

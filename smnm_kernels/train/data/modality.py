@@ -32,6 +32,27 @@ class InputFormat:
     picture_rows: PictureRows
 
 
+@dataclass(frozen=True)
+class FixedView:
+    """One of the parts of a file that an evaluation looks at: the same ones every time.
+
+    Number `clip` of `clips` that lie evenly along time, and number `crop` of `crops` that lie
+    evenly along the longer side of the picture; one alone lies in the middle. Where a file has no
+    time, or a spectrogram no sides, all are the same.
+    """
+
+    clip: int = 0
+    clips: int = 1
+    crop: int = 0
+    crops: int = 1
+
+
+def evenly(number: int, count: int, room: int) -> int:
+    """The place of `number` of `count` things in [0, room]: first and last at its ends, one alone
+    in the middle."""
+    return room // 2 if count == 1 else number * room // (count - 1)
+
+
 class Normalisation:
     """An input's mean and scale on a device, float32 [C, 1, 1, 1]."""
 
@@ -86,6 +107,9 @@ class Modality(Protocol):
 
         A pure function of its arguments and the file; raises Unusable where the file fails.
         """
+
+    def read_fixed(self, source: Source, record: Record, view: FixedView) -> dict[str, Tensor]:
+        """As `read`, of a part that no chance decides: nothing is mirrored or changed."""
 
     def padded(self, record: Record) -> dict[str, tuple[int, int, int]]:
         """Of each input that samples of this file pad at its end: how many values along (T, H, W)

@@ -11,8 +11,8 @@ import torch
 from torch import Tensor
 
 from . import frames as frames_of_files
-from .crops import Crop
-from .modality import InputFormat, Record
+from .crops import Crop, square
+from .modality import FixedView, InputFormat, Record, evenly
 from .picture_rows import film_strips
 from .sample_randomness import SampleRandomness
 from .source import Source
@@ -81,6 +81,16 @@ class Video:
         if self.flip and u[-1] < 0.5:
             clip = clip.flip(3)
         return {"video": clip.contiguous()}
+
+    def read_fixed(self, source: Source, record: Record, view: FixedView) -> dict[str, Tensor]:
+        """Clips from the longest stretch without damage; the short side fills the picture."""
+        stride = self._stride(record)
+        begin, length = max(frames_of_files.undamaged(record), key=lambda stretch: stretch[1])
+        start = begin + evenly(view.clip, view.clips, length - (self.frames - 1) * stride - 1)
+        width, height = View.from_list(record["view"]).size
+        part = square(height, width, view.crop, view.crops)
+        shown = frames_of_files.read(source, record, start, self.frames, stride)
+        return {"video": torch.stack([part.of(pixels, self.size) for pixels in shown], dim=1)}
 
     def _stride(self, record: Record) -> int:
         longest = max(length for _, length in frames_of_files.undamaged(record))

@@ -192,7 +192,10 @@ class Worker:
             inputs[name] = _mapped(handle, shape, dtype)
             os.close(handle)
         del self.owed[parcel.number]
-        ids, numbers = torch.tensor(parcel.sample_ids), torch.tensor(parcel.file_numbers)
+        ids, numbers = (
+            torch.tensor(values, dtype=torch.int64)
+            for values in (parcel.sample_ids, parcel.file_numbers)
+        )
         return parcel.number, Batch(inputs, ids, numbers, parcel.failures)
 
     def _fault(self, fault: _Fault) -> Exception:

@@ -338,7 +338,8 @@ class Loop:
             if ranks.rank() > 0 and failure.name not in self.failed:
                 self._untold.append(failure)
             self._report_failure(failure)
-        if not batch.inputs:
+        plan = self.plan
+        if len(batch) < plan.batch_size // plan.accumulate // ranks.world_size():
             last = batch.failures[-1]
             raise RunError(
                 f"{self.task.dataset.folder}: files that passed the scan cannot be read any more, "
