@@ -12,17 +12,20 @@ import errno
 import os
 import stat
 from collections import Counter
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from itertools import pairwise
 from pathlib import Path, PurePosixPath
-from typing import NamedTuple
+from typing import TYPE_CHECKING, NamedTuple, Protocol
 
 from smnm_kernels.errors import UsageError, printable
 
 from . import braces, lists, shards
 from .modality import Record
 from .source import Source
+
+if TYPE_CHECKING:
+    from .labels import Labels
 
 _MOST_SUFFIXES = 1000  # that are counted each for itself: frame.000001, frame.000002, ...
 
@@ -122,6 +125,49 @@ class Found:
                 f"names in more than one shard: {len(twice)} ({some}); each of them is used"
             )
         return found
+
+
+class Finder(Protocol):
+    """What a scan looks at: which files DATA means, and what is known of each besides."""
+
+    @property
+    def data(self) -> Path:
+        """As the command was given it. Names of entries are relative to `base_of` it."""
+
+    @property
+    def labels(self) -> Labels | None:
+        """Of the files that `find` found; None where they have none."""
+
+    def find(
+        self, suffixes: frozenset[str], besides: Path | None, tick: Callable[[], None]
+    ) -> Found:
+        """As the function `find`."""
+
+    def attached(self, record: Record) -> Record:
+        """The record of a file that was found, with what is known besides."""
+
+    def look_at(self, usable: Sequence[Record]) -> list[str]:
+        """Is told which files are usable. Lines to print; raises UsageError where they do not
+        suffice."""
+
+
+@dataclass(frozen=True)
+class Files:
+    """The files that DATA names or holds, without labels."""
+
+    data: Path
+    labels = None
+
+    def find(
+        self, suffixes: frozenset[str], besides: Path | None, tick: Callable[[], None]
+    ) -> Found:
+        return find(self.data, suffixes, besides, tick)
+
+    def attached(self, record: Record) -> Record:
+        return record
+
+    def look_at(self, usable: Sequence[Record]) -> list[str]:
+        return []
 
 
 def base_of(data: Path) -> Path:

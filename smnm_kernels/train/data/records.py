@@ -63,6 +63,9 @@ class Records(Sequence[Record]):
     __hash__ = None  # type: ignore[assignment]
 
 
+_OF_LABELS = ("label", "split")
+
+
 class Known:
     """Records by what they are of; of two of the same, the one that was added last."""
 
@@ -75,6 +78,9 @@ class Known:
             record = json.loads(line)
             # One that could not be read may have been made readable since.
             if "digest" in record:
+                # Labels are not of the file: they may be others now, or none.
+                if "label" in record or "split" in record:
+                    line = to_line({k: v for k, v in record.items() if k not in _OF_LABELS})
                 self._numbers[_key(record["name"], record.get("shard"))] = len(self._records)
                 self._records.append_line(line)
 

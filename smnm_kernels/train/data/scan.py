@@ -23,7 +23,7 @@ from tqdm import tqdm
 
 from smnm_kernels.errors import RunError, Unusable, UsageError, printable
 
-from .find import Entry, Found, LeftOut, find, unreadable
+from .find import Entry, Files, Finder, Found, LeftOut, unreadable
 from .modality import Modality, Record
 from .records import Journal, Known, Records, to_line
 from .source import Source
@@ -74,7 +74,7 @@ def shown_name(record: Record) -> str:
 
 
 def scan(
-    data: Path,
+    data: Path | Finder,
     modality: Modality,
     known: Known | None,
     threads: int,
@@ -85,15 +85,19 @@ def scan(
 ) -> Listing:
     """Probe every data file of `data`, but for those in the folder `besides`.
 
+    data: the path whose files are looked at, or what finds them and knows their labels.
+
     Files keep their records in `known` and in the journal where size and time of change are the
     same; the journal gets the others as they are made. Raises ScanStopped once `stopping()` is
     true, UsageError where no file is found, and RunError with its name where a file or the search
     shows no sign of life for `stall_limit` seconds.
     """
-    found = _find(data, modality.suffixes, besides, stopping, stall_limit)
+    finder = Files(data) if isinstance(data, Path) else data
+    found = _find(finder, modality.suffixes, besides, stopping, stall_limit)
     if not found.entries:
         raise UsageError(
-            f"DATA {printable(str(data))}: no usable file is there{instead(found.left_out)}. "
+            f"DATA {printable(str(finder.data))}: "
+            f"no usable file is there{instead(found.left_out)}. "
             f"Looked for {' '.join(sorted(modality.suffixes))}"
         )
     known = known or Known()
@@ -119,6 +123,8 @@ def scan(
     ):
         try:
             for is_usable, line in work:
+                if finder.labels is not None:
+                    line = to_line(finder.attached(json.loads(line)))
                 (listing.usable if is_usable else listing.skipped).append_line(line)
                 bar.update()
         except Stopped:
@@ -164,14 +170,14 @@ def _bar(what: str, total: int | None) -> tqdm:
 
 
 def _find(
-    data: Path,
+    finder: Finder,
     suffixes: frozenset[str],
     besides: Path | None,
     stopping: Callable[[], bool],
     stall_limit: float,
 ) -> Found:
     """In a thread, since a file system that does not answer keeps whoever asks it."""
-    shown = printable(str(data))
+    shown = printable(str(finder.data))
     with _bar("searching", None) as bar:
 
         def search(diary: Diary) -> Found:
@@ -181,7 +187,7 @@ def _find(
                 if stopping():
                     raise Stopped
 
-            return find(data, suffixes, besides, tick)
+            return finder.find(suffixes, besides, tick)
 
         watch = Watch(stall_limit, lambda _: shown, _say, stopping)
         try:
@@ -338,11 +344,14 @@ def _digest(source: Source, size: int) -> str:
 def differences(ours: Iterable[Record], theirs: Iterable[Record]) -> list[str]:
     """How a run's usable files (`theirs`) and the folder's (`ours`) differ; empty if not.
 
-    Both in the order of the names. In which shard a member lies makes no difference, as long as
-    members of one name stay in their order.
+    Both in the order of the names. Labels count as much as what is in the files. In which shard a
+    member lies makes no difference, as long as members of one name stay in their order.
     """
-    found = {"gone": _Names(), "new": _Names(), "changed": _Names()}
-    now, then = _digests(ours), _digests(theirs)
+    found = {
+        what: _Names()
+        for what in ("gone", "new", "changed", "labelled otherwise", "in other splits")
+    }
+    now, then = _by_name(ours), _by_name(theirs)
     one, other = next(now, None), next(then, None)
     while one or other:
         if one and (not other or one[0] < other[0]):
@@ -352,15 +361,21 @@ def differences(ours: Iterable[Record], theirs: Iterable[Record]) -> list[str]:
             found["gone"].add(other[0])
             other = next(then, None)
         elif one and other:
-            if one[1] != other[1]:
-                found["changed"].add(one[0])
+            for what, key in (
+                ("changed", "digest"),
+                ("labelled otherwise", "label"),
+                ("in other splits", "split"),
+            ):
+                if [r.get(key) for r in one[1]] != [r.get(key) for r in other[1]]:
+                    found[what].add(one[0])
+                    break
             one, other = next(now, None), next(then, None)
     return [f"{names.count} {what} ({names})" for what, names in found.items() if names.count]
 
 
-def _digests(records: Iterable[Record]) -> Iterator[tuple[str, list[str]]]:
+def _by_name(records: Iterable[Record]) -> Iterator[tuple[str, list[Record]]]:
     for name, group in groupby(records, key=lambda record: record["name"]):
-        yield name, [record["digest"] for record in group]
+        yield name, list(group)
 
 
 class _Names:

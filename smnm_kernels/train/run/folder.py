@@ -3,6 +3,7 @@
 config.json          what the run is ("run": decides the losses; "runtime": may change on resume)
 files.json           the data files with their probed lengths; samples refer to this list
 scan.jsonl           while data files are looked at: what was found so far
+labels.json          kind of labels and names of classes, of a run on labelled files
 skipped.json         the data files that were left out, each with its reason
 metrics.jsonl        one row a step
 last.pt              step, model, optimiser, the task's own state: everything needed to go on
@@ -32,7 +33,7 @@ from smnm_kernels.train.data.records import Records
 from smnm_kernels.train.data.scan import Listing
 
 CONFIG, FILES, SKIPPED = "config.json", "files.json", "skipped.json"
-SCAN = "scan.jsonl"
+SCAN, LABELS = "scan.jsonl", "labels.json"
 METRICS, CHECKPOINT = "metrics.jsonl", "last.pt"
 ENCODER = "encoder.safetensors"
 # Of config.json and last.pt. Runs of smnm_kernels 0.1.0 carry none: their format was the first.

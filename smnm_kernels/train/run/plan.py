@@ -3,47 +3,35 @@
 from __future__ import annotations
 
 import platform
-import signal
 from collections.abc import Callable, Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from importlib.metadata import PackageNotFoundError, version
-from itertools import chain, islice
 from pathlib import Path
 from typing import Any
 
 import torch
 
-from smnm_kernels.errors import UsageError, printable
+from smnm_kernels.errors import UsageError
+from smnm_kernels.train.data.find import Files, Finder
+from smnm_kernels.train.data.labels import Labels
 from smnm_kernels.train.data.modality import Modality, Record
-from smnm_kernels.train.data.records import Journal, Known, read_files
-from smnm_kernels.train.data.scan import (
-    Listing,
-    ScanStopped,
-    by_reason,
-    differences,
-    scan,
-    shown_name,
-)
+from smnm_kernels.train.data.scan import Listing, differences
 
 from . import ranks
 from .folder import (
-    FILES,
     SCAN,
-    SKIPPED,
     RunFolder,
     before_any_work,
     check_config,
     read_config,
     steps_done,
 )
-from .machine import autocast_dtype, cores, default_threads, default_workers
+from .listing import known_of, label_differences, look, read_labels, write_labels
+from .machine import autocast_dtype, default_threads, default_workers
 from .optimisation import Optimisation
 from .options import RunOptions, check_batch_size
 from .schedule import Schedule
-from .signals import StoppedBySignal, StopSignal
 from .stalled import bounded
-
-_MOST_NAMED = 50  # skipped files on the screen; skipped.json has them all
 
 
 @dataclass(frozen=True)
@@ -57,6 +45,10 @@ class Recipe:
     settings: dict[str, Any]  # what else decides the losses, by name, for config.json
     # Is told the usable files; raises UsageError where the settings do not suit them.
     look_at: Callable[[Sequence[Record]], None] = lambda files: None
+    # What finds the files, with their labels; None: all that DATA names or holds, without.
+    finder: Finder | None = None
+    # The places of those usable files that are trained on: passes over the files are over these.
+    trained_on: Callable[[Sequence[Record]], Sequence[int]] = lambda files: range(len(files))
 
 
 @dataclass(frozen=True)
@@ -75,6 +67,8 @@ class Plan:
     files: Sequence[Record]
     skipped: dict[str, str]  # name -> reason
     resumed: bool
+    trained_on: Sequence[int]  # places in `files`
+    labels: Labels | None  # what the records' labels mean; without a file's own
 
 
 def begin(
@@ -102,18 +96,18 @@ def make_plan(
     """Compare with what RUN holds, scan the data, write config, files and skipped files."""
     optimisation = recipe.optimisation
     settings, before = find_run(options, recipe, folder.path)
-    known = _known_files(folder, recipe.modality, data, before, options.scan_of)
-    listing = _scan(folder, recipe.modality, data, known, options.stall_limit)
+    known = known_of(options.scan_of, recipe.modality, data)
+    if before and before["runtime"].get("data") == str(data.resolve()):
+        for records in folder.read_files():
+            known.add(records.lines())
+    finder = recipe.finder or Files(data)
+    listing = look(folder.path, recipe.modality, finder, known, options.stall_limit)
     recipe.look_at(listing.usable)
     if before:
-        found = differences(listing.usable, folder.read_files()[0])
-        if found:
-            raise UsageError(
-                f"DATA {data}: not the files that the run in {folder.path} was begun with: "
-                f"{'; '.join(found)}. Give the same files, or another --out"
-            )
+        _refuse_other_files(folder, data, listing, finder.labels)
+    trained_on = recipe.trained_on(listing.usable)
     runtime = before["runtime"] if before else {}
-    steps = options.steps or runtime.get("steps") or optimisation.total_steps(len(listing.usable))
+    steps = options.steps or runtime.get("steps") or optimisation.total_steps(len(trained_on))
     if not before:
         settings["schedule_steps"] = options.schedule_steps or steps
         settings["warmup_steps"] = optimisation.warmup_of(settings["schedule_steps"])
@@ -139,6 +133,9 @@ def make_plan(
     skipped = listing.reasons()
     with bounded(folder.path, options.stall_limit):
         folder.write_files(listing)
+        if finder.labels is not None:
+            with before_any_work(folder.path):
+                write_labels(folder.path, finder.labels)
         (folder.path / SCAN).unlink()
         folder.write_skipped(skipped)
     if steps < runtime.get("steps", 0) and steps <= steps_done(folder.path):
@@ -183,7 +180,28 @@ def make_plan(
         files=listing.usable,
         skipped=skipped,
         resumed=before is not None,
+        trained_on=trained_on,
+        labels=finder.labels and replace(finder.labels, of={}),
     )
+
+
+def _refuse_other_files(
+    folder: RunFolder, data: Path, listing: Listing, labels: Labels | None
+) -> None:
+    """Classes first: where one has come or gone, the numbers of others in the records move."""
+    begun_with = f"the run in {folder.path} was begun with"
+    found = label_differences(labels, read_labels(folder.path))
+    if found:
+        raise UsageError(
+            f"DATA {data}: not the labels that {begun_with}: {'; '.join(found)}. "
+            "Give the same labels, or another --out"
+        )
+    found = differences(listing.usable, folder.read_files()[0])
+    if found:
+        raise UsageError(
+            f"DATA {data}: not the files that {begun_with}: {'; '.join(found)}. "
+            "Give the same files, or another --out"
+        )
 
 
 def find_run(
@@ -221,103 +239,6 @@ def _settings(options: RunOptions, recipe: Recipe) -> dict[str, Any]:
         "warmup_steps": optimisation.warmup_steps,
         "schedule_steps": options.schedule_steps,
     }
-
-
-def _known_files(
-    folder: RunFolder,
-    modality: Modality,
-    data: Path,
-    before: dict[str, Any] | None,
-    scan_of: Path | None,
-) -> Known:
-    """What was found of the files when this run began, or another one."""
-    where = str(data.resolve())
-    known = Known()
-    if scan_of is not None:
-        asked = f"--scan-of {scan_of}"
-        try:
-            other = read_config(scan_of)
-        except UsageError as error:
-            raise UsageError(f"{asked}: {error}") from error
-        if other is None or not (scan_of / FILES).exists():
-            raise UsageError(f"{asked}: holds no run")
-        if other["runtime"].get("data") != where:
-            raise UsageError(f"{asked}: is a run of {other['runtime'].get('data')}, not of {where}")
-        wanted = {"modality": modality.name, **modality.probed}
-        found = {"modality": other["run"].get("modality"), **other["run"].get("clip", {})}
-        differing = [name for name in wanted if found.get(name) != wanted[name]]
-        if differing:
-            there = ", ".join(f"{name} {found.get(name)!r}" for name in differing)
-            here = ", ".join(f"{name} {wanted[name]!r}" for name in differing)
-            raise UsageError(f"{asked}: looked at files for {there}, and this run is for {here}")
-        for records in read_files(scan_of / FILES):
-            known.add(records.lines())
-    if before and before["runtime"].get("data") == where:
-        for records in folder.read_files():
-            known.add(records.lines())
-    return known
-
-
-def _scan(
-    folder: RunFolder, modality: Modality, data: Path, known: Known, stall_limit: float
-) -> Listing:
-    where = str(data.resolve())
-    of = {"scan of": where, "modality": modality.name, "clip": asdict(modality)}
-    journal = Journal(folder.path / SCAN, of)
-    with StopSignal() as stop:
-        try:
-            listing = scan(
-                data,
-                modality,
-                known,
-                threads=min(32, cores()),
-                besides=folder.path,  # a run may lie among its data, and has pictures of its own
-                journal=journal,
-                stopping=lambda: stop.number is not None,
-                stall_limit=stall_limit,
-            )
-        except ScanStopped as stopped:
-            assert stop.number is not None
-            kept = f"what was found in {stopped.done} of {stopped.total} files is kept"
-            print(
-                f"stopped by {signal.Signals(stop.number).name} before the first step; "
-                f"{kept if stopped.total else 'files were still searched for'}; "
-                "give the same command again to go on",
-                flush=True,
-            )
-            raise StoppedBySignal(stop.number) from stopped
-        except UsageError:
-            journal.remove()
-            raise
-    _say_what_was_found(listing, modality, folder.path / SKIPPED)
-    if not listing.usable:
-        journal.remove()
-        total = len(listing.skipped)
-        reasons = by_reason(record["reason"] for record in listing.skipped)
-        raise UsageError(
-            f"DATA {data}: no usable file: all {total} were skipped, see above: {reasons}"
-        )
-    return listing
-
-
-def _say_what_was_found(listing: Listing, modality: Modality, all_of_them: Path) -> None:
-    total = len(listing.usable) + len(listing.skipped)
-    print(f"{len(listing.usable)} of {total} {modality.name} files are usable", flush=True)
-    for remark in listing.remarks:
-        print(f"  {remark}")
-    skipped = chain(
-        ((shown_name(record), record["reason"]) for record in listing.skipped),
-        listing.left_out.named.items(),
-    )
-    for name, reason in islice(skipped, _MOST_NAMED):
-        print(f"  skipped {name}: {printable(reason)}")
-    more = by_reason(reason for _, reason in skipped)
-    if more:
-        print(f"  skipped more: {more}; {all_of_them} names them all")
-    for counted in listing.left_out.counts():
-        print(f"  not looked at: {counted}")
-    for remark in modality.remarks(listing.usable) if listing.usable else []:
-        print(f"  {remark}")
 
 
 def _versions() -> dict[str, str]:
