@@ -1,7 +1,7 @@
 """Fixed position codes, float32 [N, dim] for the N tokens of a grid in row-major order.
 
-Each function is one way to make them. All take sines and cosines of frequencies that fall from 1 to
-about 1/10000.
+Each function is one way to make them: sines and cosines of frequencies that fall from 1 to about
+1/10000. Weights of other codebases may bring their own ("given").
 """
 
 from __future__ import annotations
@@ -13,7 +13,7 @@ import torch
 from torch import Tensor
 
 Grid = tuple[int, int, int]
-Positions = Literal["flat", "rows_columns", "rows_columns_transposed", "axes"]
+Positions = Literal["flat", "rows_columns", "rows_columns_transposed", "axes", "given"]
 
 
 def flat(grid: Grid, dim: int) -> Tensor:
@@ -64,11 +64,17 @@ def axes(grid: Grid, dim: int) -> Tensor:
     return torch.cat(codes, dim=1).float()
 
 
+def given(grid: Grid, dim: int) -> Tensor:
+    """No rule: they come with the weights. Zeros until these are loaded."""
+    return torch.zeros(grid[0] * grid[1] * grid[2], dim)
+
+
 POSITIONS: dict[Positions, Callable[[Grid, int], Tensor]] = {
     "flat": flat,
     "rows_columns": rows_columns,
     "rows_columns_transposed": rows_columns_transposed,
     "axes": axes,
+    "given": given,
 }
 
 

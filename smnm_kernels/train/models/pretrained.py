@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import json
 import os
-from dataclasses import dataclass, field
+from collections.abc import Callable
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
@@ -15,8 +16,9 @@ from smnm_kernels.train.data.modality import InputFormat
 
 from .encoder_file import load_encoder
 from .mae import build_model
+from .resizing import at_size, how_resized
 from .settings import ModelSettings
-from .vit import Encoder
+from .vit import Encoder, InputSize
 
 ENCODER = "encoder.safetensors"  # in RUN
 UNTRAINED = "none"
@@ -37,14 +39,36 @@ class Pretrained:
     #: Tensors of the file that the encoder has no place for.
     unmapped: tuple[str, ...] = ()
 
+    def at_size(
+        self, input_size: InputSize, asked: str, say: Callable[[str], None] = print
+    ) -> Pretrained:
+        """The same for inputs (C, T, H, W), as `resizing.at_size`; `say` gets a line where
+        positions change. UsageError, which names `asked`, where it cannot be."""
+        try:
+            how = how_resized(self.encoder, input_size)
+            encoder = at_size(self.encoder, input_size)
+        except ValueError as error:
+            raise UsageError(f"{asked}: {error}") from error
+        if how:
+            say(f"{asked}: {how}")
+        return replace(self, encoder=encoder)
+
 
 def find_encoder(
-    given: str | Path, modality: str, inputs: InputFormat, untrained: ModelSettings, seed: int
+    given: str | Path,
+    modality: str,
+    inputs: InputFormat,
+    untrained: ModelSettings,
+    seed: int,
+    say: Callable[[str], None] = print,
 ) -> Pretrained:
     """The encoder that `--encoder GIVEN` means.
 
     given: RUN, a file or folder in one of the known formats, or "none" for the seed's weights of
         `untrained` on an input of this format.
+    inputs: what the encoder is going to get. It keeps the size that it was trained on
+        (`Pretrained.at_size` changes it); another number of channels is refused.
+    say: gets a line for each thing worth knowing, such as tensors that were left out.
 
     Raises UsageError, which names it, where it is none or of another modality.
     """

@@ -51,7 +51,7 @@ def test_audiomaes_table_is_made_for_the_other_orientation():
 
 @pytest.mark.parametrize("dim", [128, 192])
 @pytest.mark.parametrize("grid", LENGTHS)
-@pytest.mark.parametrize("kind", POSITIONS)
+@pytest.mark.parametrize("kind", [kind for kind in POSITIONS if kind != "given"])
 def test_every_place_has_a_code_of_its_own(kind, grid, dim):
     if kind.startswith("rows") and grid[0] > 1:
         with pytest.raises(ValueError, match=r"grid must be \(1, H, W\) for these positions"):

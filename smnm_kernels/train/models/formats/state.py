@@ -27,13 +27,19 @@ def encoder_part(state: Mapping[str, Tensor]) -> State:
 def load_weights(model: nn.Module, state: Mapping[str, Tensor]) -> None:
     """Our state dict into a model, or its `encoder_part` into an encoder.
 
-    Fixed position codes may be missing: the model has its own.
+    Position codes may be missing where a rule makes them: the model has its own.
 
     Raises:
         ValueError: naming what is missing, what is too much, or whose shape differs.
     """
     shapes = {name: t.shape for name, t in model.state_dict().items()}
-    missing = [name for name in shapes if name not in state and not name.endswith("pos_embed")]
+    given = {
+        f"{name}.pos_embed".removeprefix(".")
+        for name, part in model.named_modules()
+        if getattr(getattr(part, "settings", None), "positions", None) == "given"
+    }
+    by_rule = {name for name in shapes if name.endswith("pos_embed")} - given
+    missing = [name for name in shapes if name not in state and name not in by_rule]
     unknown = [name for name in state if name not in shapes]
     if missing or unknown:
         raise ValueError(

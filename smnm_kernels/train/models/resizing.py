@@ -1,0 +1,90 @@
+"""An encoder of one input size, used at another: the same weights, and what becomes of positions."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor
+
+from .positions import Grid, Positions, position_codes
+from .vit import Encoder, InputSize
+
+
+def at_size(encoder: Encoder, input_size: InputSize) -> Encoder:
+    """The encoder for inputs (C, T, H, W): itself where that is its size already.
+
+    Only positions change. Codes that VideoMAE and AudioMAE make by a rule are made for the new
+    grid; of a shorter spectrogram that leaves the first columns, as AudioMAE's code cuts them. For
+    pictures, and where positions came with the weights, they are interpolated as MAE's and
+    VideoMAE's code do it: bicubic over the picture, linear over time.
+
+    Raises:
+        ValueError: where the channels are others, or patches do not fill the new size.
+    """
+    if input_size == encoder.input_size:
+        return encoder
+    if input_size[0] != encoder.input_size[0]:
+        raise ValueError(
+            f"its input has {encoder.input_size[0]} channels, and {input_size[0]} were asked for"
+        )
+    grid = encoder.settings.grid(input_size)
+    table, positions, _ = _positions_at(encoder, grid)
+    with torch.random.fork_rng(devices=[]):  # its random weights are replaced
+        resized = Encoder(replace(encoder.settings, positions=positions), input_size)
+    resized.load_state_dict(encoder.state_dict() | {"pos_embed": table})
+    resized.checkpoint_activations = encoder.checkpoint_activations
+    return resized.to(table.device).train(encoder.training)
+
+
+def how_resized(encoder: Encoder, input_size: InputSize) -> str | None:
+    """What `at_size` would do, in one line; None where nothing changes."""
+    if input_size == encoder.input_size:
+        return None
+    grid = encoder.settings.grid(input_size)
+    how = _positions_at(encoder, grid)[2]
+    before, after = (" x ".join(map(str, shape)) for shape in (encoder.grid, grid))
+    return f"the encoder is of {before} patches (time, rows, columns), used at {after}: {how}"
+
+
+def _positions_at(encoder: Encoder, grid: Grid) -> tuple[Tensor, Positions, str]:
+    """(table, the rule by which it is made, words)"""
+    settings, table = encoder.settings, encoder.pos_embed
+    if grid == encoder.grid:
+        return table, settings.positions, "positions stay as they are"
+    is_sound = encoder.input_size[:2] == (1, 1)
+    rule = settings.positions
+    if _is_by_rule(encoder) and (is_sound or rule != "rows_columns"):
+        made = position_codes(rule, grid, settings.dim, settings.class_token)
+        return made.to(table), rule, "positions are made for it by the model's rule"
+    first, of_patches = table[: encoder.class_tokens], table[encoder.class_tokens :]
+    of_patches = of_patches.unflatten(0, encoder.grid)
+    (_, rows, columns), how = encoder.grid, "positions are interpolated"
+    if is_sound and grid[2] == columns and grid[1] < rows:
+        of_patches, how = of_patches[:, : grid[1]], "the positions of its first columns are taken"
+    else:
+        of_patches = _interpolated(of_patches, grid)
+    return torch.cat([first, of_patches.flatten(0, 2)]), "given", how
+
+
+def _is_by_rule(encoder: Encoder) -> bool:
+    settings = encoder.settings
+    if settings.positions == "given":
+        return False
+    made = position_codes(settings.positions, encoder.grid, settings.dim, settings.class_token)
+    return torch.allclose(made.to(encoder.pos_embed), encoder.pos_embed, rtol=0, atol=1e-5)
+
+
+def _interpolated(table: Tensor, grid: Grid) -> Tensor:
+    """[T, H, W, dim] -> the same for another grid."""
+    t, h, w, dim = table.shape
+    if (h, w) != grid[1:]:
+        pictures = table.permute(0, 3, 1, 2)
+        pictures = F.interpolate(pictures, grid[1:], mode="bicubic", align_corners=False)
+        table = pictures.permute(0, 2, 3, 1)
+    if t != grid[0]:
+        lines = table.permute(1, 2, 3, 0).reshape(1, -1, t)
+        lines = F.interpolate(lines, grid[0], mode="linear", align_corners=False)
+        table = lines.view(*grid[1:], dim, grid[0]).permute(3, 0, 1, 2)
+    return table
