@@ -1,0 +1,162 @@
+"""Pictures of an evaluation and of the training that led to it, in matplotlib without pyplot: what
+happens to be set up elsewhere in the process changes nothing."""
+
+from __future__ import annotations
+
+import itertools
+import warnings
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from smnm_kernels.errors import printable
+from smnm_kernels.files import replacing
+from smnm_kernels.pictures.optional import import_for_pictures
+
+if TYPE_CHECKING:
+    from matplotlib.figure import Figure
+
+_MOST_NUMBERS = 15  # classes up to which each cell says how many files it counts
+_MOST_NAMES = 60  # classes up to which each row and column has its name
+_LONGEST = 24  # characters of a name
+_COLOURS = ("#0072b2", "#d55e00", "#009e73", "#cc79a7", "#e69f00", "#56b4e9", "#000000")
+
+
+def confusions(predicted: Tensor, targets: Tensor, n_classes: int) -> Tensor:
+    """int64 [classes, classes]: files of the class of the row that were taken for the column's.
+
+    predicted, targets: int64 [n].
+    """
+    pairs = targets.long() * n_classes + predicted.long()
+    return torch.bincount(pairs, minlength=n_classes**2).view(n_classes, n_classes)
+
+
+def write_confusion_matrix(path: Path, counts: Tensor, names: Sequence[str]) -> None:
+    """A PNG of what was taken for what, whole or not at all.
+
+    counts: as `confusions` makes them.
+    names: of the classes.
+
+    Colours are shares of a row. Up to 15 classes have numbers, up to 60 have names at both sides;
+    of more, the confusions that happen most often are named beside the matrix.
+    """
+    figure_class = import_for_pictures("matplotlib.figure").Figure
+    import_for_pictures("matplotlib.backends.backend_agg")
+    counts = counts.cpu()
+    n = len(names)
+    table = counts.double().numpy()
+    shares = table / np.maximum(table.sum(1, keepdims=True), 1)
+    shown = [_short(name) for name in names]
+    has_names = n <= _MOST_NAMES
+    longest = max(map(len, shown)) * 0.075 if has_names else 0.6  # inches
+    side = min(max(0.42 * n, 2.5), 13) if has_names else 9.0
+    beside = 1.0 if has_names else 5.2
+    width, height = longest + side + beside + 0.7, side + longest + 0.9
+    figure = figure_class(figsize=(width, height), dpi=110)
+    figure.set_facecolor("white")
+    axes = figure.add_axes(
+        ((longest + 0.5) / width, (longest + 0.4) / height, side / width, side / height)
+    )
+    # A square of at least three pixels for each class; `nearest` keeps single cells in sight.
+    picture = axes.imshow(shares, cmap="viridis", vmin=0, vmax=1, interpolation="nearest")
+    bar = figure.add_axes(
+        (
+            (longest + 0.5 + side + 0.12) / width,
+            (longest + 0.4) / height,
+            0.15 / width,
+            side / height,
+        )
+    )
+    figure.colorbar(picture, cax=bar)
+    bar.tick_params(labelsize=8)
+    axes.set_xlabel("predicted")
+    axes.set_ylabel("label")
+    right = table.trace() / max(table.sum(), 1)
+    axes.set_title(f"{int(table.sum())} files, {right:.1%} right", fontsize=10)
+    if has_names:
+        axes.set_xticks(range(n), shown, rotation=90, fontsize=8, parse_math=False)
+        axes.set_yticks(range(n), shown, fontsize=8, parse_math=False)
+    if n <= _MOST_NUMBERS:
+        for row, column in np.ndindex(n, n):
+            axes.text(
+                column,
+                row,
+                str(int(table[row, column])),
+                ha="center",
+                va="center",
+                fontsize=8 if table.max() < 1e5 else 6,
+                color="black" if shares[row, column] > 0.6 else "white",
+            )
+    if not has_names:
+        lines = ["taken most often for others:", "", *_worst(table, shown)]
+        place = (longest + 0.5 + side + 0.9) / width
+        figure.text(
+            place, 1 - 0.6 / height, "\n".join(lines), fontsize=8, va="top", parse_math=False
+        )
+    _save(figure, path)
+
+
+def _worst(table: np.ndarray, names: Sequence[str], most: int = 40) -> list[str]:
+    """The confusions that happen most often."""
+    others = table.copy()
+    np.fill_diagonal(others, 0)
+    order = np.argsort(-others, axis=None, kind="stable")[:most]
+    places = np.stack(np.unravel_index(order, table.shape), axis=1)
+    return [
+        f"{int(others[row, column])} of {int(table[row].sum())} {names[row]}: as {names[column]}"
+        for row, column in places
+        if others[row, column]
+    ]
+
+
+def write_curves(
+    path: Path, panels: Mapping[str, Mapping[str, Sequence[tuple[float, float]]]], along: str
+) -> None:
+    """A PNG of curves, whole or not at all: a panel below the other for each quantity.
+
+    panels: by what is drawn ("loss"), then by the curve's name ("train"): pairs of place and value.
+    along: what the place is ("step").
+    """
+    figure_class = import_for_pictures("matplotlib.figure").Figure
+    import_for_pictures("matplotlib.backends.backend_agg")
+    figure = figure_class(figsize=(7, 0.5 + 2.3 * len(panels)), dpi=110, layout="constrained")
+    figure.set_facecolor("white")
+    # A curve has one colour in all panels.
+    names = dict.fromkeys(name for curves in panels.values() for name in curves)
+    colours = dict(zip(names, itertools.cycle(_COLOURS), strict=False))
+    all_axes = figure.subplots(len(panels), squeeze=False, sharex=True)[:, 0]
+    for axes, (what, curves) in zip(all_axes, panels.items(), strict=True):
+        for name, points in curves.items():
+            x = [place for place, _ in points]
+            y = [value for _, value in points]
+            colour = colours[name]
+            if len(points) > 1000:  # single steps in the background, their means before them
+                axes.plot(x, y, color=colour, alpha=0.2, lw=0.5)
+                parts = np.array_split(np.arange(len(points)), 200)
+                x = [float(np.mean([x[i] for i in part])) for part in parts]
+                y = [float(np.mean([y[i] for i in part])) for part in parts]
+            mark = "o" if len(points) <= 30 else ""
+            axes.plot(x, y, color=colour, lw=1.4, marker=mark, ms=3, label=printable(name))
+        axes.set_ylabel(printable(what))
+        axes.grid(color="#dddddd", lw=0.6)
+        axes.spines[["top", "right"]].set_visible(False)
+        if any(curves):
+            axes.legend(frameon=False, fontsize=8)
+    all_axes[-1].set_xlabel(along)
+    _save(figure, path)
+
+
+def _short(name: str) -> str:
+    """One line, at most so long."""
+    shown = printable(name)
+    return shown if len(shown) <= _LONGEST else f"{shown[: _LONGEST - 1]}…"
+
+
+def _save(figure: Figure, path: Path) -> None:
+    with replacing(path) as file, warnings.catch_warnings():
+        warnings.filterwarnings("ignore", message="Glyph")  # of a name; it is drawn as a box
+        figure.savefig(file, format="png", metadata={"Software": None})
