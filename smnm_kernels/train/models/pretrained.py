@@ -9,19 +9,30 @@ from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
-from safetensors import safe_open
+import torch
+from safetensors import SafetensorError, safe_open
 
 from smnm_kernels.errors import UsageError, printable
-from smnm_kernels.train.data.modality import InputFormat
+from smnm_kernels.files import reason
+from smnm_kernels.train.data.audio import Audio
+from smnm_kernels.train.data.image import Image
+from smnm_kernels.train.data.modality import InputFormat, Modality
+from smnm_kernels.train.data.video import Video
 
 from .encoder_file import load_encoder
-from .mae import build_model
+from .formats.files import read_json, read_tensors, weight_files
+from .formats.recognise import Weights, check_modality, recognise
+from .formats.state import State, check_weights, encoder_part, encoder_state, load_weights, named
+from .formats.told import EXPORT, exported, told_in
+from .mae import MaskedAutoencoder, build_model
 from .resizing import at_size, how_resized
 from .settings import ModelSettings
 from .vit import Encoder, InputSize
 
 ENCODER = "encoder.safetensors"  # in RUN
+CHECKPOINT, CONFIG = "last.pt", "config.json"  # there, too
 UNTRAINED = "none"
+_MODALITIES: dict[str, Callable[..., Modality]] = {"video": Video, "audio": Audio, "image": Image}
 
 
 @dataclass(frozen=True)
@@ -64,8 +75,8 @@ def find_encoder(
 ) -> Pretrained:
     """The encoder that `--encoder GIVEN` means.
 
-    given: RUN, a file or folder in one of the known formats, or "none" for the seed's weights of
-        `untrained` on an input of this format.
+    given: RUN, a file or folder in one of the known formats (`read_weights`), or "none" for the
+        seed's weights of `untrained` on an input of this format.
     inputs: what the encoder is going to get. It keeps the size that it was trained on
         (`Pretrained.at_size` changes it); another number of channels is refused.
     say: gets a line for each thing worth knowing, such as tensors that were left out.
@@ -77,24 +88,158 @@ def find_encoder(
         origin = f"untrained, seed {seed}"
         return Pretrained(encoder, inputs.mean, inputs.scale, modality, origin)
     asked = f"--encoder {printable(str(given))}"
-    path = Path(given)
-    file = path / ENCODER if os.path.isdir(path) else path
-    if not os.path.exists(file):
-        raise UsageError(f"{asked}: {'holds no ' + ENCODER if file != path else 'is not there'}")
-    try:
-        encoder = load_encoder(file)
-    except (ValueError, OSError) as error:
-        raise UsageError(f"{asked}: {error}") from error
-    with safe_open(str(file), framework="pt") as opened:
-        held = opened.metadata() or {}
-    if held.get("modality") != modality:
-        raise UsageError(f"{asked}: is of {held.get('modality')}, and {modality} was asked for")
-    preset = json.loads(held.get("preset", "{}"))
+    weights = weights_for(asked, Path(given), modality, inputs, say)
+    with torch.random.fork_rng(devices=[]):  # its random weights are replaced
+        encoder = Encoder(weights.encoder, weights.input_size)
+    load_weights(encoder, encoder_part(weights.state))
+    step = "" if weights.step is None else f", step {weights.step}"
     return Pretrained(
-        encoder,
-        tuple(json.loads(held["mean"])),
-        tuple(json.loads(held["scale"])),
+        encoder.eval(),
+        weights.mean,
+        weights.scale,
         modality,
-        f"{printable(str(file))}, step {held.get('step', '?')}",
-        preset.get("clip", {}),
+        f"{printable(str(given))}{step}",
+        weights.clip,
+        weights.unmapped,
     )
+
+
+def weights_for(
+    asked: str,
+    path: Path,
+    modality: str,
+    inputs: InputFormat,
+    say: Callable[[str], None],
+    whole: bool = False,
+) -> Weights:
+    """`read_weights` for an option, `asked`, and a model with these inputs: UsageError where that
+    cannot be."""
+    try:
+        weights = read_weights(path, inputs.size, modality, whole)
+        check_modality(weights.modality, modality)
+    except ValueError as error:
+        raise UsageError(f"{asked}: {printable(str(error))}") from error
+    if weights.input_size[0] != inputs.size[0]:
+        raise UsageError(
+            f"{asked}: takes inputs of {weights.input_size[0]} channels, and {modality} has "
+            f"{inputs.size[0]}"
+        )
+    for remark in weights.remarks:
+        say(f"{asked}: {remark}")
+    if weights.unmapped:
+        say(
+            f"{asked}: {len(weights.unmapped)} of its tensors are no part of the "
+            f"{'model' if weights.model and whole else 'encoder'} and are left out: "
+            f"{named(weights.unmapped)}"
+        )
+    return weights
+
+
+def read_weights(
+    path: Path, like: InputSize | None = None, wanted: str | None = None, whole: bool = False
+) -> Weights:
+    """What a file or folder holds:
+
+    * RUN, RUN/encoder.safetensors, RUN/encoders/step-....safetensors;
+    * what `smnm export` wrote;
+    * a folder of transformers (VideoMAE, ViTMAE, ViT) or of timm (vit_...);
+    * a file with the names of VideoMAE, MAE, AudioMAE, timm's ViT or transformers' classes, as
+      safetensors or as torch.save writes it.
+
+    like, wanted: input (C, T, H, W) and modality that are wanted, for what weights do not tell; see
+        `recognise`.
+    whole: of RUN, the decoder, too, from its last checkpoint.
+
+    Raises:
+        ValueError: which says why it is none of these.
+    """
+    if not os.path.exists(path):
+        raise ValueError("is not there")
+    if not path.is_dir():
+        return _of_file(path, like, wanted)
+    if (path / ENCODER).exists() and not whole:
+        return _of_our_file(path / ENCODER)
+    if (path / CHECKPOINT).exists() and (path / CONFIG).exists():
+        if not whole:
+            raise ValueError(f"is a run without {ENCODER}, which is written when it is finished")
+        return _of_run(path)
+    if (path / ENCODER).exists():
+        return _of_our_file(path / ENCODER)
+    told = told_in(path)
+    state: State = {}
+    for file in weight_files(path):
+        state |= read_tensors(file)
+    weights = recognise(state, told, like, wanted)
+    if not (path / EXPORT).exists():
+        return weights
+    about = exported(path)
+    return replace(weights, modality=about["modality"], clip=about["clip"], step=about["step"])
+
+
+def _of_file(path: Path, like: InputSize | None, wanted: str | None) -> Weights:
+    try:
+        with safe_open(str(path), framework="pt") as file:
+            ours = str((file.metadata() or {}).get("format", "")).startswith("smnm-encoder-")
+    except (SafetensorError, OSError):
+        ours = False
+    return _of_our_file(path) if ours else recognise(read_tensors(path), None, like, wanted)
+
+
+def _of_our_file(path: Path) -> Weights:
+    """encoder.safetensors"""
+    try:
+        with torch.random.fork_rng(devices=[]):
+            encoder = load_encoder(path)
+        with safe_open(str(path), framework="pt") as file:
+            held = file.metadata()
+    except OSError as error:
+        raise ValueError(f"{path.name}: cannot be read ({reason(error)})") from error
+    try:
+        step = held.get("step")
+        return Weights(
+            encoder_state(encoder),
+            encoder.settings,
+            encoder.input_size,
+            held["modality"],
+            tuple(json.loads(held["mean"])),
+            tuple(json.loads(held["scale"])),
+            clip=json.loads(held.get("preset", "{}")).get("clip", {}),
+            step=None if step is None else int(step),
+        )
+    except (KeyError, ValueError, TypeError) as error:
+        raise ValueError(f"{path.name}: does not say what it was trained on ({error})") from error
+
+
+def _of_run(path: Path) -> Weights:
+    """The model of a run's last checkpoint, with its decoder."""
+    config = read_json(path / CONFIG)
+    try:
+        run = config["run"]
+        settings = ModelSettings.from_dict(run["objective"]["model"])
+        modality, clip = run["modality"], run["clip"]
+    except (KeyError, TypeError, ValueError) as error:
+        raise ValueError(f"{CONFIG}: is of no pretraining run with a decoder ({error})") from error
+    try:
+        held = torch.load(path / CHECKPOINT, map_location="cpu", weights_only=True)
+        state, step = dict(held["model"]), int(held["step"])
+        del held  # the optimiser's state is twice as large
+    except Exception as error:
+        raise ValueError(f"{CHECKPOINT}: is not a checkpoint that can be read ({error})") from error
+    about = _input_of(modality, clip)
+    with torch.device("meta"):
+        check_weights(MaskedAutoencoder(settings, about.size), state)
+    return Weights(
+        state, settings.encoder, about.size, modality, about.mean, about.scale, settings,
+        clip=clip, step=step,
+    )  # fmt: skip
+
+
+def _input_of(modality: str, clip: dict[str, Any]) -> InputFormat:
+    """The input of a run, from what its config.json says of its samples."""
+    try:
+        # A crop decides nothing of the input's format.
+        kind = _MODALITIES[modality](**{k: None if k == "crop" else v for k, v in clip.items()})
+    except (KeyError, TypeError) as error:
+        raise ValueError(f"{CONFIG}: its samples are not of this version ({error})") from error
+    (given,) = kind.inputs.values()
+    return given

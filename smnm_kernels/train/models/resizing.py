@@ -1,4 +1,4 @@
-"""An encoder of one input size, used at another: the same weights, and what becomes of positions."""
+"""An encoder of one input size, used at another: the same weights, other positions."""
 
 from __future__ import annotations
 

@@ -278,7 +278,13 @@ def _from_blocks(state: Mapping[str, Tensor]) -> State:
         elif qkv:
             part, kind = last.split(".")
             if part == "query":
-                pieces = [state[f"{stem}.{_QKV}{p}.{kind}"] for p in _PARTS]
+                names = [f"{stem}.{_QKV}{p}.{kind}" for p in _PARTS]
+                missing = [name for name in names if name not in state]
+                if missing:
+                    raise ValueError(
+                        f"state must hold this model's tensors, got none for {missing[0]}"
+                    )
+                pieces = [state[name] for name in names]
                 changed[f"{stem}.attn.qkv.{kind}"] = torch.cat(pieces)
         else:
             for ours, theirs in _BLOCK:

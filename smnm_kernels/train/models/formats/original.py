@@ -29,6 +29,7 @@ _VIDEOMAE: Renames = (
     ("encoder.patch_embed.", "encoder.patch_embed.proj."),
     ("encoder.blocks.", "encoder.blocks."),
     ("encoder.norm.", "encoder.norm."),
+    ("encoder.pos_embed", "encoder.pos_embed"),  # where they were learned
     ("decoder.embed.", "encoder_to_decoder."),
     ("decoder.mask_token", "mask_token"),
     ("decoder.blocks.", "decoder.blocks."),

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 import re
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping, Sequence
 
 import torch
 from torch import Tensor, nn
@@ -32,6 +32,12 @@ def load_weights(model: nn.Module, state: Mapping[str, Tensor]) -> None:
     Raises:
         ValueError: naming what is missing, what is too much, or whose shape differs.
     """
+    check_weights(model, state)
+    model.load_state_dict(state, strict=False)
+
+
+def check_weights(model: nn.Module, state: Mapping[str, Tensor]) -> None:
+    """The ValueError of `load_weights`, without loading; the model may be on the device "meta"."""
     shapes = {name: t.shape for name, t in model.state_dict().items()}
     given = {
         f"{name}.pos_embed".removeprefix(".")
@@ -43,8 +49,8 @@ def load_weights(model: nn.Module, state: Mapping[str, Tensor]) -> None:
     unknown = [name for name in state if name not in shapes]
     if missing or unknown:
         raise ValueError(
-            f"state must hold this model's tensors, got none for {_list(missing)} "
-            f"and unknown {_list(unknown)}"
+            f"state must hold this model's tensors, got none for {named(missing)} "
+            f"and unknown {named(unknown)}"
         )
     for name, t in state.items():
         if t.shape != shapes[name]:
@@ -52,7 +58,6 @@ def load_weights(model: nn.Module, state: Mapping[str, Tensor]) -> None:
                 f"{name} must have the shape {tuple(shapes[name])} in this model, "
                 f"got {tuple(t.shape)}"
             )
-    model.load_state_dict(state, strict=False)
 
 
 def with_key_bias(state: Mapping[str, Tensor], key_bias: bool) -> State:
@@ -94,7 +99,7 @@ def rename(state: Mapping[str, Tensor], renames: Renames, to_ours: bool) -> Stat
         else:
             unknown.append(name)
     if unknown:
-        raise ValueError(f"state must be of a known format, got unknown {_list(unknown)}")
+        raise ValueError(f"state must be of a known format, got unknown {named(unknown)}")
     return changed
 
 
@@ -154,6 +159,7 @@ def _swap(t: Tensor, outer: int) -> Tensor:
     return t.unflatten(0, (outer, -1)).transpose(0, 1).flatten(0, 1)
 
 
-def _list(names: list[str]) -> str:
+def named(names: Sequence[str]) -> str:
+    """Some of the names, for a message."""
     shown = ", ".join(names[:6])
     return f"{shown} and {len(names) - 6} more" if len(names) > 6 else shown or "nothing"
