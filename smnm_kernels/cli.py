@@ -32,6 +32,11 @@ COMMANDS = {
         f"{_TRAIN}.tasks.pretrain:pretrain",
         "pretrain an encoder on a folder of video, audio or image files",
     ),
+    "segment": Command(
+        f"{_TRAIN}.tasks.segment:Segment",
+        f"{_TRAIN}.tasks.segment:segment",
+        "compare clusters of an encoder's features with the objects of annotated videos",
+    ),
     "demo": Command(
         f"{_TRAIN}.tasks.demo:Demo",
         f"{_TRAIN}.tasks.demo:demo",

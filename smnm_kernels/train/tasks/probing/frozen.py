@@ -83,8 +83,10 @@ def _freeze(
     found: Pretrained = find_encoder(given, modality, inputs, untrained, seed)
     own = _clip_of(found.encoder.input_size, clip, found.clip or kept, given)
     own = replace(own, **{k: v for k, v in overrides.items() if v is not None})
-    encoder = found.encoder.eval().requires_grad_(False)
     [form] = own.inputs.values()
+    if form.size != found.encoder.input_size:  # by an override
+        found = found.at_size(form.size, f"--encoder {printable(given)}")
+    encoder = found.encoder.eval().requires_grad_(False)
     form = replace(form, mean=tuple(found.mean), scale=tuple(found.scale))
     return Frozen(given, found.origin, digest_of(encoder), encoder, own, form)
 

@@ -1,0 +1,68 @@
+"""What an evaluation writes and prints, whatever it measured."""
+
+from __future__ import annotations
+
+import hashlib
+import platform
+from collections.abc import Iterable, Sequence
+from importlib.metadata import PackageNotFoundError, version
+from typing import Any
+
+import torch
+
+from .frozen import Frozen
+
+_PACKAGES = ("smnm_kernels", "numpy", "scipy", "scikit-learn", "av", "kaldi-native-fbank", "pillow")
+
+
+def versions() -> dict[str, str]:
+    """Of what has a part in the numbers."""
+    found = {"python": platform.python_version(), "torch": torch.__version__}
+    for package in _PACKAGES:
+        try:
+            found[package] = version(package)
+        except PackageNotFoundError:
+            found[package] = "not installed"
+    return found
+
+
+def fingerprint(parts: Iterable[str]) -> str:
+    """Of strings in their order: 16 bytes in hexadecimal digits."""
+    digest = hashlib.blake2b(digest_size=16)
+    for part in parts:
+        encoded = part.encode("utf-8", "backslashreplace")
+        digest.update(f"{len(encoded)} ".encode() + encoded)
+    return digest.hexdigest()
+
+
+def described(frozen: Frozen) -> dict[str, Any]:
+    """An encoder, for a row of results."""
+    return {
+        "encoder": frozen.name,
+        "origin": frozen.origin,
+        "digest": frozen.digest,
+        "input_size": list(frozen.encoder.input_size),
+    }
+
+
+def table(head: Sequence[str], rows: Sequence[Sequence[str]]) -> str:
+    """Columns below each other, the first one to the left."""
+    widths = [max(map(len, column)) for column in zip(head, *rows, strict=True)]
+    lines = []
+    for row in (head, *rows):
+        first, *others = zip(row, widths, strict=True)
+        cells = [first[0].ljust(first[1]), *(text.rjust(width) for text, width in others)]
+        lines.append("  " + "  ".join(cells).rstrip())
+    return "\n".join(lines)
+
+
+def unlike(names: Sequence[str]) -> list[str]:
+    """Names that can be told apart: one that was given twice gets a number."""
+    found: list[str] = []
+    for name in names:
+        count = 2
+        shown = name
+        while shown in found:
+            shown, count = f"{name} ({count})", count + 1
+        found.append(shown)
+    return found

@@ -1,0 +1,1 @@
+"""Unsupervised video object segmentation: clusters of frozen features, compared with masks."""
