@@ -12,7 +12,7 @@ import errno
 import os
 import stat
 from collections import Counter
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, field
 from itertools import pairwise
 from pathlib import Path, PurePosixPath
@@ -99,6 +99,12 @@ _OTHER = ".other suffixes"
 
 def _ending(suffix: str) -> str:
     return {"": "in no suffix", _OTHER: "in other suffixes"}.get(suffix, f"in {suffix}")
+
+
+def is_data_name(name: str, suffixes: frozenset[str]) -> bool:
+    """Whether a file of this name is looked at."""
+    suffix = _suffix(name)
+    return suffix in suffixes or suffix == shards.SUFFIX
 
 
 def _suffix(name: str) -> str:
@@ -206,11 +212,32 @@ def find(
         elif shards.has_compressed_name(data.name):
             raise UsageError(f"{shown}: {shards.IS_COMPRESSED}")
         else:
-            search.list(data)
+            for _ in search.list(data, ListForm()):
+                pass
     except OSError as error:
         raise UsageError(f"{shown}: cannot be read ({error.strerror})") from error
     search.entries.sort()
     return Found(search.base, search.entries, search.left_out)
+
+
+def find_listed(
+    path: Path,
+    base: Path,
+    suffixes: frozenset[str],
+    form: ListForm,
+    tick: Callable[[], None],
+    left_out: LeftOut,
+) -> Iterator[tuple[lists.Listed, list[Entry]]]:
+    """What each line of a list names, as entries relative to the base, as often as it is named.
+
+    What is left out is added to `left_out`. Raises UsageError where no line names a file.
+    """
+    search = _Search(base, suffixes, tick)
+    search.left_out = left_out
+    try:
+        yield from search.list(path, form)
+    except OSError as error:
+        raise UsageError(f"{printable(str(path))}: cannot be read ({error.strerror})") from error
 
 
 class _Search:
@@ -220,8 +247,7 @@ class _Search:
         self.left_out = LeftOut()
 
     def is_wanted(self, name: str) -> bool:
-        suffix = _suffix(name)
-        return suffix in self.suffixes or suffix == shards.SUFFIX
+        return is_data_name(name, self.suffixes)
 
     def file(self, name: str) -> None:
         """A file that is there, by its name below the base."""
@@ -322,24 +348,38 @@ class _Search:
         if not is_any:
             raise UsageError(f"{printable(str(pattern))}: stands for no file that is there")
 
-    def list(self, path: Path) -> None:
-        stems = _Stems(self)
-        names: set[str] = set()
+    def list(self, path: Path, form: ListForm) -> Iterator[tuple[lists.Listed, list[Entry]]]:
+        """What the lines name, each line with the files that it means: the members of a tar."""
+        root = _Root(path, self.base, form)
+        stems = _Stems(self, root)
+        names: dict[str, list[Entry]] = {}
         first = None
-        for line in lists.listed(path, self.is_wanted, self._is_file, stems.get):
+        for line in lists.listed(
+            path,
+            self.is_wanted,
+            lambda name: self._is_file(root.of(name)),
+            stems.get,
+            form.columns,
+            form.path_column,
+        ):
             self.tick()
             if line.name is not None:
-                if line.name not in names:
-                    names.add(line.name)
-                    self.file(line.name)
+                # By its stem it was found from the base.
+                name = line.name if line.name in stems else root.of(line.name)
+                if name not in names:
+                    before = len(self.entries)
+                    self.file(name)
+                    names[name] = self.entries[before:]
+                yield line, names[name]
                 continue
             first = first or line
             if line.missing is not None:
-                self.left_out.add(line.missing, self._why_missing(line.missing))
+                missing = root.of(line.missing)
+                self.left_out.add(missing, self._why_missing(missing))
             else:
                 self.left_out.add(f"line {line.line}: {line.text[:80]}", _NAMES_NOTHING)
         if not names:
-            raise UsageError(f"{printable(str(path))}: {self._no_list(first)}")
+            raise UsageError(f"{printable(str(path))}: {self._no_list(first, root)}")
 
     def _is_file(self, name: str) -> bool:
         return os.path.isfile(self.base / name)
@@ -353,12 +393,13 @@ class _Search:
             return "is no name of a file"
         return "is a folder; a list names files" if stat.S_ISDIR(mode) else _special(mode)
 
-    def _no_list(self, line: lists.Listed | None) -> str:
+    def _no_list(self, line: lists.Listed | None, root: _Root) -> str:
         what = "is not a folder, and as a list of files it"
         if line is None:
             return f"{what} is empty"
         shown = printable(line.text[:200])
-        at = f"; {printable(str(self.base / line.missing))} is not there" if line.missing else ""
+        there = self.base / root.of(line.missing) if line.missing else None
+        at = f"; {printable(str(there))} is not there" if there else ""
         return (
             f"{what} names none that is there and of use: line {line.line} is {shown!r}{at}. "
             f"Looked for {' '.join(sorted(self.suffixes))} {shards.SUFFIX}"
@@ -386,24 +427,66 @@ class _Folders:
         return None
 
 
-class _Stems:
-    """Files below the folder of a list by their names without suffix, with and without folders."""
+@dataclass(frozen=True)
+class ListForm:
+    """How the lines of a list are to be read."""
 
-    def __init__(self, search: _Search) -> None:
-        self._search = search
+    #: The folder that its paths are relative to, and below which ids are found; None: its own.
+    root: Path | None = None
+    columns: tuple[str, ...] = ()  # names, lower case, that a header has
+    path_column: str | None = None  # name, lower case
+
+
+class _Root:
+    """From the name that a list has for a file to the name from the base."""
+
+    def __init__(self, path: Path, base: Path, form: ListForm) -> None:
+        self.folder = path.parent if form.root is None else form.root
+        self.prefix = prefix_from(base, self.folder)
+
+    def of(self, name: str) -> str:
+        return name if name.startswith("/") else f"{self.prefix}{name}"
+
+
+def prefix_from(base: Path, folder: Path) -> str:
+    """What makes a name relative to a folder one relative to the base."""
+    if os.path.abspath(folder) == os.path.abspath(base):
+        return ""
+    relative = os.path.relpath(folder, base)
+    try:  # ".." behind a link leads elsewhere
+        same = os.path.samefile(base / relative, folder)
+    except OSError:
+        same = False
+    return f"{relative}/" if same else f"{os.path.abspath(folder)}/"
+
+
+class _Stems:
+    """Files below a folder by their names without suffix, with and without folders."""
+
+    def __init__(self, search: _Search, root: _Root) -> None:
+        self._search, self._root = search, root
         self._names: dict[str, str] | None = None
+        self._found: set[str] = set()
+
+    def __contains__(self, name: str) -> bool:
+        """Whether it was found here."""
+        return name in self._found
 
     def get(self, stem: str) -> str | None:
         if self._names is None:
-            below = find(self._search.base, self._search.suffixes, tick=self._search.tick)
+            below = find(self._root.folder, self._search.suffixes, tick=self._search.tick)
             self._names = {}
             for entry in reversed(below.entries):
                 if entry.shard:
                     continue
                 path = PurePosixPath(entry.name)
-                self._names[path.stem] = entry.name
-                self._names[str(path.with_suffix(""))] = entry.name
-        return self._names.get(stem)
+                name = self._root.of(entry.name)
+                self._names[path.stem] = name
+                self._names[str(path.with_suffix(""))] = name
+        found = self._names.get(stem)
+        if found is not None:
+            self._found.add(found)
+        return found
 
 
 _OF_A_RUN = {".lock", "config.json", "files.json"}  # run/folder.py makes them

@@ -21,13 +21,14 @@ Label = int | list[int] | float  # number of the class, numbers of the classes, 
 class Labelled(NamedTuple):
     label: Label
     split: Split
+    group: str | None = None  # what it shares with files that are like it: an episode, a voice
 
 
 @dataclass(frozen=True)
 class Labels:
     """Those of all files that were found.
 
-    A scan writes each file's into its record, as "label" and "split".
+    A scan writes each file's into its record, as "label", "split" and, where there is one, "group".
     """
 
     kind: LabelKind
@@ -35,9 +36,10 @@ class Labels:
     of: dict[str, Labelled] = field(default_factory=dict, repr=False)  # by `Entry.shown`
 
     def attached(self, record: Record) -> Record:
-        """The record with its label and split."""
-        label, split = self.of[Entry.of(record).shown]
-        return {**record, "label": label, "split": split}
+        """The record with its label, split and group."""
+        label, split, group = self.of[Entry.of(record).shown]
+        found = {**record, "label": label, "split": split}
+        return found if group is None else {**found, "group": group}
 
     def targets(self, records: Sequence[Record]) -> Tensor:
         """Of records that have labels: int64 [n] of one class each, float32 [n, classes] of zeros

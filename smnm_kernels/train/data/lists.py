@@ -6,7 +6,7 @@ import csv
 import json
 import os
 import re
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Collection, Iterator
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -27,6 +27,10 @@ class Listed:
     #: The first thing on the line that has the suffix of such a file, where `name` is None.
     missing: str | None
     columns: tuple[str, ...]  # what else the line holds: labels, times, lengths
+    place: int = 0  # of the path: so many columns stand before it
+    #: What the columns are called, lower case; None where nothing says it, empty where the line
+    #: has not as many fields as the header.
+    names: tuple[str, ...] | None = None
 
 
 def listed(
@@ -34,6 +38,8 @@ def listed(
     is_wanted: Callable[[str], bool],
     is_file: Callable[[str], bool],
     by_stem: Callable[[str], str | None],
+    known_columns: Collection[str] = (),
+    path_column: str | None = None,
 ) -> Iterator[Listed]:
     """What each line of a list names; blank lines, comments and a header are passed over.
 
@@ -46,8 +52,11 @@ def listed(
     Where no line names a file so, the ids of a video site, as in the lists of Kinetics, AudioSet
     and VGGSound, stand for the files that have them in their names: `by_stem` finds a file by what
     comes before its suffix.
+
+    known_columns: names, lower case, that make the first line a header beside the usual ones.
+    path_column: the name, lower case, of the column with the path or the id.
     """
-    ids = _Ids()
+    ids = _Ids(known_columns, path_column)
     root = ""
     is_first, names_files = True, False
     without_path: list[tuple[int, str]] = []
@@ -60,27 +69,34 @@ def listed(
         for reading in readings(text):
             if not is_wanted(reading.path) or is_comment > reading.path.startswith("#"):
                 continue
+            if path_column is not None and not ids.is_path(text, reading):
+                continue
             found = next((n for n in _spellings(f"{root}{reading.path}") if is_file(n)), None)
             if found is not None:
                 names_files = True
-                yield Listed(number, text, found, None, reading.columns)
+                names = ids.names(text, reading)
+                yield Listed(number, text, found, None, reading.columns, reading.place, names)
                 break
             absent.append(reading)
         else:
             if is_comment:
+                ids.note_comment(text)
                 continue
             if absent:  # which of them is meant is a guess
                 first = next((r for r in absent if not r.is_joined), absent[0])
-                yield Listed(number, text, None, f"{root}{first.path}", first.columns)
+                absent_name = f"{root}{first.path}"
+                names = ids.names(text, first)
+                yield Listed(number, text, None, absent_name, first.columns, first.place, names)
             elif is_first and os.path.isdir(path.parent / text):
                 root = f"{text.rstrip('/')}/"  # fairseq's manifests begin with the folder
             elif not is_first or not ids.is_header(text):
                 without_path.append((number, text))
         is_first = False
     for number, text in without_path:
-        stems, columns = ([], ()) if names_files else ids.stems(text)
+        stems, reading = ([], Reading(text)) if names_files else ids.stems(text)
         found = next(filter(None, map(by_stem, stems)), None)
-        yield Listed(number, text, found, None, columns)
+        names = ids.names(text, reading)
+        yield Listed(number, text, found, None, reading.columns, reading.place, names)
 
 
 class Reading(NamedTuple):
@@ -88,6 +104,7 @@ class Reading(NamedTuple):
 
     path: str
     columns: tuple[str, ...] = ()
+    place: int = 0  # of the path: so many columns stand before it
     is_joined: bool = False  # of several fields
 
 
@@ -166,7 +183,7 @@ def _object(text: str) -> dict[str, Any] | None:
 
 def _one_of(fields: list[str]) -> Iterator[Reading]:
     for number, field in enumerate(fields):
-        yield Reading(field, (*fields[:number], *fields[number + 1 :]))
+        yield Reading(field, (*fields[:number], *fields[number + 1 :]), number)
 
 
 def _readings(text: str) -> Iterator[Reading]:
@@ -186,7 +203,7 @@ def _readings(text: str) -> Iterator[Reading]:
         yield Reading(path, tuple(words[-count:]))
         yield Reading(_unquoted(path), tuple(words[-count:]))
     if len(words) > 1:
-        yield Reading(text.split(None, 1)[1], (words[0],))
+        yield Reading(text.split(None, 1)[1], (words[0],), 1)
         yield from _one_of(words)
 
 
@@ -206,34 +223,70 @@ def _fields(text: str, delimiter: str | None = None) -> list[str]:
 
 
 class _Ids:
-    """Lines that hold an id and perhaps the times of an excerpt in place of a path."""
+    """What the columns are called, and lines that hold an id and perhaps the times of an excerpt in
+    place of a path."""
 
-    def __init__(self) -> None:
+    def __init__(self, known: Collection[str] = (), path_column: str | None = None) -> None:
         self._id, self._times = 0, (1, 2)  # columns
+        self._known = _HEADERS.union(known, filter(None, [path_column]))
+        self._path_column = path_column
+        self._header: list[str] | None = None
 
     def is_header(self, text: str) -> bool:
         """Whether the line says what the columns are, which is then noted."""
-        self._note([field.lower() for field in _fields(text)])
-        return not _HEADERS.isdisjoint(field.lower() for field in _fields(text))
+        names = [field.lower() for field in _fields(text)]
+        self._note(names)
+        if self._known.isdisjoint(names):
+            return False
+        self._header = names
+        return True
+
+    def note_comment(self, text: str) -> None:
+        """AudioSet's header is a comment."""
+        names = [field.lower() for field in _fields(text.lstrip("# "))]
+        if not _ID_COLUMNS.isdisjoint(names):
+            self._note(names)
+            self._header = names
+
+    def names(self, text: str, reading: Reading) -> tuple[str, ...] | None:
+        """Of the columns beside the path."""
+        header = self._names_of(text)
+        if header is None:
+            return None
+        if len(header) != len(reading.columns) + 1:
+            return ()
+        return (*header[: reading.place], *header[reading.place + 1 :])
+
+    def is_path(self, text: str, reading: Reading) -> bool:
+        """Whether what may be a path stands in the column of paths, where that is known."""
+        header = self._names_of(text)
+        if header is None or self._path_column not in header:
+            return True
+        return header.index(self._path_column) == reading.place
+
+    def _names_of(self, text: str) -> list[str] | None:
+        held = _object(text)
+        return self._header if held is None else [name.lower() for name in held]
 
     def _note(self, names: list[str]) -> None:
-        columns = [i for i, name in enumerate(names) if name in _ID_COLUMNS]
+        wanted = {self._path_column} if self._path_column in names else _ID_COLUMNS
+        columns = [i for i, name in enumerate(names) if name in wanted]
         if columns:
             self._id = columns[0]
             starts = [i for i, name in enumerate(names) if "start" in name]
             ends = [i for i, name in enumerate(names) if "end" in name]
             self._times = (starts[0] if starts else -1, ends[0] if ends else -1)
 
-    def stems(self, text: str) -> tuple[list[str], tuple[str, ...]]:
-        """(what the file's name may be, without its suffix, the other columns)"""
+    def stems(self, text: str) -> tuple[list[str], Reading]:
+        """(what the file's name may be, without its suffix; the id with the other columns)"""
         held = _object(text)
         if held is not None:
-            fields = list(map(str, held.values()))
-            self._note(list(held))
+            fields = [v if isinstance(v, str) else json.dumps(v) for v in held.values()]
+            self._note([name.lower() for name in held])
         else:
             fields = _fields(text)
         if self._id >= len(fields):
-            return [text], ()
+            return [text], Reading(text)
         others = (*fields[: self._id], *fields[self._id + 1 :])
         name = fields[self._id]
         found = [text, name, f"Y{name}"]
@@ -246,7 +299,7 @@ class _Ids:
                 f"{name}_{start:g}_{end:g}",
                 f"{name}_{1000 * start:.0f}_{1000 * end:.0f}",
             ]
-        return found, others
+        return found, Reading(name, others, self._id)
 
 
 _ID_COLUMNS = {"youtube_id", "ytid", "video_id", "videoid", "youtubeid", "id", "clip_id"}
@@ -255,7 +308,7 @@ _NAMES = (
     "video_path video_name audio audio_path wav image image_path img clip label labels class "
     "class_id category target split fold caption text"
 )
-_HEADERS = _ID_COLUMNS | set(_NAMES.split())
+_HEADERS: frozenset[str] = frozenset(_ID_COLUMNS).union(_NAMES.split())
 
 
 def _number(text: str) -> float | None:

@@ -63,7 +63,7 @@ class Records(Sequence[Record]):
     __hash__ = None  # type: ignore[assignment]
 
 
-_OF_LABELS = ("label", "split")
+_OF_LABELS = ("label", "split", "group")
 
 
 class Known:
@@ -79,7 +79,7 @@ class Known:
             # One that could not be read may have been made readable since.
             if "digest" in record:
                 # Labels are not of the file: they may be others now, or none.
-                if "label" in record or "split" in record:
+                if "label" in record:
                     line = to_line({k: v for k, v in record.items() if k not in _OF_LABELS})
                 self._numbers[_key(record["name"], record.get("shard"))] = len(self._records)
                 self._records.append_line(line)

@@ -1,0 +1,162 @@
+"""From labels as they are written to numbers of classes, and files that name classes."""
+
+from __future__ import annotations
+
+import csv
+import json
+import math
+import re
+from collections import defaultdict
+from collections.abc import Collection, Iterable, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+from smnm_kernels.errors import UsageError, printable
+
+_INTEGER = re.compile(r"([+-]?\d+)(?:\.0*)?$")
+
+
+@dataclass(frozen=True)
+class Classes:
+    """Names by their numbers, and the number of each way in which a class is written."""
+
+    names: tuple[str, ...]
+    numbers: dict[str, int]
+
+    def number(self, written: str) -> int | None:
+        return self.numbers.get(canonical(written))
+
+
+def canonical(written: str) -> str:
+    """Ids that programs write as 3, 03 or 3.0 are one."""
+    match = _INTEGER.match(written)
+    return str(int(match[1])) if match else written
+
+
+def classes_of(written: Iterable[str]) -> Classes:
+    """Those that occur: in the order of their ids where all are integers, else of their names."""
+    found = {canonical(name) for name in written}
+    names = sorted(found, key=int) if all(map(_INTEGER.match, found)) else sorted(found)
+    return Classes(tuple(names), {name: i for i, name in enumerate(names)})
+
+
+def remarks_on(classes: Classes) -> list[str]:
+    """Names that look like mistakes."""
+    found = []
+    alike = defaultdict(list)
+    for name in classes.names:
+        alike[re.sub(r"[\s_-]+", " ", name).strip().casefold()].append(name)
+    for names in alike.values():
+        if len(names) > 1:
+            shown = " and ".join(repr(printable(name)) for name in names)
+            found.append(f"names of classes that differ only in case or blanks: {shown}")
+    integers = [name for name in classes.names if _INTEGER.match(name)]
+    if integers and len(integers) < len(classes.names):
+        other = next(name for name in classes.names if not _INTEGER.match(name))
+        found.append(
+            f"labels are numbers ({integers[0]}, …) and names ({printable(other)}, …) in one: "
+            "each is a class of its own"
+        )
+    return found
+
+
+def read_classes(path: Path) -> Classes:
+    """A file of names: one a line, from 0; "id name" a line; a CSV file with a header that has a
+    name and ids (AudioSet's class_labels_indices.csv: index,mid,display_name); or JSON, a list of
+    names or an object of ids and names.
+
+    The numbers of the classes follow the ids' order; a file's labels may be ids or names.
+    """
+    shown = printable(str(path))
+    try:
+        text = path.read_text(encoding="utf-8-sig")
+    except (OSError, UnicodeDecodeError) as error:
+        raise UsageError(f"--class-names {shown}: cannot be read ({error})") from error
+    try:
+        rows = _of_json(text) if path.suffix.lower() == ".json" else _of_text(text)
+    except (ValueError, csv.Error) as error:
+        raise UsageError(f"--class-names {shown}: {error}") from error
+    if not rows:
+        raise UsageError(f"--class-names {shown}: names no class")
+    if all(_INTEGER.match(ids[0]) for ids, _ in rows if ids) and all(ids for ids, _ in rows):
+        rows.sort(key=lambda row: int(canonical(row[0][0])))
+    numbers: dict[str, int] = {}
+    for number, (ids, name) in enumerate(rows):
+        for key in dict.fromkeys([*map(canonical, ids), canonical(name)]):
+            if numbers.setdefault(key, number) != number:
+                raise UsageError(f"--class-names {shown}: has {printable(key)!r} twice")
+    return Classes(tuple(name for _, name in rows), numbers)
+
+
+_Row = tuple[list[str], str]  # ids, name
+
+
+def _of_json(text: str) -> list[_Row]:
+    held = json.loads(text)
+    if isinstance(held, list):
+        return [([str(i)], str(name)) for i, name in enumerate(held)]
+    if not isinstance(held, dict):
+        raise ValueError("a list of names, or an object of ids and names is needed")
+    pairs = [(str(key), str(value)) for key, value in held.items()]
+    if all(_INTEGER.match(key) for key, _ in pairs):
+        return [([key], value) for key, value in pairs]
+    if all(_INTEGER.match(value) for _, value in pairs):
+        return [([value], key) for key, value in pairs]
+    raise ValueError("neither its keys nor its values are ids")
+
+
+def _of_text(text: str) -> list[_Row]:
+    lines = [line for line in text.splitlines() if line.strip()]
+    if not lines:
+        return []
+    delimiter = next((d for d in "\t,;" if d in lines[0]), None)
+    if delimiter is not None:
+        rows = [[f.strip() for f in row] for row in csv.reader(lines, delimiter=delimiter)]
+        header = [field.lower() for field in rows[0]]
+        name = next((header.index(n) for n in _NAME_COLUMNS if n in header), None)
+        if name is not None:
+            for number, row in enumerate(rows, 1):
+                if len(row) != len(header):
+                    raise ValueError(
+                        f"row {number} has {len(row)} fields, and the header {len(header)}"
+                    )
+            return [([*row[:name], *row[name + 1 :]], row[name]) for row in rows[1:]]
+        if all(len(row) == 2 and _INTEGER.match(row[0]) for row in rows):
+            return [([row[0]], row[1]) for row in rows]
+    words = [line.split(None, 1) for line in lines]
+    if all(len(word) == 2 and _INTEGER.match(word[0]) for word in words):
+        return [([word[0]], word[1].strip()) for word in words]
+    return [([str(i)], line.strip()) for i, line in enumerate(lines)]
+
+
+_NAME_COLUMNS = ("display_name", "name", "class_name", "label", "class", "category")
+
+
+def several(written: str, names: Collection[str] = ()) -> list[str]:
+    """The labels in one field: a JSON list, or between commas, semicolons or bars, or ids between
+    blanks. A field that is one of the known names is one label, commas or not."""
+    written = written.strip()
+    if written.startswith("["):
+        try:
+            held = json.loads(written)
+        except ValueError:
+            held = None
+        if isinstance(held, list):
+            return [str(label).strip() for label in held]
+    if canonical(written) in names:
+        return [written]
+    separator = next((s for s in ";|," if s in written), None)
+    parts: Sequence[str] = written.split(separator) if separator else [written]
+    words = written.split()
+    if separator is None and len(words) > 1 and all(map(_INTEGER.match, words)):
+        parts = words
+    return [part.strip() for part in parts if part.strip()]
+
+
+def number(written: str) -> float | None:
+    """A finite number, or None."""
+    try:
+        found = float(written)
+    except ValueError:
+        return None
+    return found if math.isfinite(found) else None

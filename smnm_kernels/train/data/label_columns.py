@@ -1,0 +1,260 @@
+"""Which columns of a list hold labels, splits and groups."""
+
+from __future__ import annotations
+
+import json
+import re
+from dataclasses import dataclass
+from pathlib import Path
+from typing import NamedTuple
+
+from smnm_kernels.errors import UsageError, printable
+
+from . import classes
+from .labels import LabelKind, Split
+from .lists import Listed
+from .splits import SPELLINGS, split_of
+
+
+@dataclass(frozen=True, kw_only=True)
+class LabelSettings:
+    """How the labels of DATA are to be read. Columns are asked for by name, or by number from 1."""
+
+    labels: LabelKind = "class"
+    val: Path | None = None  # lists
+    test: Path | None = None
+    files_from: Path | None = None  # the folder that paths in lists are relative to
+    path_column: str | None = None
+    label_column: str | None = None
+    split_column: str | None = None
+    group_column: str | None = None
+    group_pattern: str | None = None  # a regular expression that is searched for in names
+    fold_column: str | None = None
+    fold: str | None = None  # which is val; the others are train
+    class_names: Path | None = None
+    val_share: float = 0.2  # that is split off where there is no val
+
+    @property
+    def usual_columns(self) -> tuple[str, ...]:
+        """Names of columns of labels, the likeliest first. Names of classes say more than ids."""
+        return {
+            "class": (
+                *("label", "class", "class_name", "label_name", "category", "cls", "target"),
+                *("class_id", "label_id", "labels", "positive_labels"),
+            ),
+            "classes": ("labels", "positive_labels", "label", "classes", "class", "category"),
+            "number": ("label", "count", "value", "number", "target", "score", "y"),
+        }[self.labels]
+
+
+class Fields(NamedTuple):
+    """What a line says of its file."""
+
+    label: tuple[str, ...]
+    split: Split | None
+    group: str | None
+
+
+class _Places(NamedTuple):
+    """Columns by their numbers, beside the path."""
+
+    labels: tuple[int, ...]
+    split: int | None
+    fold: int | None
+    group: int | None
+    said: str
+
+
+_INTEGER = re.compile(r"\d+$")
+FOLD = "fold"
+
+
+class Columns:
+    """Those of one list. Errors name the line."""
+
+    def __init__(self, path: Path, settings: LabelSettings, role: Split | None) -> None:
+        self._list, self._settings, self._role = printable(str(path)), settings, role
+        self._name = printable(path.name)
+        self._fold = None if settings.fold is None else classes.canonical(settings.fold.strip())
+        self._places: dict[tuple[int, int, tuple[str, ...] | None], _Places] = {}
+        self._said: dict[str, None] = {}
+        self._folds: dict[str, None] = {}
+        self._odd_splits: dict[str, None] = {}
+        self._known_splits = 0
+
+    @property
+    def asked(self) -> tuple[str, ...]:
+        """Names that make a first line a header."""
+        s = self._settings
+        names = (s.label_column, s.split_column, s.group_column, s.fold_column)
+        return (*(name.lower() for name in names if name), *s.usual_columns)
+
+    def of(self, line: Listed) -> Fields:
+        key = (line.place, len(line.columns), line.names)
+        places = self._places.get(key)
+        if places is None:
+            places = self._places[key] = self._find(line)
+            if places.said:
+                self._said[places.said] = None
+        return Fields(
+            self._label(line, places), self._split(line, places), self._group(line, places)
+        )
+
+    def remarks(self) -> list[str]:
+        """Of the whole list, once it is read; raises UsageError where its folds or splits, taken
+        together, are none."""
+        s = self._settings
+        if self._folds and self._fold not in self._folds:
+            there = ", ".join(map(printable, sorted(self._folds)[:20]))
+            raise UsageError(f"{self._list}: --fold {s.fold} is none of its folds: {there}")
+        found = list(self._said)
+        if self._odd_splits:
+            some = ", ".join(repr(printable(name)) for name in list(self._odd_splits)[:3])
+            if self._known_splits or s.split_column:
+                raise UsageError(
+                    f"{self._list}: {some} in the column of splits is no split; "
+                    f"there are {', '.join(SPELLINGS)}"
+                )
+            found.append(f"the column split of {self._name} holds no splits ({some}): left aside")
+        return found
+
+    def _find(self, line: Listed) -> _Places:
+        s, said = self._settings, []
+        named = lambda column, option: self._place(line, column, option)  # noqa: E731
+        fold = split = None
+        if self._role is None:
+            if s.fold is not None:
+                fold = named(s.fold_column or FOLD, "--fold-column")
+                said.append(f"fold {s.fold} is val, the others are train")
+            elif s.split_column is not None:
+                split = named(s.split_column, "--split-column")
+            elif line.names and "split" in line.names:
+                split = line.names.index("split")
+            if fold is None and line.names and FOLD in line.names:
+                said.append("its column fold is not used; --fold N makes fold N val")
+        group = None if s.group_column is None else named(s.group_column, "--group-column")
+        taken = {place for place in (split, fold, group) if place is not None}
+        labels = self._label_places(line, taken)
+        if line.names:
+            name = ", ".join(line.names[i] for i in labels)
+            said.insert(0, f"labels are in its column {printable(name)}")
+            if split is not None:
+                said.append(f"splits in {printable(line.names[split])}")
+        shown = f"{self._name}: {'; '.join(said)}" if said else ""
+        return _Places(labels, split, fold, group, shown)
+
+    def _label_places(self, line: Listed, taken: set[int]) -> tuple[int, ...]:
+        s = self._settings
+        if s.label_column is not None:
+            return (self._place(line, s.label_column, "--label-column"),)
+        if line.names is None:
+            free = [i for i in range(len(line.columns)) if i not in taken]
+            if not free:
+                raise UsageError(f"{self._at(line)}: has no label beside the path")
+            if len(free) > 1 and s.labels != "classes":
+                raise UsageError(
+                    f"{self._at(line)}: has {len(free)} columns beside the path and one label is "
+                    "wanted; --label-column N (counted from 1) says which, --labels classes takes "
+                    "all of them"
+                )
+            return tuple(free)
+        found = next((name for name in s.usual_columns if name in line.names), None)
+        if found is not None:
+            return (line.names.index(found),)
+        free = [i for i in range(len(line.names)) if i not in taken]
+        if len(free) == 1:
+            return (free[0],)
+        self._need_names(line, "--label-column")
+        raise UsageError(
+            f"{self._at(line)}: which column has the labels? --label-column says it; there are "
+            f"{self._columns(line)}"
+        )
+
+    def _place(self, line: Listed, column: str, option: str) -> int:
+        """Of a column by its name, or its number from 1, the path's included."""
+        wanted = column.strip().lower()
+        if line.names and wanted in line.names:
+            return line.names.index(wanted)
+        if _INTEGER.match(wanted):
+            number = int(wanted) - 1
+            if number == line.place:
+                raise UsageError(f"{self._at(line)}: {option} {column} is the column of the path")
+            number -= number > line.place
+            if not 0 <= number < len(line.columns):
+                raise UsageError(
+                    f"{self._at(line)}: {option} {column}: the line has "
+                    f"{len(line.columns) + 1} columns"
+                )
+            return number
+        self._need_names(line, option)
+        raise UsageError(
+            f"{self._at(line)}: {option} {column}: there is no such column; there are "
+            f"{self._columns(line)}"
+        )
+
+    def _need_names(self, line: Listed, option: str) -> None:
+        if line.names is None:
+            raise UsageError(
+                f"{self._at(line)}: no header names the columns; {option} takes a number from 1, "
+                "too"
+            )
+        if not line.names and line.columns:
+            raise UsageError(
+                f"{self._at(line)}: has {len(line.columns) + 1} fields, not as many as the header"
+            )
+
+    def _columns(self, line: Listed) -> str:
+        return ", ".join(map(printable, line.names or ())) or "none beside the path"
+
+    def _at(self, line: Listed) -> str:
+        return f"{self._list}: line {line.line}"
+
+    def _label(self, line: Listed, places: _Places) -> tuple[str, ...]:
+        values = [line.columns[i].strip() for i in places.labels]
+        if self._settings.labels == "classes":
+            return tuple(values)
+        (value,) = values
+        if not value:
+            raise UsageError(f"{self._at(line)}: has no label")
+        if _is_several(value, line.names[places.labels[0]] if line.names else None):
+            raise UsageError(
+                f"{self._at(line)}: has several labels, {printable(value[:80])}; "
+                "--labels classes takes any number of them"
+            )
+        return (classes.several(value)[0] if value.startswith("[") else value,)
+
+    def _split(self, line: Listed, places: _Places) -> Split | None:
+        if places.fold is not None:
+            fold = line.columns[places.fold].strip()
+            if not fold:
+                raise UsageError(f"{self._at(line)}: has no fold")
+            fold = classes.canonical(fold)
+            self._folds[fold] = None
+            return "val" if fold == self._fold else "train"
+        if places.split is None:
+            return None
+        value = line.columns[places.split]
+        split = split_of(value)
+        if split is None:
+            self._odd_splits[value] = None
+        else:
+            self._known_splits += 1
+        return split
+
+    def _group(self, line: Listed, places: _Places) -> str | None:
+        if places.group is None:
+            return None
+        group = line.columns[places.group].strip()
+        if not group:
+            raise UsageError(f"{self._at(line)}: has no group")
+        return group
+
+
+def _is_several(value: str, column: str | None) -> bool:
+    if value.startswith("["):
+        try:
+            held = json.loads(value)
+        except ValueError:
+            return False
+        return isinstance(held, list) and len(held) != 1
+    return column in ("labels", "positive_labels") and len(classes.several(value)) > 1

@@ -1,0 +1,323 @@
+"""What is written about each file: its label and split, in folders' names, lists and tars."""
+
+from __future__ import annotations
+
+import json
+import os
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass, field
+from itertools import islice
+from pathlib import Path
+from typing import NamedTuple
+
+from smnm_kernels.errors import UsageError, printable
+
+from . import lists, shards
+from .classes import several
+from .find import Entry, Found, LeftOut, ListForm, find_listed, is_data_name
+from .label_columns import Columns, LabelSettings
+from .labels import Split
+from .splits import split_of, split_of_shard
+
+
+class Row(NamedTuple):
+    """What is written about one file."""
+
+    entry: Entry
+    label: tuple[str, ...]  # as it is written: one, or any number where there may be several
+    split: Split | None
+    group: str | None
+    source: str  # of the list; empty where folders say it
+    line: int  # of the list
+
+    @property
+    def at(self) -> str:
+        """Where it is written, for messages."""
+        return f"line {self.line} of {self.source}" if self.source else self.entry.shown
+
+
+@dataclass
+class Written:
+    """What was found, in any order."""
+
+    rows: list[Row] = field(default_factory=list)
+    remarks: list[str] = field(default_factory=list)
+    #: Splits that somebody has made, and that must not be empty.
+    splits: set[Split] = field(default_factory=set)
+
+
+LIST_SUFFIXES = (".csv", ".txt", ".tsv", ".json", ".jsonl", ".lst", ".list")
+
+
+def lists_in(folder: Path) -> dict[Split, Path]:
+    """train.csv and its like in a folder."""
+    found: dict[Split, Path] = {}
+    with os.scandir(folder) as entries:
+        for entry in sorted(entries, key=lambda entry: entry.name):
+            stem, suffix = os.path.splitext(entry.name)
+            split = split_of(stem)
+            if split is None or suffix.lower() not in LIST_SUFFIXES or not entry.is_file():
+                continue
+            if split in found:
+                raise UsageError(
+                    f"{printable(str(folder))}: {found[split].name} and {entry.name} both list "
+                    f"the split {split}; leave one of them there"
+                )
+            found[split] = folder / entry.name
+    return found if "train" in found else {}
+
+
+# --- lists
+
+
+def read_list(
+    path: Path,
+    role: Split | None,
+    base: Path,
+    suffixes: frozenset[str],
+    settings: LabelSettings,
+    tick: Callable[[], None],
+    left_out: LeftOut,
+    written: Written,
+) -> None:
+    """Add the rows of one list.
+
+    role: the split that the list is of; None: its columns may say so, line by line.
+    """
+    columns = Columns(path, settings, role)
+    form = ListForm(
+        folder_of_paths(path, suffixes, settings, written.remarks),
+        columns.asked,
+        settings.path_column and settings.path_column.lower(),
+    )
+    source = printable(path.name)
+    for line, entries in find_listed(path, base, suffixes, form, tick, left_out):
+        fields = columns.of(line)
+        split = role or fields.split
+        for entry in entries:
+            row = Row(entry, fields.label, split, fields.group, source, line.line)
+            written.rows.append(row)
+    written.remarks += columns.remarks()
+    if role is not None:
+        written.splits.add(role)
+
+
+_LOOKED_AT = 50  # lines of a list, to see where its files lie
+
+
+def folder_of_paths(
+    path: Path, suffixes: frozenset[str], settings: LabelSettings, remarks: list[str]
+) -> Path:
+    """The folder that a list's paths are relative to: the one that is asked for; else its own,
+    where it has any of the first files; else the only one beside or below it that has."""
+    if settings.files_from is not None:
+        return settings.files_from
+    own = path.parent
+    first = list(
+        islice(
+            lists.listed(
+                path,
+                lambda name: is_data_name(name, suffixes),
+                lambda name: os.path.isfile(own / name),
+                lambda stem: None,
+                path_column=settings.path_column and settings.path_column.lower(),
+            ),
+            _LOOKED_AT,
+        )
+    )
+    names = [line.missing for line in first if line.missing is not None]
+    if not names or any(line.name is not None for line in first):
+        return own
+    has_some = [
+        folder
+        for folder in _folders_around(own)
+        if any(os.path.isfile(folder / name) for name in names)
+    ]
+    if len(has_some) > 1:
+        shown = ", ".join(printable(str(folder)) for folder in has_some[:3])
+        raise UsageError(
+            f"{printable(str(path))}: names files that are in several folders ({shown}); "
+            "--files-from says from which folder its paths are"
+        )
+    if not has_some:
+        return own
+    remarks.append(f"files of {printable(path.name)} are those in {printable(str(has_some[0]))}")
+    return has_some[0]
+
+
+def _folders_around(own: Path) -> Iterator[Path]:
+    own = Path(os.path.abspath(own))
+    yield own.parent
+    for above in (own, own.parent):
+        try:
+            with os.scandir(above) as entries:
+                names = sorted(entry.name for entry in entries if entry.is_dir())
+        except OSError:
+            continue
+        yield from (above / name for name in names if above / name != own)
+
+
+# --- folders and tars
+
+
+def read_tree(
+    found: Found, data: Path, besides: Path | None, settings: LabelSettings, written: Written
+) -> None:
+    """Add the rows of files in a folder per class, perhaps below train/ and val/, and of members
+    of tars."""
+    shown = printable(str(data))
+    entries, left_out = found.entries, found.left_out
+    are_splits = _are_splits(shown, entries)
+    beside = _labels_beside(found, settings) if any(entry.shard for entry in entries) else {}
+    for entry in entries:
+        folders = entry.name.split("/")[:-1]
+        split: Split | None = None
+        if are_splits:
+            split = _split_by_place(entry)
+            if folders and split_of(folders[0]):
+                folders = folders[1:]
+        label = beside.get((entry.shard, _key(entry.name)))
+        if label is None:
+            label = (folders[0],) if folders else None
+        if label is None:
+            left_out.add(entry.shown, "lies in no folder of a class")
+            continue
+        written.rows.append(Row(entry, label, split, None, "", 0))
+        if split is not None:
+            written.splits.add(split)
+    if not written.rows:
+        raise UsageError(
+            f"{shown}: no file lies in a folder of its class, as in "
+            f"{shown}/CLASS/FILE; a list with a label on each line would do, too"
+        )
+    if os.path.isdir(data):
+        _look_at_folders(data, besides, are_splits, written)
+
+
+def _split_by_place(entry: Entry) -> Split | None:
+    places = entry.shard.split("/") if entry.shard else []
+    for folder in places[:-1]:
+        if split_of(folder):
+            return split_of(folder)
+    of_shard = split_of_shard(places[-1]) if places else None
+    return of_shard or split_of(entry.name.split("/")[0])
+
+
+def _are_splits(shown: str, entries: list[Entry]) -> bool:
+    """Whether what lies at the top are splits and not classes."""
+    found, others = set(), set()
+    for entry in entries:
+        if not entry.shard and "/" not in entry.name:
+            continue  # in no folder at all
+        split = _split_by_place(entry)
+        if split is None:
+            others.add((entry.shard or entry.name).split("/")[0])
+        else:
+            found.add(split)
+    if not others and found and "train" not in found:
+        raise UsageError(
+            f"{shown}: has files of the split {' and '.join(sorted(found))} and none of train"
+        )
+    if others and len(found) > 1 and "train" in found:
+        some = ", ".join(map(printable, sorted(others)[:3]))
+        raise UsageError(
+            f"{shown}: has folders of splits ({', '.join(sorted(found))}) beside others ({some}); "
+            "leave only splits there, or only classes"
+        )
+    return bool(found) and not others
+
+
+def _look_at_folders(data: Path, besides: Path | None, are_splits: bool, written: Written) -> None:
+    """Folders of which no file is there."""
+    with_files = set()
+    for row in written.rows:
+        parts = row.entry.name.split("/")
+        with_files |= {parts[0], "/".join(parts[:2])}
+        if row.entry.shard:
+            parts = row.entry.shard.split("/")
+            with_files |= {parts[0], "/".join(parts[:2])}
+    labels = {row.label[0] for row in written.rows if row.label}
+    tops = _folders(data, besides)
+    inner = [f"{top}/{name}" for top in tops for name in _folders(data / top, besides)]
+    for name in inner if are_splits else tops:
+        label = name.split("/")[-1]
+        if name in with_files or (are_splits and label in labels):
+            continue
+        if _holds_files(data / name):
+            written.remarks.append(f"{printable(name)}/ holds no such file: it is no class")
+        else:
+            raise UsageError(
+                f"{printable(str(data / name))}: is empty, so that the class {printable(label)!r} "
+                "has no file; fill the folder or remove it"
+            )
+    if are_splits:
+        for top in tops:
+            split = split_of(top)
+            if split is not None and split not in written.splits:
+                raise UsageError(
+                    f"{printable(str(data / top))}: holds no file, so that the split {split} is "
+                    "empty; fill the folder or remove it"
+                )
+
+
+def _folders(path: Path, besides: Path | None) -> list[str]:
+    try:
+        with os.scandir(path) as entries:
+            return sorted(
+                entry.name
+                for entry in entries
+                if entry.is_dir()
+                and not entry.name.startswith(".")
+                and not (besides and os.path.realpath(entry.path) == os.path.realpath(besides))
+            )
+    except OSError:
+        return []
+
+
+def _holds_files(path: Path) -> bool:
+    return any(files for _, _, files in os.walk(path))
+
+
+def _key(name: str) -> str:
+    """WebDataset's: a name up to the first dot behind the last slash."""
+    folder, slash, file = name.rpartition("/")
+    return f"{folder}{slash}{file.split('.')[0]}"
+
+
+def _labels_beside(found: Found, settings: LabelSettings) -> dict[tuple[str, str], tuple[str, ...]]:
+    """Of members of tars that have a member NAME.cls or NAME.json beside them: by the tar and the
+    name without its suffix."""
+    labels: dict[tuple[str, str], tuple[str, ...]] = {}
+    if not {".cls", ".json"} & set(found.left_out.suffixes):
+        return labels
+    for shard in dict.fromkeys(entry.shard for entry in found.entries if entry.shard):
+        with open(found.base / shard, "rb") as file:
+            for member in shards.members(found.base / shard):
+                suffix = member.name.rpartition(".")[2].lower()
+                if member.fault or suffix not in ("cls", "json") or member.size > 1 << 20:
+                    continue
+                file.seek(member.start)
+                text = file.read(member.size).decode("utf-8", "replace").strip()
+                label: str | list[str] | None = text
+                if suffix == "json":
+                    label = _label_in_object(text, settings)
+                if label is not None:
+                    key = (shard, _key(member.name))
+                    if isinstance(label, str):
+                        label = several(label) if settings.labels == "classes" else [label]
+                    labels[key] = tuple(label)
+    return labels
+
+
+def _label_in_object(text: str, settings: LabelSettings) -> str | list[str] | None:
+    try:
+        held = json.loads(text)
+    except ValueError:
+        return None
+    if not isinstance(held, dict):
+        return None
+    names = [settings.label_column] if settings.label_column else settings.usual_columns
+    value = next((held[name] for name in names if name in held), None)
+    if isinstance(value, list):
+        return [str(item) for item in value]
+    return None if value is None else str(value)
