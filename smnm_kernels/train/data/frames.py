@@ -10,7 +10,7 @@ from __future__ import annotations
 
 import hashlib
 from collections import deque
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from typing import Any
 
 import numpy as np
@@ -79,16 +79,23 @@ def undamaged(record: dict[str, Any]) -> list[tuple[int, int]]:
 def read(
     source: Source, record: dict[str, Any], start: int, frames: int, stride: int
 ) -> Iterator[np.ndarray]:
-    """`frames` frames, every `stride`-th from frame `start` on, one after the other: uint8
-    [height, width, 3]. They are those of the whole decoding."""
+    """`frames` frames, every `stride`-th from frame `start` on, as `read_numbers` gives them."""
+    return read_numbers(source, record, range(start, start + frames * stride, stride))
+
+
+def read_numbers(
+    source: Source, record: dict[str, Any], numbers: Sequence[int]
+) -> Iterator[np.ndarray]:
+    """The frames of these numbers, which rise, one after the other: uint8 [height, width, 3]. They
+    are those of the whole decoding."""
     view = View.from_list(record["view"])
-    stop = start + (frames - 1) * stride + 1
+    start, stop, wanted = numbers[0], numbers[-1] + 1, frozenset(numbers)
     passed = [r for r in record["restarts"] if r[1] <= start]
     given = 0
     for restart in [*passed[-1:], None]:
         with media.opened(source, "video") as reader:
             for number, frame in _numbered(reader, restart):
-                if number >= start and (number - start) % stride == 0:
+                if number in wanted:
                     if frame.is_corrupt:
                         raise Unusable(f"has a corrupt frame, number {number}")
                     given += 1
@@ -97,7 +104,7 @@ def read(
                     return
         if given:
             break
-    raise Unusable(f"has only {given} of {frames} frames behind frame {start}")
+    raise Unusable(f"has only {given} of {len(numbers)} frames behind frame {start}")
 
 
 def read_all(source: Source, pixel_aspect: PixelAspect) -> Iterator[np.ndarray]:

@@ -10,15 +10,17 @@ from typing import Any
 
 import numpy as np
 import PIL.Image
+import torch
 from PIL import ImageOps
 from torch import Tensor
 
 from smnm_kernels.errors import Unusable
 
+from .augment import RandAugment, RandomErasing, changed
 from .crops import Crop, square
 from .modality import FixedView, InputFormat, Record
 from .picture_rows import film_strips
-from .sample_randomness import SampleRandomness
+from .sample_randomness import AUGMENT, ERASE, SampleRandomness
 from .source import Source
 from .statistics import IMAGENET_MEAN, IMAGENET_STD
 from .suffixes import IMAGE as SUFFIXES
@@ -73,11 +75,14 @@ def _from_16_bits(grey: np.ndarray) -> np.ndarray:
 
 @dataclass(frozen=True)
 class Image:
-    """Pictures, cropped and resized to size x size; the model gets them as one frame."""
+    """Pictures, cropped and resized to size x size; the model gets them as one frame. What is
+    augmented, and erased from, is that (timm)."""
 
     size: int  # pixels
     crop: Crop
     flip: bool  # mirror half of the samples
+    augment: RandAugment | None = None
+    erase: RandomErasing | None = None
 
     name = "image"
     suffixes = SUFFIXES
@@ -105,7 +110,12 @@ class Image:
         picture = part.of(pixels, self.size)[:, None]
         if self.flip and u[-1] < 0.5:
             picture = picture.flip(3)
-        return {"image": picture.contiguous()}
+        if self.augment:
+            pixels = picture[:, 0].permute(1, 2, 0).contiguous().numpy()
+            pixels = changed(pixels, self.augment.changes(randomness.apart(AUGMENT)))
+            picture = torch.from_numpy(pixels).permute(2, 0, 1)[:, None]
+        picture = picture.contiguous()
+        return {"image": self.erase(picture, randomness.apart(ERASE)) if self.erase else picture}
 
     def read_fixed(self, source: Source, record: Record, view: FixedView) -> dict[str, Tensor]:
         """Squares of 7/8 of the short side, as MAE's code evaluates (224 of 256 pixels)."""

@@ -14,8 +14,9 @@ from smnm_kernels.errors import Unusable
 
 from .find import Entry, base_of
 from .modality import Modality, Record
+from .orders import Order, Passes
 from .padding import Padding
-from .sample_randomness import SampleRandomness, file_of
+from .sample_randomness import SampleRandomness
 
 # For one sample, at most so many files may fail that passed the scan. More means the data is gone.
 MOST_FAILURES = 32
@@ -74,6 +75,7 @@ class SampleDataset(Dataset):
 
     It does not depend on the number of workers or processes, nor on which samples were read before.
     With `padding`, batches say which of their tokens may be visible and which values are real.
+    `order` says which file a sample reads; by default each epoch is one shuffled pass over all.
     """
 
     def __init__(
@@ -83,7 +85,9 @@ class SampleDataset(Dataset):
         modality: Modality,
         seed: int,
         padding: Padding | None = None,
+        order: Order | None = None,
     ) -> None:
+        self.order = Passes(range(len(files))) if order is None else order
         self.folder, self.files, self.modality, self.seed = data, files, modality, seed
         self.base, self.padding = base_of(data), padding
 
@@ -103,8 +107,8 @@ class SampleDataset(Dataset):
     def sample(self, index: int, begin: Callable[[int], None]) -> Sample:
         """Sample `index`; `begin` is told the number of each file before it is read."""
         failures: list[Failure] = []
-        for attempt in range(min(MOST_FAILURES, len(self.files))):
-            number = file_of(self.seed, index, len(self.files), attempt)
+        for attempt in range(min(MOST_FAILURES, len(self.order))):
+            number = self.order.file_of(self.seed, index, attempt)
             begin(number)
             try:
                 return Sample(index, number, self.read(number, index), failures)

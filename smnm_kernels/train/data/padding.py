@@ -63,18 +63,25 @@ def _valid(tokens: TokenGrid, real: Sides) -> Tensor:
     return beyond <= farthest.clamp(min=0)
 
 
+def is_real(real: Tensor, shape: Sequence[int]) -> Tensor:
+    """int64 [B, 3], so many along (T, H, W) are real -> bool [B, T, H, W] of this shape."""
+    inside = torch.ones((), dtype=torch.bool, device=real.device)
+    for axis, size in enumerate(shape):
+        place = torch.arange(size, device=real.device).view(
+            [-1 if i == axis else 1 for i in range(3)]
+        )
+        inside = inside & (place < real[:, axis].view(-1, 1, 1, 1))
+    return inside
+
+
 def with_quiet_padding(x: Tensor, real: Tensor) -> Tensor:
     """[B, C, T, H, W] with each sample's smallest real value wherever it is padded.
 
     real: int64 [B, 3], how many values along (T, H, W) are real, one or more.
     """
-    is_real = torch.ones((), dtype=torch.bool, device=x.device)
-    for axis, size in enumerate(x.shape[2:]):
-        place = torch.arange(size, device=x.device).view([-1 if i == axis else 1 for i in range(3)])
-        is_real = is_real & (place < real[:, axis].view(-1, 1, 1, 1))
-    is_real = is_real[:, None]
-    smallest = x.masked_fill(~is_real, torch.inf).amin((1, 2, 3, 4), keepdim=True)
-    return torch.where(is_real, x, smallest)
+    inside = is_real(real, x.shape[2:])[:, None]
+    smallest = x.masked_fill(~inside, torch.inf).amin((1, 2, 3, 4), keepdim=True)
+    return torch.where(inside, x, smallest)
 
 
 @dataclass(frozen=True)

@@ -12,7 +12,8 @@ from functools import lru_cache
 
 import numpy as np
 
-_ORDER, _SAMPLE = 0, 1  # each use has a Philox key of its own
+# Each use has a Philox key of its own.
+_ORDER, _SAMPLE, AUGMENT, ERASE, MIX, BANDS = range(6)
 _MASK64 = (1 << 64) - 1
 
 
@@ -32,15 +33,29 @@ class SampleRandomness:
 
     seed: int
     index: int
+    use: int = _SAMPLE
+
+    def apart(self, use: int) -> SampleRandomness:
+        """Numbers of the same sample for another use, which have nothing to do with these."""
+        return SampleRandomness(self.seed, self.index, use)
+
+    def words(self, n: int) -> np.ndarray:
+        """The first n of them, uint64: the same ones at every call."""
+        return _words(self.seed, self.use, self.index, n)
 
     def uniforms(self, n: int) -> np.ndarray:
         """The first n of them, float64 in [0, 1): the same ones at every call."""
-        return (_words(self.seed, _SAMPLE, self.index, n) >> np.uint64(11)) * 2.0**-53
+        return (self.words(n) >> np.uint64(11)) * 2.0**-53
+
+
+def epoch_words(seed: int, epoch: int, n_files: int) -> np.ndarray:
+    """uint64 [n_files], by which an epoch orders its files."""
+    return _words(seed, _ORDER, epoch, n_files)
 
 
 @lru_cache(maxsize=2)  # a batch may lie across two epochs
 def _epoch_order(seed: int, epoch: int, n_files: int) -> np.ndarray:
-    return np.argsort(_words(seed, _ORDER, epoch, n_files), kind="stable")
+    return np.argsort(epoch_words(seed, epoch, n_files), kind="stable")
 
 
 def file_of(seed: int, index: int, n_files: int, attempt: int = 0) -> int:

@@ -5,16 +5,18 @@ from __future__ import annotations
 from collections import Counter
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, Literal
 
+import numpy as np
 import torch
 from torch import Tensor
 
 from . import frames as frames_of_files
+from .augment import RandAugment, RandomErasing, changed
 from .crops import Crop, square
 from .modality import FixedView, InputFormat, Record, evenly
 from .picture_rows import film_strips
-from .sample_randomness import SampleRandomness
+from .sample_randomness import AUGMENT, ERASE, SampleRandomness
 from .source import Source
 from .statistics import IMAGENET_MEAN, IMAGENET_STD
 from .suffixes import VIDEO as SUFFIXES
@@ -38,11 +40,17 @@ def _place(stretches: list[tuple[int, int]], span: int, u: float) -> int:
     raise AssertionError("the stride was chosen so that a clip fits")
 
 
+#: "stretch": frames that lie `stride` apart. "segments": of all frames, cut into equal segments,
+#: one of each (TSN, Wang et al. 2016; VideoMAE for Something-Something v2).
+Sampling = Literal["stretch", "segments"]
+
+
 @dataclass(frozen=True)
 class Video:
     """Clips of `frames` frames, every `stride`-th of the file, cropped and resized to size x size.
 
-    A file too short for the stride is read with the largest stride that fits.
+    A file too short for the stride is read with the largest stride that fits. Frames are augmented
+    before they are cropped, boxes are erased from what the model gets.
     """
 
     frames: int
@@ -51,6 +59,9 @@ class Video:
     crop: Crop
     flip: bool  # mirror half of the clips
     pixel_aspect: PixelAspect = "apply"
+    sampling: Sampling = "stretch"
+    augment: RandAugment | None = None
+    erase: RandomErasing | None = None
 
     name = "video"
     suffixes = SUFFIXES
@@ -70,27 +81,51 @@ class Video:
     def read(
         self, source: Source, record: Record, randomness: SampleRandomness
     ) -> dict[str, Tensor]:
-        u = randomness.uniforms(2 + self.crop.n_uniforms)
-        stride = self._stride(record)
-        start = _place(frames_of_files.undamaged(record), (self.frames - 1) * stride + 1, u[0])
+        n = self.frames if self.sampling == "segments" else 1
+        u = randomness.uniforms(n + self.crop.n_uniforms + 1)
+        if self.sampling == "segments":
+            numbers = self._one_of_each_segment(record, u[:n])
+        else:
+            numbers = self._stretch(record, u[0])
         width, height = View.from_list(record["view"]).size
-        part = self.crop.part(height, width, self.size, u[1:-1])
+        part = self.crop.part(height, width, self.size, u[n:-1])
+        changes = self.augment.changes(randomness.apart(AUGMENT)) if self.augment else []
         # One frame after the other: only what is cut from it stays, however large it is.
-        shown = frames_of_files.read(source, record, start, self.frames, stride)
-        clip = torch.stack([part.of(pixels, self.size) for pixels in shown], dim=1)
+        shown = frames_of_files.read_numbers(source, record, numbers)
+        clip = torch.stack([part.of(changed(p, changes), self.size) for p in shown], dim=1)
         if self.flip and u[-1] < 0.5:
             clip = clip.flip(3)
-        return {"video": clip.contiguous()}
+        clip = clip.contiguous()
+        return {"video": self.erase(clip, randomness.apart(ERASE)) if self.erase else clip}
 
     def read_fixed(self, source: Source, record: Record, view: FixedView) -> dict[str, Tensor]:
-        """Clips from the longest stretch without damage; the short side fills the picture."""
-        stride = self._stride(record)
+        """Clips from the longest stretch without damage; the short side fills the picture.
+
+        Of segments the same place in each: the middle for one clip alone, else the beginning of
+        each `clips`-th of a segment (VideoMAE).
+        """
         begin, length = max(frames_of_files.undamaged(record), key=lambda stretch: stretch[1])
-        start = begin + evenly(view.clip, view.clips, length - (self.frames - 1) * stride - 1)
+        if self.sampling == "segments":
+            share = 0.5 if view.clips == 1 else view.clip / view.clips
+            numbers = [begin + int(length * (i + share) / self.frames) for i in range(self.frames)]
+        else:
+            stride = self._stride(record)
+            start = begin + evenly(view.clip, view.clips, length - (self.frames - 1) * stride - 1)
+            numbers = [start + i * stride for i in range(self.frames)]
         width, height = View.from_list(record["view"]).size
         part = square(height, width, view.crop, view.crops)
-        shown = frames_of_files.read(source, record, start, self.frames, stride)
+        shown = frames_of_files.read_numbers(source, record, numbers)
         return {"video": torch.stack([part.of(pixels, self.size) for pixels in shown], dim=1)}
+
+    def _stretch(self, record: Record, u: float) -> list[int]:
+        stride = self._stride(record)
+        start = _place(frames_of_files.undamaged(record), (self.frames - 1) * stride + 1, u)
+        return [start + i * stride for i in range(self.frames)]
+
+    def _one_of_each_segment(self, record: Record, u: np.ndarray) -> list[int]:
+        begin, length = max(frames_of_files.undamaged(record), key=lambda stretch: stretch[1])
+        each = length // self.frames  # whole frames; what is left over at the end is not used
+        return [begin + i * each + int(u[i] * each) for i in range(self.frames)]
 
     def _stride(self, record: Record) -> int:
         longest = max(length for _, length in frames_of_files.undamaged(record))
@@ -100,6 +135,8 @@ class Video:
         return {}
 
     def remarks(self, records: Sequence[Record]) -> list[str]:
+        if self.sampling == "segments":
+            return []
         strides = Counter(self._stride(record) for record in records)
         return [
             f"{count} short files are read with a stride of {stride} frames, not {self.stride}"

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable, Iterable
+from typing import Any
 
 import torch
 import torch.nn.functional as F
@@ -47,8 +48,11 @@ class Attention(nn.Module):
             return self.qkv.bias
         return torch.cat([self.q_bias, torch.zeros_like(self.q_bias), self.v_bias])
 
-    def forward(self, x: Tensor, first: int = 0) -> Tensor:
-        """[B, n, dim] -> [B, n - first, dim]: of the tokens from `first` on, attending to all."""
+    def forward(self, x: Tensor, first: int = 0, seen: Tensor | None = None) -> Tensor:
+        """[B, n, dim] -> [B, n - first, dim]: of the tokens from `first` on, attending to all.
+
+        seen: bool [B, n], the tokens that are attended to; at least one in each row.
+        """
         b, n, d = x.shape
         bias, shape = self.bias(), (b, -1, self.heads, d // self.heads)
         if first == 0:
@@ -57,7 +61,8 @@ class Attention(nn.Module):
             q = F.linear(x[:, first:], self.qkv.weight[:d], bias[:d]).view(shape)
             k, v = F.linear(x, self.qkv.weight[d:], bias[d:]).view(b, n, 2, *shape[2:]).unbind(2)
         q, k, v = (part.transpose(1, 2) for part in (q, k, v))
-        attended = F.scaled_dot_product_attention(q, k, v).transpose(1, 2)
+        mask = None if seen is None else seen[:, None, None]
+        attended = F.scaled_dot_product_attention(q, k, v, attn_mask=mask).transpose(1, 2)
         return self.proj(attended.reshape(b, n - first, d))
 
 
@@ -73,8 +78,19 @@ class Mlp(nn.Module):
         return self.fc2(F.gelu(self.fc1(x)))
 
 
+def drop_path(branch: Tensor, share: float) -> Tensor:
+    """[B, ...] with a share of the samples set to zero at random, the others scaled up, so that
+    the mean stays: stochastic depth (Huang et al. 2016), sample by sample as in timm."""
+    kept = torch.rand(len(branch), device=branch.device) >= share
+    factor = kept.to(branch.dtype) / (1 - share)
+    return branch * factor.view(-1, *[1] * (branch.ndim - 1))
+
+
 class Block(nn.Module):
     """Pre-norm transformer block on [B, n, dim]."""
+
+    #: Share of the samples that each of the two branches leaves out in training.
+    drop_path = 0.0
 
     def __init__(
         self, dim: int, heads: int, mlp_ratio: float, key_bias: bool, norm_eps: float
@@ -85,13 +101,17 @@ class Block(nn.Module):
         self.norm2 = nn.LayerNorm(dim, eps=norm_eps)
         self.mlp = Mlp(dim, round(dim * mlp_ratio))
 
-    def forward(self, x: Tensor, first: int = 0) -> Tensor:
-        """-> [B, n - first, dim]: those before `first` are attended to and then left out."""
-        x = x[:, first:] + self.attn(self.norm1(x), first)
-        return x + self.mlp(self.norm2(x))
+    def forward(self, x: Tensor, first: int = 0, seen: Tensor | None = None) -> Tensor:
+        """-> [B, n - first, dim]: those before `first` are attended to and then left out; `seen`
+        as in Attention."""
+        x = x[:, first:] + self._dropped(self.attn(self.norm1(x), first, seen))
+        return x + self._dropped(self.mlp(self.norm2(x)))
+
+    def _dropped(self, branch: Tensor) -> Tensor:
+        return drop_path(branch, self.drop_path) if self.training and self.drop_path else branch
 
 
-def run_block(block: Callable[..., Tensor], x: Tensor, again: bool, *arguments: int) -> Tensor:
+def run_block(block: Callable[..., Tensor], x: Tensor, again: bool, *arguments: Any) -> Tensor:
     """block(x, *arguments); `again`: its activations are computed again in the backward pass."""
     if again and torch.is_grad_enabled():
         return checkpoint(block, x, *arguments, use_reentrant=False)
@@ -183,11 +203,14 @@ class Encoder(nn.Module):
         first = (self.cls_token + self.pos_embed[0]).expand(len(tokens), 1, -1)
         return torch.cat([first.to(tokens.dtype), tokens], dim=1)
 
-    def encode(self, patches: Tensor, ids: Tensor | None) -> Tensor:
-        """As `embed`, through all blocks and the final norm; the class token stays in front."""
+    def encode(self, patches: Tensor, ids: Tensor | None, seen: Tensor | None = None) -> Tensor:
+        """As `embed`, through all blocks and the final norm; the class token stays in front.
+
+        seen: bool, as many as the tokens of `embed`: those that are attended to. Default: all.
+        """
         tokens = self.embed(patches, ids)
         for block in self.blocks:
-            tokens = run_block(block, tokens, self.checkpoint_activations)
+            tokens = run_block(block, tokens, self.checkpoint_activations, 0, seen)
         return self.norm(tokens)
 
     def forward(self, x: Tensor, ids_keep: Tensor | None = None) -> Tensor:

@@ -33,6 +33,7 @@ from .folder import (
 from .forward import Forward
 from .memory import is_out_of_memory
 from .meter import Meter, Row, StepClock
+from .optimisation import set_rate
 from .plan import Plan
 from .progress import Progress, say
 from .signals import StopSignal
@@ -201,8 +202,7 @@ class Loop:
         device will know, and its times."""
         forward, parts = self._forward, self.plan.accumulate
         lr = self.plan.schedule.rate(self.step)
-        for group in self.task.optimizer.param_groups:
-            group["lr"] = lr
+        set_rate(self.task.optimizer, lr)
         clock, waited = StepClock(self.device), 0.0
         sums: dict[str, Tensor] = {}
         for part in range(parts):

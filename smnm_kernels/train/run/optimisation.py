@@ -3,10 +3,15 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Callable
 from dataclasses import dataclass
+from typing import Any
 
 import torch
 from torch import nn
+
+#: Key of a group of parameters: its rate by the step's rate.
+SCALE = "lr_scale"
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -26,10 +31,11 @@ class Optimisation:
     warmup_steps: int | None = None
     checkpoint_every: int = 500  # steps
 
-    def total_steps(self, n_files: int) -> int:
+    def total_steps(self, n_samples: int) -> int:
+        """Of the run; an epoch has so many samples."""
         if self.steps is not None:
             return self.steps
-        return math.ceil(self.epochs * n_files / self.batch_size)
+        return math.ceil(self.epochs * n_samples / self.batch_size)
 
     def warmup_of(self, schedule_steps: int) -> int:
         """Steps of warmup in a schedule of this length."""
@@ -48,13 +54,51 @@ class Optimisation:
 
 def adamw(model: nn.Module, optimisation: Optimisation) -> torch.optim.AdamW:
     """Biases, norms and single tokens do not decay. The loop sets each step's rate."""
+    decay = optimisation.weight_decay
     parameters = [p for p in model.parameters() if p.requires_grad]
-    matrices = [p for p in parameters if _decays(p)]
-    others = [p for p in parameters if not _decays(p)]
     groups = [
-        {"params": matrices, "weight_decay": optimisation.weight_decay},
-        {"params": others, "weight_decay": 0.0},
+        {"params": [p for p in parameters if _decays(p)], "weight_decay": decay},
+        {"params": [p for p in parameters if not _decays(p)], "weight_decay": 0.0},
     ]
+    return _adamw(groups, optimisation)
+
+
+def layerwise_adamw(
+    model: nn.Module,
+    optimisation: Optimisation,
+    layer_of: Callable[[str], int],
+    last: int,
+    layer_decay: float,
+) -> torch.optim.AdamW:
+    """As `adamw`, with rates that fall from the last layer to the first (BEiT, MAE, VideoMAE): that
+    of layer i is the step's rate times layer_decay ** (last - i).
+
+    layer_of: the number of the layer, 0 to `last`, that a parameter of this name belongs to.
+    """
+    groups: dict[tuple[int, bool], list[nn.Parameter]] = {}
+    for name, parameter in model.named_parameters():
+        if parameter.requires_grad:
+            groups.setdefault((layer_of(name), _decays(parameter)), []).append(parameter)
+    return _adamw(
+        [
+            {
+                "params": groups[layer, decays],
+                "weight_decay": optimisation.weight_decay if decays else 0.0,
+                SCALE: layer_decay ** (last - layer),
+            }
+            for layer, decays in sorted(groups)
+        ],
+        optimisation,
+    )
+
+
+def set_rate(optimizer: torch.optim.Optimizer, rate: float) -> None:
+    """Of a step; groups of parameters may have a scale of their own."""
+    for group in optimizer.param_groups:
+        group["lr"] = rate * group.get(SCALE, 1.0)
+
+
+def _adamw(groups: list[dict[str, Any]], optimisation: Optimisation) -> torch.optim.AdamW:
     # On the CPU, too, one pass over the weights takes a third of the time of many.
     return torch.optim.AdamW(groups, lr=0.0, betas=optimisation.betas, fused=True)
 

@@ -1,0 +1,91 @@
+"""Which file each sample of a run reads: pure functions of (seed, index)."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+from typing import Protocol
+
+import numpy as np
+
+from .sample_randomness import epoch_words, file_of
+
+
+class Order(Protocol):
+    """The file of each sample of an endless stream."""
+
+    def __len__(self) -> int:
+        """How many files there are to take from."""
+
+    def file_of(self, seed: int, index: int, attempt: int = 0) -> int:
+        """The number of the file that sample `index` reads. `attempt` counts the files that failed
+        for this sample: another steps in."""
+
+
+@dataclass(frozen=True)
+class Passes:
+    """One shuffled pass over the files after the other, each file `repeats` times in a row.
+
+    Repeated samples (Hoffer et al. 2020) are of two files in turn, so that neighbours are of
+    different files: mixing takes neighbours.
+    """
+
+    numbers: Sequence[int]
+    repeats: int = 1
+
+    def __len__(self) -> int:
+        return len(self.numbers)
+
+    def file_of(self, seed: int, index: int, attempt: int = 0) -> int:
+        place = 2 * (index // (2 * self.repeats)) + index % 2
+        return self.numbers[file_of(seed, place, len(self.numbers), attempt)]
+
+
+@dataclass(frozen=True, eq=False)
+class Balanced:
+    """In each epoch `draws` files without replacement, one after the other with probabilities in
+    proportion to their weights (AudioMAE's sampler for AudioSet-2M).
+
+    The files of an epoch are those with the largest log(u) / weight (Efraimidis and Spirakis 2006),
+    in that order.
+    """
+
+    numbers: Sequence[int]
+    weights: np.ndarray  # float64, above 0
+    draws: int
+    _orders: dict[tuple[int, int], np.ndarray] = field(default_factory=dict, init=False, repr=False)
+
+    def __post_init__(self) -> None:
+        if not 1 <= self.draws <= len(self.numbers):
+            raise ValueError(
+                f"draws must be from 1 to the number of files {len(self.numbers)}, got {self.draws}"
+            )
+
+    def __len__(self) -> int:
+        return len(self.numbers)
+
+    def file_of(self, seed: int, index: int, attempt: int = 0) -> int:
+        epoch, position = divmod(index, self.draws)
+        order = self._order(seed, epoch)
+        return self.numbers[int(order[(position + attempt) % len(order)])]
+
+    def _order(self, seed: int, epoch: int) -> np.ndarray:
+        if (seed, epoch) not in self._orders:
+            if len(self._orders) == 2:  # a batch may lie across two epochs
+                del self._orders[next(iter(self._orders))]
+            words = epoch_words(seed, epoch, len(self.numbers))
+            u = ((words >> np.uint64(11)) + 0.5) * 2.0**-53
+            self._orders[seed, epoch] = np.argsort(-np.log(u) / self.weights, kind="stable")
+        return self._orders[seed, epoch]
+
+
+def label_weights(targets: np.ndarray) -> np.ndarray:
+    """AudioMAE's weights of files with several labels each, float64 [n]: the sum over a file's
+    labels of 1000 / (how many files have this label + 0.01).
+
+    targets: [n, classes] of zeros and ones. A file without any label weighs as little as one of the
+    commonest.
+    """
+    counts = targets.sum(0)
+    weights = targets @ (1000 / (counts + 0.01))
+    return np.where(targets.any(1), weights, 1000 / (counts.max() + 0.01))
