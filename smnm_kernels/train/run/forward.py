@@ -42,6 +42,15 @@ class Forward:
         with self._precision():
             return (self.over_ranks or self.model)(*arguments)
 
+    def judged(self, *arguments: Any) -> Any:
+        """In this process alone, without dropout and gradients."""
+        self.model.eval()
+        try:
+            with torch.no_grad(), self._precision():
+                return self.model(*arguments)
+        finally:
+            self.model.train()
+
     def plainly(self, *arguments: Any) -> Any:
         """In this process alone and not compiled, nor will the model be from then on."""
         self.model._compiled_call_impl = None

@@ -21,6 +21,7 @@ from smnm_kernels.train.data.waiting import Background, Stopped, Watch, wait_for
 
 from . import bad_loss, ranks
 from .before import Before
+from .evaluating import Evaluator
 from .folder import (
     CHECKPOINT,
     ENCODER,
@@ -71,6 +72,18 @@ class Loop:
         self._meter = Meter(device, plan.batch_size)
         self._watch = self._watch_that_stops(_GRACE_S if ranks.world_size() > 1 else 0)
         self._bad = torch.zeros((), device=device)  # 1 from the first loss on that is not finite
+        self._evaluator: Evaluator | None = None
+        if task.evaluations is not None:
+            self._evaluator = Evaluator(
+                task.evaluations,
+                plan,
+                device,
+                self._forward,
+                folder.path if folder else None,
+                self.step,
+                lambda: self._watch_that_stops(_GRACE_S if ranks.world_size() > 1 else 0),
+                self._writing,
+            )
 
     def run(self) -> int:
         """Train what is left to train. Returns 0, or 130 / 143 when SIGINT / SIGTERM made it save
@@ -95,30 +108,39 @@ class Loop:
 
     def _run(self) -> int:
         plan = self.plan
-        if self.step >= plan.steps:
-            self._finish()
-            self._say(
-                f"already finished: {self.step} steps are done, and this run's --steps is "
-                f"{plan.steps}; raise it to go on"
-            )
-            return 0
-        if plan.resumed:
-            self._say(f"going on after step {self.step} of {plan.steps}")
         with self._stop as stop:
-            self._train()
-            if self.step < plan.steps:
+            if self.step >= plan.steps:
+                said = self._finish() if self._judge() else None
+                if said is None:
+                    return self._say_stopped(stop)
+                self._say(
+                    f"{said}already finished: {self.step} steps are done, and this run's --steps "
+                    f"is {plan.steps}; raise it to go on"
+                )
+                return 0
+            if plan.resumed:
+                self._say(f"going on after step {self.step} of {plan.steps}")
+            if not self._train():
                 self._save()
-                # Under torchrun the signal may have come to another process alone.
-                number = signal.SIGTERM if stop.number is None else signal.Signals(stop.number)
-                self._say(f"stopped by {number.name}, {self._kept()}")
-                return 128 + number
+                return self._say_stopped(stop)
             self._save()
-            self._finish()
-        self._say(self._summary())
+            said = self._finish()
+            if said is None:
+                return self._say_stopped(stop)
+        self._say(self._summary() + (f"\n{said.rstrip()}" if said else ""))
         return 0
 
-    def _train(self) -> None:
+    def _say_stopped(self, stop: StopSignal) -> int:
+        # Under torchrun the signal may have come to another process alone.
+        number = signal.SIGTERM if stop.number is None else signal.Signals(stop.number)
+        self._say(f"stopped by {number.name}, {self._kept()}")
+        return 128 + number
+
+    def _train(self) -> bool:
+        """The steps that are left. False where a signal came."""
         plan, meter = self.plan, self._meter
+        if not self._judge():  # as of a run that was killed between a checkpoint and this
+            return False
         batches = Batches(
             self.task.dataset,
             self._numbers(self.step, plan.steps),
@@ -132,25 +154,36 @@ class Loop:
         try:
             while self.step < plan.steps:
                 if not self._whole_step(batches):
-                    break
+                    return False
                 save = self.step % plan.checkpoint_every == 0
                 keep = plan.keep_every is not None and self.step % plan.keep_every == 0
-                if meter.full or save or keep or self.step == plan.steps:
+                judge = self._evaluator is not None and self._evaluator.due(self.step)
+                if meter.full or save or keep or judge or self.step == plan.steps:
                     stopping, last = self._read_meter()
                     progress.show(
                         self.step, f"loss {last['loss']:.4f}, {last['clips_per_s']:.1f} clips/s"
                     )
                     if keep:
                         self._keep()
-                    if stopping:
-                        break
-                    if save:
+                    if stopping and self.step < plan.steps:
+                        return False
+                    if save or judge:
                         self._save()
-                    if keep or save:
+                    if not self._judge():
+                        return False
+                    if keep or save or judge:
                         meter.restart_clock()
+            return True
         finally:
             batches.close()
             progress.close()
+
+    def _judge(self) -> bool:
+        """The evaluation that is due after this step, if any, behind its checkpoint. False where a
+        signal ended it."""
+        if self._evaluator is None or not self._evaluator.due(self.step):
+            return True
+        return self._evaluator.regular(self.step)
 
     def _numbers(self, start: int, stop: int) -> BatchNumbers:
         plan = self.plan
@@ -323,15 +356,21 @@ class Loop:
             with self._writing(path), replacing(path) as file:
                 picture.save(file, format="PNG")
 
-    def _finish(self) -> None:
-        """Picture and encoder of the last step; nothing where they are there already."""
-        if not self.folder:
-            return
-        path = self.folder.path / ENCODER
-        if self.task.exported_step(path) != self.step:
+    def _finish(self) -> str | None:
+        """Picture, encoder and final evaluation of the last step; nothing where they are there
+        already. What it is to say, or None where a signal ended it."""
+        if self._evaluator is not None:
+            return self._evaluator.finish(self.step, self._export)
+        if self.folder and self.task.exported_step(self.folder.path / ENCODER) != self.step:
             self._save_picture(self.folder)
-            with self._writing(path):
-                self.task.export(path, self.step)
+            self._export()
+        return ""
+
+    def _export(self) -> None:
+        assert self.folder
+        path = self.folder.path / ENCODER
+        with self._writing(path):
+            self.task.export(path, self.step)
 
     def _report_failures(self, batch: Batch) -> None:
         for failure in batch.failures:

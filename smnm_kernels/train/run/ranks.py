@@ -181,6 +181,13 @@ def average(values: torch.Tensor) -> torch.Tensor:
     return values
 
 
+def share(model: torch.nn.Module) -> None:
+    """Give all processes the first one's weights and buffers."""
+    if world_size() > 1:
+        for tensor in model.state_dict().values():
+            dist.broadcast(tensor, 0)
+
+
 def everyones(value: T) -> list[T]:
     """The value of each process, by rank."""
     if world_size() == 1:

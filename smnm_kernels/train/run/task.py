@@ -12,6 +12,7 @@ from torch import Tensor, nn
 
 from smnm_kernels.train.data.loader import Batch, Failure, SampleDataset
 
+from .evaluating import Evaluations
 from .meter import StepClock
 
 
@@ -28,6 +29,10 @@ class Task(Protocol):
 
     @property
     def optimizer(self) -> torch.optim.Optimizer: ...
+
+    @property
+    def evaluations(self) -> Evaluations | None:
+        """How the model is judged; None where it is not."""
 
     @property
     def picture_name(self) -> str:

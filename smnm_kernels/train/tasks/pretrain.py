@@ -166,6 +166,7 @@ class Pretraining:
     """The Task: draw masks, let the objective make losses of what they leave."""
 
     picture_name = "reconstruction.png"
+    evaluations = None
 
     def __init__(
         self,
