@@ -77,6 +77,9 @@ class Audio:
         size = (1, 1, self.frames, self.bands)
         return {"audio": InputFormat(size, mean, scale, spectrograms)}
 
+    def sized(self, size: tuple[int, int, int, int]) -> Audio:
+        return replace(self, frames=size[2], bands=size[3])
+
     @property
     def probed(self) -> dict[str, Any]:
         return {}

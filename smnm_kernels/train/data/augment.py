@@ -28,7 +28,6 @@ _Operation = Callable[[float, int, tuple[int, int, int]], Change]
 _MOST = 10.0  # strength
 
 _GREY = (128, 128, 128)  # what VideoMAE's code fills with
-_MEAN_COLOUR = (124, 116, 104)  # ImageNet's, what timm fills with
 
 
 def _shear_x(strength: float, sign: int, fill: tuple[int, int, int]) -> Change:

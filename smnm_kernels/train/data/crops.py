@@ -83,6 +83,13 @@ def square(
     return Part(y, x, side, side, interpolation)
 
 
+def square_side(size: tuple[int, int, int, int]) -> int:
+    """Of an input (C, T, H, W) that is made of squares; ValueError where it is not."""
+    if size[2] != size[3]:
+        raise ValueError(f"pictures of {size[2]} x {size[3]} were asked for; only squares are read")
+    return size[2]
+
+
 def resize(pixels: np.ndarray, size: int, interpolation: Interpolation = "bilinear") -> Tensor:
     """uint8 [h, w, 3] -> uint8 [3, size, size]."""
     frame = torch.from_numpy(np.ascontiguousarray(pixels)).permute(2, 0, 1)[None]

@@ -5,7 +5,7 @@ from __future__ import annotations
 import struct
 import warnings
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 import numpy as np
@@ -17,7 +17,7 @@ from torch import Tensor
 from smnm_kernels.errors import Unusable
 
 from .augment import RandAugment, RandomErasing, changed
-from .crops import Crop, square
+from .crops import Crop, square, square_side
 from .modality import FixedView, InputFormat, Record
 from .picture_rows import film_strips
 from .sample_randomness import AUGMENT, ERASE, SampleRandomness
@@ -91,6 +91,9 @@ class Image:
     def inputs(self) -> dict[str, InputFormat]:
         size = (3, 1, self.size, self.size)
         return {"image": InputFormat(size, IMAGENET_MEAN, IMAGENET_STD, film_strips)}
+
+    def sized(self, size: tuple[int, int, int, int]) -> Image:
+        return replace(self, size=square_side(size))
 
     @property
     def probed(self) -> dict[str, Any]:

@@ -93,6 +93,10 @@ class Modality(Protocol):
     def inputs(self) -> dict[str, InputFormat]:
         """The model's inputs by name."""
 
+    def sized(self, size: tuple[int, int, int, int]) -> Modality:
+        """The same with a single input of this size (C, T, H, W); ValueError where there is none
+        such."""
+
     @property
     def probed(self) -> dict[str, Any]:
         """Those of the settings that decide what `probe` finds or refuses."""

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections import Counter
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any, Literal
 
 import numpy as np
@@ -13,7 +13,7 @@ from torch import Tensor
 
 from . import frames as frames_of_files
 from .augment import RandAugment, RandomErasing, changed
-from .crops import Crop, square
+from .crops import Crop, square, square_side
 from .modality import FixedView, InputFormat, Record, evenly
 from .picture_rows import film_strips
 from .sample_randomness import AUGMENT, ERASE, SampleRandomness
@@ -70,6 +70,9 @@ class Video:
     def inputs(self) -> dict[str, InputFormat]:
         size = (3, self.frames, self.size, self.size)
         return {"video": InputFormat(size, IMAGENET_MEAN, IMAGENET_STD, film_strips)}
+
+    def sized(self, size: tuple[int, int, int, int]) -> Video:
+        return replace(self, frames=size[1], size=square_side(size))
 
     @property
     def probed(self) -> dict[str, Any]:

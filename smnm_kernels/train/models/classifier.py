@@ -7,7 +7,6 @@ patches' tokens goes through a new norm and one linear layer.
 from __future__ import annotations
 
 import json
-import math
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Any, Literal, get_args
@@ -148,8 +147,9 @@ class Classifier(nn.Module):
 
     def _seen(self, real: Tensor, ids_keep: Tensor | None) -> Tensor:
         """bool [B, n], of the patches that are looked at those that hold anything real."""
-        patch = torch.tensor(self.encoder.settings.patch, device=real.device)
-        seen = is_real(-(-real // patch), self.encoder.grid).flatten(1)
+        patch = self.encoder.settings.patch
+        patches = torch.stack([-(-real[:, a] // patch[a]) for a in range(3)], dim=1)
+        seen = is_real(patches, self.encoder.grid).flatten(1)
         if ids_keep is not None:
             seen = seen.gather(1, ids_keep)
         return seen | ~seen.any(1, keepdim=True)
@@ -218,9 +218,3 @@ def loss_of(kind: LabelKind, outputs: Tensor, targets: Tensor) -> Tensor:
     if kind == "classes":
         return F.binary_cross_entropy_with_logits(outputs, targets)
     return F.huber_loss(outputs, targets)
-
-
-def masked_shares(grid: tuple[int, int, int], time: float, mel: float) -> int:
-    """Patches that AudioMAE keeps of a grid (1, time, mel) when it masks these shares of columns of
-    time and rows of mel bands."""
-    return math.floor(grid[1] * (1 - time)) * math.floor(grid[2] * (1 - mel))

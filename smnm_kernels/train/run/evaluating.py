@@ -94,12 +94,15 @@ class Evaluator:
         forward: Forward,
         out: Path | None,
         done: int,
-        watch: Callable[[], Watch],
+        watch: Watch,
+        stopping: Callable[[], bool],
         writing: Callable[[Path], AbstractContextManager[None]],
     ) -> None:
-        """out: RUN, in the first process; None in the others. done: steps of the checkpoint."""
+        """out: RUN, in the first process; None in the others. done: steps of the checkpoint.
+        stopping: whether a signal came, which ends an evaluation."""
         self.evaluations, self.plan, self.device = evaluations, plan, device
         self._forward, self._out, self._watch, self._writing = forward, out, watch, writing
+        self._stopping = stopping
         rows = _cut_back(out / EVALUATIONS, done) if out else []
         #: In all processes the first one's.
         self.rows: list[dict[str, Any]] = ranks.everyones(rows)[0]
@@ -174,6 +177,8 @@ class Evaluator:
         trouble = ""
         try:
             for batch in self._batches(views):
+                if self._stopping():
+                    raise Stopped
                 failed |= {f.name: f.reason for f in batch.failures}
                 if len(batch):
                     found = self._predict(batch.to(self.device))
@@ -209,7 +214,7 @@ class Evaluator:
     def _batches(self, views: Views) -> Any:
         size = max(1, self.plan.batch_size // self.plan.accumulate // ranks.world_size())
         numbers = OnePass(len(views), size, ranks.rank(), ranks.world_size())
-        batches = Batches(views, numbers, self.plan.workers, self.device, self._watch(), say)
+        batches = Batches(views, numbers, self.plan.workers, self.device, self._watch, say)
         shown = bool(self._out) and sys.stderr.isatty()
         bar = tqdm(
             desc="evaluating", total=len(views), unit=" views", leave=False, disable=not shown

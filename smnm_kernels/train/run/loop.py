@@ -81,7 +81,8 @@ class Loop:
                 self._forward,
                 folder.path if folder else None,
                 self.step,
-                lambda: self._watch_that_stops(_GRACE_S if ranks.world_size() > 1 else 0),
+                self._watch,
+                lambda: self._stop.number is not None,
                 self._writing,
             )
 
@@ -183,7 +184,10 @@ class Loop:
         signal ended it."""
         if self._evaluator is None or not self._evaluator.due(self.step):
             return True
-        return self._evaluator.regular(self.step)
+        try:
+            return self._evaluator.regular(self.step)
+        except RunError as error:
+            raise RunError(f"{error}; {self._kept()}") from error
 
     def _numbers(self, start: int, stop: int) -> BatchNumbers:
         plan = self.plan
@@ -360,7 +364,10 @@ class Loop:
         """Picture, encoder and final evaluation of the last step; nothing where they are there
         already. What it is to say, or None where a signal ended it."""
         if self._evaluator is not None:
-            return self._evaluator.finish(self.step, self._export)
+            try:
+                return self._evaluator.finish(self.step, self._export)
+            except RunError as error:
+                raise RunError(f"{error}; {self._kept()}") from error
         if self.folder and self.task.exported_step(self.folder.path / ENCODER) != self.step:
             self._save_picture(self.folder)
             self._export()

@@ -26,16 +26,22 @@ class Optimisation:
     betas: tuple[float, float]
     # Lengths in passes over the files; those in steps replace them where they are given.
     epochs: int = 0
-    warmup_epochs: int = 0
+    warmup_epochs: float = 0
     steps: int | None = None
     warmup_steps: int | None = None
     checkpoint_every: int = 500  # steps
+    repeats: int = 1  # samples of each file in a pass
+    most_per_epoch: int | None = None  # samples of a pass
 
-    def total_steps(self, n_samples: int) -> int:
-        """Of the run; an epoch has so many samples."""
+    def total_steps(self, n_files: int) -> int:
         if self.steps is not None:
             return self.steps
-        return math.ceil(self.epochs * n_samples / self.batch_size)
+        return math.ceil(self.epochs * self.epoch_samples(n_files) / self.batch_size)
+
+    def epoch_samples(self, n_files: int) -> int:
+        """Samples of a pass over so many files."""
+        n = n_files * self.repeats
+        return n if self.most_per_epoch is None else min(n, self.most_per_epoch)
 
     def warmup_of(self, schedule_steps: int) -> int:
         """Steps of warmup in a schedule of this length."""
