@@ -42,6 +42,11 @@ COMMANDS = {
         f"{_TRAIN}.tasks.demo:demo",
         "make a few files and pretrain on them",
     ),
+    "export": Command(
+        f"{_TRAIN}.tasks.export:Export",
+        f"{_TRAIN}.tasks.export:export",
+        "write a trained model as a folder that transformers, timm or MAE's code loads",
+    ),
     "inspect": Command(
         f"{_TRAIN}.tasks.inspect:Inspect",
         f"{_TRAIN}.tasks.inspect:inspect",

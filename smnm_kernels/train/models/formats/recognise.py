@@ -15,6 +15,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from smnm_kernels.train.data.labels import LabelKind
 from smnm_kernels.train.data.statistics import (
     AUDIOSET_MEAN,
     AUDIOSET_STD,
@@ -56,6 +57,19 @@ class Told:
 
 
 @dataclass(frozen=True)
+class Head:
+    """What fine-tuning put behind an encoder; see `classifier.HeadSettings`."""
+
+    state: State  # head.weight, head.bias, and fc_norm.weight, fc_norm.bias where pool is "mean"
+    kind: LabelKind
+    names: tuple[str, ...]
+    pool: str
+    offset: float
+    scale: float
+    norm_eps: float = 1e-6  # of fc_norm
+
+
+@dataclass(frozen=True)
 class Weights:
     """A model's weights in our names, and all that builds it."""
 
@@ -70,6 +84,7 @@ class Weights:
     remarks: tuple[str, ...] = ()  # what is worth knowing, a line each
     clip: dict[str, Any] = field(default_factory=dict)  # the modality's fields, where known
     step: int | None = None  # of the run that made it, where known
+    head: Head | None = None  # of a fine-tuning run of ours
 
 
 # Tensors that stand beside an encoder: heads, and norms of what the head gets.

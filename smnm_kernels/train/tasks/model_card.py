@@ -1,0 +1,149 @@
+"""README.md of an exported folder: what the model is, and from what it was made."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from collections.abc import Mapping
+from importlib.metadata import version
+from pathlib import Path
+from typing import Any
+
+from smnm_kernels.errors import printable
+from smnm_kernels.train.data.records import read_files
+from smnm_kernels.train.models.formats.folders import Folder
+from smnm_kernels.train.models.formats.recognise import Weights
+from smnm_kernels.train.run.folder import CONFIG, FILES, METRICS
+
+_LOSSES = 20  # first and last ones that are averaged, as at the end of a run
+_TAGS = {
+    "video": "video-classification",
+    "image": "image-feature-extraction",
+    "audio": "audio-classification",
+}
+_LIBRARIES = {"hf-videomae": "transformers", "hf-vitmae": "transformers", "timm": "timm"}
+_LOADING = {
+    "hf-videomae": "transformers.{kind}.from_pretrained(DIR)",
+    "hf-vitmae": "transformers.{kind}.from_pretrained(DIR)",
+    "timm": 'timm.create_model("local-dir:DIR", pretrained=True)',
+    "mae": 'torch.load("DIR/checkpoint.pth", weights_only=True)["model"]',
+}
+
+
+def model_card(run: Path, to: str, given: Weights, folder: Folder) -> str:
+    """Markdown. What RUN does not say is left out; the licence is the owner's to fill in."""
+    config = _json(run / CONFIG)
+    settings: dict[str, Any] = config.get("run", {})
+    runtime: dict[str, Any] = config.get("runtime", {})
+    front = ["---", "license:  # choose one"]
+    if to in _LIBRARIES:
+        front.append(f"library_name: {_LIBRARIES[to]}")
+    front += [f"pipeline_tag: {_TAGS[given.modality]}", "tags: [masked-autoencoder, smnm]", "---"]
+    kind = folder.files.get("config.json", {}).get("architectures", [""])[0]
+    sections = [
+        "\n".join(front),
+        f"# A vision transformer for {given.modality}",
+        f"```python\n{_LOADING[to].format(kind=kind)}\n```",
+        _section("Model", _model(given)),
+        _section("Data", _data(run, settings, runtime)),
+        _section("Masks", _masks(settings)),
+        _section("Recipe", _recipe(settings, runtime, given)),
+        _section("Losses", _losses(run)),
+        _section("Differences", {str(i): line for i, line in enumerate(folder.remarks, 1)}),
+        _section("Versions", {**runtime.get("versions", {}), "exported by": _own_version()}),
+    ]
+    return "\n\n".join(section for section in sections if section) + "\n"
+
+
+def _section(title: str, rows: Mapping[str, Any]) -> str:
+    lines = [f"| {_cell(name)} | {_cell(value)} |" for name, value in rows.items()]
+    return "\n".join([f"## {title}", "", "| | |", "|---|---|", *lines]) if lines else ""
+
+
+def _cell(value: Any) -> str:
+    text = value if isinstance(value, str) else json.dumps(value)
+    return printable(text).replace("|", "\\|")
+
+
+def _model(given: Weights) -> dict[str, Any]:
+    encoder = given.encoder
+    rows = {
+        "input (channels, frames, height, width)": list(given.input_size),
+        "patch (frames, height, width)": list(encoder.patch),
+        "width, blocks, heads": [encoder.dim, encoder.depth, encoder.heads],
+        "input is (raw - mean) / scale": {"mean": list(given.mean), "scale": list(given.scale)},
+    }
+    if given.modality == "audio":
+        rows["raw"] = "log-mel spectrogram, time by band: 16 kHz, 25 ms windows every 10 ms"
+    else:
+        rows["raw"] = "RGB in [0, 1]"
+    if given.head is not None:
+        rows["labels"] = given.head.kind
+        if given.head.names:
+            rows["classes"] = ", ".join(given.head.names)
+    return rows
+
+
+def _data(run: Path, settings: dict[str, Any], runtime: dict[str, Any]) -> dict[str, Any]:
+    rows: dict[str, Any] = {}
+    if (run / FILES).exists():
+        usable, _ = read_files(run / FILES)
+        # Of what the files are, not of their names, order or place.
+        digest = hashlib.sha256()
+        for one in sorted(json.dumps(record.get("digest")) for record in usable):
+            digest.update(one.encode())
+        rows |= {"files": len(usable), "fingerprint": digest.hexdigest()[:16]}
+    elif "usable_files" in runtime:
+        rows["files"] = runtime["usable_files"]
+    if "clip" in settings:
+        rows["samples"] = settings["clip"]
+    return rows
+
+
+def _masks(settings: dict[str, Any]) -> dict[str, Any]:
+    names = ("mask", "mask_ratio", "mask_options", "hint_schedule", "grid")
+    return {name: settings[name] for name in names if settings.get(name) is not None}
+
+
+def _recipe(settings: dict[str, Any], runtime: dict[str, Any], given: Weights) -> dict[str, Any]:
+    names = (
+        "preset", "init", "encoder", "seed", "batch_size", "lr", "min_lr", "weight_decay", "betas",
+        "warmup_steps", "schedule_steps",
+    )  # fmt: skip
+    rows = {name: settings[name] for name in names if settings.get(name) is not None}
+    objective = settings.get("objective")
+    if isinstance(objective, dict):
+        rows["objective"] = objective.get("name")
+        rows["target"] = objective.get("model", {}).get("target")
+    if given.step is not None:
+        rows["steps done"] = given.step
+    return rows | {n: runtime[n] for n in ("steps", "precision") if n in runtime}
+
+
+def _losses(run: Path) -> dict[str, Any]:
+    path = run / METRICS
+    if not path.exists():
+        return {}
+    losses = []
+    for line in path.read_text(errors="replace").splitlines():
+        try:
+            losses.append(float(json.loads(line)["loss"]))
+        except (ValueError, KeyError, TypeError):
+            break
+    if not losses:
+        return {}
+    n = min(_LOSSES, len(losses))
+    first, last = sum(losses[:n]) / n, sum(losses[-n:]) / n
+    return {f"mean of the first {n}": f"{first:.4f}", f"mean of the last {n}": f"{last:.4f}"}
+
+
+def _json(path: Path) -> dict[str, Any]:
+    try:
+        held = json.loads(path.read_text())
+        return held if isinstance(held, dict) else {}
+    except (OSError, ValueError):
+        return {}  # of no run
+
+
+def _own_version() -> str:
+    return f"smnm_kernels {version('smnm_kernels')}"
