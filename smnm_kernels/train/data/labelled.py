@@ -164,8 +164,9 @@ class LabelledFiles:
         splits: list[Split] = [split or "train" for split in given]
         if any(given) and "train" not in splits:
             there = " and ".join(split for split in ORDER if split in splits)
-            fold = self.settings.fold
-            why = f"--fold {fold} takes all files" if fold else f"all files are of the split {there}"
+            why = f"all files are of the split {there}"
+            if self.settings.fold is not None:
+                why = f"--fold {self.settings.fold} takes all files"
             raise UsageError(f"{self._shown}: {why}, and none is left to train on")
         written.splits |= set(filter(None, given))
         if "val" not in splits and "val" not in written.splits:
