@@ -370,3 +370,22 @@ def test_groups_are_whole_and_no_class_is_left_without_training(seed):
 def test_one_file_or_group_of_each_class_leaves_nothing_to_split_off():
     assert split_off(["a", "b"], [0, 1], None, 0.5) == set()
     assert split_off(["a", "b"], [0, 0], ["g", "g"], 0.5) == set()
+
+
+def test_what_is_split_off_is_no_run_of_names():
+    names = [f"{i:04}.mp4" for i in range(200)]
+    chosen = sorted(split_off(names, [0] * 200, None, 0.2))
+    assert len(chosen) == 40
+    assert 60 < sum(chosen) / 40 < 140
+    assert max(chosen) > 150
+
+
+def test_ids_are_in_the_order_of_numbers(tmp_path):
+    names = [f"{i}.mp4" for i in range(24)]
+    write_files(tmp_path, *names)
+    (tmp_path / "list.txt").write_text("".join(f"{n} {i % 12}\n" for i, n in enumerate(names)))
+    finder, listing, _ = scanned(tmp_path / "list.txt")
+    assert finder.labels.names == tuple(map(str, range(12)))
+    assert {r["name"]: r["label"] for r in listing.usable} == {
+        n: i % 12 for i, n in enumerate(names)
+    }

@@ -1,9 +1,14 @@
 """What is wrong with labels is said in one line, by file or class, with what to do."""
 
+import json
+import random
+
 import pytest
 from labelled import found, scanned, write_files, write_tar
 
 from smnm_kernels.errors import UsageError
+from smnm_kernels.train.data.label_columns import LabelSettings
+from smnm_kernels.train.data.labelled import LabelledFiles
 from smnm_kernels.train.tasks.label_options import LabelOptions, finder_of
 
 AB = [f"{label}/{i}.mp4" for label in "ab" for i in range(4)]
@@ -127,6 +132,11 @@ REFUSED = {
     # Lists.
     "an empty list": (a_list(""), {}, "as a list of files it is empty"),
     "a list of what is not there": (a_list("gone.mp4 1\n"), {}, "gone.mp4 is not there"),
+    "a list of ids that no file has": (
+        a_list("label,youtube_id,split\na,-x,train\n"),
+        {},
+        "--files-from FOLDER says where the files are",
+    ),
     "no label": (a_list("\n".join(FLAT)), {}, "line 1: has no label beside the path"),
     "no label on one line": (
         a_list(rows("a", "", "b", start="path,label\n")),
@@ -302,7 +312,7 @@ def test_wrong_labels_are_refused(tmp_path, case):
     message = str(refusal.value)
     assert said in message
     assert "\n" not in message
-    assert message.startswith(("DATA ", "--class-names "))
+    assert message.startswith((f"DATA {folder}", f"--class-names {folder}"))
     assert str(tmp_path) in message
 
 
@@ -347,6 +357,11 @@ REMARKED = {
         {"labels": "classes"},
         "1 files have no label",
     ),
+    "a list of tests without labels": (
+        lambda folder: a_list(GOOD, "train.csv", test_csv="5.mp4\n")(folder).parent,
+        {},
+        "test.csv has no labels: it is left out",
+    ),
     "no val": (tree(*AB), {"val_share": 0.0}, "there is no split val, and --val-share 0"),
     "what there is": (tree(*AB), {}, "labels: 2 classes; files: train 6, val 2"),
 }
@@ -386,3 +401,47 @@ def test_wrong_options_are_refused_before_any_work(tmp_path, options, said):
     with pytest.raises(UsageError) as refusal:
         finder_of(LabelOptions(**given), tmp_path)
     assert said.format(folder=tmp_path).replace("/:", ":") in str(refusal.value)
+
+
+@pytest.mark.slow
+def test_mutated_lists_end_in_labels_or_one_line(tmp_path):
+    rng = random.Random(0)
+    write_files(tmp_path, *FLAT, "a/x.mp4")
+    texts = [
+        GOOD,
+        rows(*"ababab", start="path,label,split,fold\n", form="{name},{label},train,1"),
+        rows(
+            *"ababab",
+            start="# YTID, start_seconds, positive_labels\n",
+            form='{name}, 1, "/m/{label},x"',
+        ),
+        "label,youtube_id,split\n" + "".join(f"{'ab'[i % 2]},{i},train\n" for i in range(6)),
+        json.dumps([{"path": name, "label": i % 2, "split": "val"} for i, name in enumerate(FLAT)]),
+        "".join(f'{{"wav": "{name}", "labels": ["a", {i}]}}\n' for i, name in enumerate(FLAT)),
+    ]
+    settings = [
+        LabelSettings(),
+        LabelSettings(labels="classes"),
+        LabelSettings(labels="number", label_column="2"),
+        LabelSettings(label_column="label", path_column="path"),
+        LabelSettings(fold="1"),
+        LabelSettings(group_column="label", split_column="3"),
+    ]
+    path, refusals, read = tmp_path / "list", [], 0
+    for i in range(1500):
+        text = bytearray(rng.choice(texts).encode())
+        for _ in range(rng.randrange(8)):
+            at = rng.randrange(len(text) + 1)
+            new = bytes([rng.choice(b"\"',;\t\n\r{}[]# \\\0\xff\xc3:0")])
+            text[at : at + rng.randrange(3)] = new * rng.randrange(2)
+        path.write_bytes(text)
+        finder = LabelledFiles(path, settings[i % len(settings)])
+        try:
+            entries = finder.find(frozenset([".mp4"]), None, lambda: None).entries
+        except UsageError as error:
+            refusals.append(str(error))
+        else:
+            assert {entry.shown for entry in entries} == set(finder.labels.of)
+            read += 1
+    assert min(read, len(refusals)) > 100
+    assert all("\n" not in refusal for refusal in refusals)

@@ -402,7 +402,7 @@ class _Search:
         at = f"; {printable(str(there))} is not there" if there else ""
         return (
             f"{what} names none that is there and of use: line {line.line} is {shown!r}{at}. "
-            f"Looked for {' '.join(sorted(self.suffixes))} {shards.SUFFIX}"
+            f"Looked for {' '.join(sorted(self.suffixes))} {shards.SUFFIX}{root.advice}"
         )
 
 
@@ -435,6 +435,7 @@ class ListForm:
     root: Path | None = None
     columns: tuple[str, ...] = ()  # names, lower case, that a header has
     path_column: str | None = None  # name, lower case
+    advice: str = ""  # where no line names a file
 
 
 class _Root:
@@ -442,6 +443,7 @@ class _Root:
 
     def __init__(self, path: Path, base: Path, form: ListForm) -> None:
         self.folder = path.parent if form.root is None else form.root
+        self.advice = f"; {form.advice}" if form.advice else ""
         self.prefix = prefix_from(base, self.folder)
 
     def of(self, name: str) -> str:

@@ -47,6 +47,10 @@ class LabelSettings:
         }[self.labels]
 
 
+class NoLabels(UsageError):
+    """A list has none at all."""
+
+
 class Fields(NamedTuple):
     """What a line says of its file."""
 
@@ -150,7 +154,7 @@ class Columns:
         if line.names is None:
             free = [i for i in range(len(line.columns)) if i not in taken]
             if not free:
-                raise UsageError(f"{self._at(line)}: has no label beside the path")
+                raise NoLabels(f"{self._at(line)}: has no label beside the path")
             if len(free) > 1 and s.labels != "classes":
                 raise UsageError(
                     f"{self._at(line)}: has {len(free)} columns beside the path and one label is "
@@ -165,7 +169,7 @@ class Columns:
         if len(free) == 1:
             return (free[0],)
         self._need_names(line, "--label-column")
-        raise UsageError(
+        raise NoLabels(
             f"{self._at(line)}: which column has the labels? --label-column says it; there are "
             f"{self._columns(line)}"
         )

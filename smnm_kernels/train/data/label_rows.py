@@ -89,14 +89,16 @@ def read_list(
         folder_of_paths(path, suffixes, settings, written.remarks),
         columns.asked,
         settings.path_column and settings.path_column.lower(),
+        "--files-from FOLDER says where the files are",
     )
     source = printable(path.name)
+    rows = []
     for line, entries in find_listed(path, base, suffixes, form, tick, left_out):
         fields = columns.of(line)
         split = role or fields.split
         for entry in entries:
-            row = Row(entry, fields.label, split, fields.group, source, line.line)
-            written.rows.append(row)
+            rows.append(Row(entry, fields.label, split, fields.group, source, line.line))
+    written.rows += rows
     written.remarks += columns.remarks()
     if role is not None:
         written.splits.add(role)
@@ -238,8 +240,10 @@ def _look_at_folders(data: Path, besides: Path | None, are_splits: bool, written
             with_files |= {parts[0], "/".join(parts[:2])}
     labels = {row.label[0] for row in written.rows if row.label}
     tops = _folders(data, besides)
-    inner = [f"{top}/{name}" for top in tops for name in _folders(data / top, besides)]
-    for name in inner if are_splits else tops:
+    of_classes = tops
+    if are_splits:
+        of_classes = [f"{top}/{name}" for top in tops for name in _folders(data / top, besides)]
+    for name in of_classes:
         label = name.split("/")[-1]
         if name in with_files or (are_splits and label in labels):
             continue

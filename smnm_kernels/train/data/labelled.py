@@ -19,7 +19,7 @@ from smnm_kernels.errors import UsageError, printable
 from . import braces, shards
 from .classes import Classes, classes_of, number, read_classes, remarks_on, several
 from .find import Found, LeftOut, base_of, find
-from .label_columns import LabelSettings
+from .label_columns import LabelSettings, NoLabels
 from .label_rows import Row, Written, lists_in, read_list, read_tree
 from .labels import Label, Labelled, Labels, Split
 from .modality import Record
@@ -36,7 +36,13 @@ class LabelledFiles:
     settings: LabelSettings = field(default_factory=LabelSettings)
     labels: Labels | None = field(default=None, init=False)
     _remarks: list[str] = field(default_factory=list, init=False, repr=False)
-    _made: set[Split] = field(default_factory=set, init=False, repr=False)  # by whom DATA is of
+    _made: set[Split] = field(default_factory=set, init=False, repr=False)  # those of DATA's maker
+    _known: Classes | None = field(default=None, init=False, repr=False)
+
+    def __post_init__(self) -> None:
+        """Raises UsageError where the file that names the classes is none."""
+        if self.settings.class_names is not None:
+            self._known = read_classes(self.settings.class_names)
 
     def find(
         self, suffixes: frozenset[str], besides: Path | None, tick: Callable[[], None]
@@ -101,7 +107,13 @@ class LabelledFiles:
         for split, path in given.items():
             # One list alone may hold several splits.
             role = split if len(given) > 1 else None
-            read_list(path, role, base_of(data), suffixes, settings, tick, left_out, written)
+            try:
+                read_list(path, role, base_of(data), suffixes, settings, tick, left_out, written)
+            except NoLabels:
+                # As Kinetics' test.csv; whoever asks for a list is told.
+                if split != "test" or settings.test is not None:
+                    raise
+                written.remarks.append(f"{printable(path.name)} has no labels: it is left out")
         return left_out
 
     def _numbers(self, rows: Sequence[Row]) -> tuple[Classes, list[Label]]:
@@ -117,10 +129,8 @@ class LabelledFiles:
                     )
                 found.append(value)
             return Classes((), {}), found
-        path = self.settings.class_names
-        known = None if path is None else read_classes(path)
-        written = [self._written(row, known) for row in rows]
-        classes = known or classes_of(label for labels in written for label in labels)
+        written = [self._written(row) for row in rows]
+        classes = self._known or classes_of(label for labels in written for label in labels)
         numbers: list[list[int]] = []
         for row, labels in zip(rows, written, strict=True):
             numbers.append([])
@@ -130,14 +140,14 @@ class LabelledFiles:
                     raise UsageError(
                         f"{self._shown}: {printable(row.at)}: label {printable(label[:80])!r} is "
                         f"none of the {len(classes.names)} classes of --class-names "
-                        f"{printable(str(path))}"
+                        f"{printable(str(self.settings.class_names))}"
                     )
                 numbers[-1].append(place)
         if self.settings.labels == "class":
             return classes, [places[0] for places in numbers]
         return classes, [sorted(set(places)) for places in numbers]
 
-    def _written(self, row: Row, known: Classes | None) -> list[str]:
+    def _written(self, row: Row) -> list[str]:
         if self.settings.labels == "class":
             if len(row.label) != 1:
                 raise UsageError(
@@ -145,7 +155,7 @@ class LabelledFiles:
                     "--labels classes takes any number of them"
                 )
             return list(row.label)
-        names = known.numbers if known else ()
+        names = self._known.numbers if self._known else ()
         if not row.source:  # of a folder, or a list already
             return list(row.label)
         return [label for value in row.label for label in several(value, names)]
@@ -182,12 +192,13 @@ class LabelledFiles:
         found: list[str | None] = []
         for row in rows:
             match = re.search(pattern, row.entry.name)
-            if match is None:
+            group = match and (match[1] if match.re.groups else match[0])
+            if not group:
                 raise UsageError(
                     f"{self._shown}: --group-pattern {pattern!r} is not in the name "
                     f"{printable(row.entry.name)}"
                 )
-            found.append(match[1] if match.re.groups else match[0])
+            found.append(group)
         return found
 
     def _split_off(

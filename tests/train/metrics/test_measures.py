@@ -206,3 +206,17 @@ def test_what_cannot_be_drawn():
         bootstrap(right(0.5, 3, 0), "top1", ["a", "b"])
     with pytest.raises(ValueError, match="draws"):
         bootstrap(right(0.5, 3, 0), "top1", draws=0)
+
+
+def test_groups_of_all_sizes_are_those_that_were_drawn():
+    judged, rng = right(0.6, 60, 5), np.random.default_rng(0)
+    groups = rng.integers(0, 7, 60) ** 2
+    found = bootstrap(judged, "top1", groups.tolist(), draws=40, seed=3)
+    generator = np.random.Generator(np.random.PCG64(3))
+    members = [np.flatnonzero(groups == g) for g in dict.fromkeys(groups.tolist())]
+    is_right = judged.rank == 0
+    drawn = []
+    for _ in range(40):
+        units = generator.integers(0, len(members), len(members))
+        drawn.append(np.concatenate([is_right[members[u]] for u in units]).mean())
+    assert (found.low, found.high) == pytest.approx(tuple(np.quantile(drawn, [0.025, 0.975])))
