@@ -29,8 +29,7 @@ def at_size(encoder: Encoder, input_size: InputSize) -> Encoder:
         raise ValueError(
             f"its input has {encoder.input_size[0]} channels, and {input_size[0]} were asked for"
         )
-    grid = encoder.settings.grid(input_size)
-    table, positions, _ = _positions_at(encoder, grid)
+    table, positions, _ = _positions_at(encoder, encoder.settings.grid(input_size))
     with torch.random.fork_rng(devices=[]):  # its random weights are replaced
         resized = Encoder(replace(encoder.settings, positions=positions), input_size)
     resized.load_state_dict(encoder.state_dict() | {"pos_embed": table})
@@ -49,31 +48,30 @@ def how_resized(encoder: Encoder, input_size: InputSize) -> str | None:
 
 
 def _positions_at(encoder: Encoder, grid: Grid) -> tuple[Tensor, Positions, str]:
-    """(table, the rule by which it is made, words)"""
-    settings, table = encoder.settings, encoder.pos_embed
-    if grid == encoder.grid:
-        return table, settings.positions, "positions stay as they are"
     is_sound = encoder.input_size[:2] == (1, 1)
-    rule = settings.positions
-    if _is_by_rule(encoder) and (is_sound or rule != "rows_columns"):
-        made = position_codes(rule, grid, settings.dim, settings.class_token)
+    s = encoder.settings
+    return positions_at(encoder.pos_embed, s.positions, s.class_token, is_sound, encoder.grid, grid)
+
+
+def positions_at(
+    table: Tensor, rule: Positions, class_token: bool, is_sound: bool, before: Grid, grid: Grid
+) -> tuple[Tensor, Positions, str]:
+    """Positions of one grid, for another: (table, the rule by which it is made, words)."""
+    if grid == before:
+        return table, rule, "positions stay as they are"
+    dim, first = table.shape[1], int(class_token)
+    made = position_codes(rule, before, dim, class_token).to(table)
+    # Fine-tuning may have changed them.
+    by_rule = rule != "given" and torch.allclose(made, table, rtol=0, atol=1e-5)
+    if by_rule and (is_sound or rule != "rows_columns"):
+        made = position_codes(rule, grid, dim, class_token)
         return made.to(table), rule, "positions are made for it by the model's rule"
-    first, of_patches = table[: encoder.class_tokens], table[encoder.class_tokens :]
-    of_patches = of_patches.unflatten(0, encoder.grid)
-    (_, rows, columns), how = encoder.grid, "positions are interpolated"
-    if is_sound and grid[2] == columns and grid[1] < rows:
+    of_patches, how = table[first:].unflatten(0, before), "positions are interpolated"
+    if is_sound and grid[2] == before[2] and grid[1] < before[1]:
         of_patches, how = of_patches[:, : grid[1]], "the positions of its first columns are taken"
     else:
         of_patches = _interpolated(of_patches, grid)
-    return torch.cat([first, of_patches.flatten(0, 2)]), "given", how
-
-
-def _is_by_rule(encoder: Encoder) -> bool:
-    settings = encoder.settings
-    if settings.positions == "given":
-        return False
-    made = position_codes(settings.positions, encoder.grid, settings.dim, settings.class_token)
-    return torch.allclose(made.to(encoder.pos_embed), encoder.pos_embed, rtol=0, atol=1e-5)
+    return torch.cat([table[:first], of_patches.flatten(0, 2)]), "given", how
 
 
 def _interpolated(table: Tensor, grid: Grid) -> Tensor:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import platform
 from collections.abc import Callable, Sequence
-from dataclasses import asdict, dataclass, replace
+from dataclasses import asdict, dataclass, field, replace
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 from typing import Any
@@ -43,6 +43,8 @@ class Recipe:
     optimisation: Optimisation
     lr: float  # peak
     settings: dict[str, Any]  # what else decides the losses, by name, for config.json
+    # What config.json tells beside: it may be another when the run goes on.
+    notes: dict[str, Any] = field(default_factory=dict)
     # Is told the usable files; raises UsageError where the settings do not suit them.
     look_at: Callable[[Sequence[Record]], None] = lambda files: None
     # What finds the files, with their labels; None: all that DATA names or holds, without.
@@ -157,6 +159,7 @@ def make_plan(
         "threads": threads,
         "device": str(device),
         "versions": _versions(),
+        **recipe.notes,
     }
     with bounded(folder.path, options.stall_limit):
         folder.write_config(settings, runtime)

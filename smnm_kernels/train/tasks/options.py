@@ -45,6 +45,7 @@ MaskOptions = Annotated[
 ]
 HintSchedule = Annotated[str | None, arg(metavar="dwm|START[:POWER]", help_behavior_hint="")]
 PaddingOption = Annotated[Treatment | None, arg(metavar="{hide,see}", help_behavior_hint="")]
+Init = Annotated[Path | None, arg(metavar="X", help_behavior_hint="")]
 Kind = Annotated[str | None, arg(metavar="KIND", help_behavior_hint="")]
 
 
@@ -113,9 +114,14 @@ class Pretrain(Training):
     Tar shards are read in place."""
     out: Path
     """Folder of the run: made if missing, resumed if it holds a run."""
+    init: Init = None
+    """Continue from a trained encoder, and from its decoder where there is one that fits: another
+    RUN, what smnm export wrote, a folder of transformers or timm, or a checkpoint of VideoMAE, MAE
+    or AudioMAE. The optimiser and the schedule begin anew. Default: random weights."""
 
     def __post_init__(self) -> None:
         self.data, self.out = Path(self.data), Path(self.out)
+        self.init = None if self.init is None else Path(self.init)
 
 
 def check(options: Pretrain) -> None:

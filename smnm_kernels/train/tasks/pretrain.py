@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 import math
 from collections.abc import Callable, Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -21,6 +21,9 @@ from smnm_kernels.kinds import Kind
 from smnm_kernels.train.data.loader import Batch, Failure, SampleDataset
 from smnm_kernels.train.data.modality import Normalisation, Record
 from smnm_kernels.train.data.padding import Padding, TokenGrid, with_quiet_padding
+from smnm_kernels.train.models.initial import Start, start_from
+from smnm_kernels.train.models.masked_autoencoding import MaskedAutoencoding
+from smnm_kernels.train.models.pretrained import weights_for
 from smnm_kernels.train.run import ranks
 from smnm_kernels.train.run.loop import Loop
 from smnm_kernels.train.run.machine import find_device
@@ -49,6 +52,9 @@ def pretrain(options: Pretrain) -> int:
     try:
         recipe = recipe_of(options, setup)
         plan, folder = begin(options, recipe, options.data, options.out, setup.device)
+        if setup.start and folder and not plan.resumed:
+            for line in setup.start.said:
+                print(f"--init {options.init}: {line}", flush=True)
         padding = padding_of(setup, plan.files)
         clip = setup.preset.clip
         dataset = SampleDataset(options.data, plan.files, clip, options.seed, padding)
@@ -68,6 +74,7 @@ class Setup:
     kinds: dict[str, Kind]  # of each input's masks, at the first step
     seed: int
     device: torch.device
+    start: Start | None = None  # None: from random weights
 
     def samplers(self, schedule_steps: int) -> dict[str, MaskSampler | ScheduledSampler]:
         """Of each input."""
@@ -81,7 +88,9 @@ class Setup:
 def set_up(options: Pretrain) -> Setup:
     """Everything that can be refused without looking at a file or at RUN."""
     check(options)
-    preset = preset_of(options)
+    preset, start = preset_of(options), None
+    if options.init is not None:
+        preset, start = _from_init(options, preset)
     kinds = {}
     if options.modality == "image" and any(m.kind == "activity" for m in preset.masks.values()):
         raise UsageError("--mask activity: looks for sounds over time; pictures have none")
@@ -98,7 +107,25 @@ def set_up(options: Pretrain) -> Setup:
             if options.mask_options:
                 asked += f" --mask-options {' '.join(options.mask_options)}"
             raise UsageError(f"{asked} on a grid of {grid}: {error}") from error
-    return Setup(preset, kinds, options.seed, find_device(options.device))
+    return Setup(preset, kinds, options.seed, find_device(options.device), start)
+
+
+def _from_init(options: Pretrain, preset: Preset) -> tuple[Preset, Start]:
+    """The preset's model with what --init decides of it, and the weights to begin with."""
+    asked = f"--init {options.init}"
+    objective = preset.objective
+    if not isinstance(objective, MaskedAutoencoding):
+        raise UsageError(f"{asked}: is for masked autoencoders, not {type(objective).__name__}")
+    assert options.init is not None
+    (inputs,) = preset.clip.inputs.values()
+    lines: list[str] = []
+    weights = weights_for(asked, options.init, options.modality, inputs, lines.append, whole=True)
+    try:
+        start = start_from(weights, objective.model, inputs)
+    except ValueError as error:
+        raise UsageError(f"{asked}: {error}, of --preset {options.preset}") from error
+    start = replace(start, said=(*(one.removeprefix(f"{asked}: ") for one in lines), *start.said))
+    return replace(preset, objective=replace(objective, model=start.model)), start
 
 
 def recipe_of(options: Pretrain, setup: Setup) -> Recipe:
@@ -120,7 +147,9 @@ def recipe_of(options: Pretrain, setup: Setup) -> Recipe:
             ),
             "grid": _of_inputs({name: kind.grid for name, kind in setup.kinds.items()}),
             "objective": {"name": type(preset.objective).__name__, **asdict(preset.objective)},
+            "init": setup.start and setup.start.digest,
         },
+        notes={"init": str(options.init.resolve())} if options.init else {},
         look_at=partial(_look_at, setup),
     )
 
@@ -186,6 +215,8 @@ class Pretraining:
         samplers = setup.samplers(plan.schedule.length)
         self.samplers = {name: sampler.to(device) for name, sampler in samplers.items()}
         model = self.objective.build(self.inputs, dataset.seed, checkpoint_activations)
+        if setup.start:
+            setup.start.load(model)
         self.model = model.to(device)
         self.optimizer = adamw(self.model, preset.optimisation)
 

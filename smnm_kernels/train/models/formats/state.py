@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 import math
 import re
 from collections.abc import Callable, Iterable, Mapping, Sequence
@@ -58,6 +59,15 @@ def check_weights(model: nn.Module, state: Mapping[str, Tensor]) -> None:
                 f"{name} must have the shape {tuple(shapes[name])} in this model, "
                 f"got {tuple(t.shape)}"
             )
+
+
+def digest_of(state: Mapping[str, Tensor]) -> str:
+    """Of names, shapes and values: 16 bytes in hexadecimal digits."""
+    digest = hashlib.blake2b(digest_size=16)
+    for name, t in sorted(state.items()):
+        digest.update(f"{name} {t.dtype} {tuple(t.shape)}".encode())
+        digest.update(t.detach().cpu().contiguous().numpy().tobytes())
+    return digest.hexdigest()
 
 
 def with_key_bias(state: Mapping[str, Tensor], key_bias: bool) -> State:
