@@ -37,6 +37,11 @@ COMMANDS = {
         f"{_TRAIN}.tasks.segment:segment",
         "compare clusters of an encoder's features with the objects of annotated videos",
     ),
+    "finetune": Command(
+        f"{_TRAIN}.tasks.finetune_options:Finetune",
+        f"{_TRAIN}.tasks.finetune:finetune",
+        "fine-tune an encoder on labelled files, and evaluate it",
+    ),
     "demo": Command(
         f"{_TRAIN}.tasks.demo:Demo",
         f"{_TRAIN}.tasks.demo:demo",

@@ -1,0 +1,378 @@
+"""Fine-tuning of an encoder on labelled files, from a folder of files to an accuracy."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import math
+from collections.abc import Callable, Sequence
+from dataclasses import asdict, dataclass, fields, replace
+from pathlib import Path
+from typing import Any
+
+import torch
+from PIL.Image import Image
+from safetensors import safe_open
+from safetensors.torch import load_file
+from safetensors.torch import save as safetensors_bytes
+from torch import Tensor
+
+from smnm_kernels import MaskSampler
+from smnm_kernels.errors import UsageError
+from smnm_kernels.files import replacing
+from smnm_kernels.train.data.augment_mix import soft_targets
+from smnm_kernels.train.data.labels import Labels, in_split
+from smnm_kernels.train.data.loader import Batch, Failure, SampleDataset
+from smnm_kernels.train.data.modality import InputFormat, Modality, Normalisation, Record
+from smnm_kernels.train.data.orders import Balanced, Order, Passes, label_weights
+from smnm_kernels.train.data.padding import Padding, TokenGrid
+from smnm_kernels.train.models.classifier import (
+    Classifier,
+    HeadSettings,
+    loss_of,
+    save_classifier,
+)
+from smnm_kernels.train.models.encoder_file import encoder_metadata
+from smnm_kernels.train.models.pretrained import Pretrained, find_encoder
+from smnm_kernels.train.run import ranks
+from smnm_kernels.train.run.loop import Loop
+from smnm_kernels.train.run.machine import find_device
+from smnm_kernels.train.run.meter import StepClock
+from smnm_kernels.train.run.optimisation import layerwise_adamw
+from smnm_kernels.train.run.options import check_data
+from smnm_kernels.train.run.plan import Plan, Recipe, begin
+from smnm_kernels.train.run.signals import StoppedBySignal
+
+from .finetune_evaluation import Judging
+from .finetune_options import Finetune, check, clip_of, preset_of
+from .finetune_presets import FinetunePreset
+from .label_options import finder_of
+
+
+def finetune(options: Finetune) -> int:
+    """Run or resume the job. Returns 0, or 130 / 143 when SIGINT / SIGTERM made it save and stop.
+
+    Raises UsageError, before any work, where the options, the encoder, the data or RUN do not allow
+    it; RunError where a run that was going cannot go on.
+    """
+    check(options)
+    preset = preset_of(options)
+    check_data(options.data, options.modality)
+    setup = set_up(options, preset)
+    ranks.start(setup.device)
+    try:
+        recipe = recipe_of(options, setup)
+        plan, folder = begin(options, recipe, options.data, options.out, setup.device)
+        task = FineTuning(setup, options, plan)
+        return Loop(task, plan, setup.device, options.out, folder).run()
+    except StoppedBySignal as stopped:
+        return 128 + stopped.number
+    finally:
+        ranks.stop()
+
+
+@dataclass(frozen=True)
+class Setup:
+    """What follows from the options and the encoder alone."""
+
+    preset: FinetunePreset
+    clip: Modality
+    input_name: str
+    inputs: InputFormat  # normalised as the encoder, or the preset, wants it
+    pretrained: Pretrained
+    digest: str  # of the encoder's weights
+    device: torch.device
+    seed: int
+
+    @property
+    def hides_padding(self) -> bool:
+        return getattr(self.clip, "padding", "see") == "hide"
+
+
+def set_up(options: Finetune, preset: FinetunePreset) -> Setup:
+    """Everything that can be refused without looking at a file or at RUN."""
+    device = find_device(options.device)
+    asked = f"--encoder {options.encoder}"
+    first = clip_of(options, preset, None)
+    ((name, inputs),) = first.inputs.items()
+    say: Callable[[str], None] = print if ranks.rank() == 0 else lambda text: None
+    try:
+        pretrained = find_encoder(
+            options.encoder, options.modality, inputs, preset.model, options.seed, say
+        )
+    except ValueError as error:  # sizes that patches do not fill, of an untrained encoder
+        raise UsageError(f"{asked}: {error}") from error
+    clip = clip_of(options, preset, pretrained)
+    ((name, inputs),) = clip.inputs.items()
+    pretrained = pretrained.at_size(inputs.size, asked, say)
+    if preset.statistics is not None:
+        mean, deviation = preset.statistics
+        inputs = replace(inputs, mean=(mean,), scale=(2 * deviation,))
+    else:
+        inputs = replace(inputs, mean=pretrained.mean, scale=pretrained.scale)
+    settings = pretrained.encoder.settings
+    if preset.pool == "class" and not settings.class_token:
+        raise UsageError(f"--pool class: {asked} has no class token; --pool mean takes all patches")
+    if preset.pool == "class" and not settings.final_norm:
+        raise UsageError(f"--pool class: {asked} has no final norm; --pool mean has one of its own")
+    if preset.mask is not None:
+        try:
+            preset.mask.sampler(pretrained.encoder.grid, options.seed)
+        except (ValueError, TypeError) as error:
+            raise UsageError(f"--mask-ratio {preset.mask.share}: {error}") from error
+    digest = _digest(pretrained.encoder.state_dict())
+    return Setup(preset, clip, name, inputs, pretrained, digest, device, options.seed)
+
+
+def _digest(state: dict[str, Tensor]) -> str:
+    digest = hashlib.blake2b(digest_size=16)
+    for name in sorted(state):
+        digest.update(name.encode() + state[name].contiguous().numpy().tobytes())
+    return digest.hexdigest()
+
+
+def recipe_of(options: Finetune, setup: Setup) -> Recipe:
+    """What decides the losses beside seed and files."""
+    preset = setup.preset
+    optimisation = preset.optimisation
+    finder = finder_of(options, options.data)
+
+    def look_at(files: Sequence[Record]) -> None:
+        _check_labels(options, setup, finder.labels, files)
+
+    return Recipe(
+        modality=setup.clip,
+        optimisation=optimisation,
+        lr=optimisation.lr if options.lr is None else options.lr,
+        settings={
+            "task": "finetune",
+            "preset": options.preset,
+            "encoder": setup.digest,
+            "pool": preset.pool,
+            "layer_decay": preset.layer_decay,
+            "drop_path": preset.drop_path,
+            "head_std": preset.head_std,
+            "label_smoothing": preset.label_smoothing,
+            "mix": asdict(preset.mix),
+            "mask": preset.mask and preset.mask.n_keep(setup.pretrained.encoder.grid),
+            "bands": preset.bands and asdict(preset.bands),
+            "repeats": preset.repeats,
+            "balanced": preset.balanced,
+            "mean": setup.inputs.mean,
+            "scale": setup.inputs.scale,
+        },
+        look_at=look_at,
+        finder=finder,
+        trained_on=lambda files: in_split(files, "train"),
+    )
+
+
+def _check_labels(
+    options: Finetune, setup: Setup, labels: Labels | None, files: Sequence[Record]
+) -> None:
+    assert labels is not None
+    there = {record["split"] for record in files}
+    if options.label_smoothing and labels.kind != "class":
+        raise UsageError(
+            f"--label-smoothing {options.label_smoothing}: is for one class a file, and labels are "
+            f"of kind {labels.kind!r}"
+        )
+    if labels.kind == "number":
+        if options.cutmix:
+            raise UsageError(f"--cutmix {options.cutmix}: is for classes, and labels are numbers")
+        if options.balanced:
+            raise UsageError(
+                f"--balanced {options.balanced}: is for classes, and labels are numbers"
+            )
+    if there == {"train"}:
+        print("  no file is in val or test: nothing is evaluated", flush=True)
+    elif "val" not in there:
+        print("  no file is in val: the last model counts, not the best", flush=True)
+    unused = _unused(setup.preset, labels)
+    if unused:
+        print(f"  of the preset, not used for labels of this kind: {unused}", flush=True)
+
+
+def _unused(preset: FinetunePreset, labels: Labels) -> str:
+    """What of the preset has no meaning for labels of this kind."""
+    found = {
+        "label smoothing": preset.label_smoothing > 0 and labels.kind != "class",
+        "cutmix": preset.mix.cutmix > 0 and labels.kind == "number",
+        "balanced draws": preset.balanced is not None and labels.kind == "number",
+    }
+    return ", ".join(name for name, there in found.items() if there)
+
+
+class FineTuning:
+    """The Task: classes or numbers from all patches of a sample."""
+
+    picture_name = "curves.png"
+
+    def __init__(self, setup: Setup, options: Finetune, plan: Plan) -> None:
+        assert plan.labels is not None
+        self.setup, self.plan, self.labels = setup, plan, plan.labels
+        preset, device = setup.preset, setup.device
+        self.name = setup.input_name
+        kind = self.labels.kind
+        # What follows from classes does not hold for numbers; `_check_labels` has refused what was
+        # asked for by an option.
+        self.mix = replace(preset.mix, cutmix=0.0) if kind == "number" else preset.mix
+        self.smoothing = preset.label_smoothing if kind == "class" else 0.0
+        numbers = in_split(plan.files, "train")
+        targets = self.labels.targets(plan.files)
+        self.head = _head(self.labels, targets[numbers], preset)
+        self.padding = _padding(setup, plan.files)
+        self.dataset = SampleDataset(
+            options.data,
+            plan.files,
+            setup.clip,
+            options.seed,
+            self.padding,
+            _order(preset, self.labels, targets, numbers),
+        )
+        self.normalise = Normalisation(setup.inputs, device)
+        self.targets = _as_outputs(self.labels, self.head, targets, self.smoothing).to(device)
+        encoder = setup.pretrained.encoder
+        self.sampler: MaskSampler | None = None
+        if preset.mask is not None:
+            self.sampler = preset.mask.sampler(encoder.grid, options.seed).to(device)
+        model = Classifier(
+            encoder.train(),
+            self.head,
+            drop_path=preset.drop_path,
+            head_std=preset.head_std,
+            seed=options.seed,
+        )
+        encoder.checkpoint_activations = options.checkpoint_activations
+        self.model = model.to(device)
+        self.optimizer = layerwise_adamw(
+            self.model,
+            preset.optimisation,
+            model.layer_of,
+            model.depth + 1,
+            preset.layer_decay,
+        )
+        self.evaluations = Judging(self, options)
+
+    def step(
+        self, forward: Callable[..., Any], batch: Batch, clock: StepClock
+    ) -> dict[str, Tensor]:
+        ids, real = batch.sample_ids.tolist(), batch.real.get(self.name)
+        with clock.measure("mix_ms"):
+            x = batch.inputs[self.name]
+            targets = self.targets[batch.file_numbers.to(self.targets.device)]
+            x, targets, real = self._mixed(x, targets, real, ids)
+            keep = None
+            if self.sampler is not None:
+                keep = self.sampler.masks(batch.sample_ids.to(x.device)).ids_keep
+        outputs = forward(x, keep, real if self.setup.hides_padding else None)
+        return {"loss": loss_of(self.labels.kind, outputs, targets)}
+
+    def _mixed(
+        self, raw: Tensor, targets: Tensor, real: Tensor | None, ids: list[int]
+    ) -> tuple[Tensor, Tensor, Tensor | None]:
+        """Normalised inputs, targets, and how much of them is no padding. Powers of sounds are
+        mixed, and their bands masked, before they are normalised; pictures are mixed after."""
+        bands, seed = self.setup.preset.bands, self.setup.seed
+        height, width = raw.shape[3:]
+        drawn = self.mix.draw(seed, ids, height, width) if self.mix.on else None
+        if drawn is not None:
+            targets = self.mix.targets(targets, drawn)
+            if self.mix.powers:
+                raw = self.mix.values(raw, drawn, real)
+                real = None if real is None else self.mix.real(real, drawn)
+        if bands is not None:
+            raw = bands.values(raw, bands.draw(seed, ids, height, width))
+        x = self.normalise(raw)
+        if drawn is not None and not self.mix.powers:
+            x = self.mix.values(x, drawn)
+        return x, targets, real
+
+    def outputs(self, forward: Callable[..., Any], batch: Batch) -> Tensor:
+        """Probabilities or numbers [B, k] of a batch, nothing masked or mixed."""
+        x = self.normalise(batch.inputs[self.name])
+        real = batch.real.get(self.name) if self.setup.hides_padding else None
+        return self.head.predictions(forward(x, None, real))
+
+    def state(self) -> dict[str, Any]:
+        return {}
+
+    def load_state(self, state: dict[str, Any]) -> None:
+        pass
+
+    def read_for_picture(self, report: Callable[[Failure], None]) -> None:
+        """The curves are drawn from the run's own tables, when it is over."""
+
+    def picture(self, samples: Any) -> Image:
+        raise AssertionError("nothing was read for a picture")
+
+    def metadata(self, step: int) -> dict[str, str]:
+        setup = self.setup
+        clip = asdict(setup.clip)
+        return {
+            "modality": setup.clip.name,
+            "step": str(step),
+            "mean": json.dumps(setup.inputs.mean),
+            "scale": json.dumps(setup.inputs.scale),
+            "preset": json.dumps({"clip": clip}),
+            "labels": json.dumps({"kind": self.labels.kind, "names": self.labels.names}),
+            "finetuned_from": setup.pretrained.origin,
+        }
+
+    def export(self, path: Path, step: int) -> None:
+        """The encoder as it is now; it has no final norm where the head has one of its own."""
+        encoder = self.model.encoder
+        tensors = {name: t.detach().cpu().contiguous() for name, t in encoder.state_dict().items()}
+        with replacing(path) as file:
+            file.write(safetensors_bytes(tensors, encoder_metadata(encoder, **self.metadata(step))))
+
+    def exported_step(self, path: Path) -> int | None:
+        if not path.exists():
+            return None
+        with safe_open(str(path), framework="pt") as file:
+            return int((file.metadata() or {}).get("step", -1))
+
+    def save(self, path: Path, step: int) -> None:
+        save_classifier(self.model, path, self.metadata(step))
+
+    def load(self, path: Path) -> None:
+        self.model.load_state_dict(load_file(str(path)))
+
+
+def _head(labels: Labels, targets: Tensor, preset: FinetunePreset) -> HeadSettings:
+    if labels.kind != "number":
+        return HeadSettings(labels.kind, labels.names, preset.pool)
+    numbers = targets.double()
+    deviation = numbers.std(correction=0).item()
+    return HeadSettings("number", (), preset.pool, numbers.mean().item(), deviation or 1.0)
+
+
+def _as_outputs(labels: Labels, head: HeadSettings, targets: Tensor, smoothing: float) -> Tensor:
+    """What the outputs [n, k] are compared with."""
+    if labels.kind == "class":
+        return soft_targets(targets, len(labels.names), smoothing)
+    if labels.kind == "classes":
+        return targets
+    return ((targets - head.offset) / head.scale)[:, None]
+
+
+def _order(
+    preset: FinetunePreset, labels: Labels, targets: Tensor, numbers: Sequence[int]
+) -> Order:
+    if preset.balanced is None or labels.kind == "number":
+        return Passes(numbers, preset.repeats)
+    several = targets if labels.kind == "classes" else soft_targets(targets, len(labels.names), 0.0)
+    weights = label_weights(several[list(numbers)].double().numpy())
+    return Balanced(numbers, weights, min(preset.balanced, len(numbers)))
+
+
+def _padding(setup: Setup, files: Sequence[Record]) -> Padding | None:
+    """What these files leave of their windows, whether a model sees it or not; None where they fill
+    them."""
+    clip = setup.clip
+    if any(field.name == "padding" for field in fields(clip)):
+        clip = replace(clip, padding="hide")
+    grid = setup.pretrained.encoder.grid
+    tokens = TokenGrid(setup.inputs.size[1:], grid, math.prod(grid))
+    padding = Padding(clip, {setup.input_name: tokens}, files)
+    return padding if padding.padded else None

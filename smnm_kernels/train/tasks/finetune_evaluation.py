@@ -1,0 +1,229 @@
+"""How a fine-tuned model is judged, and what a run leaves when it is over.
+
+The best model is the one with the best main measure on the val split: top-1, mAP, or the mean
+absolute error of numbers; of equal ones the earlier. Without a val split it is the last one.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import math
+from collections.abc import Callable, Sequence
+from dataclasses import replace
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor
+
+from smnm_kernels.errors import RunError
+from smnm_kernels.train.data.labels import Split, in_split
+from smnm_kernels.train.data.loader import Batch
+from smnm_kernels.train.data.modality import Record
+from smnm_kernels.train.data.views import Views, views_of
+from smnm_kernels.train.metrics.intervals import bootstrap
+from smnm_kernels.train.metrics.measures import MAIN, judge, measure
+from smnm_kernels.train.metrics.plots import confusions, write_confusion_matrix, write_curves
+from smnm_kernels.train.metrics.predictions import write_predictions
+from smnm_kernels.train.run.evaluating import EVALUATIONS, Outputs
+from smnm_kernels.train.run.folder import METRICS, read_config, write_json
+
+if TYPE_CHECKING:
+    from .finetune import FineTuning
+    from .finetune_options import Finetune
+
+BEST, LAST = "classifier.safetensors", "classifier-last.safetensors"
+PREDICTIONS, RESULTS = "predictions.csv", "results.json"
+CONFUSION, CURVES = "confusion.png", "curves.png"
+
+
+class Judging:
+    """The Evaluations of fine-tuning."""
+
+    def __init__(self, task: FineTuning, options: Finetune) -> None:
+        self.task, self.data = task, options.data
+        preset, files = task.setup.preset, task.plan.files
+        epoch = preset.optimisation.epoch_samples(len(in_split(files, "train")))
+        self.every = preset.evaluate_every or math.ceil(epoch / preset.optimisation.batch_size)
+        self.targets = task.labels.targets(files)
+        self.regular = self._views("val", (1, 1))
+        self.last_split: Split = "test" if in_split(files, "test") else "val"
+        self.final = self._views(self.last_split, preset.views)
+
+    def _views(self, split: Split, views: tuple[int, int]) -> Views | None:
+        task = self.task
+        numbers = in_split(task.plan.files, split)
+        if not numbers:
+            return None
+        clip, of = task.setup.clip, views_of(*views)
+        return Views(self.data, task.plan.files, clip, numbers, of, task.padding)
+
+    def due(self, step: int) -> bool:
+        return step % self.every == 0
+
+    def outputs(self, forward: Callable[..., Any], batch: Batch) -> Tensor:
+        return self.task.outputs(forward, batch)
+
+    def row(self, views: Views, outputs: Outputs) -> dict[str, Any]:
+        numbers, scores = mean_of_views(views, outputs)
+        found = self._measured(numbers, scores)
+        split = self.task.plan.files[views.numbers[0]]["split"]
+        return {
+            "split": split,
+            "files": len(numbers),
+            "views": len(views.views),
+            "loss": self._loss(numbers, scores),
+        } | {name: None if math.isnan(value) else value for name, value in found.items()}
+
+    def _measured(self, numbers: Sequence[int], scores: Tensor) -> dict[str, float]:
+        kind = self.task.labels.kind
+        return measure(kind, _as_scores(kind, scores), self.targets[list(numbers)])
+
+    def _loss(self, numbers: Sequence[int], scores: Tensor) -> float:
+        """Of what the views predict together, without smoothing."""
+        kind, targets = self.task.labels.kind, self.targets[list(numbers)]
+        if kind == "class":
+            return F.nll_loss(scores.clamp(min=1e-12).log(), targets).item()
+        if kind == "classes":
+            return F.binary_cross_entropy(scores, targets).item()
+        head = self.task.head
+        return F.huber_loss(scores[:, 0] / head.scale, targets / head.scale).item()
+
+    def value(self, row: dict[str, Any]) -> float:
+        name, higher = MAIN[self.task.labels.kind]
+        value = row.get(name)
+        return math.nan if value is None else value if higher else -value
+
+    def keep(self, folder: Path, step: int, best: bool) -> None:
+        self.task.save(folder / (BEST if best else LAST), step)
+
+    def take_best(self, folder: Path) -> None:
+        self.task.load(folder / BEST)
+
+    def finished(self, folder: Path) -> int | None:
+        try:
+            return int(json.loads((folder / RESULTS).read_text())["step"])
+        except (OSError, ValueError, TypeError, KeyError):
+            return None
+
+    def finish(self, folder: Path, views: Views | None, outputs: Outputs | None, step: int) -> str:
+        task = self.task
+        rows = _rows(folder / EVALUATIONS)
+        best = [row["step"] for row in rows if row["best"]]
+        results: dict[str, Any] = {
+            "step": step,
+            "best_step": best[-1] if best else step,
+            "chosen_by": f"{MAIN[task.labels.kind].name} on val" if best else "the last step",
+        }
+        said = f"classifier: {folder / BEST}\n"
+        if views is not None and outputs is not None:
+            results |= self._final(folder, views, outputs)
+            main = MAIN[task.labels.kind].name
+            value = results["measures"][main]
+            said += (
+                f"{results['split']}: {main} {_shown(value)} of {results['files']} files, "
+                f"views of each: {results['views']}\nresults: {folder / RESULTS}\n"
+            )
+            if results["failed"]:
+                said += f"  {len(results['failed'])} files could not be read\n"
+        self._curves(folder / CURVES, _rows(folder / METRICS), rows)
+        config = read_config(folder) or {}
+        labels = {"kind": task.labels.kind, "names": list(task.labels.names)}
+        results |= {
+            "encoder": task.setup.pretrained.origin,
+            "labels": labels,
+            "data": fingerprint(task.plan.files),
+            "settings": config.get("run"),
+            "versions": config.get("runtime", {}).get("versions"),
+        }
+        write_json(folder / RESULTS, results)
+        return said
+
+    def _final(self, folder: Path, views: Views, outputs: Outputs) -> dict[str, Any]:
+        labels, files = self.task.labels, self.task.plan.files
+        numbers, scores = mean_of_views(views, outputs)
+        targets = self.targets[list(numbers)]
+        as_scores = _as_scores(labels.kind, scores)
+        judged = judge(labels.kind, as_scores, targets)
+        names = [views.name(number) for number in numbers]
+        found = [files[number].get("group") for number in numbers]
+        groups = None if None in found else found  # drawn whole: files of one are alike
+        plain = replace(labels, of={})
+        write_predictions(folder / PREDICTIONS, names, plain, as_scores, targets)
+        if labels.kind == "class":
+            taken = scores.argmax(1)
+            counts = confusions(taken, targets, len(labels.names))
+            write_confusion_matrix(folder / CONFUSION, counts, labels.names)
+        return {
+            "split": files[views.numbers[0]]["split"],
+            "views": len(views.views),
+            "clips_x_crops": list(self.task.setup.preset.views),
+            "files": len(numbers),
+            "failed": outputs.failed,
+            "loss": self._loss(numbers, scores),
+            "groups": None if groups is None else len(set(groups)),
+            "measures": {
+                name: bootstrap(judged, name, groups).as_row() for name in judged.measures()
+            },
+        }
+
+    def _curves(
+        self, path: Path, steps: list[dict[str, Any]], evaluations: list[dict[str, Any]]
+    ) -> None:
+        main = MAIN[self.task.labels.kind].name
+        losses = {"train": [(row["step"], row["loss"]) for row in steps]}
+        panels: dict[str, dict[str, Sequence[tuple[float, float]]]] = {"loss": dict(losses)}
+        if evaluations:
+            panels["loss"]["val"] = [(row["step"], row["loss"]) for row in evaluations]
+            panels[main] = {
+                "val": [(r["step"], r[main]) for r in evaluations if r[main] is not None]
+            }
+        panels["learning rate"] = {"peak layer": [(row["step"], row["lr"]) for row in steps]}
+        write_curves(path, panels, "step")
+
+
+def mean_of_views(views: Views, outputs: Outputs) -> tuple[list[int], Tensor]:
+    """(numbers of the files all of whose views could be read, [files, k] means over their views).
+
+    A file of which a view failed is left out as a whole: it is among `outputs.failed`. RunError
+    where that leaves none.
+    """
+    each = len(views.views)
+    rows: dict[int, list[int]] = {}
+    for row, sample in enumerate(outputs.sample_ids):
+        rows.setdefault(views.numbers[sample // each], []).append(row)
+    whole = {number: of for number, of in rows.items() if len(of) == each}
+    if not whole:
+        raise RunError(
+            f"{views.folder}: of each of {len(views.numbers)} files a view cannot be read any more"
+        )
+    return list(whole), torch.stack([outputs.values[of].mean(0) for of in whole.values()])
+
+
+def _as_scores(kind: str, scores: Tensor) -> Tensor:
+    """As `measure` takes them."""
+    return scores[:, 0] if kind == "number" else scores
+
+
+def fingerprint(files: Sequence[Record]) -> str:
+    """Of names, contents, labels and splits of all files of a run."""
+    digest = hashlib.blake2b(digest_size=16)
+    for record in files:
+        of = [record["name"], record.get("digest"), record["label"], record["split"]]
+        digest.update(json.dumps(of).encode() + b"\n")
+    return digest.hexdigest()
+
+
+def _shown(interval: dict[str, Any]) -> str:
+    value = "undefined" if interval["value"] is None else f"{interval['value']:.4g}"
+    if interval["low"] is None:
+        return value
+    return f"{value} [{interval['low']:.4g}, {interval['high']:.4g}]"
+
+
+def _rows(path: Path) -> list[dict[str, Any]]:
+    if not path.exists():
+        return []
+    return [json.loads(line) for line in path.read_text().splitlines()]
