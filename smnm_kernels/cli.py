@@ -32,6 +32,11 @@ COMMANDS = {
         f"{_TRAIN}.tasks.pretrain:pretrain",
         "pretrain an encoder on a folder of video, audio or image files",
     ),
+    "probe": Command(
+        f"{_TRAIN}.tasks.probe:Probe",
+        f"{_TRAIN}.tasks.probe:probe",
+        "measure what can be read from the frozen features of an encoder",
+    ),
     "segment": Command(
         f"{_TRAIN}.tasks.segment:Segment",
         f"{_TRAIN}.tasks.segment:segment",

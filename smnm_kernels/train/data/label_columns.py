@@ -30,7 +30,7 @@ class LabelSettings:
     group_column: str | None = None
     group_pattern: str | None = None  # a regular expression that is searched for in names
     fold_column: str | None = None
-    fold: str | None = None  # which is val; the others are train
+    fold: str | None = None  # which is val, the others are train; ALL_FOLDS: all are train
     class_names: Path | None = None
     val_share: float = 0.2  # that is split off where there is no val
 
@@ -71,6 +71,8 @@ class _Places(NamedTuple):
 
 _INTEGER = re.compile(r"\d+$")
 FOLD = "fold"
+#: Who evaluates on one fold after the other asks for it, and then for each by its name.
+ALL_FOLDS = "all"
 
 
 class Columns:
@@ -104,11 +106,16 @@ class Columns:
             self._label(line, places), self._split(line, places), self._group(line, places)
         )
 
+    @property
+    def folds(self) -> list[str]:
+        """Those of the lines so far, where folds are asked for."""
+        return sorted(self._folds, key=lambda fold: (not _INTEGER.match(fold), len(fold), fold))
+
     def remarks(self) -> list[str]:
         """Of the whole list, once it is read; raises UsageError where its folds or splits, taken
         together, are none."""
         s = self._settings
-        if self._folds and self._fold not in self._folds:
+        if self._folds and self._fold not in self._folds and s.fold != ALL_FOLDS:
             there = ", ".join(map(printable, sorted(self._folds)[:20]))
             raise UsageError(f"{self._list}: --fold {s.fold} is none of its folds: {there}")
         found = list(self._said)
@@ -129,7 +136,8 @@ class Columns:
         if self._role is None:
             if s.fold is not None:
                 fold = named(s.fold_column or FOLD, "--fold-column")
-                said.append(f"fold {s.fold} is val, the others are train")
+                if s.fold != ALL_FOLDS:
+                    said.append(f"fold {s.fold} is val, the others are train")
             elif s.split_column is not None:
                 split = named(s.split_column, "--split-column")
             elif line.names and "split" in line.names:

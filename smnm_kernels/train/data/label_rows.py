@@ -44,6 +44,8 @@ class Written:
     remarks: list[str] = field(default_factory=list)
     #: Splits that somebody has made, and that must not be empty.
     splits: set[Split] = field(default_factory=set)
+    #: Those of the list, where folds are asked for.
+    folds: list[str] = field(default_factory=list)
 
 
 LIST_SUFFIXES = (".csv", ".txt", ".tsv", ".json", ".jsonl", ".lst", ".list")
@@ -100,6 +102,7 @@ def read_list(
             rows.append(Row(entry, fields.label, split, fields.group, source, line.line))
     written.rows += rows
     written.remarks += columns.remarks()
+    written.folds += columns.folds
     if role is not None:
         written.splits.add(role)
 

@@ -19,7 +19,7 @@ from smnm_kernels.errors import UsageError, printable
 from . import braces, shards
 from .classes import Classes, classes_of, number, read_classes, remarks_on, several
 from .find import Found, LeftOut, base_of, find
-from .label_columns import LabelSettings, NoLabels
+from .label_columns import ALL_FOLDS, LabelSettings, NoLabels
 from .label_rows import Row, Written, lists_in, read_list, read_tree
 from .labels import Label, Labelled, Labels, Split
 from .modality import Record
@@ -35,6 +35,8 @@ class LabelledFiles:
     data: Path
     settings: LabelSettings = field(default_factory=LabelSettings)
     labels: Labels | None = field(default=None, init=False)
+    #: Names of the folds, where `settings.fold` asks for any.
+    folds: list[str] = field(default_factory=list, init=False)
     _remarks: list[str] = field(default_factory=list, init=False, repr=False)
     _made: set[Split] = field(default_factory=set, init=False, repr=False)  # those of DATA's maker
     _known: Classes | None = field(default=None, init=False, repr=False)
@@ -58,6 +60,7 @@ class LabelledFiles:
             for row, label, split, group in zip(rows, of_row, splits, groups, strict=True)
         }
         self.labels = Labels(self.settings.labels, labels.names, of)
+        self.folds = written.folds
         self._made = written.splits
         self._remarks = written.remarks
         return Found(base_of(self.data), sorted(row.entry for row in rows), left_out)
@@ -179,7 +182,8 @@ class LabelledFiles:
                 why = f"--fold {self.settings.fold} takes all files"
             raise UsageError(f"{self._shown}: {why}, and none is left to train on")
         written.splits |= set(filter(None, given))
-        if "val" not in splits and "val" not in written.splits:
+        is_cut_later = self.settings.fold == ALL_FOLDS
+        if "val" not in splits and "val" not in written.splits and not is_cut_later:
             self._split_off(rows, labels, groups, splits, written)
         elif any(groups):
             self._remark_on_torn(groups, splits, written)

@@ -11,7 +11,7 @@ from typing import Annotated, Literal, get_args
 from tyro.conf import arg
 
 from smnm_kernels.errors import UsageError, printable
-from smnm_kernels.train.data.label_columns import LabelSettings
+from smnm_kernels.train.data.label_columns import ALL_FOLDS, LabelSettings
 from smnm_kernels.train.data.labelled import LabelledFiles
 from smnm_kernels.train.data.labels import LabelKind
 
@@ -51,7 +51,7 @@ class LabelOptions:
     fold_column: Column = None
     """Column with the number of the fold. Default: fold."""
     fold: Text = None
-    """The fold to validate on; the others are trained on."""
+    """The fold to validate on; the others are trained on. all, for smnm probe: each in turn."""
     group_column: Column = None
     """Column with what must not be torn apart where a share is split off: episode, voice, ..."""
     group_pattern: Text = None
@@ -61,9 +61,11 @@ class LabelOptions:
     class_labels_indices.csv) or JSON. Default: ids and names as they are written."""
 
 
-def finder_of(options: LabelOptions, data: Path) -> LabelledFiles:
+def finder_of(options: LabelOptions, data: Path, all_folds: bool = False) -> LabelledFiles:
     """What finds DATA's files with their labels. Raises UsageError, before any work, where options
-    are wrong."""
+    are wrong, and where `--fold all` is given to a command that does not take it (all_folds)."""
+    if options.fold == ALL_FOLDS and not all_folds:
+        raise UsageError(f"--fold {ALL_FOLDS}: is for smnm probe; give one of the folds")
     if options.labels not in get_args(LabelKind):
         allowed = ", ".join(get_args(LabelKind))
         raise UsageError(f"--labels must be one of {allowed}, got {options.labels!r}")

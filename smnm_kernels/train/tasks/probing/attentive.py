@@ -168,22 +168,26 @@ def attentive(
     values: np.ndarray,
     fit: np.ndarray,
     choose: np.ndarray,
+    train: np.ndarray,
     given: Sequence[Tensor],
     settings: AttentiveSettings,
     device: torch.device,
 ) -> tuple[np.ndarray, int]:
     """(scores of `given`, steps): trained on the places `fit`, whose number of rounds is the one
-    that is best on the places `choose` (of equals the last), and then anew on all for so many.
-    Without files to choose on the whole schedule is trained."""
+    that is best on the places `choose` (of equals the last), and then anew on the places `train`
+    for so many. Without files to choose on the whole schedule is trained."""
+
+    def begin(places: np.ndarray) -> AttentiveFit:
+        return AttentiveFit(task, [tokens[i] for i in places], values[places], settings, device)
+
     rounds = settings.rounds
     if len(choose):
-        trial = AttentiveFit(task, [tokens[i] for i in fit], values[fit], settings, device)
-        looked_at, expected = [tokens[i] for i in choose], values[choose]
+        trial, looked_at = begin(fit), [tokens[i] for i in choose]
         rounds = max(
-            (quality(task, trial.predict(looked_at), expected), number)
+            (quality(task, trial.predict(looked_at), values[choose]), number)
             for number in trial.rounds(settings.rounds)
         )[1]
-    final = AttentiveFit(task, tokens, values, settings, device)
+    final = begin(train)
     for _ in final.rounds(rounds):
         pass
     return final.predict(given), rounds * final.steps_a_round

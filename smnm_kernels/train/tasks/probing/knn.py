@@ -14,15 +14,23 @@ _TEMPERATURE = 0.07  # DINO
 _MOST_AT_ONCE = 1024  # files whose similarities to all training files are held
 
 
-def knn(task: Task, x: np.ndarray, values: np.ndarray, given: np.ndarray, k: int) -> np.ndarray:
+def knn(
+    task: Task,
+    x: np.ndarray,
+    values: np.ndarray,
+    given: np.ndarray,
+    k: int,
+    standard: Standard | None = None,
+) -> np.ndarray:
     """Shares of the votes of the k most similar training files, [m, classes] that sum to 1 (or for
     several labels to the labels a file has); of numbers their weighted mean, [m].
 
-    A vote weighs exp(cosine / 0.07). Features are standardised first: those of a vision
-    transformer have a large part in common, beside which all cosines are near 1. Of equally similar
-    files the first counts. With fewer than k training files, all vote.
+    A vote weighs exp(cosine / 0.07). Features are standardised first, by themselves or as
+    `standard` says: those of a vision transformer have a large part in common, beside which all
+    cosines are near 1. Of equally similar files the first counts. With fewer than k training files,
+    all vote.
     """
-    standard = Standard.of(x)
+    standard = standard or Standard.of(x)
     known, asked = (_unit(standard(part)) for part in (x, given))
     votes = np.eye(task.n_classes)[values] if task.kind == "class" else values
     found = [

@@ -17,14 +17,21 @@ STRENGTHS = (1e-5, 1e-4, 1e-3, 1e-2, 1e-1, 1.0, 10.0, 100.0)
 _MOST_ITERATIONS = 500
 
 
-def fit_linear(task: Task, x: np.ndarray, values: np.ndarray, strength: float) -> Predict:
+def fit_linear(
+    task: Task,
+    x: np.ndarray,
+    values: np.ndarray,
+    strength: float,
+    standard: Standard | None = None,
+) -> Predict:
     """The probe of one strength, fitted to standardised features.
 
-    x: [n, dim]. Returns what makes of [m, dim] the probabilities [m, classes], or numbers [m].
+    x: [n, dim], which are standardised by themselves, or as `standard` says. Returns what makes of
+    [m, dim] the probabilities [m, classes], or numbers [m].
     The objective is scikit-learn's: strength * the sum of the files' losses + half the square of
     the weights; the intercept is free.
     """
-    standard = Standard.of(x)
+    standard = standard or Standard.of(x)
     fit = {"class": _fit_class, "classes": _fit_classes, "number": _fit_number}[task.kind]
     predict = fit(standard(x), values, strength, task.n_classes)
     return lambda given: predict(standard(given))

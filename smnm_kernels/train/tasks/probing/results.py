@@ -10,8 +10,12 @@ from typing import Any
 
 import torch
 
+from smnm_kernels.errors import printable
+from smnm_kernels.train.metrics.intervals import Interval
+
 from .frozen import Frozen
 
+_LONGEST = 40  # characters of an encoder's name in a table
 _PACKAGES = ("smnm_kernels", "numpy", "scipy", "scikit-learn", "av", "kaldi-native-fbank", "pillow")
 
 
@@ -54,6 +58,17 @@ def table(head: Sequence[str], rows: Sequence[Sequence[str]]) -> str:
         cells = [first[0].ljust(first[1]), *(text.rjust(width) for text, width in others)]
         lines.append("  " + "  ".join(cells).rstrip())
     return "\n".join(lines)
+
+
+def signed(interval: Interval) -> str:
+    """A difference, as `Interval` prints values."""
+    return f"{interval.value:+.3f} [{interval.low:+.3f}, {interval.high:+.3f}]"
+
+
+def shortened(name: str) -> str:
+    """For a table: the end of a long path."""
+    shown = printable(name)
+    return shown if len(shown) <= _LONGEST else f"…{shown[1 - _LONGEST :]}"
 
 
 def unlike(names: Sequence[str]) -> list[str]:

@@ -1,5 +1,4 @@
-"""What probes are asked for, as arrays, and the split of the training files on which their settings
-are chosen."""
+"""What probes are asked for, as arrays, and what they see of features."""
 
 from __future__ import annotations
 
@@ -44,35 +43,6 @@ def _mean_average_precision(scores: np.ndarray, values: np.ndarray) -> float:
     if not present.any():
         return 0.0
     return float(average_precision_score(values[:, present], scores[:, present], average="macro"))
-
-
-def choosing_split(
-    task: Task,
-    values: np.ndarray,
-    groups: np.ndarray | None,
-    seed: int,
-    share: float = 0.2,
-) -> tuple[np.ndarray, np.ndarray]:
-    """(places to fit on, places to choose on) of training files: a share of each class, at least
-    one file of a class that has two; or of whole groups where files have groups.
-
-    Both hold at least one place where there are two files (or groups) at all.
-    """
-    rng = np.random.default_rng([seed, 0x5B117])
-    n = len(values)
-    if groups is not None and len(np.unique(groups)) > 1:
-        names = rng.permutation(np.unique(groups))
-        chosen = np.isin(groups, names[: max(1, int(len(names) * share))])
-    elif task.kind == "class":
-        chosen = np.zeros(n, dtype=bool)
-        for number in np.unique(values):
-            places = rng.permutation(np.flatnonzero(values == number))
-            count = int(len(places) * share) or int(len(places) > 1)
-            chosen[places[:count]] = True
-    else:
-        chosen = np.zeros(n, dtype=bool)
-        chosen[rng.permutation(n)[: int(n * share) or int(n > 1)]] = True
-    return np.flatnonzero(~chosen), np.flatnonzero(chosen)
 
 
 @dataclass(frozen=True)

@@ -10,12 +10,18 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
-from smnm_kernels.errors import printable
 from smnm_kernels.files import replacing
-from smnm_kernels.train.metrics.intervals import Interval, bootstrap, bootstrap_difference
+from smnm_kernels.train.metrics.intervals import bootstrap, bootstrap_difference
 from smnm_kernels.train.run.folder import write_json
 from smnm_kernels.train.tasks.probing.frozen import Frozen
-from smnm_kernels.train.tasks.probing.results import described, table, unlike, versions
+from smnm_kernels.train.tasks.probing.results import (
+    described,
+    shortened,
+    signed,
+    table,
+    unlike,
+    versions,
+)
 
 from .clusters import TIMES, Segmented, Way
 
@@ -67,8 +73,8 @@ def write_results(
     """results.json and videos.csv, and a table on the screen."""
     names = unlike([frozen.name for frozen in encoders])
     rows = []
-    cells = [[printable(name)] for name in names]
-    differences = [[f"{printable(names[0])} - {printable(name)}"] for name in names[1:]]
+    cells = [[shortened(name)] for name in names]
+    differences = [[f"{shortened(names[0])} - {shortened(name)}"] for name in names[1:]]
     for way in TIMES:
         first = None
         for number, frozen in enumerate(encoders):
@@ -106,11 +112,6 @@ def write_results(
     print(f"mean IoU of {len(found)} videos, {said} the background among the ids:")
     print(table(["encoder", *TIMES], [*cells, *differences]))
     print(f"results: {out / RESULTS}", flush=True)
-
-
-def signed(interval: Interval) -> str:
-    """A difference, as `Interval` prints values."""
-    return f"{interval.value:+.3f} [{interval.low:+.3f}, {interval.high:+.3f}]"
 
 
 def _of_video(one: Found, encoder: int, way: Way, background: bool) -> float:

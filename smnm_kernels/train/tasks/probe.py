@@ -1,0 +1,444 @@
+"""`smnm probe`: what can be read from the frozen features of an encoder."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Sequence
+from dataclasses import asdict, dataclass, fields, replace
+from pathlib import Path
+from typing import Annotated, get_args
+
+import numpy as np
+import torch
+from tqdm import tqdm
+from tyro.conf import Positional, arg
+
+from smnm_kernels.errors import UsageError, printable
+from smnm_kernels.train.data.audio import Treatment
+from smnm_kernels.train.data.label_columns import ALL_FOLDS
+from smnm_kernels.train.data.labelled import LabelledFiles
+from smnm_kernels.train.data.modality import Modality, Record
+from smnm_kernels.train.data.records import Records
+from smnm_kernels.train.data.scan import shown_name
+from smnm_kernels.train.data.view import PixelAspect
+from smnm_kernels.train.data.waiting import DEFAULT_STALL_LIMIT_S
+from smnm_kernels.train.metrics.measures import MAIN, measure
+from smnm_kernels.train.run.listing import look_and_keep
+from smnm_kernels.train.run.machine import autocast_dtype, default_workers, find_device
+from smnm_kernels.train.run.options import Count, Precision, check_data, flag, need_at_least
+from smnm_kernels.train.run.signals import StoppedBySignal
+
+from .features import Features, FeatureSettings, Machine, features
+from .label_options import LabelOptions, finder_of
+from .options import ModalityName, PaddingOption, PixelAspectOption, PresetName
+from .presets import PRESETS
+from .probing.attentive import AttentiveSettings
+from .probing.frozen import Frozen, find_frozen
+from .probing.layers import Pool
+from .probing.protocol import (
+    Data,
+    Inputs,
+    ProbeName,
+    Probes,
+    Trial,
+    few_shot,
+    possible_shots,
+)
+from .probing.report import Asked, Row, write_report
+from .probing.results import fingerprint, unlike
+from .probing.targets import Task
+
+_LAST = "last"
+# What decides no number.
+_NOT_SETTINGS = ("data", "out", "encoder", "against", "cache", "workers", "scan_of", "stall_limit")
+
+Folder = Annotated[Path | None, arg(metavar="FOLDER", help_behavior_hint="")]
+
+
+@dataclass(kw_only=True)
+class Probe(LabelOptions):
+    """Measure what can be read from the frozen features of an encoder, on labelled files.
+
+    The test files are those of the split test, or of val where there is no test. Settings of the
+    probes are chosen on val, or on a fifth of the training files where val is what is tested.
+    """
+
+    modality: ModalityName
+    data: Annotated[Positional[Path], arg(metavar="DATA")]
+    """Labelled files: a folder per class, with or without train/, val/ and test/ above it, or a
+    list."""
+    encoder: str
+    """RUN, its encoder.safetensors, an encoder in another known format, or none (untrained)."""
+    out: Path
+    """Folder for results.json, predictions and pictures."""
+    against: tuple[str, ...] = ()
+    """Further encoders on the same files, with intervals of the differences. none has the
+    architecture of the first encoder that is not none."""
+    probes: tuple[ProbeName, ...] = ("linear", "knn")
+    """linear: logistic regression, or ridge regression of numbers; knn: nearest neighbours by
+    cosine; attentive: one block of attention from a learned query to all tokens."""
+    layer: tuple[str, ...] = (_LAST,)
+    """Features after these blocks, 0 being the embedding; last comes after the final norm."""
+    pool: Pool = "mean"
+    """mean: over the patch tokens, without padding; class: the class token; time: audio, over time
+    alone, mel bands side by side (MSM-MAE)."""
+    clips: int = 1
+    """Views of a file whose features are averaged: N clips evenly along time,"""
+    crops: int = 1
+    """times N crops evenly along the longer side."""
+    k: Count = None
+    """Nearest neighbours. Default: of 1, 3, 5, 10, 20 and 50 what is best where settings are
+    chosen."""
+    few_shot: tuple[int, ...] = (1, 2, 5, 10)
+    """Also fit linear and knn probes to so many training files of each class. Empty for none."""
+    draws: int = 10
+    """Choices of these few files."""
+    preset: PresetName = "tiny"
+    """Architecture of an encoder none, where no other encoder is given."""
+    stride: Count = None
+    """Video: take every N-th frame. Default: the encoder's in pretraining, else the preset's."""
+    pixel_aspect: PixelAspectOption = None
+    """Video whose pixels are not square: apply scales the width, ignore takes them as they are.
+    Default: as in pretraining."""
+    padding: PaddingOption = None
+    """Audio, of recordings shorter than the window: hide encodes what is real alone, see treats
+    padding as sound. Default: as in pretraining."""
+    seed: int = 0
+    """Of weights of none, the attentive probe, few-shot draws and the bootstrap."""
+    cache: Folder = None
+    """Folder that keeps features, for other commands, too. Default: OUT/features."""
+    batch_size: int = 16
+    """Samples that go through the encoder together."""
+    workers: Count = None
+    """Processes that read files; 0 reads in this one. Default: one less than there are cores, at
+    least 1, at most 8."""
+    stall_limit: int = DEFAULT_STALL_LIMIT_S
+    """End with an error after so many seconds in which what looks at a file shows no sign of life.
+    """
+    scan_of: Folder = None
+    """Folder of a run of the same DATA: files that have not changed since are not looked at again.
+    """
+    device: str = "auto"
+    """auto, cpu, cuda or cuda:N."""
+    precision: Precision = "auto"
+    """Of the encoder's matrix products. auto is bfloat16 on CUDA and float32 on the CPU."""
+
+    def __post_init__(self) -> None:
+        self.data, self.out = Path(self.data), Path(self.out)
+
+
+def probe(options: Probe) -> int:
+    """Returns 0, or 130 / 143 when SIGINT / SIGTERM made it keep what was done and stop.
+
+    Raises UsageError, before any work, where options or data do not allow it.
+    """
+    check(options)
+    device = find_device(options.device)
+    finder = finder_of(options, options.data, all_folds=True)
+    check_data(options.data, options.modality)
+    encoders = _encoders(options)
+    layers = _layers(options, encoders)
+    try:
+        listing = look_and_keep(
+            options.out, _widest(encoders), finder, options.scan_of, options.stall_limit
+        )
+        assert finder.labels is not None
+        files = listing.usable
+        splits = _splits(finder, files, encoders[0].clip, options.fold)
+        _check_tokens(options, encoders, len(files), layers)
+        computed = [
+            features(
+                frozen,
+                options.data,
+                files,
+                FeatureSettings(
+                    tuple(of_each),
+                    options.clips,
+                    options.crops,
+                    options.pool,
+                    "attentive" in options.probes,
+                    _precision(options, device),
+                ),
+                Machine(device, options.batch_size, _workers(options)),
+                options.cache or options.out / "features",
+            )
+            for frozen, of_each in zip(encoders, layers, strict=True)
+        ]
+    except StoppedBySignal as stopped:
+        return 128 + stopped.number
+    data = _data(options, finder, files, splits, computed)
+    rows = _rows(options, encoders, layers, computed, data, device)
+    failed = {name: why for found in computed for name, why in found.failed.items()}
+    about = {
+        "modality": options.modality,
+        "data": str(options.data.resolve()),
+        "data_fingerprint": _fingerprint(files, splits),
+        "settings": {
+            name: str(value) if isinstance(value, Path) else value
+            for name, value in asdict(options).items()
+            if name not in _NOT_SETTINGS
+        }
+        | {"device": device.type, "precision": _precision(options, device)},
+        "left_out": listing.reasons() | failed,
+    }
+    write_report(options.out, Asked(finder.labels, data, about), rows)
+    return 0
+
+
+# --- before any work
+
+
+def check(options: Probe) -> None:
+    """Refuse values outside their range."""
+    for name in ("clips", "crops", "k", "draws", "stride", "batch_size", "stall_limit"):
+        need_at_least(options, name, 1)
+    for name in ("seed", "workers"):
+        need_at_least(options, name, 0)
+    if options.modality not in PRESETS:
+        raise UsageError(f"modality must be one of {', '.join(PRESETS)}, got {options.modality!r}")
+    if options.preset not in PRESETS[options.modality]:
+        raise UsageError(
+            f"--preset {options.preset}: {options.modality} has "
+            f"{', '.join(PRESETS[options.modality])}"
+        )
+    clip = PRESETS[options.modality][options.preset].clip
+    allowed = {field.name for field in fields(clip)}
+    for name, choices in (
+        ("stride", None),
+        ("pixel_aspect", get_args(PixelAspect)),
+        ("padding", get_args(Treatment)),
+    ):
+        value = getattr(options, name)
+        if value is not None and name not in allowed:
+            raise UsageError(f"{flag(name)} {value}: {options.modality} has none")
+        if value is not None and choices and value not in choices:
+            raise UsageError(f"{flag(name)} must be one of {', '.join(choices)}, got {value!r}")
+    if options.pool == "time" and options.modality != "audio":
+        raise UsageError("--pool time: is for audio")
+    if options.modality != "video" and options.modality != "audio" and options.clips != 1:
+        raise UsageError(f"--clips {options.clips}: {options.modality} has no time")
+    if options.modality == "audio" and options.crops != 1:
+        raise UsageError(f"--crops {options.crops}: is for pictures and video")
+    for name in ("probes", "layer"):
+        given = getattr(options, name)
+        if not given or len(set(given)) < len(given):
+            raise UsageError(f"{flag(name)}: each once, and at least one, got {' '.join(given)!r}")
+    unknown = [name for name in options.probes if name not in get_args(ProbeName)]
+    if unknown:
+        allowed_probes = ", ".join(get_args(ProbeName))
+        raise UsageError(f"--probes must be of {allowed_probes}, got {unknown[0]!r}")
+    shots = options.few_shot
+    if any(n < 1 for n in shots) or list(shots) != sorted(set(shots)):
+        raise UsageError(f"--few-shot must be ascending numbers of at least 1, got {shots}")
+    if os.path.realpath(options.out) == os.path.realpath(options.data):
+        raise UsageError(f"--out {printable(str(options.out))}: is DATA itself; give another")
+
+
+def _encoders(options: Probe) -> list[Frozen]:
+    preset = PRESETS[options.modality][options.preset]
+    given = [options.encoder, *options.against]
+    overrides = {name: getattr(options, name) for name in ("stride", "pixel_aspect", "padding")}
+    encoders = find_frozen(given, options.modality, preset, options.seed, overrides)
+    for frozen in encoders:
+        if options.pool == "class" and not frozen.encoder.class_tokens:
+            raise UsageError(f"--pool class: {printable(frozen.name)} has no class token")
+    return encoders
+
+
+def _layers(options: Probe, encoders: Sequence[Frozen]) -> list[list[int]]:
+    """Of each encoder the layers' numbers, in the order of --layer."""
+    found = []
+    for frozen in encoders:
+        depth = len(frozen.encoder.blocks)
+        numbers = []
+        for given in options.layer:
+            if given != _LAST and not (given.isdecimal() and int(given) <= depth):
+                raise UsageError(
+                    f"--layer {given}: must be {_LAST} or a number from 0 to {depth}, the blocks "
+                    f"of {printable(frozen.name)}"
+                )
+            numbers.append(depth if given == _LAST else int(given))
+        if len(set(numbers)) < len(numbers):
+            raise UsageError(f"--layer {' '.join(options.layer)}: names a layer twice")
+        found.append(numbers)
+    return found
+
+
+def _widest(encoders: Sequence[Frozen]) -> Modality:
+    """The clip whose files are of use to all encoders."""
+    clips = [frozen.clip for frozen in encoders]
+    aspects = {str(getattr(clip, "pixel_aspect", None)) for clip in clips}
+    if len(aspects) > 1:
+        raise UsageError(
+            f"--against: encoders see pixels that are not square in {len(aspects)} ways "
+            f"({', '.join(sorted(aspects))}); --pixel-aspect makes them equal"
+        )
+    return max(clips, key=lambda clip: getattr(clip, "frames", 0))
+
+
+def _check_tokens(
+    options: Probe, encoders: Sequence[Frozen], n_files: int, layers: Sequence[Sequence[int]]
+) -> None:
+    """The attentive probe holds all tokens in memory."""
+    if "attentive" not in options.probes or not hasattr(os, "sysconf"):
+        return
+    needed = sum(
+        2
+        * n_files
+        * options.clips
+        * options.crops
+        * len(of_each)
+        * frozen.encoder.pos_embed.numel()
+        for frozen, of_each in zip(encoders, layers, strict=True)
+    )
+    try:
+        free = os.sysconf("SC_AVPHYS_PAGES") * os.sysconf("SC_PAGE_SIZE")
+    except (ValueError, OSError):
+        return
+    if needed > free // 2:
+        raise UsageError(
+            f"--probes attentive: the tokens of {n_files} files take {needed / 2**30:.1f} GiB, "
+            f"and {free / 2**30:.1f} GiB of memory are free, of which half may be used; fewer "
+            "encoders, --clips, --crops or --layer need less"
+        )
+
+
+def _precision(options: Probe, device: torch.device) -> str:
+    return "float32" if autocast_dtype(options.precision, device) is None else "bfloat16"
+
+
+def _workers(options: Probe) -> int:
+    return default_workers() if options.workers is None else options.workers
+
+
+# --- files
+
+
+Splits = dict[str, list[str]]  # by the trial's name: of each file train, val or test
+
+
+def _splits(finder: LabelledFiles, files: Records, clip: Modality, fold: str | None) -> Splits:
+    """The split of each file in each trial."""
+    if fold != ALL_FOLDS:
+        name = "all files" if fold is None else f"fold {fold}"
+        return {name: [record["split"] for record in files]}
+    if len(finder.folds) < 2:
+        there = ", ".join(map(printable, finder.folds)) or "none"
+        raise UsageError(
+            f"--fold {ALL_FOLDS}: needs DATA that is a list with at least two folds; there are: "
+            f"{there}"
+        )
+    found = {}
+    for one in finder.folds:
+        of_fold = LabelledFiles(finder.data, replace(finder.settings, fold=one))
+        of_fold.find(clip.suffixes, None, lambda: None)
+        found[f"fold {one}"] = [of_fold.attached(record)["split"] for record in files]
+    return found
+
+
+def _data(
+    options: Probe,
+    finder: LabelledFiles,
+    files: Records,
+    splits: Splits,
+    computed: Sequence[Features],
+) -> Data:
+    """The trials, of files that all encoders have features of."""
+    labels = finder.labels
+    assert labels is not None
+    usable = [place for place in range(len(files)) if all(place in c.rows for c in computed)]
+    trials = []
+    for name, of_files in splits.items():
+        places = {
+            split: np.array([p for p in usable if of_files[p] == split], dtype=np.int64)
+            for split in ("train", "val", "test")
+        }
+        if not len(places["test"]):
+            places["test"], places["val"] = places["val"], places["test"]
+        for split in ("train", "test"):
+            if not len(places[split]):
+                raise UsageError(
+                    f"DATA {printable(str(options.data))}: {name} has no file to "
+                    f"{split} on: there must be training files, and files of val or test"
+                )
+        trials.append(Trial(name, **places))
+    values = labels.targets(files).numpy()
+    values = values if labels.kind == "class" else values.astype(np.float64)
+    names = [shown_name(record) for record in files]
+    groups = [record.get("group") for record in files]
+    return Data(
+        Task(labels.kind, len(labels.names)),
+        values,
+        names,
+        groups if any(group is not None for group in groups) else None,
+        tuple(trials),
+        options.seed,
+    )
+
+
+def _fingerprint(files: Sequence[Record], splits: Splits) -> str:
+    """Of the files' names, contents, labels and splits."""
+    parts = []
+    for place, record in enumerate(files):
+        of_trials = " ".join(of_files[place] for of_files in splits.values())
+        said = (record["digest"], record["size"], record["label"], of_trials)
+        parts += [shown_name(record), " ".join(map(str, said))]
+    return fingerprint(parts)
+
+
+# --- probes
+
+
+def _rows(
+    options: Probe,
+    encoders: Sequence[Frozen],
+    layers: Sequence[Sequence[int]],
+    computed: Sequence[Features],
+    data: Data,
+    device: torch.device,
+) -> list[Row]:
+    shots: list[int] = []
+    if data.task.kind == "class" and options.few_shot:
+        shots, why = possible_shots(data, options.few_shot)
+        for line in why:
+            print(f"  not from {line}", flush=True)
+    main = MAIN[data.task.kind].name
+    values = torch.from_numpy(data.values[data.tested()])
+    probes = Probes(options.k, device, AttentiveSettings(heads=1))
+    rows = []
+    for frozen, name, of_each, found in zip(
+        encoders, unlike([f.name for f in encoders]), layers, computed, strict=True
+    ):
+        for layer, shown in zip(of_each, options.layer, strict=True):
+            inputs = _inputs(found, layer, len(data.values), options, frozen)
+            for probe_name in tqdm(
+                options.probes, desc=f"probes of {printable(name)}", leave=False, delay=1
+            ):
+                scored = probes.run(probe_name, data, inputs)
+                few = {}
+                if probe_name != "attentive":
+                    for n in shots:
+                        drawn = (
+                            few_shot(probe_name, data, inputs, n, draw)
+                            for draw in range(options.draws)
+                        )
+                        few[n] = [
+                            measure(data.task.kind, torch.from_numpy(scores), values)[main]
+                            for scores in drawn
+                        ]
+                rows.append(Row(frozen, name, shown, probe_name, scored, few))
+    return rows
+
+
+def _inputs(found: Features, layer: int, n_files: int, options: Probe, frozen: Frozen) -> Inputs:
+    """Features by the files' places; a file that has none has zeros, and is in no trial."""
+    places = sorted(found.rows)
+    some = found.matrix(layer, places).double().numpy()
+    vectors = np.zeros((n_files, some.shape[1]))
+    vectors[places] = some
+    tokens: list[torch.Tensor] = []
+    if "attentive" in options.probes:
+        tokens = [torch.zeros(0, 0)] * n_files
+        for place, of_file in zip(places, found.tokens(layer, places), strict=True):
+            tokens[place] = of_file
+    return Inputs(vectors, tokens, frozen.encoder.settings.heads)
