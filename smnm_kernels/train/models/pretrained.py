@@ -19,9 +19,11 @@ from smnm_kernels.train.data.image import Image
 from smnm_kernels.train.data.modality import InputFormat, Modality
 from smnm_kernels.train.data.video import Video
 
+from .classifier import FORMAT as CLASSIFIER_FORMAT
+from .classifier import load_classifier
 from .encoder_file import load_encoder
 from .formats.files import read_json, read_tensors, weight_files
-from .formats.recognise import Weights, check_modality, recognise
+from .formats.recognise import Head, Weights, check_modality, recognise
 from .formats.state import State, check_weights, encoder_part, encoder_state, load_weights, named
 from .formats.told import EXPORT, exported, told_in
 from .mae import MaskedAutoencoder, build_model
@@ -30,6 +32,7 @@ from .settings import ModelSettings
 from .vit import Encoder, InputSize
 
 ENCODER = "encoder.safetensors"  # in RUN
+CLASSIFIER = "classifier.safetensors"  # there, too, where it was fine-tuned
 CHECKPOINT, CONFIG = "last.pt", "config.json"  # there, too
 UNTRAINED = "none"
 _MODALITIES: dict[str, Callable[..., Modality]] = {"video": Video, "audio": Audio, "image": Image}
@@ -140,7 +143,7 @@ def read_weights(
 ) -> Weights:
     """What a file or folder holds:
 
-    * RUN, RUN/encoder.safetensors, RUN/encoders/step-....safetensors;
+    * RUN, RUN/encoder.safetensors, RUN/encoders/step-....safetensors, RUN/classifier.safetensors;
     * what `smnm export` wrote;
     * a folder of transformers (VideoMAE, ViTMAE, ViT) or of timm (vit_...);
     * a file with the names of VideoMAE, MAE, AudioMAE, timm's ViT or transformers' classes, as
@@ -148,7 +151,8 @@ def read_weights(
 
     like, wanted: input (C, T, H, W) and modality that are wanted, for what weights do not tell; see
         `recognise`.
-    whole: of RUN, the decoder, too, from its last checkpoint.
+    whole: of RUN, what stands behind the encoder, too: the decoder, from its last checkpoint, or
+        the head of fine-tuning.
 
     Raises:
         ValueError: which says why it is none of these.
@@ -159,6 +163,8 @@ def read_weights(
         return _of_file(path, like, wanted)
     if (path / ENCODER).exists() and not whole:
         return _of_our_file(path / ENCODER)
+    if (path / CLASSIFIER).exists():
+        return _of_classifier(path / CLASSIFIER)
     if (path / CHECKPOINT).exists() and (path / CONFIG).exists():
         if not whole:
             raise ValueError(f"is a run without {ENCODER}, which is written when it is finished")
@@ -179,10 +185,26 @@ def read_weights(
 def _of_file(path: Path, like: InputSize | None, wanted: str | None) -> Weights:
     try:
         with safe_open(str(path), framework="pt") as file:
-            ours = str((file.metadata() or {}).get("format", "")).startswith("smnm-encoder-")
+            kind = str((file.metadata() or {}).get("format", ""))
     except (SafetensorError, OSError):
-        ours = False
-    return _of_our_file(path) if ours else recognise(read_tensors(path), None, like, wanted)
+        kind = ""
+    if kind.startswith("smnm-encoder-"):
+        return _of_our_file(path)
+    if kind == CLASSIFIER_FORMAT:
+        return _of_classifier(path)
+    return recognise(read_tensors(path), None, like, wanted)
+
+
+def _of_classifier(path: Path) -> Weights:
+    """classifier.safetensors"""
+    with torch.random.fork_rng(devices=[]):
+        model = load_classifier(path)
+    about = model.head_settings
+    state = {
+        name: t for name, t in model.state_dict().items() if name.startswith(("fc_norm.", "head."))
+    }
+    head = Head(state, about.kind, about.names, about.pool, about.offset, about.scale)
+    return replace(_described(model.encoder, path), head=head)
 
 
 def _of_our_file(path: Path) -> Weights:
@@ -190,10 +212,15 @@ def _of_our_file(path: Path) -> Weights:
     try:
         with torch.random.fork_rng(devices=[]):
             encoder = load_encoder(path)
-        with safe_open(str(path), framework="pt") as file:
-            held = file.metadata()
     except OSError as error:
         raise ValueError(f"{path.name}: cannot be read ({reason(error)})") from error
+    return _described(encoder, path)
+
+
+def _described(encoder: Encoder, path: Path) -> Weights:
+    """With what the file's metadata say."""
+    with safe_open(str(path), framework="pt") as file:
+        held = file.metadata()
     try:
         step = held.get("step")
         return Weights(

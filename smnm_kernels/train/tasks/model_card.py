@@ -15,6 +15,7 @@ from smnm_kernels.train.models.formats.folders import Folder
 from smnm_kernels.train.models.formats.recognise import Weights
 from smnm_kernels.train.run.folder import CONFIG, FILES, METRICS
 
+_RESULTS = "results.json"  # in RUN, where it was fine-tuned
 _LOSSES = 20  # first and last ones that are averaged, as at the end of a run
 _TAGS = {
     "video": "video-classification",
@@ -49,6 +50,7 @@ def model_card(run: Path, to: str, given: Weights, folder: Folder) -> str:
         _section("Masks", _masks(settings)),
         _section("Recipe", _recipe(settings, runtime, given)),
         _section("Losses", _losses(run)),
+        _section("Results", _results(run)),
         _section("Differences", {str(i): line for i, line in enumerate(folder.remarks, 1)}),
         _section("Versions", {**runtime.get("versions", {}), "exported by": _own_version()}),
     ]
@@ -108,7 +110,8 @@ def _masks(settings: dict[str, Any]) -> dict[str, Any]:
 def _recipe(settings: dict[str, Any], runtime: dict[str, Any], given: Weights) -> dict[str, Any]:
     names = (
         "preset", "init", "encoder", "seed", "batch_size", "lr", "min_lr", "weight_decay", "betas",
-        "warmup_steps", "schedule_steps",
+        "warmup_steps", "schedule_steps", "task", "layer_decay", "drop_path", "label_smoothing",
+        "mix", "pool", "repeats", "balanced",
     )  # fmt: skip
     rows = {name: settings[name] for name in names if settings.get(name) is not None}
     objective = settings.get("objective")
@@ -135,6 +138,15 @@ def _losses(run: Path) -> dict[str, Any]:
     n = min(_LOSSES, len(losses))
     first, last = sum(losses[:n]) / n, sum(losses[-n:]) / n
     return {f"mean of the first {n}": f"{first:.4f}", f"mean of the last {n}": f"{last:.4f}"}
+
+
+def _results(run: Path) -> dict[str, Any]:
+    """Of a fine-tuning run, with their intervals."""
+    held = _json(run / _RESULTS)
+    measures = held.get("measures")
+    names = ("split", "files", "views", "best_step", "chosen_by")
+    rows = {name: held[name] for name in names if name in held}
+    return rows | (measures if isinstance(measures, dict) else {})
 
 
 def _json(path: Path) -> dict[str, Any]:
