@@ -112,8 +112,20 @@ def test_frames_are_those_of_the_ffmpeg_program(videos_of_all_kinds, name, ffmpe
     assert abs(ours.astype(int) - theirs).max() <= 1
 
 
-@pytest.mark.parametrize(("suffix", "codec"), [("webm", "libvpx"), ("avi", "mjpeg")])
-def test_damaged_frames_are_the_same_however_they_are_read(tmp_path, suffix, codec):
+def _cut(content):
+    return content[: 3 * len(content) // 4]
+
+
+def _without_data(content):
+    """A JPEG picture whose data do not begin."""
+    return content.replace(b"\xff\xda", b"\xff\xfe")
+
+
+@pytest.mark.parametrize(
+    ("suffix", "codec", "damage"),
+    [("webm", "libvpx", _cut), ("avi", "mjpeg", _cut), ("avi", "mjpeg", _without_data)],
+)
+def test_damaged_frames_are_the_same_however_they_are_read(tmp_path, suffix, codec, damage):
     """FFmpeg's own decoders show what their memory held before in rows that a frame lacks."""
     write_video(tmp_path / f"a.{suffix}", n=40, codec=codec, options={"g": "12"})
     path = tmp_path / f"damaged.{suffix}"
@@ -122,7 +134,7 @@ def test_damaged_frames_are_the_same_however_they_are_read(tmp_path, suffix, cod
         for number, packet in enumerate(good.demux(video=0)):
             content = bytes(packet)
             if number % 5 == 4:
-                content = content[: 3 * len(content) // 4]
+                content = damage(content)
             cut = av.Packet(content)
             cut.pts, cut.dts, cut.time_base = packet.pts, packet.dts, packet.time_base
             cut.is_keyframe, cut.stream = packet.is_keyframe, stream
@@ -134,6 +146,33 @@ def test_damaged_frames_are_the_same_however_they_are_read(tmp_path, suffix, cod
         view = View.of(held[0], reader.stream, "apply")
     assert np.array_equal(one_by_one, [view.pixels(frame) for frame in held])
     assert not np.array_equal(one_by_one, whole(tmp_path / f"a.{suffix}")[: len(one_by_one)])
+
+
+def test_packets_that_a_transport_stream_marks_as_corrupt_are_damage(tmp_path):
+    path = tmp_path / "film.ts"
+    write_video(path, n=90, codec="mpeg2video", options={"g": "12"})
+    content = bytearray(path.read_bytes())
+    with av.open(str(path)) as container:
+        places = [p.pos for p in container.demux(video=0) if p.size]
+    for place in places[40:80:20]:
+        content[place + 1] |= 0x80  # the indicator of an error in transport
+    path.write_bytes(content)
+    with pytest.raises(Unusable, match=r"is damaged: [2-9] of "):
+        probe(path)
+
+
+def test_a_length_that_asks_for_too_much_memory_is_damage(videos_of_all_kinds, monkeypatch):
+    path = videos_of_all_kinds / next(iter(FILES))
+
+    def damaged(*arguments, **options):
+        raise MemoryError
+
+    monkeypatch.setattr(av, "open", damaged)
+    with pytest.raises(Unusable, match="asks for too much memory"):
+        probe(path)
+    monkeypatch.setattr(media, "_SOME_MEMORY", 1 << 60)
+    with pytest.raises(MemoryError):  # of this moment: the file is looked at again next time
+        probe(path)
 
 
 def test_damage_in_the_sound_costs_no_frame(tmp_path):

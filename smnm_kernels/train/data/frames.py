@@ -49,7 +49,7 @@ def probe(source: Source, least: int, pixel_aspect: PixelAspect) -> dict[str, An
         reason = media.reason_of(frames.last_error) if frames.last_error else "it holds no frames"
         raise Unusable(f"does not decode ({reason})")
     total = frames.count + frames.failures
-    damaged = frames.corrupt + frames.failures
+    damaged = max(frames.corrupt, frames.corrupt_packets) + frames.failures
     if damaged > media.MOST_DAMAGED * total:
         raise Unusable(f"is damaged: {damaged} of {total} frames are corrupt or do not decode")
     if frames.count < least:
@@ -153,7 +153,8 @@ class _Frames:
     def __init__(self, source: Source, stream: Any, pixel_aspect: PixelAspect) -> None:
         self._stream, self._pixel_aspect = stream, pixel_aspect
         self.view: View | None = None
-        self.packets = self.count = self.corrupt = self.failures = 0
+        self.packets = self.count = self.failures = 0
+        self.corrupt = self.corrupt_packets = 0
         self.last_error: Exception | None = None
         # [first, behind the last] from a corrupt frame to the next key frame: what lies between is
         # made from damaged frames, marked or not.
@@ -170,8 +171,10 @@ class _Frames:
             self.packets += 1
             self._places[packet.pts] = self.packets
         # What precedes the first frame belongs to one that the file does not hold.
-        if self.view is not None and (error or (packet is not None and packet.is_corrupt)):
+        is_corrupt = packet is not None and packet.is_corrupt
+        if self.view is not None and (error or is_corrupt):
             self.failures += error is not None
+            self.corrupt_packets += error is None
             self._begin_damage(self.packets)
         if frames and self.view is None:
             self.view = View.of(frames[0], self._stream, self._pixel_aspect)

@@ -24,6 +24,11 @@ MOST_DAMAGED = 0.01
 # Frames of more pixels are refused (16384 x 16384): a few damaged bytes may ask for any size.
 _MOST_PIXELS = 1 << 28
 
+# More than any packet or header needs.
+_SOME_MEMORY = 1 << 26
+# Where the data of a JPEG picture begin.
+_START_OF_SCAN = b"\xff\xda"
+
 Kind = Literal["video", "audio"]
 
 
@@ -32,12 +37,25 @@ def opened(source: Source, kind: Kind) -> Iterator[Reader]:
     """The reader of a file's video or sound; Unusable where there is none, or where anything below
     raises what FFmpeg raises."""
     try:
-        with av.open(source.url, metadata_errors="replace") as container:
+        with _asked_by_the_file():
+            opening = av.open(source.url, metadata_errors="replace")
+        with opening as container:
             yield Reader(container, _choose(container, kind))
     except MemoryError:  # also FFmpeg's: of this moment, not of the file
         raise
     except (av.error.FFmpegError, OSError, ValueError, OverflowError) as error:
         raise Unusable(f"does not decode ({reason_of(error)})") from error
+
+
+@contextmanager
+def _asked_by_the_file() -> Iterator[None]:
+    """Around what reads a file's structure: of a length that is damaged FFmpeg says the same as
+    where memory runs out."""
+    try:
+        yield
+    except MemoryError as error:
+        bytearray(_SOME_MEMORY)  # raises it again where there is none
+        raise Unusable("does not decode (a length in it asks for too much memory)") from error
 
 
 def _choose(container: InputContainer, kind: Kind) -> Any:
@@ -144,7 +162,8 @@ class Reader:
         demuxed = self.container.demux(self.stream)
         while True:
             try:
-                packet = next(demuxed)
+                with _asked_by_the_file():
+                    packet = next(demuxed)
             except (StopIteration, IndexError):
                 # At the end PyAV looks for streams that it does not know: those that showed only
                 # while the file was read, as in a transport stream.
@@ -152,6 +171,10 @@ class Reader:
             yield packet
 
     def _decode(self, packet: av.Packet | None) -> tuple[list[Any], Exception | None]:
+        is_jpeg = self._context.name == "mjpeg"
+        if is_jpeg and packet is not None and _START_OF_SCAN not in bytes(packet):
+            # It would come out, without a mark, as what memory held before.
+            return [], ValueError("a picture without data")
         try:
             frames = self._context.decode(packet)
         except MemoryError:  # no damage: frames left out would move all numbers behind them
