@@ -9,9 +9,9 @@ import numpy as np
 import pytest
 import torch
 from clips import losses, pretrain, rows, write_picture
+from finetuned import same_results
 from labelled_sets import evaluations, finetune, results
 from PIL import Image
-from safetensors import safe_open
 from sklearn.metrics import average_precision_score, mean_absolute_error
 
 from smnm_kernels.errors import RunError
@@ -19,7 +19,9 @@ from smnm_kernels.train.data.modality import Normalisation
 from smnm_kernels.train.data.views import Views, views_of
 from smnm_kernels.train.models.classifier import load_classifier
 from smnm_kernels.train.models.encoder_file import load_encoder
+from smnm_kernels.train.run import forward
 from smnm_kernels.train.run.evaluating import Outputs
+from smnm_kernels.train.tasks import finetune_evaluation
 from smnm_kernels.train.tasks.finetune_evaluation import Judging, mean_of_views
 from smnm_kernels.train.tasks.finetune_presets import PRESETS
 
@@ -40,6 +42,14 @@ def numbered(tmp_path_factory):
 
 
 STEPS = ("--steps", 12, "--evaluate-every", 5)
+
+
+@pytest.fixture(autouse=True)
+def _quick(run, monkeypatch):
+    """What takes half the time of such short runs, and is tested with one of them."""
+    monkeypatch.setattr(finetune_evaluation, "write_curves", lambda *given: None)
+    monkeypatch.setattr(finetune_evaluation, "write_confusion_matrix", lambda *given: None)
+    monkeypatch.setattr(forward, "step_memory", lambda *given: "not")
 
 
 @pytest.fixture(scope="module")
@@ -140,22 +150,6 @@ def test_killed_in_an_evaluation_or_while_the_best_is_saved(
     assert not (ended / "results.json").exists()
     assert finetune("image", pictures, ended, *STEPS) == 0
     same_results(ended, run)
-
-
-def same_results(ours, theirs):
-    assert losses(ours) == losses(theirs)
-    assert evaluations(ours) == evaluations(theirs)
-    assert (ours / "predictions.csv").read_bytes() == (theirs / "predictions.csv").read_bytes()
-    for name in ("classifier.safetensors", "classifier-last.safetensors", "encoder.safetensors"):
-        assert bytes_of(ours / name) == bytes_of(theirs / name)
-    assert results(ours) == results(theirs)
-
-
-def bytes_of(path):
-    """Of a safetensors file, whose metadata have no order."""
-    with safe_open(path, framework="np") as file:
-        tensors = {name: file.get_tensor(name).tobytes() for name in file.keys()}  # noqa: SIM118
-        return file.metadata(), tensors
 
 
 def test_stopped_between_steps_it_goes_on_with_all_that_it_draws(sounds, tmp_path):
