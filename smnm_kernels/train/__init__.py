@@ -1,7 +1,8 @@
 """Pretraining with structured masks, from a folder of ordinary files.
 
 The command line is `smnm pretrain` and `smnm demo`; `loop.pretrain` is the same job from Python,
-and `model.load_encoder` loads what a run exports. All of it needs
+and `model.load_encoder` loads what a run exports. `smnm finetune` is
+`tasks.finetune.finetune`, and `model.load_classifier` loads what it keeps. All of it needs
 `pip install 'smnm_kernels[train]'`. `decode` gives a whole file as the trainer sees it; it is
 imported when it is asked for, so that help answers at once.
 

@@ -419,6 +419,22 @@ def video_encoder(names):
         torch.testing.assert_close(theirs, encoder(clip), rtol=1e-4, atol=1e-5)
 
 
+def tuned(names):
+    need_packages("safetensors")
+    from smnm_kernels.train.models.classifier import Classifier, HeadSettings, save_classifier
+    from smnm_kernels.train.models.settings import MAE
+    from smnm_kernels.train.models.vit import Encoder
+
+    encoder = Encoder(MAE.tiny().encoder, (3, 1, 32, 32))
+    classifier = Classifier(encoder, HeadSettings("class", ("a", "b")))
+    names["x"] = torch.randn(2, 3, 1, 32, 32)
+    with _new_folder():
+        Path("TUNED").mkdir()
+        save_classifier(classifier, Path("TUNED/classifier.safetensors"), {})
+        yield
+    assert names["p"].shape == (2, 2)
+
+
 @contextmanager
 def _recordings():
     """In a new folder: DATA with two recordings."""

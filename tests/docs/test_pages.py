@@ -131,6 +131,33 @@ def _row(preset):
     return kind, how.batch_size, how.base_lr, how.weight_decay, length
 
 
+def test_the_table_of_fine_tuning_presets_is_what_the_code_says():
+    need_packages("av", "tqdm", "scipy")
+    from smnm_kernels.train.tasks.finetune_presets import PRESETS
+
+    in_table = {}
+    page = (ROOT / "docs" / "evaluation.md").read_text()
+    for names, modalities, *row in table_after(page[page.index("## Fine-tuning") :], "| preset |"):
+        for name in re.findall(r"`([\w-]+)`", names):
+            for modality in modalities.split(", "):
+                in_table[modality, name] = row
+    assert in_table == {
+        (modality, name): _tuning_row(preset)
+        for modality, presets in PRESETS.items()
+        for name, preset in presets.items()
+    }
+
+
+def _tuning_row(preset):
+    how, mix = preset.optimisation, preset.mix
+    epochs = f"{how.epochs}, {how.warmup_epochs}"
+    length = f"{how.steps} steps, {how.warmup_steps}" if how.steps else epochs
+    mixed = f"{mix.mixup:g}, {f'{mix.cutmix:g}' if mix.cutmix else 'no'}" if mix.on else "no"
+    numbers = (how.batch_size, how.base_lr, how.weight_decay)
+    views = "x".join(map(str, preset.views))
+    return [*(f"{n:g}" for n in numbers), length, f"{preset.layer_decay:g}", mixed, views]
+
+
 def test_the_table_of_adapters_names_what_there_is():
     rows = table_after(README, "| codebase |")
     written = " ".join(row[1] for row in rows)

@@ -27,7 +27,7 @@ class RunOptions:
     """Length, optimisation, machine and checkpoints of a run."""
 
     seed: int = 0
-    """Decides weights, masks, order of files and crops."""
+    """Decides weights, masks, order of files, crops and all that is drawn."""
     steps: Count = None
     """Train until N steps are done. Raise it to go on with a finished run. Default: the preset's
     steps or passes over the files."""
@@ -40,8 +40,9 @@ class RunOptions:
     """Samples per step, over all processes together. Default: the preset's."""
     accumulate: Count = None
     """Cut each step's batch into N equal parts that go through the model one after the other: the
-    same losses up to rounding in about an N-th of the memory for activations. (Dropout, which only
-    AudioMAE's local decoder has, is drawn for each part.) Default: 1; on resume the run's."""
+    same losses up to rounding in about an N-th of the memory for activations. (Dropout of
+    AudioMAE's local decoder and dropped paths are drawn for each part.) Default: 1; on resume the
+    run's."""
     lr: Number = None
     """Peak learning rate. Default: the preset's base rate times batch size / 256. The lowest rate
     is the preset's, but never above the peak."""
