@@ -1,18 +1,24 @@
 """Frozen features: the mean of what an encoder gives, and what stays on disk."""
 
+import json
 import shutil
+from dataclasses import replace
 
 import numpy as np
 import pytest
 import torch
 from clips import write_picture, write_sound
 from PIL import Image
+from safetensors.torch import save_file
 
 from smnm_kernels.errors import UsageError
 from smnm_kernels.train.data import views as views_module
 from smnm_kernels.train.data.modality import FixedView, Normalisation
 from smnm_kernels.train.data.scan import scan
 from smnm_kernels.train.data.source import Source
+from smnm_kernels.train.models.encoder_file import encoder_metadata
+from smnm_kernels.train.models.mae import build_model
+from smnm_kernels.train.models.settings import VIDEOMAE
 from smnm_kernels.train.run.signals import StoppedBySignal
 from smnm_kernels.train.tasks import features as module
 from smnm_kernels.train.tasks.features import FeatureSettings, Machine, features
@@ -237,6 +243,38 @@ def test_the_digest_is_of_every_weight(image_encoder):
     with torch.no_grad():
         other.blocks[-1].mlp.fc2.bias[-1] += 1e-3
     assert digest_of(other) != image_encoder.digest
+
+
+def test_none_is_like_the_first_encoder_that_is_something(tmp_path):
+    """In architecture, clips and normalisation; positions that came with weights become a rule."""
+    settings = VIDEOMAE.resized(
+        dim=32, depth=2, heads=2, decoder_dim=16, decoder_depth=1, decoder_heads=2
+    )
+    given = replace(settings.encoder, patch=(2, 8, 8), class_token=False, positions="given")
+    model = build_model(replace(settings, encoder=given), (3, 4, 32, 32), seed=5).encoder
+    clip = {"clip": {"frames": 4, "size": 32, "stride": 3, "pixel_aspect": "ignore"}}
+    more = {"mean": "[0.1, 0.2, 0.3]", "scale": "[0.4, 0.5, 0.6]", "preset": json.dumps(clip)}
+    path = tmp_path / "encoder.safetensors"
+    save_file(model.state_dict(), str(path), encoder_metadata(model, modality="video", **more))
+    preset = PRESETS["video"]["base"]
+    none, some, again, other = find_frozen(
+        ["none", path, "none", path], "video", preset, 0, {"stride": None}
+    )
+    assert none.digest == again.digest != some.digest == other.digest
+    for frozen in (none, some):
+        assert frozen.encoder.input_size == (3, 4, 32, 32)
+        assert (frozen.clip.frames, frozen.clip.size, frozen.clip.stride) == (4, 32, 3)
+        assert frozen.clip.pixel_aspect == "ignore"
+        assert frozen.input.mean == (0.1, 0.2, 0.3)
+        assert frozen.input.scale == (0.4, 0.5, 0.6)
+    assert none.encoder.pos_embed.abs().max() > 0.9
+    start = build_model(
+        replace(settings, encoder=replace(given, positions="axes")), (3, 4, 32, 32), seed=0
+    )
+    assert none.digest == digest_of(start.encoder)
+    [longer] = find_frozen([path], "video", preset, 0, {"frames": 8, "stride": 1})
+    assert longer.encoder.input_size == (3, 8, 32, 32)
+    assert longer.clip.stride == 1
 
 
 def test_grey_and_colour_pictures_go_together(tmp_path, image_encoder):

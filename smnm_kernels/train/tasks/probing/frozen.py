@@ -16,7 +16,7 @@ from torch import nn
 from smnm_kernels.errors import UsageError, printable
 from smnm_kernels.train.data.modality import InputFormat, Modality
 from smnm_kernels.train.models.pretrained import UNTRAINED, Pretrained, find_encoder
-from smnm_kernels.train.models.settings import ModelSettings
+from smnm_kernels.train.models.settings import EncoderSettings, ModelSettings
 from smnm_kernels.train.models.vit import Encoder, InputSize
 from smnm_kernels.train.tasks.presets import Preset
 
@@ -53,42 +53,61 @@ def find_frozen(
 ) -> list[Frozen]:
     """The encoders that were asked for, in their order.
 
-    "none" has the architecture and the clips of the first of them that is something, else those of
-    `preset`. `overrides` are fields of the modality that were given as options; None is not given.
+    "none" has the architecture, clips and normalisation of the first of them that is something,
+    else those of `preset`. `overrides` are fields of the modality that were given as options; None
+    is not given.
 
     Raises UsageError, which names it, where one is no encoder of this modality.
     """
-    trained = next((one for one in given if str(one) != UNTRAINED), None)
-    clip, untrained = preset.clip, preset.objective.model  # type: ignore[attr-defined]
+    names = [str(one) for one in given]
+    clip, model = preset.clip, preset.objective.model  # type: ignore[attr-defined]
+    [inputs] = clip.inputs.values()
+    trained = {
+        name: find_encoder(name, modality, inputs, model, seed)
+        for name in dict.fromkeys(names)
+        if name != UNTRAINED
+    }
     kept: dict[str, Any] = {}
-    if trained is not None:
+    if trained:
+        name, first = next(iter(trained.items()))
+        kept, clip = first.clip, _clip_of(first.encoder.input_size, clip, first.clip, name)
+        model = _untrained(model, first.encoder.settings)
         [inputs] = clip.inputs.values()
-        first = find_encoder(trained, modality, inputs, untrained, seed)
-        clip = _clip_of(first.encoder.input_size, clip, first.clip, str(trained))
-        untrained = replace(untrained, encoder=first.encoder.settings)
-        kept = first.clip
-    return [_freeze(str(one), modality, clip, untrained, seed, kept, overrides) for one in given]
+        inputs = replace(inputs, mean=tuple(first.mean), scale=tuple(first.scale))
+    frozen = {}
+    for name in dict.fromkeys(names):
+        found = trained.get(name) or find_encoder(name, modality, inputs, model, seed)
+        frozen[name] = _freeze(name, found, clip, found.clip or kept, overrides)
+    return [frozen[name] for name in names]
+
+
+def _untrained(model: ModelSettings, encoder: EncoderSettings) -> ModelSettings:
+    """What an encoder of these settings is made by.
+
+    Positions that come with weights would be zeros without them: codes by axis take their place.
+    The decoder has no part in the encoder's weights, and must suit any grid.
+    """
+    if encoder.positions == "given":
+        encoder = replace(encoder, positions="axes")
+    decoder = replace(model.decoder, positions="axes", window=None)
+    return replace(model, encoder=encoder, decoder=decoder)
 
 
 def _freeze(
-    given: str,
-    modality: str,
-    clip: Modality,
-    untrained: ModelSettings,
-    seed: int,
+    name: str,
+    found: Pretrained,
+    like: Modality,
     kept: dict[str, Any],
     overrides: dict[str, Any],
 ) -> Frozen:
-    [inputs] = clip.inputs.values()
-    found: Pretrained = find_encoder(given, modality, inputs, untrained, seed)
-    own = _clip_of(found.encoder.input_size, clip, found.clip or kept, given)
-    own = replace(own, **{k: v for k, v in overrides.items() if v is not None})
-    [form] = own.inputs.values()
+    clip = _clip_of(found.encoder.input_size, like, kept, name)
+    clip = replace(clip, **{k: v for k, v in overrides.items() if v is not None})
+    [form] = clip.inputs.values()
     if form.size != found.encoder.input_size:  # by an override
-        found = found.at_size(form.size, f"--encoder {printable(given)}")
+        found = found.at_size(form.size, f"--encoder {printable(name)}")
     encoder = found.encoder.eval().requires_grad_(False)
     form = replace(form, mean=tuple(found.mean), scale=tuple(found.scale))
-    return Frozen(given, found.origin, digest_of(encoder), encoder, own, form)
+    return Frozen(name, found.origin, digest_of(encoder), encoder, clip, form)
 
 
 def _clip_of(size: InputSize, like: Modality, kept: dict[str, Any], given: str) -> Modality:
