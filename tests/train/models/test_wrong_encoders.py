@@ -3,6 +3,7 @@
 import json
 import os
 import pickle
+import random
 
 import pytest
 import torch
@@ -339,6 +340,34 @@ def test_each_is_refused_by_name(make, cause, tmp_path):
     assert str(raised.value).startswith(f"--encoder {path}: ")
     assert "\n" not in str(raised.value)
     assert os.path.exists("/tmp/smnm_was_here") == before
+
+
+STRANGE = [None, -1, 0, 3, 2.5, "x", [], [1], [-8, 8], {}, True, float("inf"), "gelu"]
+
+
+@pytest.mark.parametrize("seed", range(30))
+def test_damaged_at_random_they_are_read_or_refused_in_one_line(seed, tmp_path):
+    chance = random.Random(seed)
+    if seed % 2:
+        path = tmp_path / "x"
+        save = saved if seed % 4 == 1 else save_file
+        save(mae_state(), path)
+        content = bytearray(path.read_bytes())
+        for _ in range(chance.choice([1, 3, 20])):
+            content[chance.randrange(min(len(content), 3000))] = chance.randrange(256)
+        path.write_bytes(content[: chance.choice([None, chance.randrange(len(content))])])
+    else:
+        hf_folder(tmp_path / "x")
+        config = tmp_path / "x/config.json"
+        held = json.loads(config.read_text())
+        held[chance.choice(list(held))] = chance.choice(STRANGE)
+        config.write_text(json.dumps(held))
+    modality = "image" if seed % 2 else "video"
+    try:
+        found(tmp_path / "x", modality, SIZE[modality])
+    except UsageError as error:
+        assert str(error).startswith(f"--encoder {tmp_path / 'x'}: ")  # noqa: PT017
+        assert "\n" not in str(error)  # noqa: PT017
 
 
 def test_what_stands_beside_an_encoder_is_left_out_and_what_is_of_no_use_too(tmp_path):

@@ -10,7 +10,7 @@ import math
 import re
 from collections.abc import Mapping
 from dataclasses import dataclass, field, replace
-from typing import Any
+from typing import Any, get_args
 
 import torch
 from torch import Tensor
@@ -54,6 +54,28 @@ class Told:
     scale: tuple[float, ...] | None = None
     #: Sizes that the weights must have: name -> (as the configuration names it, value).
     sizes: dict[str, tuple[str, int]] = field(default_factory=dict)
+
+    def __post_init__(self) -> None:
+        """ValueError where a value, which people may have written, cannot be."""
+        if self.input_size is not None and len(self.input_size) != 4:
+            raise ValueError(f"its input_size must be four numbers, got {self.input_size!r}")
+        sides = zip(("channels", "frames", "height", "width"), self.input_size or (), strict=False)
+        heads = (("heads", self.heads), ("decoder's heads", self.decoder_heads))
+        for name, count in (*heads, *sides):
+            if count is not None and not (type(count) is int and count > 0):
+                raise ValueError(f"its {name} must be a whole number above 0, got {count!r}")
+        for eps in (self.norm_eps, self.decoder_norm_eps or 0.0):
+            if not (isinstance(eps, (int, float)) and 0 <= eps < 1):
+                raise ValueError(f"its eps must be a number in [0, 1), got {eps!r}")
+        if self.target not in (None, *get_args(Target)):
+            raise ValueError(f"its target must be one of {get_args(Target)}, got {self.target!r}")
+        for name, values in (("mean", self.mean), ("scale", self.scale)):
+            for value in values or ():
+                number = isinstance(value, (int, float)) and math.isfinite(value)
+                if not number or (name == "scale" and value <= 0):
+                    raise ValueError(
+                        f"its {name} must be numbers, of a scale above 0, got {values}"
+                    )
 
 
 @dataclass(frozen=True)
@@ -168,13 +190,16 @@ def recognise(
         1: ((AUDIOSET_MEAN,), (2 * AUDIOSET_STD,)),
     }
     mean, scale = statistics.get(channels, ((0.0,) * channels, (1.0,) * channels))
+    mean, scale = told.mean or mean, told.scale or scale
+    if not len(mean) == len(scale) == channels:
+        raise ValueError(f"its input has {channels} channels, and mean and scale {mean}, {scale}")
     return Weights(
         state,
         encoder,
         input_size,
         modality,
-        told.mean or mean,
-        told.scale or scale,
+        mean,
+        scale,
         model,
         (*unmapped, *unused),
         remarks,

@@ -68,8 +68,8 @@ def told_in(folder: Path) -> Told | None:
     """
     if (folder / EXPORT).exists():
         about = exported(folder)
-        told = Told(**about["told"]) if about["told"] else _of_config(folder) or Told()
-        return replace(told, mean=tuple(about["mean"]), scale=tuple(about["scale"]))
+        told = about["told"] or _of_config(folder) or Told()
+        return replace(told, mean=about["mean"], scale=about["scale"])
     return _of_config(folder)
 
 
@@ -82,10 +82,18 @@ def exported(folder: Path) -> dict[str, Any]:
         )
     try:
         told = about["told"]
-        if told:
-            told["input_size"] = tuple(told["input_size"])
-        return {name: about[name] for name in ("told", "mean", "scale", "modality", "clip", "step")}
-    except (KeyError, TypeError) as error:
+        if told is not None:
+            told = Told(**{**told, "input_size": tuple(told["input_size"])})
+        step = None if about["step"] is None else int(about["step"])
+        return {
+            "told": told,
+            "mean": tuple(about["mean"]),
+            "scale": tuple(about["scale"]),
+            "modality": str(about["modality"]),
+            "clip": dict(about["clip"]),
+            "step": step,
+        }
+    except (KeyError, TypeError, ValueError, AttributeError, ArithmeticError) as error:
         raise ValueError(f"{EXPORT}: holds what cannot be understood ({error})") from error
 
 
