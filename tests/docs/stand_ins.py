@@ -411,7 +411,8 @@ def video_encoder(names):
     with _new_folder():
         Path("RUN").mkdir()
         state = {name: t.contiguous() for name, t in encoder.state_dict().items()}
-        save_file(state, "RUN/encoder.safetensors", metadata=encoder_metadata(encoder))
+        about = {"modality": "video", "mean": "[0.5, 0.5, 0.5]", "scale": "[1.0, 1.0, 1.0]"}
+        save_file(state, "RUN/encoder.safetensors", encoder_metadata(encoder, **about))
         yield
     clip = torch.randn(2, 3, 16, 96, 96)
     with torch.no_grad():
