@@ -380,6 +380,32 @@ def some_recordings(names):
         assert names["samples"].shape == (128_000,)
 
 
+def labelled_recordings(names):
+    need_packages("av", "kaldi_native_fbank", "tqdm", "sklearn")
+    from smnm_kernels.train.tasks.demo import write_recording
+
+    with _new_folder():
+        for i, label in enumerate("aabb"):
+            path = Path("DATA") / label / f"{i}.wav"
+            path.parent.mkdir(parents=True, exist_ok=True)
+            write_recording(path, i)
+        yield
+        assert names["targets"].tolist() == [0, 0, 1, 1]
+        assert len(names["to_train_on"]) == 2
+
+
+def predictions(names):
+    logits = torch.randn(2, 60, 8)
+    targets = torch.arange(60) % 8
+    need_packages("sklearn", "scipy")
+    names.update(logits=logits[0], targets=targets, episodes=[i // 6 for i in range(60)])
+    from smnm_kernels.train.metrics.measures import judge
+
+    names["theirs"] = judge("class", logits[1], targets)
+    yield
+    assert names["ours"].measures().keys() == {"top1", "top5", "mean_class"}
+
+
 def two_recordings(names):
     with _recordings():
         yield

@@ -351,13 +351,16 @@ class _Search:
     def list(self, path: Path, form: ListForm) -> Iterator[tuple[lists.Listed, list[Entry]]]:
         """What the lines name, each line with the files that it means: the members of a tar."""
         root = _Root(path, self.base, form)
+        is_file = self._is_file
+        if root.prefix:
+            is_file = lambda name: self._is_file(root.of(name))  # noqa: E731
         stems = _Stems(self, root)
         names: dict[str, list[Entry]] = {}
         first = None
         for line in lists.listed(
             path,
             self.is_wanted,
-            lambda name: self._is_file(root.of(name)),
+            is_file,
             stems.get,
             form.columns,
             form.path_column,
@@ -447,7 +450,7 @@ class _Root:
         self.prefix = prefix_from(base, self.folder)
 
     def of(self, name: str) -> str:
-        return name if name.startswith("/") else f"{self.prefix}{name}"
+        return name if not self.prefix or name.startswith("/") else f"{self.prefix}{name}"
 
 
 def prefix_from(base: Path, folder: Path) -> str:

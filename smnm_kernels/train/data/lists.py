@@ -7,7 +7,6 @@ import json
 import os
 import re
 from collections.abc import Callable, Collection, Iterator
-from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -17,8 +16,7 @@ _DELIMITERS = "\t,;"
 _MOST_LABELS = 8  # separated by blanks behind a path that may hold blanks itself
 
 
-@dataclass(frozen=True, slots=True)
-class Listed:
+class Listed(NamedTuple):
     """What one line names."""
 
     line: int  # from 1
@@ -265,7 +263,7 @@ class _Ids:
         return header.index(self._path_column) == reading.place
 
     def _names_of(self, text: str) -> list[str] | None:
-        held = _object(text)
+        held = _object(text) if text.startswith("{") else None
         return self._header if held is None else [name.lower() for name in held]
 
     def _note(self, names: list[str]) -> None:
