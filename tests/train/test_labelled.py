@@ -389,3 +389,12 @@ def test_ids_are_in_the_order_of_numbers(tmp_path):
     assert {r["name"]: r["label"] for r in listing.usable} == {
         n: i % 12 for i, n in enumerate(names)
     }
+
+
+def test_whole_and_roundabout_paths_are_split_off_as_plain_ones(tree):
+    def plain(found):
+        return {"/".join(PurePosixPath(n).parts[-2:]): split for n, split in found.items()}
+
+    for prefix in (f"{tree}/", "bowling/../", "../data/"):
+        (tree / "list.tsv").write_text("".join(f"{prefix}{n}\t{i}\n" for n, i in FILES.items()))
+        assert plain(splits(tree / "list.tsv")) == splits(tree)

@@ -208,6 +208,11 @@ REFUSED = {
         {},
         "1.mp4 is listed with two labels, 'a' and 'b'",
     ),
+    "a file with two labels by its whole path": (
+        lambda folder: a_list(GOOD + f"{folder}/1.mp4,b\n")(folder),
+        {},
+        "1.mp4 is listed with two labels, 'a' and 'b'",
+    ),
     "a file in two splits": (
         a_list(GOOD, val_csv="1.mp4,a\n"),
         beside({"val": "val.csv"}),

@@ -52,7 +52,7 @@ class LabelledFiles:
         """As `find.find`. Raises UsageError where labels or splits are wrong."""
         written = Written()
         left_out = self._read(suffixes, besides, tick, written)
-        rows = _once(written, self._shown)
+        rows = _once(written, base_of(self.data), self._shown)
         labels, of_row = self._numbers(rows)
         splits, groups = self._splits(rows, of_row, written)
         of = {
@@ -220,7 +220,7 @@ class LabelledFiles:
         places = [place for place, split in enumerate(splits) if split == "train"]
         is_class = self.settings.labels == "class"
         chosen = split_off(
-            [_plain_name(rows[place]) for place in places],
+            [_plain(base_of(self.data), rows[place].entry.name) for place in places],
             [labels[place] if is_class else None for place in places],  # type: ignore[misc]
             [groups[place] or "" for place in places] if any(groups) else None,
             share,
@@ -340,13 +340,13 @@ class LabelledFiles:
         return _some(names[i] for i in numbers if isinstance(i, int))
 
 
-def _once(written: Written, shown: str) -> list[Row]:
+def _once(written: Written, base: Path, shown: str) -> list[Row]:
     """Each file's one row. Raises UsageError where a file has two labels or is in two splits."""
     first: dict[Hashable, Row] = {}
     repeated = 0
     for row in written.rows:
         entry = row.entry
-        name = (entry.shard, entry.start) if entry.shard else os.path.normpath(entry.name)
+        name = (entry.shard, entry.start) if entry.shard else _plain(base, entry.name)
         before = first.setdefault(name, row)
         if before is row:
             continue
@@ -366,9 +366,13 @@ def _once(written: Written, shown: str) -> list[Row]:
     return list(first.values())
 
 
-def _plain_name(row: Row) -> str:
-    """The same for all ways to write a path below DATA's folder."""
-    return os.path.normpath(row.entry.name)
+def _plain(base: Path, name: str) -> str:
+    """A name as it is from the base, however it is written."""
+    top = os.path.abspath(base)
+    path = os.path.normpath(f"{top}/{name}" if not name.startswith("/") else name)
+    if path.startswith(f"{top}/"):
+        return path[len(top) + 1 :]
+    return os.path.relpath(path, top)
 
 
 def _count(items: Sequence[object], one: str, many: str) -> str:
