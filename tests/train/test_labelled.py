@@ -1,15 +1,20 @@
 """Labels of files in the forms that people have them in."""
 
+import csv
 import json
 import random
 from collections import Counter
 from pathlib import PurePosixPath
 
 import pytest
+from hypothesis import given
+from hypothesis import strategies as st
 from labelled import by_name, found, scanned, write_files, write_tar
+from strategies import examples
 
+from smnm_kernels.train.data.classes import canonical
 from smnm_kernels.train.data.labels import in_split
-from smnm_kernels.train.data.splits import split_off
+from smnm_kernels.train.data.splits import split_of, split_off
 
 CLASSES = ("arm wrestling", "bowling", "dog, barking")
 FILES = {f"{label}/{i}.mp4": label for label in CLASSES for i in range(6)}
@@ -398,3 +403,42 @@ def test_whole_and_roundabout_paths_are_split_off_as_plain_ones(tree):
     for prefix in (f"{tree}/", "bowling/../", "../data/"):
         (tree / "list.tsv").write_text("".join(f"{prefix}{n}\t{i}\n" for n, i in FILES.items()))
         assert plain(splits(tree / "list.tsv")) == splits(tree)
+
+
+#: What a folder may be called, and a line of a list may hold.
+WORDS = st.text(
+    st.characters(exclude_categories=("C", "Z"), exclude_characters="/\\"), min_size=1, max_size=6
+).filter(lambda text: not text.startswith((".", "#", "[", "{")))
+NAMES_OF_CLASSES = st.lists(
+    st.lists(WORDS, min_size=1, max_size=3).map(" ".join).filter(lambda name: not split_of(name)),
+    min_size=2,
+    max_size=4,
+    unique_by=str.casefold,
+)
+
+
+@examples(60)
+@given(names=NAMES_OF_CLASSES, rng=st.randoms(use_true_random=False))
+def test_odd_names_are_the_same_in_all_forms(tmp_path_factory, names, rng):
+    """Folders, quoted CSV, JSON and tars."""
+    folder = tmp_path_factory.mktemp("odd") / "data"
+    files = {
+        f"{label}/{rng.choice('xyz')} {rng.choice(names)} {i}.mp4": label
+        for label in names
+        for i in range(rng.randrange(2, 5))
+    }
+    write_files(folder, *files)
+    expected = by_name(folder)
+    assert {name: canonical(label) for name, label in files.items()} == {
+        name: label for name, (label, _) in expected.items()
+    }
+    rows = list(files.items())
+    rng.shuffle(rows)
+    with (folder / "l.csv").open("w", newline="") as file:
+        writer = csv.writer(file, quoting=csv.QUOTE_ALL)
+        writer.writerows([("path", "label"), *rows])
+    (folder / "l.json").write_text(json.dumps([{"path": n, "label": label} for n, label in rows]))
+    assert by_name(folder / "l.csv") == expected
+    assert by_name(folder / "l.json") == expected
+    write_tar(folder.parent / "a" / "all.tar", dict.fromkeys(files, "1"))
+    assert by_name(folder.parent / "a") == expected
