@@ -9,6 +9,7 @@ import sys
 import time
 from collections.abc import Iterator, Sequence
 from dataclasses import asdict, dataclass
+from importlib.metadata import version
 from pathlib import Path
 from typing import Any
 
@@ -114,6 +115,7 @@ def features(
 def _way(frozen: Frozen, settings: FeatureSettings, device: torch.device) -> dict[str, Any]:
     """All that decides what is computed of a file."""
     return {
+        "smnm_kernels": version("smnm_kernels"),  # how files are read may change with it
         "encoder": frozen.digest,
         "modality": frozen.clip.name,
         "clip": asdict(frozen.clip),
