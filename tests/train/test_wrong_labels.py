@@ -109,6 +109,17 @@ REFUSED = {
         beside({"val": "x.csv"}),
         "--val and --test take lists, and go with DATA that is a list",
     ),
+    "a fold of folders": (tree(*AB), {"fold": "1"}, "--fold 1: needs DATA that is a list"),
+    "a column of folders": (
+        tree(*AB),
+        {"group_column": "voice"},
+        "--group-column voice: needs DATA that is a list",
+    ),
+    "a fold of several lists": (
+        lambda folder: a_list(GOOD, "train.csv", val_csv=GOOD)(folder).parent,
+        {"fold": "1"},
+        "--fold 1: needs one list; here a list for each makes the splits",
+    ),
     "two lists of a split": (
         lambda folder: a_list(GOOD, "train.csv", validation_csv=GOOD, val_txt=GOOD)(folder).parent,
         {},

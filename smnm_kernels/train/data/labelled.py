@@ -26,6 +26,8 @@ from .modality import Record
 from .splits import ORDER, split_off
 
 _MOST_NAMED = 3
+_OF_ONE_LIST = ("fold", "fold_column", "split_column")
+_OF_LISTS = (*_OF_ONE_LIST, "path_column", "group_column", "files_from")
 
 
 @dataclass
@@ -100,12 +102,16 @@ class LabelledFiles:
         else:
             given |= {split: path for split, path in others.items() if path is not None}
         if not given:
+            # A label column may be the key in JSON files beside members of tars.
+            self._refuse("needs DATA that is a list", *_OF_LISTS)
             found = find(data, suffixes, besides, tick)
             read_tree(found, data, besides, settings, written)
             return found.left_out
         if is_folder:
             names = ", ".join(printable(path.name) for path in given.values())
             written.remarks.append(f"splits are those of the lists {names}")
+        if len(given) > 1:
+            self._refuse("needs one list; here a list for each makes the splits", *_OF_ONE_LIST)
         left_out = LeftOut()
         for split, path in given.items():
             # One list alone may hold several splits.
@@ -118,6 +124,14 @@ class LabelledFiles:
                     raise
                 written.remarks.append(f"{printable(path.name)} has no labels: it is left out")
         return left_out
+
+    def _refuse(self, why: str, *settings: str) -> None:
+        """Those that would do nothing."""
+        for name in settings:
+            value = getattr(self.settings, name)
+            if value is not None:
+                flag = f"--{name.replace('_', '-')} {printable(str(value))}"
+                raise UsageError(f"{self._shown}: {flag}: {why}")
 
     def _numbers(self, rows: Sequence[Row]) -> tuple[Classes, list[Label]]:
         """The classes, and each row's label."""
