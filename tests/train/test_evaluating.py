@@ -141,12 +141,21 @@ def test_a_finished_run_evaluates_nothing_again_and_a_longer_one_goes_on(tmp_pat
     assert results(tmp_path)["step"] == 13
 
 
+_QUICK = (("killed", 0), ("killed", 3), ("killed", 9), ("signal", 0), ("signal", 7))
+
+
 # What happens in a run of ten steps: the outputs (one batch) of evaluations at 3, 6, 9 and 10, and
 # two of them are the best and kept; in the end the last is kept, two batches are judged, and the
 # results are written.
-@pytest.mark.parametrize("at", range(10))
-@pytest.mark.parametrize("how", ["killed", "signal"])
-def test_wherever_it_ends_the_evaluations_are_those_of_a_run_that_went_through(tmp_path, at, how):
+@pytest.mark.parametrize(
+    ("how", "at"),
+    [
+        pytest.param(how, at, marks=[] if (how, at) in _QUICK else [pytest.mark.exhaustive])
+        for how in ("killed", "signal")
+        for at in range(10)
+    ],
+)
+def test_wherever_it_ends_the_evaluations_are_those_of_a_run_that_went_through(tmp_path, how, at):
     class Ending(Judged):
         left = at
 

@@ -123,8 +123,8 @@ class Killed(BaseException):
 @pytest.mark.parametrize(
     "phase",
     [
-        "outputs",
         "keep",
+        pytest.param("outputs", marks=pytest.mark.exhaustive),
         pytest.param("row", marks=pytest.mark.exhaustive),
         pytest.param("finish", marks=pytest.mark.exhaustive),
     ],
@@ -186,7 +186,7 @@ def test_padding_of_short_recordings_is_hidden_or_seen(sounds, tmp_path, capsys)
 
 def test_numbers(numbered, tmp_path):
     run = tmp_path / "run"
-    given = ("--labels", "number", "--label-column", "brightness", "--steps", 40, "--lr", 0.003)
+    given = ("--labels", "number", "--label-column", "brightness", "--steps", 25, "--lr", 0.003)
     assert finetune("image", numbered, run, *given) == 0
     found = results(run)
     with (run / "predictions.csv").open() as file:
@@ -292,6 +292,35 @@ def test_a_test_file_that_vanishes_is_named_and_not_counted(pictures, tmp_path, 
     found = results(tmp_path / "run")
     assert list(found["failed"]) == ["test/dark/2.png"]
     assert found["files"] == 7
+
+
+@pytest.mark.exhaustive
+@pytest.mark.parametrize(
+    ("modality", "preset"),
+    [(m, name) for m, table in PRESETS.items() for name in table if name != "tiny"],
+)
+def test_every_preset_runs(modality, preset, pictures, sounds, tmp_path):
+    """On a small encoder."""
+    data = {"image": pictures, "audio": sounds}.get(modality)
+    data = data or sets.videos(tmp_path / "data", {"train": 4, "val": 2})
+    small = tmp_path / "small"
+    assert finetune(modality, data, small, "--steps", 1) == 0
+    run = tmp_path / "run"
+    given = ("--preset", preset, "--steps", 3, "--warmup-steps", 1)
+    assert finetune(modality, data, run, *given, encoder=small) == 0
+    assert results(run)["clips_x_crops"] == list(PRESETS[modality][preset].views)
+
+
+@pytest.mark.exhaustive
+@pytest.mark.parametrize(
+    "given", [("--compile",), ("--precision", "bfloat16"), ("--checkpoint-activations",)]
+)
+def test_ways_to_compute_change_losses_by_no_more_than_rounding(given, sounds, tmp_path):
+    """With all that a model is given: masks and padding."""
+    more = ("--steps", 3, "--evaluate-every", 2)
+    for name, way in (("plain", ()), ("other", given)):
+        assert finetune("audio", sounds, tmp_path / name, *more, *way) == 0
+    assert losses(tmp_path / "other") == pytest.approx(losses(tmp_path / "plain"), abs=5e-3)
 
 
 WRONG = [

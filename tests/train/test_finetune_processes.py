@@ -44,14 +44,14 @@ def started(data, run, *more, launcher=("-m",)):
     )
 
 
-def wait_until(condition, process):
+def wait_until(condition, process, every=0.0005):
     """Whether it came true before the process ended."""
-    until = time.monotonic() + 120
+    until = time.monotonic() + 300
     while process.poll() is None:
         if condition():
             return True
         assert time.monotonic() < until, "nothing moves"
-        time.sleep(0.0005)
+        time.sleep(every)
     return False
 
 
@@ -104,7 +104,7 @@ def test_a_signal_in_an_evaluation_ends_it_and_saves(pictures, straight, tmp_pat
     process = subprocess.Popen(
         [sys.executable, slow, *words], stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True
     )
-    assert wait_until((tmp_path / "begun").exists, process)
+    assert wait_until((tmp_path / "begun").exists, process, every=0.05)
     process.send_signal(number)
     said, _ = process.communicate(timeout=60)
     assert process.returncode == 128 + number, said

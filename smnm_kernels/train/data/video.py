@@ -40,9 +40,9 @@ def _place(stretches: list[tuple[int, int]], span: int, u: float) -> int:
     raise AssertionError("the stride was chosen so that a clip fits")
 
 
-#: "stretch": frames that lie `stride` apart. "segments": of all frames, cut into equal segments,
-#: one of each (TSN, Wang et al. 2016; VideoMAE for Something-Something v2).
-Sampling = Literal["stretch", "segments"]
+#: None: frames that lie `stride` apart. "segments": of all frames, cut into equal segments, one of
+#: each (TSN, Wang et al. 2016; VideoMAE for Something-Something v2).
+Sampling = Literal["segments"] | None
 
 
 @dataclass(frozen=True)
@@ -59,7 +59,7 @@ class Video:
     crop: Crop
     flip: bool  # mirror half of the clips
     pixel_aspect: PixelAspect = "apply"
-    sampling: Sampling = "stretch"
+    sampling: Sampling = None
     augment: RandAugment | None = None
     erase: RandomErasing | None = None
 
