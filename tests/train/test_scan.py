@@ -19,7 +19,7 @@ from pairs import PRESET, Pairs
 from testing import require
 
 from smnm_kernels.errors import RunError, Unusable, UsageError
-from smnm_kernels.train.data import find as find_module
+from smnm_kernels.train.data import left_out as left_out_module
 from smnm_kernels.train.data import scan as scan_module
 from smnm_kernels.train.data.find import find
 from smnm_kernels.train.data.records import (
@@ -143,7 +143,7 @@ def test_names_and_folders_without_end(tmp_path):
 
 
 def test_a_thousand_suffixes_are_counted_and_the_rest_together(tmp_path, monkeypatch):
-    monkeypatch.setattr(find_module, "_MOST_SUFFIXES", 3)
+    monkeypatch.setattr(left_out_module, "_MOST_SUFFIXES", 3)
     for i in range(6):
         (tmp_path / f"frame.{i}").touch()
     (tmp_path / "a.0").touch()

@@ -136,13 +136,9 @@ def several(written: str, names: Collection[str] = ()) -> list[str]:
     """The labels in one field: a JSON list, or between commas, semicolons or bars, or ids between
     blanks. A field that is one of the known names is one label, commas or not."""
     written = written.strip()
-    if written.startswith("["):
-        try:
-            held = json.loads(written)
-        except ValueError:
-            held = None
-        if isinstance(held, list):
-            return [str(label).strip() for label in held]
+    held = json_list(written)
+    if held is not None:
+        return held
     if canonical(written) in names:
         return [written]
     separator = next((s for s in ";|," if s in written), None)
@@ -151,6 +147,15 @@ def several(written: str, names: Collection[str] = ()) -> list[str]:
     if separator is None and len(words) > 1 and all(map(_INTEGER.match, words)):
         parts = words
     return [part.strip() for part in parts if part.strip()]
+
+
+def json_list(written: str) -> list[str] | None:
+    """What stands in a list in JSON; None where it is none."""
+    try:
+        held = json.loads(written) if written.startswith("[") else None
+    except (ValueError, RecursionError):
+        return None
+    return [str(item).strip() for item in held] if isinstance(held, list) else None
 
 
 def number(written: str) -> float | None:

@@ -11,23 +11,18 @@ from __future__ import annotations
 import errno
 import os
 import stat
-from collections import Counter
-from collections.abc import Callable, Iterator, Sequence
-from dataclasses import dataclass, field
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
 from itertools import pairwise
 from pathlib import Path, PurePosixPath
-from typing import TYPE_CHECKING, NamedTuple, Protocol
+from typing import NamedTuple
 
 from smnm_kernels.errors import UsageError, printable
 
 from . import braces, lists, shards
+from .left_out import LeftOut, special, suffix_of, unreadable
 from .modality import Record
 from .source import Source
-
-if TYPE_CHECKING:
-    from .labels import Labels
-
-_MOST_SUFFIXES = 1000  # that are counted each for itself: frame.000001, frame.000002, ...
 
 
 class Entry(NamedTuple):
@@ -52,63 +47,10 @@ class Entry(NamedTuple):
         return Source(base / (self.shard or self.name), self.start, self.size)
 
 
-@dataclass
-class LeftOut:
-    """What was not looked at, and why."""
-
-    named: dict[str, str] = field(default_factory=dict)  # printable name -> reason
-    suffixes: Counter[str] = field(default_factory=Counter)  # of files that are no data
-    hidden: int = 0
-
-    def add(self, name: str, reason: str) -> None:
-        self.named[printable(name)] = reason
-
-    def count_suffix(self, name: str) -> None:
-        suffix = printable(_suffix(name))
-        if suffix not in self.suffixes and len(self.suffixes) >= _MOST_SUFFIXES:
-            suffix = _OTHER
-        self.suffixes[suffix] += 1
-
-    def counts(self) -> list[str]:
-        """["12 files that end in .txt, 3 in .json", "2 hidden names"]: what is counted only."""
-        found = []
-        common = self.suffixes.most_common()
-        if common:
-            parts = [f"{count} {_ending(suffix)}" for suffix, count in common[:8]]
-            first, *rest = parts
-            number, _, ending = first.partition(" ")
-            rest += [f"{sum(n for _, n in common[8:])} in others"] if common[8:] else []
-            files = "file that ends" if number == "1" else "files that end"
-            found.append(", ".join([f"{number} {files} {ending}", *rest]))
-        if self.hidden:
-            found.append(f"{self.hidden} hidden name{'s' if self.hidden > 1 else ''}")
-        return found
-
-    def reasons(self) -> dict[str, str]:
-        """Everything, for skipped.json: by name, or by pattern where it is only counted."""
-        found = dict(self.named)
-        for suffix, count in sorted(self.suffixes.items()):
-            found[f"*{suffix}" if suffix else "*"] = f"not looked at: {count} {_ending(suffix)}"
-        if self.hidden:
-            found[".*"] = f"not looked at: {self.hidden} hidden"
-        return found
-
-
-_OTHER = ".other suffixes"
-
-
-def _ending(suffix: str) -> str:
-    return {"": "in no suffix", _OTHER: "in other suffixes"}.get(suffix, f"in {suffix}")
-
-
 def is_data_name(name: str, suffixes: frozenset[str]) -> bool:
     """Whether a file of this name is looked at."""
-    suffix = _suffix(name)
+    suffix = suffix_of(name)
     return suffix in suffixes or suffix == shards.SUFFIX
-
-
-def _suffix(name: str) -> str:
-    return os.path.splitext(name)[1].lower()
 
 
 @dataclass(frozen=True)
@@ -131,49 +73,6 @@ class Found:
                 f"names in more than one shard: {len(twice)} ({some}); each of them is used"
             )
         return found
-
-
-class Finder(Protocol):
-    """What a scan looks at: which files DATA means, and what is known of each besides."""
-
-    @property
-    def data(self) -> Path:
-        """As the command was given it. Names of entries are relative to `base_of` it."""
-
-    @property
-    def labels(self) -> Labels | None:
-        """Of the files that `find` found; None where they have none."""
-
-    def find(
-        self, suffixes: frozenset[str], besides: Path | None, tick: Callable[[], None]
-    ) -> Found:
-        """As the function `find`."""
-
-    def attached(self, record: Record) -> Record:
-        """The record of a file that was found, with what is known besides."""
-
-    def look_at(self, usable: Sequence[Record]) -> list[str]:
-        """Is told which files are usable. Lines to print; raises UsageError where they do not
-        suffice."""
-
-
-@dataclass(frozen=True)
-class Files:
-    """The files that DATA names or holds, without labels."""
-
-    data: Path
-    labels = None
-
-    def find(
-        self, suffixes: frozenset[str], besides: Path | None, tick: Callable[[], None]
-    ) -> Found:
-        return find(self.data, suffixes, besides, tick)
-
-    def attached(self, record: Record) -> Record:
-        return record
-
-    def look_at(self, usable: Sequence[Record]) -> list[str]:
-        return []
 
 
 def base_of(data: Path) -> Path:
@@ -253,7 +152,7 @@ class _Search:
         """A file that is there, by its name below the base."""
         if not is_utf_8(name):
             self.left_out.add(name, _NOT_UTF_8)
-        elif _suffix(name) in self.suffixes:
+        elif suffix_of(name) in self.suffixes:
             self.entries.append(Entry(name))
         elif name.lower().endswith(shards.SUFFIX):
             self.shard(name)
@@ -278,7 +177,7 @@ class _Search:
             self.left_out.hidden += 1
         elif not is_utf_8(member.name):
             self.left_out.add(entry.shown, _NOT_UTF_8)
-        elif _suffix(member.name) not in self.suffixes:
+        elif suffix_of(member.name) not in self.suffixes:
             self.left_out.count_suffix(member.name)
         elif member.fault:
             self.left_out.add(entry.shown, member.fault)
@@ -394,7 +293,7 @@ class _Search:
             return "is not there" if error.errno == errno.ENOENT else unreadable(error)
         except ValueError:  # NUL
             return "is no name of a file"
-        return "is a folder; a list names files" if stat.S_ISDIR(mode) else _special(mode)
+        return "is a folder; a list names files" if stat.S_ISDIR(mode) else special(mode)
 
     def _no_list(self, line: lists.Listed | None, root: _Root) -> str:
         what = "is not a folder, and as a list of files it"
@@ -513,32 +412,12 @@ def _kind_of(entry: os.DirEntry[str]) -> str:
         if entry.is_file():
             return _FILE
         if not entry.is_symlink():
-            return _special(entry.stat().st_mode)
+            return special(entry.stat().st_mode)
     except OSError as error:
         return unreadable(error)
     try:
-        return _special(os.stat(entry.path).st_mode)
+        return special(os.stat(entry.path).st_mode)
     except OSError as error:
         if error.errno == errno.ENOENT:
             return "is a link to nowhere"
         return unreadable(error)
-
-
-def _special(mode: int) -> str:
-    for what, is_one in (
-        ("a pipe", stat.S_ISFIFO),
-        ("a socket", stat.S_ISSOCK),
-        ("a device", lambda mode: stat.S_ISCHR(mode) or stat.S_ISBLK(mode)),
-    ):
-        if is_one(mode):
-            return f"is {what}, not a file"
-    return "is no file"
-
-
-def unreadable(error: OSError) -> str:
-    """Why something could not be read, in words."""
-    if error.errno == errno.ELOOP:
-        return "is a link in a circle"
-    if error.errno in (errno.ENOENT, errno.ENOTDIR, errno.ESTALE):
-        return "vanished while the files were looked at"
-    return f"cannot be read ({error.strerror or error})"

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import re
 from dataclasses import dataclass
 from pathlib import Path
@@ -228,12 +227,17 @@ class Columns:
         (value,) = values
         if not value:
             raise UsageError(f"{self._at(line)}: has no label")
-        if _is_several(value, line.names[places.labels[0]] if line.names else None):
+        held = classes.json_list(value)
+        if held is not None and len(held) == 1:
+            return (held[0],)
+        column = line.names[places.labels[0]] if line.names else None
+        is_plural = column in ("labels", "positive_labels")
+        if held is not None or (is_plural and len(classes.several(value)) > 1):
             raise UsageError(
                 f"{self._at(line)}: has several labels, {printable(value[:80])}; "
                 "--labels classes takes any number of them"
             )
-        return (classes.several(value)[0] if value.startswith("[") else value,)
+        return (value,)
 
     def _split(self, line: Listed, places: _Places) -> Split | None:
         if places.fold is not None:
@@ -260,13 +264,3 @@ class Columns:
         if not group:
             raise UsageError(f"{self._at(line)}: has no group")
         return group
-
-
-def _is_several(value: str, column: str | None) -> bool:
-    if value.startswith("["):
-        try:
-            held = json.loads(value)
-        except ValueError:
-            return False
-        return isinstance(held, list) and len(held) != 1
-    return column in ("labels", "positive_labels") and len(classes.several(value)) > 1

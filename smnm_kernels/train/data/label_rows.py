@@ -14,9 +14,10 @@ from smnm_kernels.errors import UsageError, printable
 
 from . import lists, shards
 from .classes import several
-from .find import Entry, Found, LeftOut, ListForm, find_listed, is_data_name
+from .find import Entry, Found, ListForm, find_listed, is_data_name
 from .label_columns import Columns, LabelSettings
 from .labels import Split
+from .left_out import LeftOut
 from .splits import split_of, split_of_shard
 
 

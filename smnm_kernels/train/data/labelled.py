@@ -18,10 +18,11 @@ from smnm_kernels.errors import UsageError, printable
 
 from . import braces, shards
 from .classes import Classes, classes_of, number, read_classes, remarks_on, several
-from .find import Found, LeftOut, base_of, find
+from .find import Found, base_of, find
 from .label_columns import ALL_FOLDS, LabelSettings, NoLabels
 from .label_rows import Row, Written, lists_in, read_list, read_tree
 from .labels import Label, Labelled, Labels, Split
+from .left_out import LeftOut
 from .modality import Record
 from .splits import ORDER, split_off
 

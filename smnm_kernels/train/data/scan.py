@@ -23,7 +23,9 @@ from tqdm import tqdm
 
 from smnm_kernels.errors import RunError, Unusable, UsageError, printable
 
-from .find import Entry, Files, Finder, Found, LeftOut, unreadable
+from .find import Entry, Found
+from .finder import Files, Finder
+from .left_out import LeftOut, unreadable
 from .modality import Modality, Record
 from .records import Journal, Known, Records, to_line
 from .source import Source

@@ -13,7 +13,7 @@ from typing import Any
 
 from smnm_kernels.errors import UsageError, printable
 from smnm_kernels.files import replacing
-from smnm_kernels.train.data.find import Finder
+from smnm_kernels.train.data.finder import Finder
 from smnm_kernels.train.data.labels import Labels
 from smnm_kernels.train.data.modality import Modality
 from smnm_kernels.train.data.records import Journal, Known, read_files, write_files

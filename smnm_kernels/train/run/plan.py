@@ -12,7 +12,7 @@ from typing import Any
 import torch
 
 from smnm_kernels.errors import UsageError
-from smnm_kernels.train.data.find import Files, Finder
+from smnm_kernels.train.data.finder import Files, Finder
 from smnm_kernels.train.data.labels import Labels
 from smnm_kernels.train.data.modality import Modality, Record
 from smnm_kernels.train.data.scan import Listing, differences

@@ -1,0 +1,86 @@
+"""What is not looked at, and why, in words."""
+
+from __future__ import annotations
+
+import errno
+import os
+import stat
+from collections import Counter
+from dataclasses import dataclass, field
+
+from smnm_kernels.errors import printable
+
+_MOST_SUFFIXES = 1000  # that are counted each for itself: frame.000001, frame.000002, ...
+
+
+@dataclass
+class LeftOut:
+    """What was not looked at, and why."""
+
+    named: dict[str, str] = field(default_factory=dict)  # printable name -> reason
+    suffixes: Counter[str] = field(default_factory=Counter)  # of files that are no data
+    hidden: int = 0
+
+    def add(self, name: str, reason: str) -> None:
+        self.named[printable(name)] = reason
+
+    def count_suffix(self, name: str) -> None:
+        suffix = printable(suffix_of(name))
+        if suffix not in self.suffixes and len(self.suffixes) >= _MOST_SUFFIXES:
+            suffix = _OTHER
+        self.suffixes[suffix] += 1
+
+    def counts(self) -> list[str]:
+        """["12 files that end in .txt, 3 in .json", "2 hidden names"]: what is counted only."""
+        found = []
+        common = self.suffixes.most_common()
+        if common:
+            parts = [f"{count} {_ending(suffix)}" for suffix, count in common[:8]]
+            first, *rest = parts
+            number, _, ending = first.partition(" ")
+            rest += [f"{sum(n for _, n in common[8:])} in others"] if common[8:] else []
+            files = "file that ends" if number == "1" else "files that end"
+            found.append(", ".join([f"{number} {files} {ending}", *rest]))
+        if self.hidden:
+            found.append(f"{self.hidden} hidden name{'s' if self.hidden > 1 else ''}")
+        return found
+
+    def reasons(self) -> dict[str, str]:
+        """Everything, for skipped.json: by name, or by pattern where it is only counted."""
+        found = dict(self.named)
+        for suffix, count in sorted(self.suffixes.items()):
+            found[f"*{suffix}" if suffix else "*"] = f"not looked at: {count} {_ending(suffix)}"
+        if self.hidden:
+            found[".*"] = f"not looked at: {self.hidden} hidden"
+        return found
+
+
+_OTHER = ".other suffixes"
+
+
+def _ending(suffix: str) -> str:
+    return {"": "in no suffix", _OTHER: "in other suffixes"}.get(suffix, f"in {suffix}")
+
+
+def suffix_of(name: str) -> str:
+    return os.path.splitext(name)[1].lower()
+
+
+def special(mode: int) -> str:
+    for what, is_one in (
+        ("a pipe", stat.S_ISFIFO),
+        ("a socket", stat.S_ISSOCK),
+        ("a device", lambda mode: stat.S_ISCHR(mode) or stat.S_ISBLK(mode)),
+    ):
+        if is_one(mode):
+            return f"is {what}, not a file"
+    return "is no file"
+
+
+def unreadable(error: OSError) -> str:
+    """Why something could not be read, in words."""
+    if error.errno == errno.ELOOP:
+        return "is a link in a circle"
+    if error.errno in (errno.ENOENT, errno.ENOTDIR, errno.ESTALE):
+        return "vanished while the files were looked at"
+    return f"cannot be read ({error.strerror or error})"
