@@ -98,6 +98,7 @@ class Clip(NamedTuple):
 
     frames: np.ndarray
     truth: np.ndarray
+    digest: str  # of frames and masks as they were read
 
 
 def segment(options: Segment) -> int:
@@ -117,7 +118,7 @@ def segment(options: Segment) -> int:
             )
     found: list[Found] = []
     pictured: list[tuple[str, Strips]] = []
-    of_files = hashlib.blake2b(digest_size=16)
+    of_files: list[str] = []
     with tqdm(videos, unit=" videos", leave=False) as bar:
         for video in bar:
             try:
@@ -125,10 +126,7 @@ def segment(options: Segment) -> int:
             except Unusable as error:
                 left_out[video.name] = str(error)
                 continue
-            of_files.update(fingerprint([video.name]).encode())
-            for clip in read:
-                of_files.update(clip.frames.tobytes())
-                of_files.update(clip.truth.tobytes())
+            of_files += [video.name, *(clip.digest for clip in read)]
             results = [_segmented(frozen, read, options, device) for frozen in encoders]
             found.append(Found(video.name, results))
             if len(pictured) < options.pictures:
@@ -139,7 +137,7 @@ def segment(options: Segment) -> int:
         raise UsageError(f"DATA {printable(str(options.data))}: no video is of use, see above")
     settings = {k: v for k, v in asdict(options).items() if k not in _NOT_SETTINGS}
     settings["device"] = device.type
-    about = About(str(options.data.resolve()), of_files.hexdigest(), settings, left_out)
+    about = About(str(options.data.resolve()), fingerprint(of_files), settings, left_out)
     write_results(options.out, about, encoders, found, options.background, options.seed)
     _draw(options.out, pictured)
     return 0
@@ -210,7 +208,10 @@ def _read(video: MaskedVideo, frozen: Frozen, options: Segment, clips: int | Non
             truth[truth == VOID] = 1  # DAVIS 2016 and others: one object, black and white
         if (truth == 0).all() or not (truth != VOID).any() or not _has_object(truth):
             continue
-        found.append(Clip(np.stack(frames), truth))
+        digest = hashlib.blake2b(digest_size=16)
+        for pixels in (*frames, *masks):
+            digest.update(f"{pixels.shape}".encode() + pixels.tobytes())
+        found.append(Clip(np.stack(frames), truth, digest.hexdigest()))
     if not found:
         raise Unusable("no object is annotated, or none is large enough for the grid")
     return found

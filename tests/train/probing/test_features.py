@@ -235,6 +235,20 @@ def test_a_damaged_shard_is_named(tmp_path, image_encoder):
         features(*arguments)
 
 
+def test_products_in_bfloat16(tmp_path, image_encoder):
+    frozen = image_encoder
+    folder = pictures(tmp_path / "data", 3)
+    files = listed(folder, frozen)
+    whole, half = (
+        features(
+            frozen, folder, files, settings(frozen, precision=precision), CPU, tmp_path / "cache"
+        ).matrix(4, range(3))
+        for precision in ("float32", "bfloat16")
+    )
+    assert half.dtype == torch.float32
+    assert 0 < (whole - half).abs().max() < 0.1
+
+
 def test_the_digest_is_of_every_weight(image_encoder):
     import copy
 

@@ -252,6 +252,7 @@ def test_the_command_from_a_folder_to_numbers_and_pictures(films, tmp_path, caps
     assert segment(films, tmp_path / "again", "--seed", 3, "--set", "2017/val") == 0
     again = json.loads((tmp_path / "again" / "results.json").read_text())
     assert again["left_out"] == {}
+    assert again["data_fingerprint"] != results["data_fingerprint"]  # another order
     assert again["rows"][0]["videos"] == rows["none", "clustering"]["videos"]
 
 

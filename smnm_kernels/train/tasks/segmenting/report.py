@@ -44,7 +44,7 @@ class About(NamedTuple):
     """What the numbers are of."""
 
     data: str
-    fingerprint: str  # of all frames and masks that were looked at
+    data_fingerprint: str  # of all frames and masks that were looked at
     settings: dict[str, Any]
     left_out: dict[str, str]  # video -> reason
 
