@@ -148,7 +148,7 @@ def test_a_thousand_suffixes_are_counted_and_the_rest_together(tmp_path, monkeyp
         (tmp_path / f"frame.{i}").touch()
     (tmp_path / "a.0").touch()
     suffixes = find(tmp_path, TXT).left_out.suffixes
-    assert suffixes == {".0": 2, ".1": 1, ".2": 1, find_module._OTHER: 3}
+    assert suffixes == {".0": 2, ".1": 1, ".2": 1, left_out_module._OTHER: 3}
 
 
 @dataclass(frozen=True)
