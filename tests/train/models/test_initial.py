@@ -43,6 +43,22 @@ def test_a_whole_model_goes_over(modality, tmp_path):
     assert other.digest != start.digest
 
 
+def test_positions_are_those_that_the_weights_were_trained_with(tmp_path):
+    """AudioMAE's into a model of this package's own presets, which order them as the tokens."""
+    source, size = ours("audio"), SIZE["audio"]
+    weights = weights_of(source, "audio", tmp_path / "c.pth")
+    wanted = replace(
+        source.settings,
+        encoder=replace(source.settings.encoder, positions="rows_columns"),
+        decoder=replace(source.settings.decoder, positions="rows_columns"),
+    )
+    start = start_from(weights, wanted, inputs_of(size))
+    assert start.model == source.settings
+    # Elsewhere a decoder of ours keeps its own.
+    alone = replace(weights, model=None)
+    assert start_from(alone, wanted, inputs_of(size)).model.decoder == wanted.decoder
+
+
 @pytest.mark.parametrize("modality", MODALITIES)
 def test_a_decoder_of_another_shape_starts_anew(modality, tmp_path):
     source, size = ours(modality), SIZE[modality]

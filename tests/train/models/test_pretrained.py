@@ -198,6 +198,20 @@ def test_a_preprocessor_says_how_pictures_are_normalised(tmp_path):
     assert found(tmp_path, "image", (3, 1, 16, 16)).scale == (1.0, 1.0, 1.0)
 
 
+@torch.no_grad()
+def test_a_norm_that_the_configuration_does_without_is_left_out(tmp_path):
+    """So transformers does: mean pooling of an encoder that was pretrained with its norm."""
+    theirs = theirs_of("VideoMAEModel")
+    theirs.save_pretrained(tmp_path)
+    config = json.loads((tmp_path / "config.json").read_text())
+    (tmp_path / "config.json").write_text(json.dumps(config | {"use_mean_pooling": True}))
+    got = found(tmp_path, "video", (3, 4, 16, 16))
+    assert got.unmapped == ("layernorm.bias", "layernorm.weight")
+    again = type(theirs).from_pretrained(tmp_path)
+    x = torch.randn(2, 3, 4, 16, 16)
+    assert torch.allclose(got.encoder(x), last_hidden_state(again.eval(), x), **CLOSE)
+
+
 def test_heads_are_those_of_the_configuration_and_a_known_mistake_is_named(tmp_path):
     """transformers' conversion gives VideoMAE's ViT-S 16 heads; it was trained with 6."""
     module = transformers()

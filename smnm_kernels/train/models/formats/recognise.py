@@ -134,7 +134,8 @@ def recognise(
     told = told or Told()
     if _RUN_OF_OURS in state:
         raise ValueError("is a checkpoint of a run of smnm; give the run's folder")
-    state, unmapped, kernel = _ours(state)
+    given, there = state, {id(t): name for name, t in state.items()}
+    state, unmapped, kernel = _ours(given)
     if kernel.ndim not in (4, 5):
         raise ValueError(f"its patches must be convolved in 2 or 3 axes, got {tuple(kernel.shape)}")
     is_video, channels = kernel.ndim == 5, kernel.shape[1]
@@ -156,8 +157,9 @@ def recognise(
 
     final_norm, unused = "encoder.norm.weight" in state, tuple[str, ...]()
     if told.final_norm is False and final_norm:
-        unused = ("encoder.norm.weight", "encoder.norm.bias")
-        state, final_norm = {n: t for n, t in state.items() if n not in unused}, False
+        norm = [name for name in state if name.startswith("encoder.norm.")]
+        unused = tuple(there[id(state.pop(name))] for name in norm)
+        final_norm = False
     elif told.final_norm and not final_norm:
         raise ValueError("its configuration has a norm after the last block, its weights none")
     encoder = EncoderSettings(
@@ -183,7 +185,7 @@ def recognise(
         check_weights(Encoder(encoder, input_size), encoder_part(state))
     model = _with_decoder(state, encoder, input_size, told, is_video)
     if model is None:
-        unused += tuple(name for name in state if name.startswith("decoder."))
+        unused += tuple(there.get(id(t), n) for n, t in state.items() if n.startswith("decoder."))
         state = {name: t for name, t in state.items() if name.startswith("encoder.")}
     statistics = {
         3: (IMAGENET_MEAN, IMAGENET_STD),
