@@ -62,6 +62,7 @@ def test_a_strength_of_zero_changes_nothing_where_it_grows_from_there():
     [
         ("invert", 0, 255 - RANDOM),
         ("posterize", 7, RANDOM & 0b11000000),  # 4 - int(2.8) bits
+        ("posterize", 10, np.zeros_like(RANDOM)),
         ("solarize", 7, np.where(RANDOM < 77, RANDOM, 255 - RANDOM)),  # 256 - int(179.2)
         ("solarize_add", 7, np.where(RANDOM < 128, RANDOM + np.uint8(77), RANDOM)),
     ],
@@ -74,6 +75,15 @@ def test_enhancements_take_their_factor_from_the_strength():
     grey = np.full((4, 4, 3), 100, dtype=np.uint8)
     assert (applied("brightness", 5, 1, grey) == 145).all()  # 1 + 0.45
     assert (applied("brightness", 5, -1, grey) == 55).all()
+
+
+@pytest.mark.parametrize("name", OPERATIONS)
+def test_every_operation_takes_every_strength(name):
+    for strength in np.linspace(0, 10, 11):
+        for sign in (1, -1):
+            found = applied(name, strength, sign)
+            assert found.shape == RANDOM.shape
+            assert found.dtype == np.uint8
 
 
 def test_geometry():

@@ -109,6 +109,15 @@ def test_its_encoder_is_fine_tuned_again(run, pictures, tmp_path):
     assert results(tmp_path / "run")["encoder"] == f"{run}, step 12"
 
 
+def test_training_begins_with_the_encoders_weights(run, pictures, tmp_path):
+    given = ("--steps", 1, "--lr", 0, "--warmup-steps", 0)
+    assert finetune("image", pictures, tmp_path / "run", *given, encoder=run) == 0
+    ours, theirs = (
+        load_encoder(r / "encoder.safetensors").state_dict() for r in (tmp_path / "run", run)
+    )
+    assert all(torch.equal(ours[name], theirs[name]) for name in theirs)
+
+
 def test_the_best_on_val_is_judged_on_test_and_not_the_last(run, pictures):
     found, kept = results(run), evaluations(run)
     best = max(kept, key=lambda row: (row["top1"], -row["step"]))

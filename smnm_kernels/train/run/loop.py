@@ -22,11 +22,11 @@ from smnm_kernels.train.data.waiting import Background, Stopped, Watch, wait_for
 from . import bad_loss, ranks
 from .before import Before
 from .evaluating import Evaluator
+from .failures import Failures
 from .folder import (
     CHECKPOINT,
     ENCODER,
     METRICS,
-    SKIPPED,
     MetricsLog,
     RunFolder,
     load_checkpoint,
@@ -56,8 +56,7 @@ class Loop:
         self, task: Task, plan: Plan, device: torch.device, out: Path, folder: RunFolder | None
     ) -> None:
         self.task, self.plan, self.device, self.out, self.folder = task, plan, device, out, folder
-        self.failed: set[str] = set()
-        self._untold: list[Failure] = []  # to the other processes
+        self._failures = Failures(folder, plan.skipped, plan.stall_limit)
         self.step = 0  # steps done
         state = load_checkpoint(out)
         if state is not None:
@@ -271,12 +270,9 @@ class Loop:
 
     def _read_meter(self) -> tuple[bool, dict[str, float]]:
         """(whether to stop, the last row), after the rows went to the log."""
-        reading = self._meter.read(self._stop.number is not None, bool(self._untold))
+        reading = self._meter.read(self._stop.number is not None, self._failures.some_to_tell)
         if reading.failures:
-            for failures in ranks.everyones(self._untold):
-                for failure in failures:
-                    self._report_failure(failure)
-            self._untold = []
+            self._failures.tell()
         for row in reading.rows:
             if not math.isfinite(row.values["loss"]):
                 raise RunError(self._why_bad(row))
@@ -353,7 +349,7 @@ class Loop:
         except RunError as error:
             raise RunError(f"{error}; {self._kept()}") from error
         for failure in failures:
-            self._report_failure(failure)
+            self._failures.add(failure)
         if samples is not None:
             picture = self.task.picture(samples)
             path = folder.path / self.task.picture_name
@@ -381,9 +377,7 @@ class Loop:
 
     def _report_failures(self, batch: Batch) -> None:
         for failure in batch.failures:
-            if ranks.rank() > 0 and failure.name not in self.failed:
-                self._untold.append(failure)
-            self._report_failure(failure)
+            self._failures.add(failure)
         plan = self.plan
         if len(batch) < plan.batch_size // plan.accumulate // ranks.world_size():
             last = batch.failures[-1]
@@ -391,16 +385,6 @@ class Loop:
                 f"{self.task.dataset.folder}: files that passed the scan cannot be read any more, "
                 f"at last {printable(last.name)}: {last.reason}"
             )
-
-    def _report_failure(self, failure: Failure) -> None:
-        if failure.name in self.failed:
-            return
-        self.failed.add(failure.name)
-        if self.folder:
-            say(f"  failed {printable(failure.name)}: {failure.reason}; another file steps in")
-            self.plan.skipped[failure.name] = failure.reason
-            with self._writing(self.folder.path / SKIPPED):
-                self.folder.note_skipped(self.plan.skipped)
 
     def _writing(self, path: Path) -> AbstractContextManager[None]:
         return bounded(path, self.plan.stall_limit)
