@@ -49,10 +49,11 @@ class Texture:
 
     def at(self, x: np.ndarray, y: np.ndarray) -> np.ndarray:
         """uint8 [..., 3] at places in shares of the picture."""
-        out = np.broadcast_to(self.colour, (*x.shape, 3)).copy()
-        for along_x, along_y, phase, *depths in self.waves:
-            out += np.sin(along_x * x + along_y * y + phase)[..., None] * depths
-        return np.clip(out, 0, 255).astype(np.uint8)
+        along_x, along_y, phase = self.waves.T[:3]
+        waves = np.sin(x[..., None] * along_x + y[..., None] * along_y + phase)
+        # No product of matrices: BLAS adds in another order on another machine.
+        colours = self.colour + np.einsum("...w,wc->...c", waves, self.waves[:, 3:])
+        return np.clip(colours, 0, 255).astype(np.uint8)
 
 
 @dataclass(frozen=True)
@@ -82,10 +83,11 @@ class Sprite:
         return (self.start + t * step) % 1
 
     def drawn(self, t: int, x: np.ndarray, y: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-        """(bool [h, w]: which pixels it has at frame t, uint8 [h, w, 3] its colours)"""
+        """(bool [h, w]: which pixels it has at frame t, uint8 [pixels, 3]: the colours of these)"""
         centre = self.centre(t)
         dx, dy = (x - centre[0] + 0.5) % 1 - 0.5, (y - centre[1] + 0.5) % 1 - 0.5
-        return self._holds(dx / self.radius, dy / self.radius), self.texture.at(dx, dy)
+        held = self._holds(dx / self.radius, dy / self.radius)
+        return held, self.texture.at(dx[held], dy[held])
 
     def _holds(self, dx: np.ndarray, dy: np.ndarray) -> np.ndarray:
         far, distance = np.maximum(abs(dx), abs(dy)), np.hypot(dx, dy)
@@ -119,7 +121,7 @@ class Scene:
         mask = np.zeros((size, size), np.uint8)
         for number in reversed(range(len(self.sprites))):
             held, colours = self.sprites[number].drawn(t, x, y)
-            picture[held], mask[held] = colours[held], 1 + number
+            picture[held], mask[held] = colours, 1 + number
         return picture, mask
 
     def frames(self, count: int, size: int) -> Iterator[tuple[np.ndarray, np.ndarray]]:
