@@ -1,4 +1,4 @@
-"""Sprites that move over smooth backgrounds: direction, speed, shape, place as labels, and masks.
+"""Sprites that move over smooth grounds: direction, speed, shape, place as labels, and masks.
 
     python examples/data/sprites.py --out data/sprites
 
@@ -24,7 +24,7 @@ import PIL.Image
 from set_files import is_complete, split_of, write, write_manifest, write_table, write_video
 
 RATE = 30
-DIRECTIONS = ("e", "se", "s", "sw", "w", "nw", "n", "ne")  # y grows downwards
+DIRECTIONS = ("right", "down", "left", "up")
 SPEEDS = {"slow": 0.006, "medium": 0.014, "fast": 0.026}  # of the picture's side, a frame
 SHAPES = ("disc", "square", "triangle", "ring", "cross")
 #: Colours of the masks' indices, as DAVIS has them.
@@ -33,26 +33,31 @@ PALETTE = (0, 0, 0, 128, 0, 0, 0, 128, 0, 128, 128, 0, 0, 0, 128)
 
 @dataclass(frozen=True)
 class Texture:
-    """A sum of waves about a colour."""
+    """A colour that brightens along one direction, with faint waves.
+
+    Of any part the rest can be guessed: where nothing can be, a masked autoencoder learns nothing.
+    """
 
     colour: np.ndarray  # [3], 0 to 255
-    waves: np.ndarray  # [n, 6]: along x and y (radians a picture's side), phase, depth of r, g, b
+    slope: np.ndarray  # [2, 3]: along x and y, of r, g, b, a picture's side
+    waves: np.ndarray  # [n, 4]: along x and y (radians a picture's side), phase, depth
 
     @classmethod
-    def random(cls, rng: np.random.Generator, cycles: tuple[float, float], depth: float) -> Texture:
-        angle = rng.uniform(0, 2 * np.pi, 4)
-        count = 2 * np.pi * rng.uniform(*cycles, 4)
-        phase = rng.uniform(0, 2 * np.pi, 4)
-        depths = depth * rng.uniform(-1, 1, (4, 3))
-        waves = np.column_stack([count * np.cos(angle), count * np.sin(angle), phase, depths])
-        return cls(rng.uniform(50, 205, 3), waves)
+    def random(cls, rng: np.random.Generator, steepness: float) -> Texture:
+        angle, bend = rng.uniform(0, 2 * np.pi), rng.uniform(0, 2 * np.pi, 2)
+        rise = steepness * rng.uniform(0.4, 1, 3)
+        count = 2 * np.pi * rng.uniform(0.5, 1.2, 2)
+        waves = np.column_stack(
+            [count * np.cos(bend), count * np.sin(bend), rng.uniform(0, 6, 2), (6.0, 6.0)]
+        )
+        slope = np.array([np.cos(angle) * rise, np.sin(angle) * rise])
+        return cls(rng.uniform(40, 215, 3), slope, waves)
 
     def at(self, x: np.ndarray, y: np.ndarray) -> np.ndarray:
-        """uint8 [..., 3] at places in shares of the picture."""
-        along_x, along_y, phase = self.waves.T[:3]
-        waves = np.sin(x[..., None] * along_x + y[..., None] * along_y + phase)
-        # No product of matrices: BLAS adds in another order on another machine.
-        colours = self.colour + np.einsum("...w,wc->...c", waves, self.waves[:, 3:])
+        """uint8 [..., 3] at places in shares of the picture, 0 its middle."""
+        colours = self.colour + x[..., None] * self.slope[0] + y[..., None] * self.slope[1]
+        for along_x, along_y, phase, depth in self.waves:
+            colours += (depth * np.sin(along_x * x + along_y * y + phase))[..., None]
         return np.clip(colours, 0, 255).astype(np.uint8)
 
 
@@ -70,7 +75,7 @@ class Sprite:
         return cls(
             shape=str(rng.choice(SHAPES)),
             radius=rng.uniform(0.10, 0.17),
-            texture=Texture.random(rng, (1, 3), 60),
+            texture=Texture.random(rng, 250),
             start=rng.uniform(0, 1, 2),
             direction=str(rng.choice(DIRECTIONS)),
             speed=str(rng.choice(list(SPEEDS))),
@@ -78,7 +83,7 @@ class Sprite:
 
     def centre(self, t: int) -> np.ndarray:
         """x and y in [0, 1): what leaves on one side comes back on the other."""
-        angle = DIRECTIONS.index(self.direction) * np.pi / 4
+        angle = DIRECTIONS.index(self.direction) * np.pi / 2  # y grows downwards
         step = SPEEDS[self.speed] * np.array([np.cos(angle), np.sin(angle)])
         return (self.start + t * step) % 1
 
@@ -105,19 +110,17 @@ class Sprite:
 @dataclass(frozen=True)
 class Scene:
     background: Texture
-    drift: np.ndarray  # [2] a frame
     sprites: tuple[Sprite, ...]  # the first is in front
 
     @classmethod
     def random(cls, rng: np.random.Generator, sprites: int) -> Scene:
-        background = Texture.random(rng, (0.3, 1.5), 35)
-        drift = rng.uniform(-0.003, 0.003, 2)
-        return cls(background, drift, tuple(Sprite.random(rng) for _ in range(sprites)))
+        background = Texture.random(rng, 130)
+        return cls(background, tuple(Sprite.random(rng) for _ in range(sprites)))
 
     def frame(self, t: int, size: int) -> tuple[np.ndarray, np.ndarray]:
         """(picture uint8 [size, size, 3], mask uint8 [size, size]: 0, or 1 + sprite's number)"""
         y, x = (np.mgrid[:size, :size] + 0.5) / size
-        picture = self.background.at(x + t * self.drift[0], y + t * self.drift[1])
+        picture = self.background.at(x - 0.5, y - 0.5)
         mask = np.zeros((size, size), np.uint8)
         for number in reversed(range(len(self.sprites))):
             held, colours = self.sprites[number].drawn(t, x, y)
@@ -143,7 +146,7 @@ class Scene:
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.split("\n")[0])
     parser.add_argument("--out", type=Path, required=True)
-    parser.add_argument("--clips", type=int, default=400, help="with labels")
+    parser.add_argument("--clips", type=int, default=480, help="with labels")
     parser.add_argument("--sprites", type=int, default=1, help="in each clip with labels")
     parser.add_argument("--masked", type=int, default=16, help="videos with masks")
     parser.add_argument("--masked-sprites", type=int, default=3, help="in each, at most 4")

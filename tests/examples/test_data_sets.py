@@ -104,14 +104,14 @@ def test_a_mask_is_the_pixels_of_its_sprite():
     for number in range(20):
         scene = sprites.Scene.random(np.random.default_rng(number), 3)
         picture, mask = scene.frame(7, 48)
-        bare, none = sprites.Scene(scene.background, scene.drift, ()).frame(7, 48)
+        bare, none = sprites.Scene(scene.background, ()).frame(7, 48)
         assert not none.any()
         changed = (picture != bare).any(2)
         assert not changed[mask == 0].any()
         # By chance a pixel may have the colour of the background.
         assert changed[mask > 0].mean() > 0.98
         for i, sprite in enumerate(scene.sprites):  # none in front of the first
-            alone, of_it = sprites.Scene(scene.background, scene.drift, (sprite,)).frame(7, 48)
+            alone, of_it = sprites.Scene(scene.background, (sprite,)).frame(7, 48)
             assert (alone[mask == i + 1] == picture[mask == i + 1]).all()
             assert (of_it[mask == i + 1] == 1).all()
             assert i > 0 or (of_it > 0).sum() == (mask == 1).sum() > 20
@@ -130,10 +130,10 @@ def test_a_sprite_moves_as_its_labels_say():
         off = (at[1] - [labels["x"], labels["y"]] + 0.5) % 1 - 0.5
         assert abs(off).max() < 0.04  # a triangle's centre is not that of its mass
         moved = (at[2] - at[0] + 0.5) % 1 - 0.5
-        angle = np.arctan2(moved[1], moved[0]) / (np.pi / 4)
+        angle = np.arctan2(moved[1], moved[0]) / (np.pi / 2)
         named = sprites.DIRECTIONS.index(labels["direction"])
         if labels["speed"] != "slow":  # less than a pixel a frame
-            assert abs((angle - named + 4) % 8 - 4) < 0.5
+            assert abs((angle - named + 2) % 4 - 2) < 0.25
 
 
 def test_sprites_are_the_same_twice_and_in_the_layout_of_davis(tmp_path):
