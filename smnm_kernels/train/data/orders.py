@@ -79,13 +79,16 @@ class Balanced:
         return self._orders[seed, epoch]
 
 
-def label_weights(targets: np.ndarray) -> np.ndarray:
+def label_weights(labels: Sequence[Sequence[int]], n_classes: int) -> np.ndarray:
     """AudioMAE's weights of files with several labels each, float64 [n]: the sum over a file's
     labels of 1000 / (how many files have this label + 0.01).
 
-    targets: [n, classes] of zeros and ones. A file without any label weighs as little as one of the
-    commonest.
+    labels: of each file, the numbers of its classes. A file without any weighs as little as one of
+    the commonest class.
     """
-    counts = targets.sum(0)
-    weights = targets @ (1000 / (counts + 0.01))
-    return np.where(targets.any(1), weights, 1000 / (counts.max() + 0.01))
+    counts = np.zeros(n_classes, dtype=np.int64)
+    for of_file in labels:
+        counts[list(of_file)] += 1
+    of_label = 1000 / (counts + 0.01)
+    least = 1000 / (counts.max() + 0.01)
+    return np.array([of_label[list(of_file)].sum() if of_file else least for of_file in labels])

@@ -218,9 +218,7 @@ class FineTuning:
         # asked for by an option.
         self.mix = replace(preset.mix, cutmix=0.0) if kind == "number" else preset.mix
         self.smoothing = preset.label_smoothing if kind == "class" else 0.0
-        numbers = in_split(plan.files, "train")
-        targets = self.labels.targets(plan.files)
-        self.head = _head(self.labels, targets[numbers], preset)
+        self.head = _head(self.labels, plan, preset)
         self.padding = _padding(setup, plan.files)
         self.dataset = SampleDataset(
             options.data,
@@ -228,10 +226,9 @@ class FineTuning:
             setup.clip,
             options.seed,
             self.padding,
-            _order(preset, self.labels, targets, numbers),
+            _order(preset, self.labels, plan),
         )
         self.normalise = Normalisation(setup.inputs, device)
-        self.targets = _as_outputs(self.labels, self.head, targets, self.smoothing).to(device)
         encoder = setup.pretrained.encoder
         self.sampler: MaskSampler | None = None
         if preset.mask is not None:
@@ -260,13 +257,23 @@ class FineTuning:
         ids, real = batch.sample_ids.tolist(), batch.real.get(self.name)
         with clock.measure("mix_ms"):
             x = batch.inputs[self.name]
-            targets = self.targets[batch.file_numbers.to(self.targets.device)]
+            targets = self._targets(batch.file_numbers.tolist()).to(x.device)
             x, targets, real = self._mixed(x, targets, real, ids)
             keep = None
             if self.sampler is not None:
                 keep = self.sampler.masks(batch.sample_ids.to(x.device)).ids_keep
         outputs = forward(x, keep, real if self.setup.hides_padding else None)
         return {"loss": loss_of(self.labels.kind, outputs, targets)}
+
+    def _targets(self, file_numbers: Sequence[int]) -> Tensor:
+        """float32 [B, k], what the outputs of samples of these files are compared with. Made for
+        each batch: those of all files of AudioSet would take gigabytes."""
+        targets = self.labels.targets([self.plan.files[number] for number in file_numbers])
+        if self.labels.kind == "class":
+            return soft_targets(targets, len(self.labels.names), self.smoothing)
+        if self.labels.kind == "classes":
+            return targets
+        return ((targets - self.head.offset) / self.head.scale)[:, None]
 
     def _mixed(
         self, raw: Tensor, targets: Tensor, real: Tensor | None, ids: list[int]
@@ -339,31 +346,21 @@ class FineTuning:
         self.model.load_state_dict(load_file(str(path)))
 
 
-def _head(labels: Labels, targets: Tensor, preset: FinetunePreset) -> HeadSettings:
+def _head(labels: Labels, plan: Plan, preset: FinetunePreset) -> HeadSettings:
     if labels.kind != "number":
         return HeadSettings(labels.kind, labels.names, preset.pool)
-    numbers = targets.double()
+    numbers = labels.targets([plan.files[number] for number in plan.trained_on]).double()
     deviation = numbers.std(correction=0).item()
     return HeadSettings("number", (), preset.pool, numbers.mean().item(), deviation or 1.0)
 
 
-def _as_outputs(labels: Labels, head: HeadSettings, targets: Tensor, smoothing: float) -> Tensor:
-    """What the outputs [n, k] are compared with."""
-    if labels.kind == "class":
-        return soft_targets(targets, len(labels.names), smoothing)
-    if labels.kind == "classes":
-        return targets
-    return ((targets - head.offset) / head.scale)[:, None]
-
-
-def _order(
-    preset: FinetunePreset, labels: Labels, targets: Tensor, numbers: Sequence[int]
-) -> Order:
+def _order(preset: FinetunePreset, labels: Labels, plan: Plan) -> Order:
     if preset.balanced is None or labels.kind == "number":
-        return Passes(numbers, preset.repeats)
-    several = targets if labels.kind == "classes" else soft_targets(targets, len(labels.names), 0.0)
-    weights = label_weights(several[list(numbers)].double().numpy())
-    return Balanced(numbers, weights, min(preset.balanced, len(numbers)))
+        return Passes(plan.trained_on, preset.repeats)
+    found = [plan.files[number]["label"] for number in plan.trained_on]
+    several = [[label] if labels.kind == "class" else label for label in found]
+    weights = label_weights(several, len(labels.names))
+    return Balanced(plan.trained_on, weights, min(preset.balanced, len(plan.trained_on)))
 
 
 def _padding(setup: Setup, files: Sequence[Record]) -> Padding | None:

@@ -19,12 +19,12 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from smnm_kernels.errors import RunError
-from smnm_kernels.train.data.labels import Split, in_split
+from smnm_kernels.train.data.labels import Labels
 from smnm_kernels.train.data.loader import Batch
 from smnm_kernels.train.data.modality import Record
 from smnm_kernels.train.data.views import Views, views_of
-from smnm_kernels.train.metrics.intervals import bootstrap
-from smnm_kernels.train.metrics.measures import MAIN, judge, measure
+from smnm_kernels.train.metrics.intervals import DRAWS, bootstrap
+from smnm_kernels.train.metrics.measures import MAIN, Judged, judge, measure
 from smnm_kernels.train.metrics.plots import confusions, write_confusion_matrix, write_curves
 from smnm_kernels.train.metrics.predictions import write_predictions
 from smnm_kernels.train.run.evaluating import EVALUATIONS, Outputs
@@ -38,6 +38,9 @@ BEST, LAST = "classifier.safetensors", "classifier-last.safetensors"
 PREDICTIONS, RESULTS = "predictions.csv", "results.json"
 CONFUSION, CURVES = "confusion.png", "curves.png"
 
+# A bootstrap of mAP sorts as many scores as there are files, classes and draws: a minute or two.
+_MOST_SCORES, _FEWEST_DRAWS = 2 * 10**9, 200
+
 
 class Judging:
     """The Evaluations of fine-tuning."""
@@ -45,20 +48,24 @@ class Judging:
     def __init__(self, task: FineTuning, options: Finetune) -> None:
         self.task, self.data = task, options.data
         preset, files = task.setup.preset, task.plan.files
-        epoch = preset.optimisation.epoch_samples(len(in_split(files, "train")))
+        epoch = preset.optimisation.epoch_samples(len(task.plan.trained_on))
         self.every = preset.evaluate_every or math.ceil(epoch / preset.optimisation.batch_size)
-        self.targets = task.labels.targets(files)
-        self.regular = self._views("val", (1, 1))
-        self.last_split: Split = "test" if in_split(files, "test") else "val"
-        self.final = self._views(self.last_split, preset.views)
+        numbers: dict[str, list[int]] = {"val": [], "test": []}
+        for number, record in enumerate(files):
+            numbers.get(record["split"], []).append(number)
+        self.regular = self._views(numbers["val"], (1, 1))
+        self.final = self._views(numbers["test"] or numbers["val"], preset.views)
 
-    def _views(self, split: Split, views: tuple[int, int]) -> Views | None:
+    def _views(self, numbers: Sequence[int], views: tuple[int, int]) -> Views | None:
         task = self.task
-        numbers = in_split(task.plan.files, split)
         if not numbers:
             return None
         clip, of = task.setup.clip, views_of(*views)
         return Views(self.data, task.plan.files, clip, numbers, of, task.padding)
+
+    def _targets(self, numbers: Sequence[int]) -> Tensor:
+        task = self.task
+        return task.labels.targets([task.plan.files[number] for number in numbers])
 
     def due(self, step: int) -> bool:
         return step % self.every == 0
@@ -79,11 +86,11 @@ class Judging:
 
     def _measured(self, numbers: Sequence[int], scores: Tensor) -> dict[str, float]:
         kind = self.task.labels.kind
-        return measure(kind, _as_scores(kind, scores), self.targets[list(numbers)])
+        return measure(kind, _as_scores(kind, scores), self._targets(numbers))
 
     def _loss(self, numbers: Sequence[int], scores: Tensor) -> float:
         """Of what the views predict together, without smoothing."""
-        kind, targets = self.task.labels.kind, self.targets[list(numbers)]
+        kind, targets = self.task.labels.kind, self._targets(numbers)
         if kind == "class":
             return F.nll_loss(scores.clamp(min=1e-12).log(), targets).item()
         if kind == "classes":
@@ -144,7 +151,7 @@ class Judging:
     def _final(self, folder: Path, views: Views, outputs: Outputs) -> dict[str, Any]:
         labels, files = self.task.labels, self.task.plan.files
         numbers, scores = mean_of_views(views, outputs)
-        targets = self.targets[list(numbers)]
+        targets = self._targets(numbers)
         as_scores = _as_scores(labels.kind, scores)
         judged = judge(labels.kind, as_scores, targets)
         names = [views.name(number) for number in numbers]
@@ -164,10 +171,14 @@ class Judging:
             "failed": outputs.failed,
             "loss": self._loss(numbers, scores),
             "groups": None if groups is None else len(set(groups)),
-            "measures": {
-                name: bootstrap(judged, name, groups).as_row() for name in judged.measures()
-            },
+            "measures": {name: self._interval(judged, name, groups) for name in judged.measures()},
         }
+
+    def _interval(self, judged: Judged, name: str, groups: Sequence[Any] | None) -> dict[str, Any]:
+        if name == "classes_left_out":  # a count
+            value = judged.measures()[name]
+            return {"value": value, "low": None, "high": None, "level": None}
+        return bootstrap(judged, name, groups, _draws(judged, self.task.labels)).as_row()
 
     def _curves(
         self, path: Path, steps: list[dict[str, Any]], evaluations: list[dict[str, Any]]
@@ -182,6 +193,13 @@ class Judging:
             }
         panels["learning rate"] = {"peak layer": [(row["step"], row["lr"]) for row in steps]}
         write_curves(path, panels, "step")
+
+
+def _draws(judged: Judged, labels: Labels) -> int:
+    """Of a bootstrap: fewer where each takes long, as with several labels of many files."""
+    if labels.kind != "classes":
+        return DRAWS
+    return min(DRAWS, max(_FEWEST_DRAWS, _MOST_SCORES // (len(judged) * len(labels.names))))
 
 
 def mean_of_views(views: Views, outputs: Outputs) -> tuple[list[int], Tensor]:
