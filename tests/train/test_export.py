@@ -1,14 +1,8 @@
 """smnm export: folders that other codebases load, and that come back with the same bits."""
 
-import importlib.abc
-import importlib.machinery
 import json
 import math
-import sys
-import types
 from dataclasses import replace
-from enum import Enum
-from pathlib import Path
 
 import numpy as np
 import pytest
@@ -25,11 +19,8 @@ from smnm_kernels.train.data.audio import log_mel
 from smnm_kernels.train.data.modality import InputFormat
 from smnm_kernels.train.data.statistics import AUDIOSET_MEAN, AUDIOSET_STD
 from smnm_kernels.train.model import load_encoder
-from smnm_kernels.train.models.formats import encoder_state, to_mae
 from smnm_kernels.train.models.mae import MaskedAutoencoder
 from smnm_kernels.train.models.pretrained import find_encoder, read_weights
-from smnm_kernels.train.models.settings import AUDIOMAE, MAE
-from smnm_kernels.train.models.vit import Encoder
 from smnm_kernels.train.tasks import export as export_module
 from smnm_kernels.train.tasks.export import Export, export
 
@@ -209,71 +200,6 @@ def test_transformers_computes_the_same_spectrogram(exported):
     ours = (log_mel(samples, 128) - AUDIOSET_MEAN) / (2 * AUDIOSET_STD)
     assert theirs.shape == (512, 128)
     np.testing.assert_allclose(theirs[: len(ours)], ours, atol=1e-4)
-
-
-# timm
-
-
-LISTING = json.loads(
-    Path(__file__).with_name("models").joinpath("data/timm_vit_base.json").read_text()
-)
-
-
-@pytest.mark.parametrize(
-    ("listed", "settings", "size"),
-    [("image", MAE, (3, 1, 224, 224)), ("audio", AUDIOMAE, (1, 1, 1024, 128))],
-)
-def test_names_and_shapes_are_those_of_timms_vit_base(listed, settings, size):
-    with torch.device("meta"):
-        state = to_mae(encoder_state(Encoder(settings.encoder, size)), (1, 16, 16))
-    assert {name: list(t.shape) for name, t in state.items()} == LISTING[listed]
-
-
-class _Torchvision(importlib.abc.MetaPathFinder, importlib.abc.Loader):
-    """Stands in for torchvision, whose names timm imports and whose functions its ViT never
-    calls."""
-
-    def find_spec(self, name, path, target=None):
-        if name.split(".")[0] == "torchvision":
-            return importlib.machinery.ModuleSpec(name, self, is_package=True)
-        return None
-
-    def create_module(self, spec):
-        module = types.ModuleType(spec.name)
-        names = "NEAREST NEAREST_EXACT BILINEAR BICUBIC BOX HAMMING LANCZOS"
-        module.InterpolationMode = Enum("InterpolationMode", {n: n.lower() for n in names.split()})
-        module.__getattr__ = lambda name: _anything(name)
-        return module
-
-    def exec_module(self, module):
-        pass
-
-
-def _anything(name):
-    if name.startswith("__"):
-        raise AttributeError(name)
-    return type(name, (), {})
-
-
-@pytest.fixture
-def timm(monkeypatch):
-    if not importlib.util.find_spec("timm"):
-        pytest.skip("needs timm (pip install --no-deps timm)")
-    if not importlib.util.find_spec("torchvision"):
-        monkeypatch.setattr(sys, "meta_path", [*sys.meta_path, _Torchvision()])
-    import timm
-
-    return timm
-
-
-@pytest.mark.parametrize("modality", ["image", "audio"])
-@torch.no_grad()
-def test_timm_loads_pictures_and_sounds(modality, runs, exported, timm):
-    theirs = timm.create_model(f"local-dir:{exported(modality, 'timm')}", pretrained=True).eval()
-    ours = load_encoder(runs[modality] / "encoder.safetensors")
-    x = torch.randn(2, *ours.input_size)
-    assert torch.allclose(theirs.forward_features(x[:, :, 0])[:, 1:], ours(x), **CLOSE)
-    assert torch.allclose(theirs(x[:, :, 0]), ours(x).mean(1), **CLOSE)
 
 
 # The folder

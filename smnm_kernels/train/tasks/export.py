@@ -42,8 +42,9 @@ class Export:
 
     hf-videomae: transformers' VideoMAEModel, VideoMAEForPreTraining (with the decoder, of a
     pretraining run) or VideoMAEForVideoClassification (of a fine-tuning run). hf-vitmae:
-    transformers' ViTMAEModel and ViTMAEForPreTraining. timm: a VisionTransformer of pictures or
-    spectrograms. mae: a checkpoint in the names of VideoMAE's, MAE's or AudioMAE's own code.
+    transformers' ViTMAEModel and ViTMAEForPreTraining, or ViTForImageClassification. timm: a
+    VisionTransformer of pictures or spectrograms. mae: a checkpoint in the names of VideoMAE's,
+    MAE's or AudioMAE's own code.
     """
 
     run: Annotated[Positional[Path], arg(metavar="RUN")]

@@ -5,7 +5,7 @@ from dataclasses import replace
 import pytest
 import torch
 from families import shaken
-from test_pretrained import SIZE, file_of, inputs_of, ours
+from other_models import SIZE, file_of, inputs_of, ours
 
 from smnm_kernels.train.models.formats import encoder_state, with_key_bias
 from smnm_kernels.train.models.formats.recognise import Weights

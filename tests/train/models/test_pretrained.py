@@ -1,54 +1,21 @@
 """What `--encoder X` reads: folders of transformers and files of the methods' own code."""
 
-import argparse
 import json
-from dataclasses import replace
 
 import pytest
 import torch
-from families import shaken, sized
+from families import shaken
+from other_models import FAMILY, PATCH, SIZE, file_of, found, ours
 from safetensors.torch import load_file, save_file
 from testing import need_packages
 
-from smnm_kernels.train.data.audio import Audio
-from smnm_kernels.train.data.image import Image
-from smnm_kernels.train.data.modality import InputFormat
 from smnm_kernels.train.data.statistics import AUDIOSET_MEAN, AUDIOSET_STD, IMAGENET_MEAN
-from smnm_kernels.train.data.video import Video
 from smnm_kernels.train.models.encoder_file import encoder_metadata
 from smnm_kernels.train.models.formats import encoder_state, to_mae, to_videomae
 from smnm_kernels.train.models.mae import MaskedAutoencoder, build_model
-from smnm_kernels.train.models.pretrained import find_encoder, read_weights
-from smnm_kernels.train.models.settings import AUDIOMAE, MAE, VIDEOMAE
+from smnm_kernels.train.models.pretrained import read_weights
 
 CLOSE = dict(rtol=1e-5, atol=1e-5)
-PATCH = {"video": (2, 8, 8), "image": (1, 8, 8), "audio": (1, 8, 8)}
-SIZE = {"video": (3, 4, 16, 24), "image": (3, 1, 32, 32), "audio": (1, 1, 32, 16)}
-FAMILY = {"video": VIDEOMAE, "image": MAE, "audio": AUDIOMAE}
-MODALITY = {
-    "video": Video(16, 224, 4, None, False),
-    "image": Image(224, None, False),
-    "audio": Audio(1024, 128),
-}
-
-
-def inputs_of(size):
-    return InputFormat(size, (0.5,) * size[0], (1.0,) * size[0], None)
-
-
-def found(path, modality, size, said=None):
-    say = (lambda line: None) if said is None else said.append
-    return find_encoder(path, modality, inputs_of(size), None, 0, say)
-
-
-def ours(modality, **changes):
-    """A model of one head of 64 values, as the methods' code would make it at this size."""
-    settings = sized(FAMILY[modality], PATCH[modality], 64, 64 if modality == "video" else 32)
-    settings = settings.resized(
-        dim=64, depth=2, heads=1, decoder_dim=settings.decoder.dim, decoder_depth=2, decoder_heads=1
-    )
-    encoder = replace(settings.encoder, **changes)
-    return shaken(build_model(replace(settings, encoder=encoder), SIZE[modality], seed=0))
 
 
 @pytest.fixture(autouse=True)
@@ -224,14 +191,6 @@ def test_heads_are_those_of_the_configuration_and_a_known_mistake_is_named(tmp_p
 
 
 # Files of the methods' own code
-
-
-def file_of(model, modality, path, wrap="model", options=None, **more):
-    to = to_videomae if modality == "video" else to_mae
-    state = to(model.state_dict(), model.encoder.settings.patch)
-    torch.save(
-        {wrap: {**state, **more}, "epoch": 3, "args": options or argparse.Namespace(lr=1)}, path
-    )
 
 
 @pytest.mark.parametrize("modality", FAMILY)

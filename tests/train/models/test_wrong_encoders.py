@@ -8,8 +8,8 @@ import random
 import pytest
 import torch
 from families import shaken, sized
+from other_models import FAMILY, SIZE, file_of, found, ours
 from safetensors.torch import save_file
-from test_pretrained import FAMILY, SIZE, file_of, found, ours
 
 from smnm_kernels.errors import UsageError
 from smnm_kernels.train.models.encoder_file import encoder_metadata

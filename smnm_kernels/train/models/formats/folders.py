@@ -66,15 +66,26 @@ def hf_videomae(given: Weights) -> Folder:
 
 
 def hf_vitmae(given: Weights) -> Folder:
-    """transformers' ViTMAE: ForPreTraining, or the encoder alone."""
+    """transformers' ViTMAE: ForPreTraining, or the encoder alone; ViT with a fine-tuned head."""
     if given.modality != "image":
         raise ValueError(f"is for image, and this model is of {given.modality}")
+    head = given.head
+    if head is not None and head.pool != "class":
+        raise ValueError(
+            "transformers has no head on the mean of a picture's patches; --to timm has one"
+        )
     settings = given.encoder if given.model is None else given.model
     config = hf_vitmae_config(settings, given.input_size)
-    kind = "ViTMAEModel" if given.model is None else "ViTMAEForPreTraining"
-    config = {"architectures": [kind], "model_type": "vit_mae", "hidden_act": "gelu", **config}
+    state = to_hf_vitmae(given.state, given.encoder.patch)
+    kind, model_type = "ViTMAEModel" if given.model is None else "ViTMAEForPreTraining", "vit_mae"
+    if head is not None:
+        kind, model_type = "ViTForImageClassification", "vit"
+        linear = _as_linear(head)
+        state |= {f"classifier.{part}": linear[f"head.{part}"] for part in ("weight", "bias")}
+        config |= _classes(head)
+    config = {"architectures": [kind], "model_type": model_type, "hidden_act": "gelu", **config}
     files = {CONFIG: config, PREPROCESSOR: _pictures(given, "ViTImageProcessor")}
-    return Folder(SAFETENSORS, to_hf_vitmae(given.state, given.encoder.patch), files)
+    return Folder(SAFETENSORS, state, files)
 
 
 #: timm's models of patches of 16: (dim, depth, heads) -> name.
