@@ -5,6 +5,7 @@ import json
 import os
 import re
 import shutil
+import signal
 
 import numpy as np
 import PIL.Image
@@ -17,6 +18,7 @@ from sklearn.preprocessing import StandardScaler
 from smnm_kernels.cli import main
 from smnm_kernels.train.data.scan import scan
 from smnm_kernels.train.models.encoder_file import encoder_metadata
+from smnm_kernels.train.tasks import features as features_module
 from smnm_kernels.train.tasks import probe as module
 from smnm_kernels.train.tasks.features import FeatureSettings, Machine, features
 from smnm_kernels.train.tasks.presets import PRESETS
@@ -162,6 +164,25 @@ def test_a_second_command_computes_no_feature(colours, encoder, tmp_path, monkey
     assert probe(colours, tmp_path / "two", *asked) == 0
     one, two = results(tmp_path / "one"), results(tmp_path / "two")
     assert one == two
+
+
+def test_one_that_was_stopped_gives_the_same_numbers(colours, encoder, tmp_path, monkeypatch):
+    asked = ("--encoder", encoder, "--clips", 1, "--crops", 2, "--batch-size", 8)
+    assert probe(colours, tmp_path / "whole", *asked) == 0
+    features_of, calls = features_module.features_of, []
+
+    def stopping(*arguments):
+        calls.append(len(arguments[1]))
+        if len(calls) == 5:
+            os.kill(os.getpid(), signal.SIGTERM)
+        return features_of(*arguments)
+
+    monkeypatch.setattr(features_module, "features_of", stopping)
+    assert probe(colours, tmp_path / "out", *asked) == 143
+    assert not (tmp_path / "out" / "results.json").exists()
+    assert probe(colours, tmp_path / "out", *asked) == 0
+    assert sum(calls) == 2 * 78
+    assert results(tmp_path / "out") == results(tmp_path / "whole")
 
 
 @pytest.mark.slow
