@@ -3,11 +3,17 @@
 import numpy as np
 import pytest
 import torch
+import torch.nn.functional as F
 from sklearn.linear_model import LogisticRegression, Ridge
 from sklearn.neighbors import NearestNeighbors
 from sklearn.preprocessing import StandardScaler
 
-from smnm_kernels.train.tasks.probing.attentive import AttentiveFit, AttentiveSettings, attentive
+from smnm_kernels.train.tasks.probing.attentive import (
+    AttentiveFit,
+    AttentiveProbe,
+    AttentiveSettings,
+    attentive,
+)
 from smnm_kernels.train.tasks.probing.knn import choose_neighbours, knn
 from smnm_kernels.train.tasks.probing.linear import choose_strength, fit_linear
 from smnm_kernels.train.tasks.probing.targets import Standard, Task, quality
@@ -154,6 +160,25 @@ def test_the_attentive_probe_is_a_function_of_its_seed():
         found.append(one.predict(tokens))
     assert np.array_equal(found[0], found[1])
     assert not np.allclose(found[0], found[2])
+
+
+def test_the_attentive_probe_is_attention_from_one_query():
+    torch.manual_seed(0)
+    probe = AttentiveProbe(dim=12, heads=3, outputs=4)
+    torch.nn.init.normal_(probe.query)
+    torch.nn.init.normal_(probe.v.bias)
+    tokens, there = torch.randn(5, 7, 12), torch.rand(5, 7) < 0.6
+    there[:, 0] = True
+    x = probe.norm1(tokens)
+    heads = [
+        part.unflatten(-1, (3, 4)).transpose(-2, -3)
+        for part in (probe.q(probe.query).expand(5, 1, 12), probe.k(x), probe.v(x))
+    ]
+    found = F.scaled_dot_product_attention(*heads, attn_mask=there[:, None, None])
+    out = probe.query + probe.proj(found.transpose(1, 2).flatten(1))
+    out = out + probe.mlp(probe.norm2(out))
+    expected = probe.head(probe.norm3(out))
+    assert torch.allclose(probe(tokens, there), expected, atol=1e-5)
 
 
 def test_tokens_that_are_not_there_change_nothing():

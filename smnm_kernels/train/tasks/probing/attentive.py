@@ -41,28 +41,35 @@ class AttentiveProbe(nn.Module):
         self.query = nn.Parameter(torch.zeros(dim))
         self.norm1 = nn.LayerNorm(dim)
         self.q = nn.Linear(dim, dim)
-        self.kv = nn.Linear(dim, 2 * dim)
+        # A bias of keys would move all logits of the one query alike.
+        self.k = nn.Linear(dim, dim, bias=False)
+        self.v = nn.Linear(dim, dim)
         self.proj = nn.Linear(dim, dim)
         self.norm2 = nn.LayerNorm(dim)
         self.mlp = Mlp(dim, 4 * dim)
         self.norm3 = nn.LayerNorm(dim)
         self.head = nn.Linear(dim, outputs)
-        init_xavier([self.q, self.kv, self.proj, self.mlp])
+        init_xavier([self.q, self.k, self.v, self.proj, self.mlp])
         nn.init.normal_(self.query, std=0.02)
         nn.init.normal_(self.head.weight, std=0.01)
         nn.init.zeros_(self.head.bias)
 
     def forward(self, tokens: Tensor, there: Tensor) -> Tensor:
-        b, n, dim = tokens.shape
-        shape = (b, -1, self.heads, dim // self.heads)
-        query = self.q(self.query).expand(b, 1, dim).reshape(shape).transpose(1, 2)
-        keys, values = self.kv(self.norm1(tokens)).view(b, n, 2, *shape[2:]).unbind(2)
-        found = F.scaled_dot_product_attention(
-            query, keys.transpose(1, 2), values.transpose(1, 2), there[:, None, None]
-        )
-        x = self.query + self.proj(found.transpose(1, 2).reshape(b, dim))
-        x = x + self.mlp(self.norm2(x))
-        return self.head(self.norm3(x))
+        """There is one query, so keys and values of single tokens are never made: the query goes
+        through the keys' matrix, and what it has pooled through the values'."""
+        dim = self.query.shape[0]
+        width = dim // self.heads
+        x = self.norm1(tokens)
+        query = self.q(self.query).view(self.heads, width)
+        directions = torch.einsum("hw,hwd->hd", query, self.k.weight.view(self.heads, width, dim))
+        logits = (x @ directions.T) * width**-0.5  # [B, n, heads]
+        shares = logits.masked_fill(~there[..., None], -torch.inf).softmax(1)
+        pooled = shares.transpose(1, 2) @ x  # [B, heads, dim]
+        matrices = self.v.weight.view(self.heads, width, dim)
+        values = torch.einsum("bhd,hwd->bhw", pooled, matrices).flatten(1) + self.v.bias
+        out = self.query + self.proj(values)
+        out = out + self.mlp(self.norm2(out))
+        return self.head(self.norm3(out))
 
 
 class AttentiveFit:
