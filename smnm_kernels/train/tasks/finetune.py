@@ -250,6 +250,7 @@ class FineTuning:
             preset.layer_decay,
         )
         self.evaluations = Judging(self, options)
+        self._best_step: int | None = None  # once the best weights have been taken
 
     def step(
         self, forward: Callable[..., Any], batch: Batch, clock: StepClock
@@ -327,8 +328,9 @@ class FineTuning:
         }
 
     def export(self, path: Path, step: int) -> None:
-        """The encoder as it is now; it has no final norm where the head has one of its own."""
-        encoder = self.model.encoder
+        """The encoder as it is now; it has no final norm where the head has one of its own. Of the
+        best model the file has the step, not that of the run's end."""
+        encoder, step = self.model.encoder, self._best_step or step
         tensors = {name: t.detach().cpu().contiguous() for name, t in encoder.state_dict().items()}
         with replacing(path) as file:
             file.write(safetensors_bytes(tensors, encoder_metadata(encoder, **self.metadata(step))))
@@ -344,6 +346,7 @@ class FineTuning:
 
     def load(self, path: Path) -> None:
         self.model.load_state_dict(load_file(str(path)))
+        self._best_step = self.exported_step(path)
 
 
 def _head(labels: Labels, plan: Plan, preset: FinetunePreset) -> HeadSettings:
