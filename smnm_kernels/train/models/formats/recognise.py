@@ -114,6 +114,8 @@ _HF_BESIDE = re.compile(
     r"(classifier|fc_norm|pooler|(vit|videomae)\.pooler)\.|vit\.embeddings\.mask"
 )
 _TIMM_BESIDE = re.compile(r"(head|fc_norm|pre_logits|attn_pool)\.")
+_MAE_DECODER = re.compile(r"decoder_|mask_token$")
+_OTHER_DECODER = re.compile(r"decoder_(?!(embed|blocks|norm|pred)\.|pos_embed$)")
 _VIDEOMAE_OWN = re.compile(r"(encoder|encoder_to_decoder|decoder)\.|mask_token$")
 _RUN_OF_OURS = "encoder.patch_embed.weight"
 
@@ -230,6 +232,9 @@ def _ours(state: Mapping[str, Tensor]) -> tuple[State, list[str], Tensor]:
         )
     kernel = state["patch_embed.proj.weight"]
     kept, beside = _apart(state, _TIMM_BESIDE)
+    if any(_OTHER_DECODER.match(name) for name in kept):
+        kept, decoder = _apart(kept, _MAE_DECODER)
+        beside += decoder
     if kernel.ndim == 5:  # as VideoMAE's fine-tuning saves it
         return from_videomae({f"encoder.{name}": t for name, t in kept.items()}), beside, kernel
     return from_mae(kept), beside, kernel
