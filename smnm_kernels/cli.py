@@ -33,7 +33,7 @@ COMMANDS = {
         "pretrain an encoder on a folder of video, audio or image files",
     ),
     "probe": Command(
-        f"{_TRAIN}.tasks.probe:Probe",
+        f"{_TRAIN}.tasks.probe_options:Probe",
         f"{_TRAIN}.tasks.probe:probe",
         "measure what can be read from the frozen features of an encoder",
     ),
