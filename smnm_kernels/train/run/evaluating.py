@@ -78,9 +78,15 @@ class Evaluations(Protocol):
     def finished(self, folder: Path) -> int | None:
         """The step of the final evaluation that the folder holds, if any."""
 
-    def finish(self, folder: Path, views: Views | None, outputs: Outputs | None, step: int) -> str:
+    def found(self, views: Views, outputs: Outputs) -> Any:
+        """What the final evaluation says. It may take a while; nothing is written."""
+
+    def finish(self, folder: Path, found: Any | None, step: int) -> str:
         """Write all that is left of the run when it is over; a text to print. What `finished` reads
-        is written last."""
+        is written last.
+
+        found: of the final evaluation; None where there was nothing for it.
+        """
 
 
 class Evaluator:
@@ -159,8 +165,11 @@ class Evaluator:
                 return None
         if not self._out:
             return ""
+        found = None
+        if views is not None and outputs is not None:
+            found = self.evaluations.found(views, outputs)
         with self._writing(self._out):
-            return self.evaluations.finish(self._out, views, outputs, step)
+            return self.evaluations.finish(self._out, found, step)
 
     def _is_best(self, row: dict[str, Any]) -> bool:
         """Better than all before; of equal ones the earlier stays."""

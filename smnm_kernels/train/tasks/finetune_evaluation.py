@@ -10,7 +10,7 @@ import hashlib
 import json
 import math
 from collections.abc import Callable, Sequence
-from dataclasses import replace
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -40,6 +40,16 @@ CONFUSION, CURVES = "confusion.png", "curves.png"
 
 # A bootstrap of mAP sorts as many scores as there are files, classes and draws: a minute or two.
 _MOST_SCORES, _FEWEST_DRAWS = 2 * 10**9, 200
+
+
+@dataclass(frozen=True)
+class Found:
+    """By the final evaluation."""
+
+    results: dict[str, Any]  # for results.json
+    names: list[str]  # of the files that count
+    scores: Tensor  # as `measure` takes them
+    targets: Tensor
 
 
 class Judging:
@@ -115,55 +125,14 @@ class Judging:
         except (OSError, ValueError, TypeError, KeyError):
             return None
 
-    def finish(self, folder: Path, views: Views | None, outputs: Outputs | None, step: int) -> str:
-        task = self.task
-        rows = _rows(folder / EVALUATIONS)
-        best = [row["step"] for row in rows if row["best"]]
-        results: dict[str, Any] = {
-            "step": step,
-            "best_step": best[-1] if best else step,
-            "chosen_by": f"{MAIN[task.labels.kind].name} on val" if best else "the last step",
-        }
-        said = f"classifier: {folder / BEST}\n"
-        if views is not None and outputs is not None:
-            results |= self._final(folder, views, outputs)
-            main = MAIN[task.labels.kind].name
-            value = results["measures"][main]
-            said += (
-                f"{results['split']}: {main} {_shown(value)} of {results['files']} files, "
-                f"views of each: {results['views']}\nresults: {folder / RESULTS}\n"
-            )
-            if results["failed"]:
-                said += f"  {len(results['failed'])} files could not be read\n"
-        self._curves(folder / CURVES, _rows(folder / METRICS), rows)
-        config = read_config(folder) or {}
-        labels = {"kind": task.labels.kind, "names": list(task.labels.names)}
-        results |= {
-            "encoder": task.setup.pretrained.origin,
-            "labels": labels,
-            "data": fingerprint(task.plan.files),
-            "settings": config.get("run"),
-            "versions": config.get("runtime", {}).get("versions"),
-        }
-        write_json(folder / RESULTS, results)
-        return said
-
-    def _final(self, folder: Path, views: Views, outputs: Outputs) -> dict[str, Any]:
+    def found(self, views: Views, outputs: Outputs) -> Found:
         labels, files = self.task.labels, self.task.plan.files
         numbers, scores = mean_of_views(views, outputs)
-        targets = self._targets(numbers)
-        as_scores = _as_scores(labels.kind, scores)
+        as_scores, targets = _as_scores(labels.kind, scores), self._targets(numbers)
         judged = judge(labels.kind, as_scores, targets)
-        names = [views.name(number) for number in numbers]
-        found = [files[number].get("group") for number in numbers]
-        groups = None if None in found else found  # drawn whole: files of one are alike
-        plain = replace(labels, of={})
-        write_predictions(folder / PREDICTIONS, names, plain, as_scores, targets)
-        if labels.kind == "class":
-            taken = scores.argmax(1)
-            counts = confusions(taken, targets, len(labels.names))
-            write_confusion_matrix(folder / CONFUSION, counts, labels.names)
-        return {
+        of_files = [files[number].get("group") for number in numbers]
+        groups = None if None in of_files else of_files  # drawn whole: files of one are alike
+        results = {
             "split": files[views.numbers[0]]["split"],
             "views": len(views.views),
             "clips_x_crops": list(self.task.setup.preset.views),
@@ -173,6 +142,46 @@ class Judging:
             "groups": None if groups is None else len(set(groups)),
             "measures": {name: self._interval(judged, name, groups) for name in judged.measures()},
         }
+        return Found(results, [views.name(number) for number in numbers], as_scores, targets)
+
+    def finish(self, folder: Path, found: Found | None, step: int) -> str:
+        task, main = self.task, MAIN[self.task.labels.kind].name
+        rows = _rows(folder / EVALUATIONS)
+        best = [row["step"] for row in rows if row["best"]]
+        results: dict[str, Any] = {
+            "step": step,
+            "best_step": best[-1] if best else step,
+            "chosen_by": f"{main} on val" if best else "the last step",
+        }
+        said = f"classifier: {folder / BEST}\n"
+        if found is not None:
+            results |= found.results
+            self._write_tables(folder, found)
+            said += (
+                f"{results['split']}: {main} {_shown(results['measures'][main])} of "
+                f"{results['files']} files, views of each: {results['views']}\n"
+                f"results: {folder / RESULTS}\n"
+            )
+            if results["failed"]:
+                said += f"  {len(results['failed'])} files could not be read\n"
+        self._curves(folder / CURVES, _rows(folder / METRICS), rows)
+        config = read_config(folder) or {}
+        results |= {
+            "encoder": task.setup.pretrained.origin,
+            "labels": {"kind": task.labels.kind, "names": list(task.labels.names)},
+            "data": fingerprint(task.plan.files),
+            "settings": config.get("run"),
+            "versions": config.get("runtime", {}).get("versions"),
+        }
+        write_json(folder / RESULTS, results)
+        return said
+
+    def _write_tables(self, folder: Path, found: Found) -> None:
+        labels = replace(self.task.labels, of={})
+        write_predictions(folder / PREDICTIONS, found.names, labels, found.scores, found.targets)
+        if labels.kind == "class":
+            counts = confusions(found.scores.argmax(1), found.targets, len(labels.names))
+            write_confusion_matrix(folder / CONFUSION, counts, labels.names)
 
     def _interval(self, judged: Judged, name: str, groups: Sequence[Any] | None) -> dict[str, Any]:
         if name == "classes_left_out":  # a count
