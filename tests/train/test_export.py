@@ -19,9 +19,12 @@ from smnm_kernels.train.data.audio import log_mel
 from smnm_kernels.train.data.modality import InputFormat
 from smnm_kernels.train.data.statistics import AUDIOSET_MEAN, AUDIOSET_STD
 from smnm_kernels.train.model import load_encoder
+from smnm_kernels.train.models import pretrained
 from smnm_kernels.train.models.mae import MaskedAutoencoder
 from smnm_kernels.train.models.pretrained import find_encoder, read_weights
+from smnm_kernels.train.run import folder
 from smnm_kernels.train.tasks import export as export_module
+from smnm_kernels.train.tasks import finetune_evaluation, model_card
 from smnm_kernels.train.tasks.export import Export, export
 
 CLOSE = dict(rtol=1e-5, atol=1e-5)
@@ -100,6 +103,13 @@ def test_every_format_comes_back_with_the_same_bits(modality, to, runs, exported
             assert torch.equal(back.state[name], t), name
 
 
+def test_names_of_files_in_a_run_are_the_same_in_all_rooms():
+    in_models = (pretrained.ENCODER, pretrained.CHECKPOINT, pretrained.CONFIG)
+    assert in_models == (folder.ENCODER, folder.CHECKPOINT, folder.CONFIG)
+    assert pretrained.CLASSIFIER == finetune_evaluation.BEST
+    assert model_card.RESULTS == finetune_evaluation.RESULTS
+
+
 @pytest.mark.parametrize(("modality", "to"), FORMATS)
 def test_what_was_exported_can_be_exported(modality, to, exported, tmp_path):
     """As transformers or timm would say it, without what this package left beside."""
@@ -129,7 +139,8 @@ def test_transformers_loads_video(runs, exported):
         base = getattr(theirs.eval(), "videomae", theirs)
         assert torch.allclose(base(x.transpose(1, 2))[0], ours.encoder(x), **CLOSE)
     assert not report["unexpected_keys"]
-    assert theirs.config.layer_norm_eps == 1e-6
+    norms = [m for m in theirs.videomae.modules() if isinstance(m, torch.nn.LayerNorm)]
+    assert {norm.eps for norm in norms} == {1e-6}  # transformers' own default is 1e-12
     masks = MaskSampler("green3d", ours.encoder.grid, 0.9)(2)
     theirs.decoder.norm.eps = 1e-6  # which no configuration sets
     loss = theirs(x.transpose(1, 2), bool_masked_pos=masks.masked).loss

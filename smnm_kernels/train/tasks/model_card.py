@@ -15,7 +15,7 @@ from smnm_kernels.train.models.formats.folders import Folder
 from smnm_kernels.train.models.formats.recognise import Weights
 from smnm_kernels.train.run.folder import CONFIG, FILES, METRICS
 
-_RESULTS = "results.json"  # in RUN, where it was fine-tuned
+RESULTS = "results.json"  # in RUN, where it was fine-tuned
 _LOSSES = 20  # first and last ones that are averaged, as at the end of a run
 _TAGS = {
     "video": "video-classification",
@@ -142,7 +142,7 @@ def _losses(run: Path) -> dict[str, Any]:
 
 def _results(run: Path) -> dict[str, Any]:
     """Of a fine-tuning run, with their intervals."""
-    held = _json(run / _RESULTS)
+    held = _json(run / RESULTS)
     measures = held.get("measures")
     names = ("split", "files", "views", "best_step", "chosen_by")
     rows = {name: held[name] for name in names if name in held}
