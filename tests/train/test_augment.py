@@ -139,6 +139,22 @@ def test_evaluation_neither_augments_nor_erases(video):
         )
 
 
+def test_without_chance_training_sees_what_evaluation_sees(video):
+    clip = Video(16, 64, 2, Video.fixed_crop, False, sampling="segments")
+    record = clip.probe(video)
+    part = clip.crop.part(48, 90, 64, np.zeros(0))
+    assert (part.y, part.x, part.height, part.width) == (0, 21, 48, 48)
+    assert clip.read(video, record, SampleRandomness(0, 0))["video"].shape == (3, 16, 64, 64)
+    frames = Video(16, 64, 4, Video.fixed_crop, False)  # 61 of 70 frames: the start alone is chance
+    starts = {
+        tuple(frames.read(video, record, SampleRandomness(0, i))["video"][0, :, -4, -4].tolist())
+        for i in range(40)
+    }
+    middle = frames.read_fixed(video, record, views_of()[0])["video"][0, :, -4, -4]
+    assert 1 < len(starts) <= 10
+    assert tuple(middle.tolist()) in starts
+
+
 def test_pictures_are_augmented_after_the_crop(tmp_path):
     write_picture(tmp_path / "a.png")
     source = Source(tmp_path / "a.png")

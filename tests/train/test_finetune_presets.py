@@ -9,12 +9,18 @@ from smnm_kernels.errors import UsageError
 from smnm_kernels.train.data.audio import Audio
 from smnm_kernels.train.data.augment import RandAugment, RandomErasing
 from smnm_kernels.train.data.augment_mix import Bands, Mix
-from smnm_kernels.train.data.crops import ResizedCrop
+from smnm_kernels.train.data.crops import CentreCrop, ResizedCrop
 from smnm_kernels.train.data.image import Image
 from smnm_kernels.train.data.video import Video
 from smnm_kernels.train.models.classifier import Classifier, HeadSettings
 from smnm_kernels.train.models.vit import Encoder
-from smnm_kernels.train.tasks.finetune_options import Finetune, check, parsed_views, preset_of
+from smnm_kernels.train.tasks.finetune_options import (
+    Finetune,
+    check,
+    clip_of,
+    parsed_views,
+    preset_of,
+)
 from smnm_kernels.train.tasks.finetune_presets import PRESETS, InputMask
 
 ALL = [(modality, name) for modality in PRESETS for name in PRESETS[modality]]
@@ -121,6 +127,16 @@ def test_epochs_in_place_of_the_steps_of_tiny():
     assert how.total_steps(40) == 100
     assert how.warmup_of(100) == 10  # the same share
     assert preset_of(options(epochs=20, repeats=2)).optimisation.total_steps(40) == 200
+
+
+def test_what_mirrors_crops_and_augments_can_be_left_out():
+    given = options(modality="video", preset="videomae", flip=False, crop=False, augment=False)
+    assert clip_of(given, preset_of(given), None) == Video(16, 224, 4, CentreCrop(), False)
+    given = options(modality="image", preset="mae", crop=False)
+    clip = clip_of(given, preset_of(given), None)
+    assert (clip.crop, clip.flip) == (CentreCrop(0.875, "bicubic"), True)
+    given = options(crop=False, flip=False, augment=False)  # of sounds there is none
+    assert clip_of(given, preset_of(given), None) == PRESETS["audio"]["tiny"].clip
 
 
 def test_views():

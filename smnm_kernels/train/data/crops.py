@@ -83,6 +83,23 @@ def square(
     return Part(y, x, side, side, interpolation)
 
 
+@dataclass(frozen=True)
+class CentreCrop:
+    """No chance: the square in the middle, of a share of the short side."""
+
+    share: float = 1.0
+    interpolation: Interpolation = "bilinear"
+
+    n_uniforms = 0
+
+    def part(self, height: int, width: int, size: int, u: np.ndarray) -> Part:
+        return self.along(height, width)
+
+    def along(self, height: int, width: int, number: int = 0, count: int = 1) -> Part:
+        """Number `number` of `count` such squares along the longer side."""
+        return square(height, width, number, count, self.share, self.interpolation)
+
+
 def square_side(size: tuple[int, int, int, int]) -> int:
     """Of an input (C, T, H, W) that is made of squares; ValueError where it is not."""
     if size[2] != size[3]:

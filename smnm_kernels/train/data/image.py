@@ -17,7 +17,7 @@ from torch import Tensor
 from smnm_kernels.errors import Unusable
 
 from .augment import RandAugment, RandomErasing, changed
-from .crops import Crop, square, square_side
+from .crops import CentreCrop, Crop, square_side
 from .modality import FixedView, InputFormat, Record
 from .picture_rows import film_strips
 from .sample_randomness import AUGMENT, ERASE, SampleRandomness
@@ -86,6 +86,8 @@ class Image:
 
     name = "image"
     suffixes = SUFFIXES
+    # Of evaluation: 7/8 of the short side, as MAE's code has it (224 of 256 pixels).
+    fixed_crop = CentreCrop(0.875, "bicubic")
 
     @property
     def inputs(self) -> dict[str, InputFormat]:
@@ -121,10 +123,9 @@ class Image:
         return {"image": self.erase(picture, randomness.apart(ERASE)) if self.erase else picture}
 
     def read_fixed(self, source: Source, record: Record, view: FixedView) -> dict[str, Tensor]:
-        """Squares of 7/8 of the short side, as MAE's code evaluates (224 of 256 pixels)."""
         pixels = read_pixels(source)
         height, width, _ = pixels.shape
-        part = square(height, width, view.crop, view.crops, 0.875, "bicubic")
+        part = self.fixed_crop.along(height, width, view.crop, view.crops)
         return {"image": part.of(pixels, self.size)[:, None]}
 
     def padded(self, record: Record) -> dict[str, tuple[int, int, int]]:

@@ -13,7 +13,7 @@ from torch import Tensor
 
 from . import frames as frames_of_files
 from .augment import RandAugment, RandomErasing, changed
-from .crops import Crop, square, square_side
+from .crops import CentreCrop, Crop, square_side
 from .modality import FixedView, InputFormat, Record, evenly
 from .picture_rows import film_strips
 from .sample_randomness import AUGMENT, ERASE, SampleRandomness
@@ -65,6 +65,7 @@ class Video:
 
     name = "video"
     suffixes = SUFFIXES
+    fixed_crop = CentreCrop()  # of evaluation
 
     @property
     def inputs(self) -> dict[str, InputFormat]:
@@ -116,7 +117,7 @@ class Video:
             start = begin + evenly(view.clip, view.clips, length - (self.frames - 1) * stride - 1)
             numbers = [start + i * stride for i in range(self.frames)]
         width, height = View.from_list(record["view"]).size
-        part = square(height, width, view.crop, view.crops)
+        part = self.fixed_crop.along(height, width, view.crop, view.crops)
         shown = frames_of_files.read_numbers(source, record, numbers)
         return {"video": torch.stack([part.of(pixels, self.size) for pixels in shown], dim=1)}
 

@@ -83,6 +83,9 @@ class TuningOptions:
     """Mirror half of the samples where the preset does; --no-flip mirrors none."""
     augment: bool = True
     """RandAugment and erasing where the preset has them; --no-augment does neither."""
+    crop: bool = True
+    """Cut random parts from video and pictures; --no-crop takes the squares that evaluation takes,
+    for labels that depend on the place."""
     pool: PoolOption = None
     """mean of the patches' tokens, with a norm of its own; or the class token."""
     layer_decay: Number = None
@@ -299,6 +302,8 @@ def clip_of(options: Finetune, preset: FinetunePreset, pretrained: Pretrained | 
     given: dict[str, Any] = {name: value for name, value in asked.items() if value is not None}
     if not options.flip:
         given["flip"] = False
+    if not options.crop and "crop" in allowed:
+        given["crop"] = clip.fixed_crop  # type: ignore[attr-defined]
     if not options.augment:
         given |= {"augment": None, "erase": None}
     return replace(clip, **{n: v for n, v in given.items() if n in allowed})
