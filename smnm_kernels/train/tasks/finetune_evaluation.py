@@ -200,7 +200,7 @@ class Judging:
             panels[main] = {
                 "val": [(r["step"], r[main]) for r in evaluations if r[main] is not None]
             }
-        panels["learning rate"] = {"peak layer": [(row["step"], row["lr"]) for row in steps]}
+        panels["learning rate"] = {"of the head": [(row["step"], row["lr"]) for row in steps]}
         write_curves(path, panels, "step")
 
 
