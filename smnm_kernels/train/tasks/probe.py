@@ -23,11 +23,11 @@ from smnm_kernels.train.run.machine import autocast_dtype, default_workers, find
 from smnm_kernels.train.run.options import check_data
 from smnm_kernels.train.run.signals import StoppedBySignal
 
-from .features import Features, FeatureSettings, Machine, features
 from .label_options import finder_of
 from .presets import PRESETS
 from .probe_options import LAST, Probe, check
 from .probing.attentive import AttentiveSettings
+from .probing.features import Contents, Features, FeatureSettings, Machine, features
 from .probing.frozen import Frozen, find_frozen
 from .probing.protocol import (
     Data,
@@ -64,6 +64,7 @@ def probe(options: Probe) -> int:
         files = listing.usable
         splits = _splits(finder, files, encoders[0].clip, options.fold)
         _check_tokens(options, encoders, len(files), layers)
+        contents = Contents.of(options.data, files)
         computed = [
             features(
                 frozen,
@@ -79,6 +80,7 @@ def probe(options: Probe) -> int:
                 ),
                 Machine(device, options.batch_size, _workers(options)),
                 options.cache or options.out / "features",
+                contents,
             )
             for frozen, of_each in zip(encoders, layers, strict=True)
         ]

@@ -1,7 +1,10 @@
 """Frozen features: the mean of what an encoder gives, and what stays on disk."""
 
 import json
+import os
 import shutil
+import tarfile
+import wave
 from dataclasses import replace
 
 import numpy as np
@@ -20,9 +23,10 @@ from smnm_kernels.train.models.encoder_file import encoder_metadata
 from smnm_kernels.train.models.mae import build_model
 from smnm_kernels.train.models.settings import VIDEOMAE
 from smnm_kernels.train.run.signals import StoppedBySignal
-from smnm_kernels.train.tasks import features as module
-from smnm_kernels.train.tasks.features import FeatureSettings, Machine, features
 from smnm_kernels.train.tasks.presets import PRESETS
+from smnm_kernels.train.tasks.probing import features as module
+from smnm_kernels.train.tasks.probing.cache import FeatureCache, content_key
+from smnm_kernels.train.tasks.probing.features import FeatureSettings, Machine, features
 from smnm_kernels.train.tasks.probing.frozen import digest_of, find_frozen
 
 CPU = Machine(torch.device("cpu"), batch_size=4)
@@ -222,6 +226,68 @@ def test_files_of_the_same_content_are_computed_once(tmp_path, image_encoder):
     )
     assert torch.equal(found.matrix(4, [0]), found.matrix(4, [2]))
     assert len(list((tmp_path / "cache").glob("*/shard-*"))) == 1
+
+
+def beeps(folder, hertz):
+    """Recordings of one length that differ in their middle alone."""
+    folder.mkdir(exist_ok=True)
+    for i, one in enumerate(hertz):
+        sound = np.zeros((6 * 16_000, 1), dtype=np.int16)
+        time = np.arange(16_000) / 16_000
+        sound[40_000:56_000, 0] = 20_000 * np.sin(2 * np.pi * one * time)
+        with wave.open(str(folder / f"{i}.wav"), "wb") as file:
+            file.setnchannels(1)
+            file.setsampwidth(2)
+            file.setframerate(16_000)
+            file.writeframes(sound.tobytes())
+    return folder
+
+
+def test_files_with_equal_ends_have_features_of_their_own(tmp_path):
+    frozen = untrained("audio")
+    folder = beeps(tmp_path / "data", (300, 2000))
+    files = listed(folder, frozen)
+    assert files[0]["digest"] == files[1]["digest"]
+    arguments = (settings(frozen), CPU, tmp_path / "cache")
+    found = features(frozen, folder, files, *arguments)
+    assert not torch.allclose(found.matrix(4, [0]), found.matrix(4, [1]))
+    beeps(folder, (2000, 300))  # of the same size, and with the same ends
+    swapped = features(frozen, folder, files, *arguments)
+    assert torch.equal(swapped.matrix(4, [1, 0]), found.matrix(4, [0, 1]))
+
+
+def test_members_of_a_tar_are_found_by_their_own_bytes(tmp_path, image_encoder):
+    folder = pictures(tmp_path / "data", 3)
+    whole = [content_key(Source(folder / f"{i}.png")) for i in range(3)]
+    assert len(set(whole)) == 3
+    with tarfile.open(tmp_path / "shard.tar", "w") as shard:
+        for i in range(3):
+            shard.add(folder / f"{i}.png", f"{i}.png")
+    with tarfile.open(tmp_path / "shard.tar") as shard:
+        for member, key in zip(shard, whole, strict=True):
+            source = Source(tmp_path / "shard.tar", member.offset_data, member.size)
+            assert content_key(source) == key
+
+
+def test_a_file_that_is_gone_is_named_and_left_out(tmp_path, image_encoder):
+    frozen = image_encoder
+    folder = pictures(tmp_path / "data", 3)
+    files = listed(folder, frozen)
+    (folder / "1.png").unlink()
+    found = features(frozen, folder, files, settings(frozen), CPU, tmp_path / "cache")
+    assert sorted(found.rows) == [0, 2]
+    assert list(found.failed) == ["1.png"]
+
+
+def test_others_may_write_into_a_cache_that_is_opened(tmp_path):
+    cache = FeatureCache(tmp_path, {"a": 1})
+    writing, left = (cache.path / f".shard-{n}.safetensors.{n}.tmp" for n in (1, 2))
+    for path in (writing, left):
+        path.write_bytes(b"a part")
+    os.utime(left, (0, 0))
+    FeatureCache(tmp_path, {"a": 1})
+    assert writing.exists()
+    assert not left.exists()
 
 
 def test_a_damaged_shard_is_named(tmp_path, image_encoder):

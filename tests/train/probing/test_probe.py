@@ -18,12 +18,12 @@ from sklearn.preprocessing import StandardScaler
 from smnm_kernels.cli import main
 from smnm_kernels.train.data.scan import scan
 from smnm_kernels.train.models.encoder_file import encoder_metadata
-from smnm_kernels.train.tasks import features as features_module
 from smnm_kernels.train.tasks import probe as module
-from smnm_kernels.train.tasks.features import FeatureSettings, Machine, features
 from smnm_kernels.train.tasks.presets import PRESETS
+from smnm_kernels.train.tasks.probing import features as features_module
 from smnm_kernels.train.tasks.probing import report
 from smnm_kernels.train.tasks.probing.attentive import AttentiveSettings
+from smnm_kernels.train.tasks.probing.features import FeatureSettings, Machine, features
 from smnm_kernels.train.tasks.probing.frozen import find_frozen
 from smnm_kernels.train.tasks.probing.linear import STRENGTHS, choose_strength
 from smnm_kernels.train.tasks.probing.protocol import Data, Inputs, Trial, few_shot

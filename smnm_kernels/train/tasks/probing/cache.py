@@ -9,7 +9,9 @@ from __future__ import annotations
 
 import hashlib
 import json
+import time
 from collections.abc import Iterable
+from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
@@ -20,11 +22,13 @@ from torch import Tensor
 
 from smnm_kernels.errors import UsageError
 from smnm_kernels.files import reason, replacing
-from smnm_kernels.train.data.modality import Record
+from smnm_kernels.train.data.source import Source
 
-# Of a record what does not say what is read from the file.
-_NOT_CONTENT = {"name", "mtime_ns", "shard", "start", "label", "split", "fold", "group"}
-_FORMAT = "smnm-features-1"
+_FORMAT = "smnm-features-2"
+# A write takes seconds; what is older was left by a process that was killed. No process is asked
+# for: a cache may be shared by machines that do not see each other's.
+_LEFT_BEHIND_S = 3600
+_AT_ONCE = 1 << 20  # bytes of a file
 
 Row = dict[str, Tensor]  # by "pooled.LAYER" [dim] and "tokens.LAYER" [n, dim]
 
@@ -35,9 +39,23 @@ def key_of(said: Any) -> str:
     return hashlib.blake2b(text, digest_size=16).hexdigest()
 
 
-def content_key(record: Record) -> str:
-    """Of what a file holds, whatever it is called."""
-    return key_of({name: v for name, v in record.items() if name not in _NOT_CONTENT})
+def content_key(source: Source) -> str:
+    """Of every byte that a file holds, whatever it is called. OSError where it cannot be read.
+
+    The digest in a record is of both ends of a file alone, and recordings that begin and end in
+    silence share it.
+    """
+    digest = hashlib.blake2b(digest_size=16)
+    with source.path.open("rb") as file:
+        file.seek(source.start)
+        left = source.size
+        while left is None or left > 0:
+            part = file.read(_AT_ONCE if left is None else min(left, _AT_ONCE))
+            if not part:
+                break
+            digest.update(part)
+            left = None if left is None else left - len(part)
+    return digest.hexdigest()
 
 
 class FeatureCache:
@@ -47,12 +65,18 @@ class FeatureCache:
         self.path = folder / key_of({"format": _FORMAT, **of})
         try:
             self.path.mkdir(parents=True, exist_ok=True)
-            for left in self.path.glob(".*.tmp"):  # of a process that was killed while it wrote
-                left.unlink(missing_ok=True)
+            self._remove_what_was_left()
             with replacing(self.path / "settings.json") as file:
                 file.write(json.dumps({"format": _FORMAT, **of}, indent=1).encode() + b"\n")
         except OSError as error:
             raise UsageError(f"--cache {folder}: cannot be written ({reason(error)})") from error
+
+    def _remove_what_was_left(self) -> None:
+        """By processes that were killed while they wrote; others may be writing now."""
+        for path in self.path.glob(".*.tmp"):
+            with suppress(FileNotFoundError):
+                if path.stat().st_mtime < time.time() - _LEFT_BEHIND_S:
+                    path.unlink()
 
     def keys(self) -> set[str]:
         return {key for _, keys in self._shards() for key in keys}

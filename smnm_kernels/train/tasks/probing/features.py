@@ -8,6 +8,7 @@ import signal
 import sys
 import time
 from collections.abc import Iterator, Sequence
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import asdict, dataclass
 from importlib.metadata import version
 from pathlib import Path
@@ -19,20 +20,23 @@ from tqdm import tqdm
 
 from smnm_kernels.errors import RunError, printable
 from smnm_kernels.train.data.batches import Batches
+from smnm_kernels.train.data.find import Entry, base_of
+from smnm_kernels.train.data.left_out import unreadable
 from smnm_kernels.train.data.modality import Normalisation, Record
 from smnm_kernels.train.data.padding import TokenGrid
 from smnm_kernels.train.data.scan import shown_name
 from smnm_kernels.train.data.views import OnePass, Views, views_of
-from smnm_kernels.train.run.machine import autocast_dtype
+from smnm_kernels.train.run.machine import autocast_dtype, cores
 from smnm_kernels.train.run.signals import StoppedBySignal, StopSignal
 
-from .probing.cache import FeatureCache, Row, averaged, bytes_of, content_key
-from .probing.frozen import Frozen
-from .probing.layers import Pool, features_of
+from .cache import FeatureCache, Row, averaged, bytes_of, content_key
+from .frozen import Frozen
+from .layers import Pool, features_of
 
 # A shard is written when it holds so much, or when so much work would be lost to a kill.
 _SHARD_BYTES = 256 << 20
 _SHARD_SECONDS = 20.0
+_FILES_AT_ONCE = 1024  # whose contents threads are asked for
 
 
 @dataclass(frozen=True)
@@ -54,6 +58,37 @@ class Machine:
     device: torch.device
     batch_size: int = 16  # samples that go through the encoder together
     workers: int = 0
+
+
+@dataclass(frozen=True)
+class Contents:
+    """What files hold, by which their features are found."""
+
+    keys: list[str | None]  # None: cannot be read
+    failed: dict[int, str]  # place -> reason
+
+    @classmethod
+    def of(cls, data: Path, files: Sequence[Record]) -> Contents:
+        """Reads every byte of every file once, which takes the time of the disk; nothing is
+        decoded."""
+        base = base_of(data)
+
+        def key(record: Record) -> tuple[str | None, str]:
+            try:
+                return content_key(Entry.of(record).source(base)), ""
+            except OSError as error:
+                return None, unreadable(error)
+
+        keys: list[str | None] = []
+        failed: dict[int, str] = {}
+        with ThreadPoolExecutor(min(8, cores())) as pool, _bar("reading", len(files)) as bar:
+            for begin in range(0, len(files), _FILES_AT_ONCE):
+                for found, why in pool.map(key, files[begin : begin + _FILES_AT_ONCE]):
+                    if found is None:
+                        failed[len(keys)] = why
+                    keys.append(found)
+                    bar.update()
+        return cls(keys, failed)
 
 
 @dataclass(frozen=True)
@@ -80,33 +115,46 @@ def features(
     settings: FeatureSettings,
     machine: Machine,
     cache_folder: Path,
+    contents: Contents | None = None,
 ) -> Features:
     """Of every file the encoder's features, averaged over its views.
+
+    contents: of these files, where they are known already, as for a second encoder.
 
     A recording that is shorter than the window is encoded without its padding where the clip hides
     padding (`Modality.padded`), as in pretraining: the encoder never sees it, and means are over
     what is real. Where the clip sees padding, it is like sound.
 
     What is computed goes to the cache as the work goes on; what is there already is read from it,
-    bit by bit the same, and its files are not opened. A file that cannot be read has no features.
+    bit by bit the same, and its files are not decoded. A file that cannot be read has no features.
     Raises StoppedBySignal once what is done is written; RunError where memory runs out.
     """
     cache = FeatureCache(cache_folder, _way(frozen, settings, machine.device))
-    keys = [content_key(record) for record in files]
+    contents = contents or Contents.of(data, files)
+    keys = contents.keys
     there = cache.keys()
-    first = {key: place for place, key in reversed(list(enumerate(keys))) if key not in there}
+    first = {
+        key: place
+        for place, key in reversed(list(enumerate(keys)))
+        if key is not None and key not in there
+    }
     # Samples with as many real tokens come together: they go through the encoder in one piece.
     missing = sorted(first.values(), key=lambda place: (_real_size(frozen, files[place]), place))
     failed: dict[str, str] = {}
     if missing:
         work = _Computing(frozen, data, files, settings, machine)
-        failed = {keys[place]: why for place, why in work.into(cache, missing, keys).items()}
-    rows = cache.rows(keys)
+        of_place = {place: key for key, place in first.items()}
+        failed = {
+            of_place[place]: why for place, why in work.into(cache, missing, of_place).items()
+        }
+    rows = cache.rows(key for key in keys if key is not None)
     return Features(
-        {place: rows[key] for place, key in enumerate(keys) if key in rows},
+        {place: rows[key] for place, key in enumerate(keys) if key is not None and key in rows},
         {
-            shown_name(record): failed.get(key, "cannot be read")
-            for record, key in zip(files, keys, strict=True)
+            shown_name(record): (
+                contents.failed[place] if key is None else failed.get(key, "cannot be read")
+            )
+            for place, (record, key) in enumerate(zip(files, keys, strict=True))
             if key not in rows
         },
     )
@@ -149,12 +197,14 @@ class _Computing:
         self.normalise = Normalisation(frozen.input, machine.device)
         self.tokens = TokenGrid(frozen.input.size[1:], self.encoder.grid, n_keep=1)
 
-    def into(self, cache: FeatureCache, places: list[int], keys: list[str]) -> dict[int, str]:
-        """Compute the rows of these places; of those that failed: place -> reason."""
+    def into(self, cache: FeatureCache, places: list[int], keys: dict[int, str]) -> dict[int, str]:
+        """Compute the rows of these places, which have these keys; of those that failed: place ->
+        reason."""
         failed: dict[int, str] = {}
         waiting: dict[str, Row] = {}
         size, since = 0, time.monotonic()
-        with StopSignal() as stop, _bar(self.frozen.name, len(places)) as bar:
+        name = f"features of {printable(self.frozen.name)}"
+        with StopSignal() as stop, _bar(name, len(places)) as bar:
             for of_batch, failures in self._batches(places):
                 for place, views in of_batch.items():
                     waiting[keys[place]] = row = averaged(views)
@@ -236,7 +286,7 @@ def _bar(what: str, total: int) -> tqdm:
     interval = 0.5 if sys.stderr.isatty() else 10  # seconds
     delay = 0 if sys.stderr.isatty() else interval
     return tqdm(
-        desc=f"features of {printable(what)}",
+        desc=what,
         total=total,
         unit=" files",
         leave=False,
