@@ -9,7 +9,7 @@ from pathlib import PurePosixPath
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
-from labelled import by_name, found, scanned, write_files, write_tar
+from labelled import as_json, by_name, found, scanned, write_files, write_tar
 from strategies import examples
 
 from smnm_kernels.train.data.classes import canonical
@@ -305,6 +305,73 @@ def test_files_that_name_classes(tmp_path, text, name):
         (tmp_path / "list.csv").write_text("".join(f"{i}.mp4,{ways[i % 2]}\n" for i in range(6)))
         finder = found(tmp_path / "list.csv", class_names=tmp_path / name)
         assert finder.labels.names == ("zero", "one, or two")
+
+
+def test_a_column_of_paths_by_number(tmp_path):
+    write_files(tmp_path, "a.mp4", "b.mp4", "c.mp4", "d.mp4")
+    (tmp_path / "l.csv").write_text("a.mp4,b.mp4,x\nc.mp4,d.mp4,y\n")
+    of = lambda column: by_name(  # noqa: E731
+        tmp_path / "l.csv", path_column=column, label_column="3", val_share=0
+    )
+    assert set(of("1")) == {"a.mp4", "c.mp4"}
+    assert of("2") == {"b.mp4": ("x", "train"), "d.mp4": ("y", "train")}
+    (tmp_path / "ids.csv").write_text("x,a\ny,b\n")
+    found = by_name(tmp_path / "ids.csv", path_column="2", val_share=0)
+    assert found == {"a.mp4": ("x", "train"), "b.mp4": ("y", "train")}
+
+
+def test_a_header_with_commas_between_semicolons(tmp_path):
+    write_files(tmp_path, "a.mp4", "b.mp4")
+    (tmp_path / "l.csv").write_text("path;label;a, b\na.mp4;x;1\nb.mp4;y;2\n")
+    found = by_name(tmp_path / "l.csv", val_share=0)
+    assert found == {"a.mp4": ("x", "train"), "b.mp4": ("y", "train")}
+
+
+def test_a_label_of_many_digits_is_a_name(tmp_path):
+    long = "1" * 5000
+    write_files(tmp_path, "a.mp4", "b.mp4")
+    (tmp_path / "l.csv").write_text(f"a.mp4,00{long}\nb.mp4,2\n")
+    assert found(tmp_path / "l.csv", val_share=0).labels.names == ("2", long)
+
+
+def test_null_in_a_list_of_labels_is_none(tmp_path):
+    write_files(tmp_path, "a.mp4", "b.mp4")
+    (tmp_path / "l.json").write_text(
+        as_json({"path": "a.mp4", "labels": ["x", None]}, {"path": "b.mp4", "labels": None})
+    )
+    found = by_name(tmp_path / "l.json", labels="classes", val_share=0)
+    assert found == {"a.mp4": (["x"], "train"), "b.mp4": ([], "train")}
+
+
+def test_large_numbers_stay_apart(tmp_path):
+    write_files(tmp_path, "a.mp4", "b.mp4")
+    (tmp_path / "l.csv").write_text("a.mp4,1700000000\nb.mp4,1700000021\n")
+    finder, listing, said = scanned(tmp_path / "l.csv", labels="number", val_share=0)
+    assert finder.labels.targets(listing.usable).tolist() == [1700000000, 1700000021]
+    assert any("numbers from 1700000000 to 1700000021" in line for line in said)
+
+
+def test_names_of_classes_that_are_numbers(tmp_path):
+    write_files(tmp_path, "a.mp4", "b.mp4")
+    (tmp_path / "names.txt").write_text("1\n2\n3\n")
+    (tmp_path / "l.csv").write_text("a.mp4,1\nb.mp4,03\n")
+    finder, listing, _ = scanned(
+        tmp_path / "l.csv", class_names=tmp_path / "names.txt", val_share=0
+    )
+    assert finder.labels.names == ("1", "2", "3")
+    assert [record["label"] for record in listing.usable] == [0, 2]
+
+
+@pytest.mark.parametrize("splits", [(), ("train", "val")])
+def test_results_among_the_data_are_no_class(tree, tmp_path, splits):
+    data = tree
+    if splits:
+        data = tmp_path / "split"
+        write_files(data, *(f"{split}/{name}" for split in splits for name in FILES))
+    expected = by_name(data)
+    write_files(data, "out/data.json", "out/files.json", "out/pictures/x.mp4")
+    (data / "out" / "features").mkdir()
+    assert by_name(data) == expected
 
 
 def test_groups_stay_on_one_side(tmp_path):

@@ -309,6 +309,46 @@ REFUSED = {
         {},
         "names files that are in several folders",
     ),
+    "a JSON object whose label is null": (
+        a_list('{"path": "0.mp4", "label": "a"}\n{"path": "1.mp4", "label": null}\n'),
+        {},
+        "line 2: has no label",
+    ),
+    "a label with a line break": (
+        a_list('path,label\n0.mp4,a\n1.mp4,"big\ncat"\n'),
+        {},
+        "line 3: a quoted field goes on in the next line",
+    ),
+    "a path column that is none": (
+        a_list("path,other,label\n0.mp4,1.mp4,a\n2.mp4,3.mp4,b\n"),
+        {"path_column": "othr"},
+        "line 2: --path-column othr: there is no such column; there are path, other, label",
+    ),
+    "a path column without a header": (
+        a_list("0.mp4,1.mp4,a\n2.mp4,3.mp4,b\n"),
+        {"path_column": "other"},
+        "line 1: no header names the columns; --path-column takes a number from 1, too",
+    ),
+    "a path column behind the last": (
+        a_list("0.mp4,1.mp4,a\n2.mp4,3.mp4,b\n"),
+        {"path_column": "4"},
+        "line 1: --path-column 4: the line has 3 columns",
+    ),
+    "several labels, and no file has any": (
+        a_list(rows("", "", "", start="path,labels\n")),
+        {"labels": "classes"},
+        "no file has a label",
+    ),
+    "one label that all files have": (
+        a_list(rows(*"aaaa", start="path,labels\n")),
+        {"labels": "classes"},
+        "no class that some files have and others have not",
+    ),
+    "a name that is another's number": (
+        a_list(NAMED, names_txt="1\ntwo\n"),
+        beside({"class_names": "names.txt"}),
+        "names.txt: has '1' twice",
+    ),
     "a label of no member": (
         lambda folder: write_tar(folder / "a.tar", {"0.mp4": "1", "1.mp4": "1"}) or folder,
         {},
@@ -345,6 +385,23 @@ REMARKED = {
         tree(*AB, "A/1.mp4", "A/2.mp4"),
         {},
         "names of classes that differ only in case or blanks: 'A' and 'a'",
+    ),
+    "names in two forms of Unicode": (
+        tree(*AB, "caf\u00e9/1.mp4", "cafe\u0301/1.mp4"),
+        {},
+        "names of classes that look the same and are not (composed and decomposed characters): "
+        "'cafe\\u0301' and 'caf\\xe9'",
+    ),
+    "numbers written in two ways": (
+        tree(*AB, "1/1.mp4", "01/2.mp4"),
+        {},
+        "1 class is written in several ways: 01 and 1",
+    ),
+    "equal files in train and test": (
+        tree("train/a/1.mp4", "train/b/2.mp4", "val/a/3.mp4", "val/b/4.mp4"),
+        {},
+        "2 files in val are like files in train (size, beginning and end): "
+        "val/a/3.mp4 and train/a/1.mp4, ",
     ),
     "numbers and names": (
         a_list(rows(*"aa1122")),

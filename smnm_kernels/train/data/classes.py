@@ -6,14 +6,16 @@ import csv
 import json
 import math
 import re
+import unicodedata
 from collections import defaultdict
 from collections.abc import Collection, Iterable, Sequence
 from dataclasses import dataclass
+from decimal import Decimal
 from pathlib import Path
 
 from smnm_kernels.errors import UsageError, printable
 
-_INTEGER = re.compile(r"([+-]?\d+)(?:\.0*)?$")
+_INTEGER = re.compile(r"([+-]?)0*([0-9]+?)(?:\.0*)?\Z")
 
 
 @dataclass(frozen=True)
@@ -30,21 +32,33 @@ class Classes:
 def canonical(written: str) -> str:
     """Ids that programs write as 3, 03 or 3.0 are one."""
     match = _INTEGER.match(written)
-    return str(int(match[1])) if match else written
+    if match is None:
+        return written
+    # int() refuses more than some thousand digits.
+    return f"-{match[2]}" if match[1] == "-" and match[2] != "0" else match[2]
 
 
 def classes_of(written: Iterable[str]) -> Classes:
     """Those that occur: in the order of their ids where all are integers, else of their names."""
     found = {canonical(name) for name in written}
-    names = sorted(found, key=int) if all(map(_INTEGER.match, found)) else sorted(found)
+    names = sorted(found, key=Decimal) if all(map(_INTEGER.match, found)) else sorted(found)
     return Classes(tuple(names), {name: i for i, name in enumerate(names)})
 
 
 def remarks_on(classes: Classes) -> list[str]:
     """Names that look like mistakes."""
     found = []
-    alike = defaultdict(list)
+    composed = defaultdict(list)
     for name in classes.names:
+        composed[unicodedata.normalize("NFC", name)].append(name)
+    for names in composed.values():
+        if len(names) > 1:
+            found.append(
+                "names of classes that look the same and are not (composed and decomposed "
+                f"characters): {' and '.join(map(ascii, names))}"
+            )
+    alike = defaultdict(list)
+    for name in composed:
         alike[re.sub(r"[\s_-]+", " ", name).strip().casefold()].append(name)
     for names in alike.values():
         if len(names) > 1:
@@ -79,7 +93,7 @@ def read_classes(path: Path) -> Classes:
     if not rows:
         raise UsageError(f"--class-names {shown}: names no class")
     if all(_INTEGER.match(ids[0]) for ids, _ in rows if ids) and all(ids for ids, _ in rows):
-        rows.sort(key=lambda row: int(canonical(row[0][0])))
+        rows.sort(key=lambda row: Decimal(canonical(row[0][0])))
     numbers: dict[str, int] = {}
     for number, (ids, name) in enumerate(rows):
         for key in dict.fromkeys([*map(canonical, ids), canonical(name)]):
@@ -94,7 +108,7 @@ _Row = tuple[list[str], str]  # ids, name
 def _of_json(text: str) -> list[_Row]:
     held = json.loads(text)
     if isinstance(held, list):
-        return [([str(i)], str(name)) for i, name in enumerate(held)]
+        return _numbered([str(name) for name in held])
     if not isinstance(held, dict):
         raise ValueError("a list of names, or an object of ids and names is needed")
     pairs = [(str(key), str(value)) for key, value in held.items()]
@@ -126,7 +140,13 @@ def _of_text(text: str) -> list[_Row]:
     words = [line.split(None, 1) for line in lines]
     if all(len(word) == 2 and _INTEGER.match(word[0]) for word in words):
         return [([word[0]], word[1].strip()) for word in words]
-    return [([str(i)], line.strip()) for i, line in enumerate(lines)]
+    return _numbered([line.strip() for line in lines])
+
+
+def _numbered(names: Sequence[str]) -> list[_Row]:
+    """Ids are the places from 0; where all names are numbers, they are the ids themselves."""
+    are_ids = all(map(_INTEGER.match, names))
+    return [([] if are_ids else [str(i)], name) for i, name in enumerate(names)]
 
 
 _NAME_COLUMNS = ("display_name", "name", "class_name", "label", "class", "category")
@@ -150,12 +170,14 @@ def several(written: str, names: Collection[str] = ()) -> list[str]:
 
 
 def json_list(written: str) -> list[str] | None:
-    """What stands in a list in JSON; None where it is none."""
+    """What stands in a list in JSON, nulls left out; None where it is none."""
     try:
         held = json.loads(written) if written.startswith("[") else None
     except (ValueError, RecursionError):
         return None
-    return [str(item).strip() for item in held] if isinstance(held, list) else None
+    if not isinstance(held, list):
+        return None
+    return [str(item).strip() for item in held if item is not None]
 
 
 def number(written: str) -> float | None:

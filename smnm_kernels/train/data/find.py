@@ -11,7 +11,7 @@ from __future__ import annotations
 import errno
 import os
 import stat
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Collection, Iterator
 from dataclasses import dataclass
 from itertools import pairwise
 from pathlib import Path, PurePosixPath
@@ -199,7 +199,7 @@ class _Search:
                 continue
             below = []
             entries = self._listed(path, prefix)
-            if prefix and {entry.name for entry in entries} >= _OF_A_RUN:
+            if prefix and is_of_a_command({entry.name for entry in entries}):
                 self.left_out.add(prefix, "is a run, whose files are no data")
                 continue
             for entry in entries:
@@ -336,7 +336,7 @@ class ListForm:
     #: The folder that its paths are relative to, and below which ids are found; None: its own.
     root: Path | None = None
     columns: tuple[str, ...] = ()  # names, lower case, that a header has
-    path_column: str | None = None  # name, lower case
+    path_column: str | None = None  # name, lower case, or number from 1
     advice: str = ""  # where no line names a file
 
 
@@ -393,7 +393,13 @@ class _Stems:
         return found
 
 
-_OF_A_RUN = {".lock", "config.json", "files.json"}  # run/folder.py makes them
+def is_of_a_command(names: Collection[str]) -> bool:
+    """Whether a folder in which these names are is the --out of one: a run, or results."""
+    return "files.json" in names and (
+        "data.json" in names or {".lock", "config.json"} <= set(names)
+    )
+
+
 _EXCLUDED = "excluded"
 _FOLDER, _FILE = "folder", "file"
 _NOT_UTF_8 = "its name is not valid UTF-8"

@@ -68,7 +68,7 @@ class _Places(NamedTuple):
     said: str
 
 
-_INTEGER = re.compile(r"\d+$")
+_INTEGER = re.compile(r"[0-9]{1,9}\Z")
 FOLD = "fold"
 #: Who evaluates on one fold after the other asks for it, and then for each by its name.
 ALL_FOLDS = "all"
@@ -95,6 +95,11 @@ class Columns:
         return (*(name.lower() for name in names if name), *s.usual_columns)
 
     def of(self, line: Listed) -> Fields:
+        if line.is_torn:
+            raise UsageError(
+                f"{self._at(line)}: a quoted field goes on in the next line, or its quote is not "
+                "closed; fields of several lines are not read"
+            )
         key = (line.place, len(line.columns), line.names)
         places = self._places.get(key)
         if places is None:

@@ -14,7 +14,7 @@ from smnm_kernels.errors import UsageError, printable
 
 from . import lists, shards
 from .classes import several
-from .find import Entry, Found, ListForm, find_listed, is_data_name
+from .find import Entry, Found, ListForm, find_listed, is_data_name, is_of_a_command
 from .label_columns import Columns, LabelSettings
 from .labels import Split
 from .left_out import LeftOut
@@ -276,10 +276,18 @@ def _folders(path: Path, besides: Path | None) -> list[str]:
                 for entry in entries
                 if entry.is_dir()
                 and not entry.name.startswith(".")
+                and not is_of_a_command(_names(entry.path))
                 and not (besides and os.path.realpath(entry.path) == os.path.realpath(besides))
             )
     except OSError:
         return []
+
+
+def _names(path: str) -> set[str]:
+    try:
+        return set(os.listdir(path))
+    except OSError:
+        return set()
 
 
 def _holds_files(path: Path) -> bool:

@@ -10,15 +10,17 @@ from __future__ import annotations
 import os
 import re
 from collections import Counter, defaultdict
-from collections.abc import Callable, Hashable, Iterable, Sequence
+from collections.abc import Callable, Hashable, Iterable, Iterator, Sequence
 from dataclasses import dataclass, field
+from itertools import chain
 from pathlib import Path
+from typing import Any
 
 from smnm_kernels.errors import UsageError, printable
 
 from . import braces, shards
-from .classes import Classes, classes_of, number, read_classes, remarks_on, several
-from .find import Found, base_of, find
+from .classes import Classes, canonical, classes_of, number, read_classes, remarks_on, several
+from .find import Entry, Found, base_of, find
 from .label_columns import ALL_FOLDS, LabelSettings, NoLabels
 from .label_rows import Row, Written, lists_in, read_list, read_tree
 from .labels import Label, Labelled, Labels, Split
@@ -56,7 +58,7 @@ class LabelledFiles:
         written = Written()
         left_out = self._read(suffixes, besides, tick, written)
         rows = _once(written, base_of(self.data), self._shown)
-        labels, of_row = self._numbers(rows)
+        labels, of_row = self._numbers(rows, written.remarks)
         splits, groups = self._splits(rows, of_row, written)
         of = {
             row.entry.shown: Labelled(label, split, group)
@@ -134,7 +136,7 @@ class LabelledFiles:
                 flag = f"--{name.replace('_', '-')} {printable(str(value))}"
                 raise UsageError(f"{self._shown}: {flag}: {why}")
 
-    def _numbers(self, rows: Sequence[Row]) -> tuple[Classes, list[Label]]:
+    def _numbers(self, rows: Sequence[Row], remarks: list[str]) -> tuple[Classes, list[Label]]:
         """The classes, and each row's label."""
         if self.settings.labels == "number":
             found: list[Label] = []
@@ -149,6 +151,7 @@ class LabelledFiles:
             return Classes((), {}), found
         written = [self._written(row) for row in rows]
         classes = self._known or classes_of(label for labels in written for label in labels)
+        self._remark_on_spellings(chain.from_iterable(written), remarks)
         numbers: list[list[int]] = []
         for row, labels in zip(rows, written, strict=True):
             numbers.append([])
@@ -164,6 +167,18 @@ class LabelledFiles:
         if self.settings.labels == "class":
             return classes, [places[0] for places in numbers]
         return classes, [sorted(set(places)) for places in numbers]
+
+    def _remark_on_spellings(self, labels: Iterable[str], remarks: list[str]) -> None:
+        spellings = defaultdict(set)
+        for label in labels:
+            spellings[canonical(label)].add(label)
+        several = [sorted(found) for found in spellings.values() if len(found) > 1]
+        if several:
+            shown = (" and ".join(found) for found in several)
+            remarks.append(
+                f"{_count(several, 'class is', 'classes are')} written in several ways: "
+                f"{_some(shown)}"
+            )
 
     def _written(self, row: Row) -> list[str]:
         if self.settings.labels == "class":
@@ -274,6 +289,8 @@ class LabelledFiles:
         assert self.labels is not None, "find() comes first"
         if self.labels.kind == "class":
             self._need_files_of_classes(usable)
+        elif self.labels.kind == "classes":
+            self._need_something_to_tell_apart(usable)
         splits = Counter(record["split"] for record in usable)
         for split in ORDER:
             if split not in splits and (split == "train" or split in self._made):
@@ -281,10 +298,10 @@ class LabelledFiles:
         shown = ", ".join(f"{split} {splits[split]}" for split in ORDER if splits[split])
         if self.labels.kind == "number":
             values = [record["label"] for record in usable]
-            what = f"numbers from {min(values):g} to {max(values):g}"
+            what = f"numbers from {min(values):.15g} to {max(values):.15g}"
         else:
             what = f"{len(self.labels.names)} classes"
-        found = [f"labels: {what}; files: {shown}", *self._remarks]
+        found = [f"labels: {what}; files: {shown}", *self._remarks, *_alike(usable)]
         return found + (self._remarks_on_classes(usable) if self.labels.names else [])
 
     def _need_files_of_classes(self, usable: Sequence[Record]) -> None:
@@ -315,6 +332,16 @@ class LabelledFiles:
             raise UsageError(
                 f"DATA {self._shown}: {_count(untrained, 'class has', 'classes have')} usable "
                 f"files in {there} and none in train: {self._classes(untrained)}"
+            )
+
+    def _need_something_to_tell_apart(self, usable: Sequence[Record]) -> None:
+        total = Counter(label for record in usable for label in record["label"])
+        if not total:
+            raise UsageError(f"DATA {self._shown}: no file has a label")
+        if all(count == len(usable) for count in total.values()):
+            raise UsageError(
+                f"DATA {self._shown}: there is no class that some files have and others have not; "
+                "there is nothing to tell apart"
             )
 
     def _remarks_on_classes(self, usable: Sequence[Record]) -> list[str]:
@@ -379,6 +406,26 @@ def _once(written: Written, base: Path, shown: str) -> list[Row]:
     if repeated:
         written.remarks.append(f"{repeated} lines list a file again, with the same label")
     return list(first.values())
+
+
+def _alike(usable: Sequence[Record]) -> Iterator[str]:
+    """Files outside train that train seems to have, too."""
+    trained: dict[tuple[Any, int], Record] = {}
+    for record in usable:
+        if record["split"] == "train" and "digest" in record:
+            trained.setdefault((record["digest"], record["size"]), record)
+    for split in ORDER[1:]:
+        same = [
+            f"{Entry.of(record).shown} and {Entry.of(other).shown}"
+            for record in usable
+            if record["split"] == split
+            and (other := trained.get((record.get("digest"), record["size"])))
+        ]
+        if same:
+            yield (
+                f"{_count(same, 'file', 'files')} in {split} {'is' if len(same) == 1 else 'are'} "
+                f"like files in train (size, beginning and end): {_some(same)}"
+            )
 
 
 def _plain(base: Path, name: str) -> str:

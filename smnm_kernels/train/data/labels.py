@@ -43,12 +43,12 @@ class Labels:
 
     def targets(self, records: Sequence[Record]) -> Tensor:
         """Of records that have labels: int64 [n] of one class each, float32 [n, classes] of zeros
-        and ones of several, float32 [n] of numbers."""
+        and ones of several, float64 [n] of numbers."""
         found = [record["label"] for record in records]
         if self.kind == "class":
             return torch.tensor(found, dtype=torch.int64)
         if self.kind == "number":
-            return torch.tensor(found, dtype=torch.float32)
+            return torch.tensor(found, dtype=torch.float64)
         targets = torch.zeros(len(found), len(self.names))
         for row, classes in zip(targets, found, strict=True):
             row[classes] = 1

@@ -29,6 +29,7 @@ class Listed(NamedTuple):
     #: What the columns are called, lower case; None where nothing says it, empty where the line
     #: has not as many fields as the header.
     names: tuple[str, ...] | None = None
+    is_torn: bool = False  # a quote is open at its end
 
 
 def listed(
@@ -52,9 +53,11 @@ def listed(
     comes before its suffix.
 
     known_columns: names, lower case, that make the first line a header beside the usual ones.
-    path_column: the name, lower case, of the column with the path or the id.
+    path_column: the column with the path or the id: its name, lower case, or its number from 1.
+
+    Raises UsageError where there is no such column.
     """
-    ids = _Ids(known_columns, path_column)
+    ids = _Ids(printable(str(path)), known_columns, path_column)
     root = ""
     is_first, names_files = True, False
     without_path: list[tuple[int, str]] = []
@@ -67,13 +70,12 @@ def listed(
         for reading in readings(text):
             if not is_wanted(reading.path) or is_comment > reading.path.startswith("#"):
                 continue
-            if path_column is not None and not ids.is_path(text, reading):
+            if ids.place(number, text) not in (None, reading.place):
                 continue
             found = next((n for n in _spellings(f"{root}{reading.path}") if is_file(n)), None)
             if found is not None:
                 names_files = True
-                names = ids.names(text, reading)
-                yield Listed(number, text, found, None, reading.columns, reading.place, names)
+                yield ids.listed(number, text, found, None, reading)
                 break
             absent.append(reading)
         else:
@@ -83,18 +85,16 @@ def listed(
             if absent:  # which of them is meant is a guess
                 first = next((r for r in absent if not r.is_joined), absent[0])
                 absent_name = f"{root}{first.path}"
-                names = ids.names(text, first)
-                yield Listed(number, text, None, absent_name, first.columns, first.place, names)
+                yield ids.listed(number, text, None, absent_name, first)
             elif is_first and os.path.isdir(path.parent / text):
                 root = f"{text.rstrip('/')}/"  # fairseq's manifests begin with the folder
             elif not is_first or not ids.is_header(text):
                 without_path.append((number, text))
         is_first = False
     for number, text in without_path:
-        stems, reading = ([], Reading(text)) if names_files else ids.stems(text)
+        stems, reading = ([], Reading(text)) if names_files else ids.stems(number, text)
         found = next(filter(None, map(by_stem, stems)), None)
-        names = ids.names(text, reading)
-        yield Listed(number, text, found, None, reading.columns, reading.place, names)
+        yield ids.listed(number, text, found, None, reading)
 
 
 class Reading(NamedTuple):
@@ -104,6 +104,7 @@ class Reading(NamedTuple):
     columns: tuple[str, ...] = ()
     place: int = 0  # of the path: so many columns stand before it
     is_joined: bool = False  # of several fields
+    is_torn: bool = False  # a quote is open at the end of the line
 
 
 def _spellings(name: str) -> Iterator[str]:
@@ -166,8 +167,15 @@ def _readings_of_json(text: str) -> Iterator[Reading]:
     if held is None:
         yield from _readings(text)
     else:
-        values = held.values()
-        yield from _one_of([v if isinstance(v, str) else json.dumps(v) for v in values])
+        yield from _one_of(_values(held))
+
+
+def _values(held: dict[str, Any]) -> list[str]:
+    """As a line of text would have them: nothing for null."""
+    return [
+        value if isinstance(value, str) else "" if value is None else json.dumps(value)
+        for value in held.values()
+    ]
 
 
 def _object(text: str) -> dict[str, Any] | None:
@@ -179,9 +187,10 @@ def _object(text: str) -> dict[str, Any] | None:
     return held if isinstance(held, dict) else None
 
 
-def _one_of(fields: list[str]) -> Iterator[Reading]:
+def _one_of(fields: list[str], is_torn: bool = False) -> Iterator[Reading]:
     for number, field in enumerate(fields):
-        yield Reading(field, (*fields[:number], *fields[number + 1 :]), number)
+        others = (*fields[:number], *fields[number + 1 :])
+        yield Reading(field, others, number, is_torn=is_torn)
 
 
 def _readings(text: str) -> Iterator[Reading]:
@@ -194,7 +203,7 @@ def _readings(text: str) -> Iterator[Reading]:
             for count in range(len(parts) - 1, 1, -1):  # a comma in a path that is not quoted
                 path = delimiter.join(parts[:count]).strip()
                 yield Reading(path, tuple(parts[count:]), is_joined=True)
-            yield from _one_of(_fields(text, delimiter))
+            yield from _one_of(_fields(text, delimiter), _is_torn(text, delimiter))
     words = text.split()
     for count in range(1, min(_MOST_LABELS, len(words) - 1) + 1):
         path = text.rsplit(None, count)[0]
@@ -210,9 +219,23 @@ def _unquoted(text: str) -> str:
     return text[1:-1] if is_quoted else text
 
 
+def _is_torn(text: str, delimiter: str) -> bool:
+    """Whether a quoted field goes on in the next line."""
+    if '"' not in text:
+        return False
+    try:
+        next(csv.reader([text], delimiter=delimiter, skipinitialspace=True, strict=True))
+    except csv.Error as error:
+        return "unexpected end" in str(error)
+    return False
+
+
+def _delimiter_of(text: str) -> str:
+    return next((d for d in _DELIMITERS if d in text), " ")
+
+
 def _fields(text: str, delimiter: str | None = None) -> list[str]:
-    if delimiter is None:
-        delimiter = next((d for d in _DELIMITERS if d in text), " ")
+    delimiter = delimiter or _delimiter_of(text)
     try:
         fields = next(csv.reader([text], delimiter=delimiter, skipinitialspace=True))
     except csv.Error:  # such as a field of more than 100,000 characters
@@ -224,19 +247,25 @@ class _Ids:
     """What the columns are called, and lines that hold an id and perhaps the times of an excerpt in
     place of a path."""
 
-    def __init__(self, known: Collection[str] = (), path_column: str | None = None) -> None:
+    def __init__(self, shown: str, known: Collection[str], path_column: str | None) -> None:
+        self._shown = shown  # the list
         self._id, self._times = 0, (1, 2)  # columns
-        self._known = _HEADERS.union(known, filter(None, [path_column]))
+        self._delimiter: str | None = None  # of the header
+        asked = [column for column in (*known, path_column) if column is not None]
+        self._known = _HEADERS.union(c for c in asked if not _NUMBER_OF_COLUMN.fullmatch(c))
         self._path_column = path_column
         self._header: list[str] | None = None
 
     def is_header(self, text: str) -> bool:
         """Whether the line says what the columns are, which is then noted."""
-        names = [field.lower() for field in _fields(text)]
+        # A name may hold what stands between the names of others.
+        delimiters = [d for d in _DELIMITERS if d in text] or [" "]
+        splits = [[field.lower() for field in _fields(text, d)] for d in delimiters]
+        names = max(splits, key=lambda names: len(self._known.intersection(names)))
         self._note(names)
         if self._known.isdisjoint(names):
             return False
-        self._header = names
+        self._header, self._delimiter = names, delimiters[splits.index(names)]
         return True
 
     def note_comment(self, text: str) -> None:
@@ -255,38 +284,64 @@ class _Ids:
             return ()
         return (*header[: reading.place], *header[reading.place + 1 :])
 
-    def is_path(self, text: str, reading: Reading) -> bool:
-        """Whether what may be a path stands in the column of paths, where that is known."""
+    def listed(
+        self, number: int, text: str, name: str | None, missing: str | None, reading: Reading
+    ) -> Listed:
+        names = self.names(text, reading)
+        place, columns = reading.place, reading.columns
+        return Listed(number, text, name, missing, columns, place, names, reading.is_torn)
+
+    def place(self, number: int, text: str) -> int | None:
+        """Of the column of paths on a line; None where none is asked for."""
+        column = self._path_column
+        if column is None:
+            return None
         header = self._names_of(text)
-        if header is None or self._path_column not in header:
-            return True
-        return header.index(self._path_column) == reading.place
+        if header is not None and column in header:
+            return header.index(column)
+        if _NUMBER_OF_COLUMN.fullmatch(column) and int(column) > 0:
+            return int(column) - 1
+        if header is None:
+            why = "no header names the columns; --path-column takes a number from 1, too"
+            raise UsageError(f"{self._shown}: line {number}: {why}")
+        raise UsageError(
+            f"{self._shown}: line {number}: --path-column {printable(column)}: there is no such "
+            f"column; there are {', '.join(map(printable, header))}"
+        )
 
     def _names_of(self, text: str) -> list[str] | None:
         held = _object(text) if text.startswith("{") else None
         return self._header if held is None else [name.lower() for name in held]
 
     def _note(self, names: list[str]) -> None:
-        wanted = {self._path_column} if self._path_column in names else _ID_COLUMNS
-        columns = [i for i, name in enumerate(names) if name in wanted]
+        columns = [i for i, name in enumerate(names) if name in _ID_COLUMNS]
         if columns:
             self._id = columns[0]
             starts = [i for i, name in enumerate(names) if "start" in name]
             ends = [i for i, name in enumerate(names) if "end" in name]
             self._times = (starts[0] if starts else -1, ends[0] if ends else -1)
 
-    def stems(self, text: str) -> tuple[list[str], Reading]:
+    def stems(self, number: int, text: str) -> tuple[list[str], Reading]:
         """(what the file's name may be, without its suffix; the id with the other columns)"""
         held = _object(text)
+        is_torn = False
         if held is not None:
-            fields = [v if isinstance(v, str) else json.dumps(v) for v in held.values()]
+            fields = _values(held)
             self._note([name.lower() for name in held])
         else:
-            fields = _fields(text)
-        if self._id >= len(fields):
+            delimiter = self._delimiter or _delimiter_of(text)
+            fields, is_torn = _fields(text, delimiter), _is_torn(text, delimiter)
+        asked = self.place(number, text)
+        place = self._id if asked is None else asked
+        if asked is not None and asked >= len(fields):
+            raise UsageError(
+                f"{self._shown}: line {number}: --path-column {self._path_column}: the line has "
+                f"{len(fields)} columns"
+            )
+        if place >= len(fields):
             return [text], Reading(text)
-        others = (*fields[: self._id], *fields[self._id + 1 :])
-        name = fields[self._id]
+        others = (*fields[:place], *fields[place + 1 :])
+        name = fields[place]
         found = [text, name, f"Y{name}"]
         start, end = (_number(fields[i]) if 0 <= i < len(fields) else None for i in self._times)
         if start is not None:
@@ -297,9 +352,10 @@ class _Ids:
                 f"{name}_{start:g}_{end:g}",
                 f"{name}_{1000 * start:.0f}_{1000 * end:.0f}",
             ]
-        return found, Reading(name, others, self._id)
+        return found, Reading(name, others, place, is_torn=is_torn)
 
 
+_NUMBER_OF_COLUMN = re.compile("[0-9]{1,9}")
 _ID_COLUMNS = {"youtube_id", "ytid", "video_id", "videoid", "youtubeid", "id", "clip_id"}
 _NAMES = (
     "path paths file files filename filenames file_name filepath file_path fname name video videos "

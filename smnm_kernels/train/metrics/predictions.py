@@ -8,6 +8,7 @@ import json
 from collections.abc import Iterator, Sequence
 from pathlib import Path
 
+import numpy as np
 import torch
 from torch import Tensor
 
@@ -51,8 +52,8 @@ def _rows(
     start = ["name", "label", "predicted"]
     if labels.kind == "number":
         yield start
-        for name, score, target in zip(names, scores.tolist(), targets.tolist(), strict=True):
-            yield [name, f"{target:g}", f"{score:g}"]
+        for name, score, target in zip(names, scores.numpy(), targets.numpy(), strict=True):
+            yield [name, _number(target), _number(score)]
         return
     is_wide = len(labels.names) > MOST_COLUMNS
     if is_wide:
@@ -69,6 +70,11 @@ def _rows(
         else:
             row += [f"{p:.6g}" for p in score.tolist()]
         yield row
+
+
+def _number(value: np.floating) -> str:
+    """So many digits that no other number of the type is written so."""
+    return str(value).removesuffix(".0")
 
 
 def _named(labels: Labels, target: Tensor) -> str:

@@ -76,6 +76,18 @@ class RunFolder:
                 for left in folder.glob(".*.tmp"):  # of a run that was killed while it wrote
                     left.unlink(missing_ok=True)
 
+    @classmethod
+    def of_results(cls, path: Path) -> RunFolder:
+        """For a command that trains no run: UsageError where it is one, whose files would be
+        overwritten."""
+        for name in (CONFIG, CHECKPOINT):
+            if (path / name).exists():
+                raise UsageError(
+                    f"--out {path}: holds a run ({name}), whose files would be overwritten; give "
+                    "another --out"
+                )
+        return cls(path)
+
     def remove_if_unused(self) -> None:
         """Where this process made RUN and wrote nothing into it, as when the data is refused."""
         if self._is_new and [f.name for f in self.path.iterdir()] == [".lock"]:

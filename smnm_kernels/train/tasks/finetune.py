@@ -274,7 +274,7 @@ class FineTuning:
             return soft_targets(targets, len(self.labels.names), self.smoothing)
         if self.labels.kind == "classes":
             return targets
-        return ((targets - self.head.offset) / self.head.scale)[:, None]
+        return ((targets - self.head.offset) / self.head.scale)[:, None].float()
 
     def _mixed(
         self, raw: Tensor, targets: Tensor, real: Tensor | None, ids: list[int]

@@ -106,7 +106,7 @@ class Judging:
         if kind == "classes":
             return F.binary_cross_entropy(scores, targets).item()
         head = self.task.head
-        return F.huber_loss(scores[:, 0] / head.scale, targets / head.scale).item()
+        return F.huber_loss(scores[:, 0].double() / head.scale, targets / head.scale).item()
 
     def value(self, row: dict[str, Any]) -> float:
         name, higher = MAIN[self.task.labels.kind]

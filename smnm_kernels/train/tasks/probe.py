@@ -18,6 +18,7 @@ from smnm_kernels.train.data.modality import Modality, Record
 from smnm_kernels.train.data.records import Records
 from smnm_kernels.train.data.scan import shown_name
 from smnm_kernels.train.metrics.measures import MAIN, measure
+from smnm_kernels.train.run.folder import RunFolder
 from smnm_kernels.train.run.listing import look_and_keep
 from smnm_kernels.train.run.machine import autocast_dtype, default_workers, find_device
 from smnm_kernels.train.run.options import check_data
@@ -56,9 +57,10 @@ def probe(options: Probe) -> int:
     check_data(options.data, options.modality)
     encoders = _encoders(options)
     layers = _layers(options, encoders)
+    folder = RunFolder.of_results(options.out)  # locked until this returns
     try:
         listing = look_and_keep(
-            options.out, _widest(encoders), finder, options.scan_of, options.stall_limit
+            folder.path, _widest(encoders), finder, options.scan_of, options.stall_limit
         )
         assert finder.labels is not None
         files = listing.usable
@@ -86,6 +88,9 @@ def probe(options: Probe) -> int:
         ]
     except StoppedBySignal as stopped:
         return 128 + stopped.number
+    except UsageError:
+        folder.remove_if_unused()
+        raise
     data = _data(options, finder, files, splits, computed)
     rows = _rows(options, encoders, layers, computed, data, device)
     failed = {name: why for found in computed for name, why in found.failed.items()}

@@ -20,7 +20,7 @@ from smnm_kernels.errors import Unusable, UsageError, printable
 from smnm_kernels.files import replacing
 from smnm_kernels.train.data.crops import resize
 from smnm_kernels.train.data.modality import Normalisation
-from smnm_kernels.train.run.folder import before_any_work
+from smnm_kernels.train.run.folder import RunFolder
 from smnm_kernels.train.run.machine import autocast_dtype, find_device
 from smnm_kernels.train.run.options import Count, Precision, need_at_least
 
@@ -108,8 +108,7 @@ def segment(options: Segment) -> int:
     overrides = {"frames": options.frames, "size": options.size}
     encoders = _encoders(options, overrides)
     videos, left_out = find_videos(options.data, options.set)
-    with before_any_work(options.out):
-        options.out.mkdir(parents=True, exist_ok=True)
+    folder = RunFolder.of_results(options.out)  # locked until this returns
     for video in videos:
         if video.unannotated:
             print(
@@ -138,8 +137,8 @@ def segment(options: Segment) -> int:
     settings = {k: v for k, v in asdict(options).items() if k not in _NOT_SETTINGS}
     settings["device"] = device.type
     about = About(str(options.data.resolve()), fingerprint(of_files), settings, left_out)
-    write_results(options.out, about, encoders, found, options.background, options.seed)
-    _draw(options.out, pictured)
+    write_results(folder.path, about, encoders, found, options.background, options.seed)
+    _draw(folder.path, pictured)
     return 0
 
 

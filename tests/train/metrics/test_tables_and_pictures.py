@@ -75,6 +75,16 @@ def test_several_labels_and_numbers(tmp_path):
     ]
 
 
+def test_large_numbers_stay_apart_in_tables(tmp_path):
+    scores = torch.tensor([1700000000.25, 1700000001], dtype=torch.float64)
+    targets = torch.tensor([1700000000, 1700000021], dtype=torch.float64)
+    write_predictions(tmp_path / "p.csv", NAMES[:2], Labels("number"), scores, targets)
+    assert [list(row.values())[1:] for row in read(tmp_path / "p.csv")] == [
+        ["1700000000", "1700000000.25"],
+        ["1700000021", "1700000001"],
+    ]
+
+
 def test_a_table_that_fails_leaves_what_was_there(tmp_path):
     path = tmp_path / "p.csv"
     path.write_text("before")

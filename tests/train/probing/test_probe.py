@@ -372,6 +372,15 @@ def test_wrong_options_are_named(colours, encoder, tmp_path, capsys, arguments, 
     assert not (tmp_path / "out" / "results.json").exists()
 
 
+def test_a_run_is_not_written_over(colours, encoder, tmp_path, capsys):
+    run = tmp_path / "run"
+    run.mkdir()
+    (run / "config.json").write_text("{}")
+    assert probe(colours, run, "--encoder", encoder) == 2
+    assert f"--out {run}: holds a run (config.json)" in capsys.readouterr().err
+    assert [path.name for path in run.iterdir()] == ["config.json"]
+
+
 def test_wrong_data_is_named(colours, encoder, tmp_path, capsys):
     asked = ("--encoder", encoder)
     assert probe(colours, colours, *asked) == 2

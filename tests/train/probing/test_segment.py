@@ -383,3 +383,12 @@ def test_other_layouts_are_named(tmp_path, capsys, make, message):
     make(tmp_path / "data")
     assert segment(tmp_path / "data", tmp_path / "out") == 2
     assert message in capsys.readouterr().err
+
+
+def test_a_run_is_not_written_over(films, tmp_path, capsys):
+    run = tmp_path / "run"
+    run.mkdir()
+    (run / "last.pt").write_text("")
+    assert segment(films, run, "--encoder", "none") == 2
+    assert f"--out {run}: holds a run (last.pt)" in capsys.readouterr().err
+    assert [path.name for path in run.iterdir()] == ["last.pt"]
