@@ -1,4 +1,4 @@
-"""Sprites that move over smooth grounds: direction, speed, shape, place as labels, and masks.
+"""Bright sprites over smooth, darker grounds: direction, speed, shape, place as labels, and masks.
 
     python examples/data/sprites.py --out data/sprites
 
@@ -43,15 +43,17 @@ class Texture:
     waves: np.ndarray  # [n, 4]: along x and y (radians a picture's side), phase, depth
 
     @classmethod
-    def random(cls, rng: np.random.Generator, steepness: float) -> Texture:
+    def random(
+        cls, rng: np.random.Generator, colours: tuple[float, float], steepness: float
+    ) -> Texture:
         angle, bend = rng.uniform(0, 2 * np.pi), rng.uniform(0, 2 * np.pi, 2)
         rise = steepness * rng.uniform(0.4, 1, 3)
         count = 2 * np.pi * rng.uniform(0.5, 1.2, 2)
         waves = np.column_stack(
-            [count * np.cos(bend), count * np.sin(bend), rng.uniform(0, 6, 2), (6.0, 6.0)]
+            [count * np.cos(bend), count * np.sin(bend), rng.uniform(0, 6, 2), (4.0, 4.0)]
         )
         slope = np.array([np.cos(angle) * rise, np.sin(angle) * rise])
-        return cls(rng.uniform(40, 215, 3), slope, waves)
+        return cls(rng.uniform(*colours, 3), slope, waves)
 
     def at(self, x: np.ndarray, y: np.ndarray) -> np.ndarray:
         """uint8 [..., 3] at places in shares of the picture, 0 its middle."""
@@ -75,7 +77,7 @@ class Sprite:
         return cls(
             shape=str(rng.choice(SHAPES)),
             radius=rng.uniform(0.10, 0.17),
-            texture=Texture.random(rng, 250),
+            texture=Texture.random(rng, (150, 225), 150),
             start=rng.uniform(0, 1, 2),
             direction=str(rng.choice(DIRECTIONS)),
             speed=str(rng.choice(list(SPEEDS))),
@@ -114,7 +116,7 @@ class Scene:
 
     @classmethod
     def random(cls, rng: np.random.Generator, sprites: int) -> Scene:
-        background = Texture.random(rng, 130)
+        background = Texture.random(rng, (40, 90), 80)
         return cls(background, tuple(Sprite.random(rng) for _ in range(sprites)))
 
     def frame(self, t: int, size: int) -> tuple[np.ndarray, np.ndarray]:
