@@ -40,24 +40,24 @@ def write_tar(path, members):
 
 
 def found(data, **settings):
-    """The finder, once it has found files and heard which of them are usable."""
+    """The labels, of which those of usable files suffice."""
     return scanned(data, **settings)[0]
 
 
 def scanned(data, **settings):
-    """(the finder, the listing, what it says)"""
+    """(the labels, the listing, what is said of them)"""
     finder = LabelledFiles(data, LabelSettings(**settings))
     listing = scan(finder, CLIPS, None, 1)
-    return finder, listing, listing.remarks + finder.look_at(listing.usable)
+    return listing.labels, listing, listing.remarks + listing.found.judged(listing.usable)
 
 
 def by_name(data, **settings):
     """{name: (class or classes or number, split)} of the usable files."""
-    finder, listing, _ = scanned(data, **settings)
-    names = finder.labels.names
+    labels, listing, _ = scanned(data, **settings)
+    names = labels.names
 
     def named(label):
-        if finder.labels.kind == "number":
+        if labels.kind == "number":
             return label
         return names[label] if isinstance(label, int) else [names[i] for i in label]
 

@@ -13,7 +13,7 @@ from labelled import as_json, by_name, found, scanned, write_files, write_tar
 from strategies import examples
 
 from smnm_kernels.train.data.classes import canonical
-from smnm_kernels.train.data.labels import in_split
+from smnm_kernels.train.data.labels import in_split, of_fold
 from smnm_kernels.train.data.splits import split_of, split_off
 
 CLASSES = ("arm wrestling", "bowling", "dog, barking")
@@ -27,7 +27,7 @@ def tree(tmp_path):
     return folder
 
 
-def labels(data, **settings):
+def labels_of(data, **settings):
     return {name: label for name, (label, _) in by_name(data, **settings).items()}
 
 
@@ -36,9 +36,9 @@ def splits(data, **settings):
 
 
 def test_a_folder_per_class(tree):
-    assert labels(tree) == FILES
-    finder = found(tree)
-    assert finder.labels.names == tuple(sorted(CLASSES))
+    assert labels_of(tree) == FILES
+    labels = found(tree)
+    assert labels.names == tuple(sorted(CLASSES))
     assert Counter(splits(tree).values()) == {"train": 15, "val": 3}
 
 
@@ -65,8 +65,8 @@ def test_all_forms_of_the_same_data_say_the_same(tree, name):
     numbers = {n: sorted(CLASSES).index(label) for n, label in FILES.items()}
     (tree / name).write_text(LISTS[name](numbers))
     expected, listing, _ = scanned(tree)
-    finder, by_list, _ = scanned(tree / name)
-    assert finder.labels.names == ("0", "1", "2")
+    labels, by_list, _ = scanned(tree / name)
+    assert labels.names == ("0", "1", "2")
 
     def plain(records):
         return {str(PurePosixPath(r["name"])): (r["label"], r["split"]) for r in records}
@@ -74,15 +74,15 @@ def test_all_forms_of_the_same_data_say_the_same(tree, name):
     assert plain(by_list.usable) == plain(listing.usable)
     (tree / "names").write_text("\n".join(sorted(CLASSES)))
     named = found(tree / name, class_names=tree / "names")
-    assert named.labels.names == expected.labels.names
-    assert list(labels(tree / name, class_names=tree / "names").values()) == list(FILES.values())
+    assert named.names == expected.names
+    assert list(labels_of(tree / name, class_names=tree / "names").values()) == list(FILES.values())
 
 
 @pytest.mark.parametrize("name", ["comma.csv", "tabs.tsv", "header.csv", "objects.jsonl"])
 def test_names_of_classes_in_lists(tree, name):
     quoted = {n: f'"{label}"' if name.endswith("csv") else label for n, label in FILES.items()}
     (tree / name).write_text(LISTS[name](quoted))
-    assert labels(tree / name) == FILES
+    assert labels_of(tree / name) == FILES
 
 
 def test_members_of_tars(tree, tmp_path):
@@ -100,14 +100,14 @@ def test_labels_beside_members_as_webdataset_has_them(tmp_path):
     for i in range(6):
         members |= {f"{i:04}.mp4": "1", f"{i:04}.cls": f"{i % 2}\n", f"{i:04}.txt": "caption"}
     write_tar(tmp_path / "cls" / "train-000.tar", members)
-    assert labels(tmp_path / "cls") == {f"{i:04}.mp4": str(i % 2) for i in range(6)}
+    assert labels_of(tmp_path / "cls") == {f"{i:04}.mp4": str(i % 2) for i in range(6)}
     members = {}
     for i in range(6):
         members |= {f"{i:04}.mp4": "1", f"{i:04}.json": json.dumps({"label": "ab"[i % 2]})}
     write_tar(tmp_path / "json" / "train-000.tar", members)
     write_tar(tmp_path / "json" / "val-000.tar", members)
-    finder, listing, _ = scanned(tmp_path / "json")
-    assert finder.labels.names == ("a", "b")
+    labels, listing, _ = scanned(tmp_path / "json")
+    assert labels.names == ("a", "b")
     assert [len(in_split(listing.usable, split)) for split in ("train", "val")] == [6, 6]
     assert [r["label"] for r in listing.usable] == [i // 2 % 2 for i in range(12)]
 
@@ -129,7 +129,7 @@ def test_folders_of_splits(tmp_path, val):
 
 def test_a_class_may_have_the_name_of_a_split(tmp_path):
     write_files(tmp_path, *(f"{label}/{i}.mp4" for label in ("train", "car") for i in range(3)))
-    assert set(labels(tmp_path).values()) == {"train", "car"}
+    assert set(labels_of(tmp_path).values()) == {"train", "car"}
 
 
 def test_a_missing_val_is_split_off_and_said(tmp_path):
@@ -190,6 +190,36 @@ def test_esc_50(tmp_path):
     assert any("column fold is not used" in line for line in said)
 
 
+def test_each_fold_in_turn(tmp_path):
+    path = esc50(tmp_path)
+    all_at_once, listing, said = scanned(path, fold="all")
+    assert all_at_once.folds == ("1", "2", "3", "4", "5")
+    assert any("files: fold 1 2, fold 2 2, fold 3 2, fold 4 2, fold 5 2" in line for line in said)
+    for fold in all_at_once.folds:
+        labels, alone, _ = scanned(path, fold=fold)
+        assert labels.folds == ()
+        assert of_fold(listing.usable, fold) == [record["split"] for record in alone.usable]
+        assert [r["fold"] for r in alone.usable] == [r["fold"] for r in listing.usable]
+
+
+@pytest.mark.parametrize("fold", ["1", "all"])
+def test_what_is_test_stays_so_beside_folds(tmp_path, fold):
+    names = [f"{i}.mp4" for i in range(8)]
+    write_files(tmp_path, *names)
+    rows = [f"{n},{'ab'[i % 2]},{i // 2 % 2},{'train' if i < 6 else 'test'}" for i, n in
+            enumerate(names)]  # fmt: skip
+    rows[-1] = rows[-1].replace(",1,", ",,")  # test files need no fold
+    (tmp_path / "l.csv").write_text("\n".join(["path,label,fold,split", *rows]))
+    _, listing, said = scanned(tmp_path / "l.csv", fold=fold)
+    expected = ["val" if i in (2, 3) else "train" for i in range(6)] + ["test"] * 2
+    assert of_fold(listing.usable, "1") == expected
+    assert any("what its column split calls test stays test" in line for line in said)
+    if fold == "all":
+        assert any("2 files of the split test are in no fold" in line for line in said)
+    else:
+        assert [record["split"] for record in listing.usable] == expected
+
+
 def test_kinetics(tmp_path):
     rows = ["label,youtube_id,time_start,time_end,split"]
     for i in range(8):
@@ -226,16 +256,16 @@ def audioset(folder):
 
 def test_audioset(tmp_path):
     path = audioset(tmp_path)
-    found = labels(path, labels="classes", class_names=tmp_path / "names.csv")
+    found = labels_of(path, labels="classes", class_names=tmp_path / "names.csv")
     assert found == {
         "clips/Y-x0.mp4": ["Speech", "Male speech, man speaking"],
         "clips/Y-x1.mp4": ["Domestic animals, pets"],
         "clips/Y-x2.mp4": ["Speech"],
         "clips/Y-x3.mp4": ["Speech", "Domestic animals, pets"],
     }
-    finder, listing, _ = scanned(path, labels="classes")
-    assert finder.labels.names == ("/m/05zppz", "/m/068hy", "/m/09x0r")
-    assert finder.labels.targets(listing.usable).tolist() == [
+    labels, listing, _ = scanned(path, labels="classes")
+    assert labels.names == ("/m/05zppz", "/m/068hy", "/m/09x0r")
+    assert labels.targets(listing.usable).tolist() == [
         [1, 0, 1],
         [0, 1, 0],
         [0, 0, 1],
@@ -259,7 +289,7 @@ def test_several_labels_in_a_row(tmp_path, line):
     (tmp_path / "list.x").write_text(
         "".join(line.format(name=n, a="xyz"[i % 3], b="w") + "\n" for i, n in enumerate(names))
     )
-    found = labels(tmp_path / "list.x", labels="classes")
+    found = labels_of(tmp_path / "list.x", labels="classes")
     assert found == {n: ["w", "xyz"[i % 3]] for i, n in enumerate(names)}
 
 
@@ -303,8 +333,8 @@ def test_files_that_name_classes(tmp_path, text, name):
     (tmp_path / name).write_text(text)
     for ways in (("0", "1"), ("zero", '"one, or two"'), ("00", "1.0")):
         (tmp_path / "list.csv").write_text("".join(f"{i}.mp4,{ways[i % 2]}\n" for i in range(6)))
-        finder = found(tmp_path / "list.csv", class_names=tmp_path / name)
-        assert finder.labels.names == ("zero", "one, or two")
+        labels = found(tmp_path / "list.csv", class_names=tmp_path / name)
+        assert labels.names == ("zero", "one, or two")
 
 
 def test_a_column_of_paths_by_number(tmp_path):
@@ -331,7 +361,7 @@ def test_a_label_of_many_digits_is_a_name(tmp_path):
     long = "1" * 5000
     write_files(tmp_path, "a.mp4", "b.mp4")
     (tmp_path / "l.csv").write_text(f"a.mp4,00{long}\nb.mp4,2\n")
-    assert found(tmp_path / "l.csv", val_share=0).labels.names == ("2", long)
+    assert found(tmp_path / "l.csv", val_share=0).names == ("2", long)
 
 
 def test_null_in_a_list_of_labels_is_none(tmp_path):
@@ -346,8 +376,8 @@ def test_null_in_a_list_of_labels_is_none(tmp_path):
 def test_large_numbers_stay_apart(tmp_path):
     write_files(tmp_path, "a.mp4", "b.mp4")
     (tmp_path / "l.csv").write_text("a.mp4,1700000000\nb.mp4,1700000021\n")
-    finder, listing, said = scanned(tmp_path / "l.csv", labels="number", val_share=0)
-    assert finder.labels.targets(listing.usable).tolist() == [1700000000, 1700000021]
+    labels, listing, said = scanned(tmp_path / "l.csv", labels="number", val_share=0)
+    assert labels.targets(listing.usable).tolist() == [1700000000, 1700000021]
     assert any("numbers from 1700000000 to 1700000021" in line for line in said)
 
 
@@ -355,10 +385,10 @@ def test_names_of_classes_that_are_numbers(tmp_path):
     write_files(tmp_path, "a.mp4", "b.mp4")
     (tmp_path / "names.txt").write_text("1\n2\n3\n")
     (tmp_path / "l.csv").write_text("a.mp4,1\nb.mp4,03\n")
-    finder, listing, _ = scanned(
+    labels, listing, _ = scanned(
         tmp_path / "l.csv", class_names=tmp_path / "names.txt", val_share=0
     )
-    assert finder.labels.names == ("1", "2", "3")
+    assert labels.names == ("1", "2", "3")
     assert [record["label"] for record in listing.usable] == [0, 2]
 
 
@@ -456,8 +486,8 @@ def test_ids_are_in_the_order_of_numbers(tmp_path):
     names = [f"{i}.mp4" for i in range(24)]
     write_files(tmp_path, *names)
     (tmp_path / "list.txt").write_text("".join(f"{n} {i % 12}\n" for i, n in enumerate(names)))
-    finder, listing, _ = scanned(tmp_path / "list.txt")
-    assert finder.labels.names == tuple(map(str, range(12)))
+    labels, listing, _ = scanned(tmp_path / "list.txt")
+    assert labels.names == tuple(map(str, range(12)))
     assert {r["name"]: r["label"] for r in listing.usable} == {
         n: i % 12 for i, n in enumerate(names)
     }

@@ -8,7 +8,7 @@ import pytest
 from pairs import PRESET, Pairs
 
 from smnm_kernels.errors import UsageError
-from smnm_kernels.train.data.find import find
+from smnm_kernels.train.data.find import Found, find
 from smnm_kernels.train.data.finder import Files
 from smnm_kernels.train.data.labels import Labelled, Labels
 from smnm_kernels.train.data.records import Known, read_files
@@ -24,6 +24,16 @@ class Probed(Pairs):
     probed = {}  # noqa: RUF012
 
 
+@dataclass(frozen=True)
+class Letters(Found):
+    refusal: str = ""
+
+    def judged(self, usable):
+        if self.refusal:
+            raise UsageError(self.refusal)
+        return [f"{len(usable)} are labelled"]
+
+
 @dataclass
 class ByFirstLetter:
     """Files are labelled with the first letters of their names."""
@@ -32,7 +42,6 @@ class ByFirstLetter:
     names: tuple[str, ...] = ("a", "b")
     split: str = "train"
     refusal: str = ""
-    labels: Labels | None = None
 
     def find(self, suffixes, besides, tick):
         found = find(self.data, suffixes, besides, tick)
@@ -40,16 +49,8 @@ class ByFirstLetter:
             e.shown: Labelled(self.names.index(e.name[0]), self.split)
             for e in found.entries
         }  # fmt: skip
-        self.labels = Labels("class", self.names, of)
-        return found
-
-    def attached(self, record):
-        return self.labels.attached(record)
-
-    def look_at(self, usable):
-        if self.refusal:
-            raise UsageError(self.refusal)
-        return [f"{len(usable)} are labelled"]
+        labels = Labels("class", self.names, of)
+        return Letters(found.base, found.entries, found.left_out, labels, self.refusal)
 
 
 @pytest.fixture

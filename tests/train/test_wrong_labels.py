@@ -269,6 +269,30 @@ REFUSED = {
         {"fold": "1"},
         "--fold 1 takes all files, and none is left to train on",
     ),
+    "one of all folds": (
+        a_list(rows(*"ab", start="path,label,fold\n", form="{name},{label},1")),
+        {"fold": "all"},
+        "--fold all: needs at least two folds; there are: 1",
+    ),
+    "all folds of folders": (tree(*AB), {"fold": "all"}, "--fold all: needs DATA that is a list"),
+    "a class in one of all folds": (
+        a_list("path,label,fold\n0.mp4,a,1\n1.mp4,b,1\n2.mp4,a,2\n3.mp4,c,2\n4.mp4,c,1\n"),
+        {"fold": "all"},
+        "fold 1: 1 class has usable files in val and none in train: b",
+    ),
+    "one of all folds without a usable file": (
+        a_list(
+            "path,label,fold\n0.mp4,a,1\n1.mp4,b,1\n2.mp4,a,2\n3.mp4,b,2\n4.mp4,b,3\n",
+            broken=["4.mp4"],
+        ),
+        {"fold": "all"},
+        "fold 3 has no usable file",
+    ),
+    "a file in two folds": (
+        a_list("path,label,fold\n0.mp4,a,1\n1.mp4,b,1\n2.mp4,a,2\n2.mp4,a,1\n"),
+        {"fold": "all"},
+        "2.mp4 is listed with two folds, '2' and '1' (line 4 of list.csv, line 5 of list.csv)",
+    ),
     "an empty group": (
         a_list("path,label,voice\n0.mp4,a,x\n1.mp4,b,\n"),
         {"group_column": "voice"},
@@ -392,6 +416,23 @@ REMARKED = {
         "names of classes that look the same and are not (composed and decomposed characters): "
         "'cafe\\u0301' and 'caf\\xe9'",
     ),
+    "groups in several folds": (
+        a_list("path,label,fold,voice\n0.mp4,a,1,x\n1.mp4,b,1,y\n2.mp4,a,2,x\n3.mp4,b,2,z\n"),
+        {"fold": "all", "group_column": "voice"},
+        "1 group has files in several folds: x",
+    ),
+    "equal files in several folds": (
+        a_list("path,label,fold\n0.mp4,a,1\n1.mp4,b,1\n2.mp4,a,2\n3.mp4,b,2\n"),
+        {"fold": "all"},
+        "4 files are like files in another fold (size, beginning and end): 0.mp4 and 2.mp4, ",
+    ),
+    "a class that is not in a fold": (
+        a_list(
+            "path,label,fold\n0.mp4,a,1\n1.mp4,b,1\n2.mp4,a,2\n3.mp4,b,2\n4.mp4,a,3\n",
+        ),
+        {"fold": "all"},
+        "1 class has no file in fold 3: b",
+    ),
     "numbers written in two ways": (
         tree(*AB, "1/1.mp4", "01/2.mp4"),
         {},
@@ -498,6 +539,7 @@ def test_mutated_lists_end_in_labels_or_one_line(tmp_path):
         LabelSettings(labels="number", label_column="2"),
         LabelSettings(label_column="label", path_column="path"),
         LabelSettings(fold="1"),
+        LabelSettings(fold="all"),
         LabelSettings(group_column="label", split_column="3"),
     ]
     path, refusals, read = tmp_path / "list", [], 0
@@ -510,11 +552,11 @@ def test_mutated_lists_end_in_labels_or_one_line(tmp_path):
         path.write_bytes(text)
         finder = LabelledFiles(path, settings[i % len(settings)])
         try:
-            entries = finder.find(frozenset([".mp4"]), None, lambda: None).entries
+            files = finder.find(frozenset([".mp4"]), None, lambda: None)
         except UsageError as error:
             refusals.append(str(error))
         else:
-            assert {entry.shown for entry in entries} == set(finder.labels.of)
+            assert {entry.shown for entry in files.entries} == set(files.labels.of)
             read += 1
     assert min(read, len(refusals)) > 100
     assert all("\n" not in refusal for refusal in refusals)

@@ -11,11 +11,11 @@ from __future__ import annotations
 import errno
 import os
 import stat
-from collections.abc import Callable, Collection, Iterator
+from collections.abc import Callable, Collection, Iterator, Sequence
 from dataclasses import dataclass
 from itertools import pairwise
 from pathlib import Path, PurePosixPath
-from typing import NamedTuple
+from typing import TYPE_CHECKING, NamedTuple
 
 from smnm_kernels.errors import UsageError, printable
 
@@ -23,6 +23,9 @@ from . import braces, lists, shards
 from .left_out import LeftOut, special, suffix_of, unreadable
 from .modality import Record
 from .source import Source
+
+if TYPE_CHECKING:
+    from .labels import Labels
 
 
 class Entry(NamedTuple):
@@ -58,6 +61,16 @@ class Found:
     base: Path  # what the entries' names are relative to
     entries: list[Entry]  # sorted
     left_out: LeftOut
+    labels: Labels | None = None  # of the entries, where they have any
+
+    def attached(self, record: Record) -> Record:
+        """The record of an entry, with its label."""
+        return record if self.labels is None else self.labels.attached(record)
+
+    def judged(self, usable: Sequence[Record]) -> list[str]:
+        """Lines to print, once it is known which entries are usable; raises UsageError where they
+        do not suffice."""
+        return []
 
     def remarks(self) -> list[str]:
         """Lines to print: what may surprise about the entries."""

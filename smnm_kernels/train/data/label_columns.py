@@ -29,9 +29,13 @@ class LabelSettings:
     group_column: str | None = None
     group_pattern: str | None = None  # a regular expression that is searched for in names
     fold_column: str | None = None
-    fold: str | None = None  # which is val, the others are train; ALL_FOLDS: all are train
+    fold: str | None = None  # which is val, the others are train; ALL_FOLDS: each in turn
     class_names: Path | None = None
     val_share: float = 0.2  # that is split off where there is no val
+
+    @property
+    def all_folds(self) -> bool:
+        return self.fold == ALL_FOLDS
 
     @property
     def usual_columns(self) -> tuple[str, ...]:
@@ -46,6 +50,11 @@ class LabelSettings:
         }[self.labels]
 
 
+def fold_of(settings: LabelSettings) -> str | None:
+    """The fold that is val, as lists' folds are written."""
+    return None if settings.fold is None else classes.canonical(settings.fold.strip())
+
+
 class NoLabels(UsageError):
     """A list has none at all."""
 
@@ -55,6 +64,7 @@ class Fields(NamedTuple):
 
     label: tuple[str, ...]
     split: Split | None
+    fold: str | None  # where folds are asked for
     group: str | None
 
 
@@ -70,7 +80,7 @@ class _Places(NamedTuple):
 
 _INTEGER = re.compile(r"[0-9]{1,9}\Z")
 FOLD = "fold"
-#: Who evaluates on one fold after the other asks for it, and then for each by its name.
+#: In place of a fold: each is val in turn.
 ALL_FOLDS = "all"
 
 
@@ -80,7 +90,6 @@ class Columns:
     def __init__(self, path: Path, settings: LabelSettings, role: Split | None) -> None:
         self._list, self._settings, self._role = printable(str(path)), settings, role
         self._name = printable(path.name)
-        self._fold = None if settings.fold is None else classes.canonical(settings.fold.strip())
         self._places: dict[tuple[int, int, tuple[str, ...] | None], _Places] = {}
         self._said: dict[str, None] = {}
         self._folds: dict[str, None] = {}
@@ -106,9 +115,11 @@ class Columns:
             places = self._places[key] = self._find(line)
             if places.said:
                 self._said[places.said] = None
-        return Fields(
-            self._label(line, places), self._split(line, places), self._group(line, places)
-        )
+        split = self._split(line, places)
+        fold = self._fold(line, places, split)
+        if places.fold is not None and split != "test":
+            split = None  # the fold says it
+        return Fields(self._label(line, places), split, fold, self._group(line, places))
 
     @property
     def folds(self) -> list[str]:
@@ -119,8 +130,12 @@ class Columns:
         """Of the whole list, once it is read; raises UsageError where its folds or splits, taken
         together, are none."""
         s = self._settings
-        if self._folds and self._fold not in self._folds and s.fold != ALL_FOLDS:
-            there = ", ".join(map(printable, sorted(self._folds)[:20]))
+        there = ", ".join(map(printable, self.folds[:20]))
+        if self._folds and s.all_folds and len(self._folds) < 2:
+            raise UsageError(
+                f"{self._list}: --fold {s.fold}: needs at least two folds; there are: {there}"
+            )
+        if self._folds and not s.all_folds and fold_of(s) not in self._folds:
             raise UsageError(f"{self._list}: --fold {s.fold} is none of its folds: {there}")
         found = list(self._said)
         if self._odd_splits:
@@ -140,9 +155,9 @@ class Columns:
         if self._role is None:
             if s.fold is not None:
                 fold = named(s.fold_column or FOLD, "--fold-column")
-                if s.fold != ALL_FOLDS:
+                if not s.all_folds:
                     said.append(f"fold {s.fold} is val, the others are train")
-            elif s.split_column is not None:
+            if s.split_column is not None:
                 split = named(s.split_column, "--split-column")
             elif line.names and "split" in line.names:
                 split = line.names.index("split")
@@ -154,10 +169,13 @@ class Columns:
         if line.names:
             name = ", ".join(line.names[i] for i in labels)
             said.insert(0, f"labels are in its column {printable(name)}")
-            if split is not None:
+            if split is not None and fold is not None:
+                shown = printable(line.names[split])
+                said.append(f"what its column {shown} calls test stays test")
+            elif split is not None:
                 said.append(f"splits in {printable(line.names[split])}")
-        shown = f"{self._name}: {'; '.join(said)}" if said else ""
-        return _Places(labels, split, fold, group, shown)
+        lines = f"{self._name}: {'; '.join(said)}" if said else ""
+        return _Places(labels, split, fold, group, lines)
 
     def _label_places(self, line: Listed, taken: set[int]) -> tuple[int, ...]:
         s = self._settings
@@ -244,18 +262,22 @@ class Columns:
             )
         return (value,)
 
+    def _fold(self, line: Listed, places: _Places, split: Split | None) -> str | None:
+        if places.fold is None or split == "test":
+            return None
+        fold = classes.canonical(line.columns[places.fold].strip())
+        if not fold:
+            raise UsageError(f"{self._at(line)}: has no fold")
+        self._folds[fold] = None
+        return fold
+
     def _split(self, line: Listed, places: _Places) -> Split | None:
-        if places.fold is not None:
-            fold = line.columns[places.fold].strip()
-            if not fold:
-                raise UsageError(f"{self._at(line)}: has no fold")
-            fold = classes.canonical(fold)
-            self._folds[fold] = None
-            return "val" if fold == self._fold else "train"
         if places.split is None:
             return None
         value = line.columns[places.split]
         split = split_of(value)
+        if places.fold is not None:
+            return split  # what it is beside test is not asked
         if split is None:
             self._odd_splits[value] = None
         else:

@@ -27,6 +27,7 @@ class Row(NamedTuple):
     entry: Entry
     label: tuple[str, ...]  # as it is written: one, or any number where there may be several
     split: Split | None
+    fold: str | None
     group: str | None
     source: str  # of the list; empty where folders say it
     line: int  # of the list
@@ -100,7 +101,9 @@ def read_list(
         fields = columns.of(line)
         split = role or fields.split
         for entry in entries:
-            rows.append(Row(entry, fields.label, split, fields.group, source, line.line))
+            rows.append(
+                Row(entry, fields.label, split, fields.fold, fields.group, source, line.line)
+            )
     written.rows += rows
     written.remarks += columns.remarks()
     written.folds += columns.folds
@@ -188,7 +191,7 @@ def read_tree(
         if label is None:
             left_out.add(entry.shown, "lies in no folder of a class")
             continue
-        written.rows.append(Row(entry, label, split, None, "", 0))
+        written.rows.append(Row(entry, label, split, None, None, "", 0))
         if split is not None:
             written.splits.add(split)
     if not written.rows:

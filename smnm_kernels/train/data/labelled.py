@@ -2,48 +2,41 @@
 
 finder = LabelledFiles(Path("DATA"), LabelSettings(fold="1"))
 listing = scan(finder, modality, None, threads=2)
-targets = finder.labels.targets(listing.usable)
+targets = listing.labels.targets(listing.usable)
 """
 
 from __future__ import annotations
 
 import os
 import re
-from collections import Counter, defaultdict
-from collections.abc import Callable, Hashable, Iterable, Iterator, Sequence
+from collections import defaultdict
+from collections.abc import Callable, Hashable, Iterable, Sequence
 from dataclasses import dataclass, field
 from itertools import chain
 from pathlib import Path
-from typing import Any
 
 from smnm_kernels.errors import UsageError, printable
 
 from . import braces, shards
-from .classes import Classes, canonical, classes_of, number, read_classes, remarks_on, several
-from .find import Entry, Found, base_of, find
-from .label_columns import ALL_FOLDS, LabelSettings, NoLabels
+from .classes import Classes, canonical, classes_of, number, read_classes, several
+from .find import base_of, find
+from .label_checks import LabelledFound, counted, some
+from .label_columns import LabelSettings, NoLabels, fold_of
 from .label_rows import Row, Written, lists_in, read_list, read_tree
 from .labels import Label, Labelled, Labels, Split
 from .left_out import LeftOut
-from .modality import Record
 from .splits import ORDER, split_off
 
-_MOST_NAMED = 3
 _OF_ONE_LIST = ("fold", "fold_column", "split_column")
 _OF_LISTS = (*_OF_ONE_LIST, "path_column", "group_column", "files_from")
 
 
 @dataclass
 class LabelledFiles:
-    """The Finder of files with labels. They are known once `find` has been called."""
+    """The Finder of files with labels."""
 
     data: Path
     settings: LabelSettings = field(default_factory=LabelSettings)
-    labels: Labels | None = field(default=None, init=False)
-    #: Names of the folds, where `settings.fold` asks for any.
-    folds: list[str] = field(default_factory=list, init=False)
-    _remarks: list[str] = field(default_factory=list, init=False, repr=False)
-    _made: set[Split] = field(default_factory=set, init=False, repr=False)  # those of DATA's maker
     _known: Classes | None = field(default=None, init=False, repr=False)
 
     def __post_init__(self) -> None:
@@ -53,7 +46,7 @@ class LabelledFiles:
 
     def find(
         self, suffixes: frozenset[str], besides: Path | None, tick: Callable[[], None]
-    ) -> Found:
+    ) -> LabelledFound:
         """As `find.find`. Raises UsageError where labels or splits are wrong."""
         written = Written()
         left_out = self._read(suffixes, besides, tick, written)
@@ -61,18 +54,19 @@ class LabelledFiles:
         labels, of_row = self._numbers(rows, written.remarks)
         splits, groups = self._splits(rows, of_row, written)
         of = {
-            row.entry.shown: Labelled(label, split, group)
+            row.entry.shown: Labelled(label, split, group, row.fold)
             for row, label, split, group in zip(rows, of_row, splits, groups, strict=True)
         }
-        self.labels = Labels(self.settings.labels, labels.names, of)
-        self.folds = written.folds
-        self._made = written.splits
-        self._remarks = written.remarks
-        return Found(base_of(self.data), sorted(row.entry for row in rows), left_out)
-
-    def attached(self, record: Record) -> Record:
-        assert self.labels is not None, "find() comes first"
-        return self.labels.attached(record)
+        folds = tuple(written.folds) if self.settings.all_folds else ()
+        return LabelledFound(
+            base=base_of(self.data),
+            entries=sorted(row.entry for row in rows),
+            left_out=left_out,
+            labels=Labels(self.settings.labels, labels.names, of, folds),
+            shown=self._shown,
+            said=written.remarks,
+            made=written.splits,
+        )
 
     @property
     def _shown(self) -> str:
@@ -176,8 +170,8 @@ class LabelledFiles:
         if several:
             shown = (" and ".join(found) for found in several)
             remarks.append(
-                f"{_count(several, 'class is', 'classes are')} written in several ways: "
-                f"{_some(shown)}"
+                f"{counted(several, 'class is', 'classes are')} written in several ways: "
+                f"{some(shown)}"
             )
 
     def _written(self, row: Row) -> list[str]:
@@ -200,7 +194,12 @@ class LabelledFiles:
     ) -> tuple[list[Split], list[str | None]]:
         """Each row's split and group."""
         groups = self._groups(rows)
-        given = [row.split for row in rows]
+        asked = fold_of(self.settings)
+        of_fold: dict[bool, Split] = {True: "val", False: "train"}
+        given = [row.split if row.fold is None else of_fold[row.fold == asked] for row in rows]
+        if self.settings.all_folds:
+            written.remarks += _torn("several folds", groups, [row.fold for row in rows], None)
+            return [split or "train" for split in given], groups
         if any(given) and None in given:
             row = rows[given.index(None)]
             raise UsageError(f"{self._shown}: {printable(row.at)}: is in no split, others are")
@@ -212,11 +211,11 @@ class LabelledFiles:
                 why = f"--fold {self.settings.fold} takes all files"
             raise UsageError(f"{self._shown}: {why}, and none is left to train on")
         written.splits |= set(filter(None, given))
-        is_cut_later = self.settings.fold == ALL_FOLDS
-        if "val" not in splits and "val" not in written.splits and not is_cut_later:
+        if "val" not in splits and "val" not in written.splits:
             self._split_off(rows, labels, groups, splits, written)
-        elif any(groups):
-            self._remark_on_torn(groups, splits, written)
+        else:
+            where = "train and in another split"
+            written.remarks += _torn(where, groups, splits, "train")
         return splits, groups
 
     def _groups(self, rows: Sequence[Row]) -> list[str | None]:
@@ -269,117 +268,22 @@ class LabelledFiles:
             f"(--val-share {share:g}; {by}by the hashes of names, always the same)"
         )
 
-    def _remark_on_torn(
-        self, groups: Sequence[str | None], splits: Sequence[Split], written: Written
-    ) -> None:
-        of = defaultdict(set)
-        for group, split in zip(groups, splits, strict=True):
-            of[group].add(split)
-        torn = [group for group, found in of.items() if "train" in found and len(found) > 1]
-        if torn:
-            written.remarks.append(
-                f"{_count(torn, 'group has', 'groups have')} files in train and in another split: "
-                f"{_some(group or '' for group in torn)}"
-            )
 
-    # --- what is usable
-
-    def look_at(self, usable: Sequence[Record]) -> list[str]:
-        """Refuses classes and splits without a usable file; tells what there is."""
-        assert self.labels is not None, "find() comes first"
-        if self.labels.kind == "class":
-            self._need_files_of_classes(usable)
-        elif self.labels.kind == "classes":
-            self._need_something_to_tell_apart(usable)
-        splits = Counter(record["split"] for record in usable)
-        for split in ORDER:
-            if split not in splits and (split == "train" or split in self._made):
-                raise UsageError(f"DATA {self._shown}: the split {split} has no usable file")
-        shown = ", ".join(f"{split} {splits[split]}" for split in ORDER if splits[split])
-        if self.labels.kind == "number":
-            values = [record["label"] for record in usable]
-            what = f"numbers from {min(values):.15g} to {max(values):.15g}"
-        else:
-            what = f"{len(self.labels.names)} classes"
-        found = [f"labels: {what}; files: {shown}", *self._remarks, *_alike(usable)]
-        return found + (self._remarks_on_classes(usable) if self.labels.names else [])
-
-    def _need_files_of_classes(self, usable: Sequence[Record]) -> None:
-        assert self.labels is not None
-        names = self.labels.names
-        listed = Counter(labelled.label for labelled in self.labels.of.values())
-        by_class: dict[int, Counter[str]] = defaultdict(Counter)
-        for record in usable:
-            by_class[record["label"]][record["split"]] += 1
-        unusable = [label for label in listed if label not in by_class]
-        if unusable:
-            first = unusable[0]
-            assert isinstance(first, int)
-            raise UsageError(
-                f"DATA {self._shown}: {_count(unusable, 'class has', 'classes have')} no usable "
-                f"file: {self._classes(unusable)}. What was wrong with the {listed[first]} of "
-                f"{printable(names[first])!r} is said above; mend them, or leave the class out"
-            )
-        if len(by_class) < 2:
-            (only,) = by_class
-            raise UsageError(
-                f"DATA {self._shown}: has one class altogether, {printable(names[only])!r}; "
-                "there is nothing to tell apart"
-            )
-        untrained = [label for label, splits in by_class.items() if not splits["train"]]
-        if untrained:
-            there = "/".join(split for split in ORDER if by_class[untrained[0]][split])
-            raise UsageError(
-                f"DATA {self._shown}: {_count(untrained, 'class has', 'classes have')} usable "
-                f"files in {there} and none in train: {self._classes(untrained)}"
-            )
-
-    def _need_something_to_tell_apart(self, usable: Sequence[Record]) -> None:
-        total = Counter(label for record in usable for label in record["label"])
-        if not total:
-            raise UsageError(f"DATA {self._shown}: no file has a label")
-        if all(count == len(usable) for count in total.values()):
-            raise UsageError(
-                f"DATA {self._shown}: there is no class that some files have and others have not; "
-                "there is nothing to tell apart"
-            )
-
-    def _remarks_on_classes(self, usable: Sequence[Record]) -> list[str]:
-        assert self.labels is not None
-        names = self.labels.names
-        found = remarks_on(Classes(names, {}))
-        by_split: dict[str, Counter[int]] = defaultdict(Counter)
-        without = 0
-        for record in usable:
-            label = record["label"]
-            labels = [label] if isinstance(label, int) else label
-            by_split[record["split"]].update(labels)
-            without += not labels
-        total = sum(by_split.values(), Counter[int]())
-        if without:
-            found.append(f"{without} files have no label: in them is none of the classes")
-        numbers = range(len(names))
-        for what, chosen in (
-            ("no usable file", [i for i in numbers if not total[i]]),
-            ("one usable file only", [i for i in numbers if total[i] == 1]),
-        ):
-            if chosen:
-                found.append(
-                    f"{_count(chosen, 'class has', 'classes have')} {what}: {self._classes(chosen)}"
-                )
-        for split, counts in sorted(by_split.items()):
-            missing = [i for i in numbers if total[i] and not counts[i]]
-            if missing:
-                found.append(
-                    f"{_count(missing, 'class has', 'classes have')} no file in {split}: "
-                    f"{self._classes(missing)}"
-                )
-        return found
-
-    def _classes(self, numbers: Sequence[Label]) -> str:
-        assert self.labels is not None
-        names = self.labels.names
-        return _some(names[i] for i in numbers if isinstance(i, int))
+def _torn(
+    where: str,
+    groups: Sequence[str | None],
+    parts: Sequence[str | None],
+    trained: str | None,
+) -> list[str]:
+    """A remark on groups with files in several parts, one of them `trained` where that is given."""
+    of = defaultdict(set)
+    for group, part in zip(groups, parts, strict=True):
+        if group is not None and part is not None:
+            of[group].add(part)
+    torn = [g for g, found in of.items() if len(found) > 1 and trained in (None, *found)]
+    if not torn:
+        return []
+    return [f"{counted(torn, 'group has', 'groups have')} files in {where}: {some(torn)}"]
 
 
 def _once(written: Written, base: Path, shown: str) -> list[Row]:
@@ -396,6 +300,7 @@ def _once(written: Written, base: Path, shown: str) -> list[Row]:
         for what, one, other in (
             ("labels", before.label, row.label),
             ("splits", (before.split or "",), (row.split or "",)),
+            ("folds", (before.fold or "",), (row.fold or "",)),
         ):
             if one != other:
                 both = " and ".join(repr(printable(", ".join(found))) for found in (one, other))
@@ -408,26 +313,6 @@ def _once(written: Written, base: Path, shown: str) -> list[Row]:
     return list(first.values())
 
 
-def _alike(usable: Sequence[Record]) -> Iterator[str]:
-    """Files outside train that train seems to have, too."""
-    trained: dict[tuple[Any, int], Record] = {}
-    for record in usable:
-        if record["split"] == "train" and "digest" in record:
-            trained.setdefault((record["digest"], record["size"]), record)
-    for split in ORDER[1:]:
-        same = [
-            f"{Entry.of(record).shown} and {Entry.of(other).shown}"
-            for record in usable
-            if record["split"] == split
-            and (other := trained.get((record.get("digest"), record["size"])))
-        ]
-        if same:
-            yield (
-                f"{_count(same, 'file', 'files')} in {split} {'is' if len(same) == 1 else 'are'} "
-                f"like files in train (size, beginning and end): {_some(same)}"
-            )
-
-
 def _plain(base: Path, name: str) -> str:
     """A name as it is from the base, however it is written."""
     top = os.path.abspath(base)
@@ -435,12 +320,3 @@ def _plain(base: Path, name: str) -> str:
     if path.startswith(f"{top}/"):
         return path[len(top) + 1 :]
     return os.path.relpath(path, top)
-
-
-def _count(items: Sequence[object], one: str, many: str) -> str:
-    return f"{len(items)} {one if len(items) == 1 else many}"
-
-
-def _some(names: Iterable[str]) -> str:
-    shown = [printable(name) for name in names]
-    return ", ".join(shown[:_MOST_NAMED]) + ", …" * (len(shown) > _MOST_NAMED)

@@ -13,7 +13,7 @@ import time
 from collections import Counter
 from collections.abc import Callable, Generator, Iterable, Iterator
 from contextlib import closing, nullcontext
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from functools import partial
 from itertools import groupby
 from pathlib import Path
@@ -25,6 +25,7 @@ from smnm_kernels.errors import RunError, Unusable, UsageError, printable
 
 from .find import Entry, Found
 from .finder import Files, Finder
+from .labels import Labels
 from .left_out import LeftOut, unreadable
 from .modality import Modality, Record
 from .records import Journal, Known, Records, to_line
@@ -53,10 +54,22 @@ _U = TypeVar("_U")
 class Listing:
     """What DATA holds, both lists in the order of the names: the order samples refer to."""
 
+    found: Found
     usable: Records
     skipped: Records  # with "reason"
-    left_out: LeftOut = field(default_factory=LeftOut)
-    remarks: list[str] = field(default_factory=list)  # to print
+
+    @property
+    def left_out(self) -> LeftOut:
+        return self.found.left_out
+
+    @property
+    def labels(self) -> Labels | None:
+        return self.found.labels
+
+    @property
+    def remarks(self) -> list[str]:
+        """To print."""
+        return self.found.remarks()
 
     def reasons(self) -> dict[str, str]:
         """Everything that is left out by its printable name, for skipped.json."""
@@ -106,7 +119,7 @@ def scan(
     if journal is not None:
         known.add(journal.read())
         journal.open()
-    listing = Listing(Records(), Records(), found.left_out, found.remarks())
+    listing = Listing(found, Records(), Records())
     examine = partial(_examine, found.base, modality, known, journal)
     # A long film may take many minutes of work.
     watch = Watch(
@@ -125,8 +138,8 @@ def scan(
     ):
         try:
             for is_usable, line in work:
-                if finder.labels is not None:
-                    line = to_line(finder.attached(json.loads(line)))
+                if found.labels is not None:
+                    line = to_line(found.attached(json.loads(line)))
                 (listing.usable if is_usable else listing.skipped).append_line(line)
                 bar.update()
         except Stopped:

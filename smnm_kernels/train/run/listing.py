@@ -84,7 +84,7 @@ def look(
                 f"DATA {printable(str(finder.data))}: no usable file: all {total} were skipped, "
                 f"see above: {reasons}"
             )
-        for remark in finder.look_at(listing.usable):
+        for remark in listing.found.judged(listing.usable):
             print(f"  {remark}", flush=True)
     except UsageError:
         journal.remove()
@@ -115,8 +115,8 @@ def look_and_keep(
             write_files(file, listing.usable, listing.skipped)
         write_json(folder / DATA, of)
         write_json(folder / SKIPPED, listing.reasons())
-        if finder.labels is not None:
-            write_labels(folder, finder.labels)
+        if listing.labels is not None:
+            write_labels(folder, listing.labels)
         (folder / SCAN).unlink()
     return listing
 

@@ -45,8 +45,8 @@ class Recipe:
     settings: dict[str, Any]  # what else decides the losses, by name, for config.json
     # What config.json tells beside: it may be another when the run goes on.
     notes: dict[str, Any] = field(default_factory=dict)
-    # Is told the usable files; raises UsageError where the settings do not suit them.
-    look_at: Callable[[Sequence[Record]], None] = lambda files: None
+    # Is told what was found; raises UsageError where the settings do not suit it.
+    look_at: Callable[[Listing], None] = lambda listing: None
     # What finds the files, with their labels; None: all that DATA names or holds, without.
     finder: Finder | None = None
     # The places of those usable files that are trained on: passes over the files are over these.
@@ -104,9 +104,9 @@ def make_plan(
             known.add(records.lines())
     finder = recipe.finder or Files(data)
     listing = look(folder.path, recipe.modality, finder, known, options.stall_limit)
-    recipe.look_at(listing.usable)
+    recipe.look_at(listing)
     if before:
-        _refuse_other_files(folder, data, listing, finder.labels)
+        _refuse_other_files(folder, data, listing)
     trained_on = recipe.trained_on(listing.usable)
     runtime = before["runtime"] if before else {}
     steps = options.steps or runtime.get("steps") or optimisation.total_steps(len(trained_on))
@@ -135,9 +135,9 @@ def make_plan(
     skipped = listing.reasons()
     with bounded(folder.path, options.stall_limit):
         folder.write_files(listing)
-        if finder.labels is not None:
+        if listing.labels is not None:
             with before_any_work(folder.path):
-                write_labels(folder.path, finder.labels)
+                write_labels(folder.path, listing.labels)
         (folder.path / SCAN).unlink()
         folder.write_skipped(skipped)
     if steps < runtime.get("steps", 0) and steps <= steps_done(folder.path):
@@ -184,16 +184,14 @@ def make_plan(
         skipped=skipped,
         resumed=before is not None,
         trained_on=trained_on,
-        labels=finder.labels and replace(finder.labels, of={}),
+        labels=listing.labels and replace(listing.labels, of={}),
     )
 
 
-def _refuse_other_files(
-    folder: RunFolder, data: Path, listing: Listing, labels: Labels | None
-) -> None:
+def _refuse_other_files(folder: RunFolder, data: Path, listing: Listing) -> None:
     """Classes first: where one has come or gone, the numbers of others in the records move."""
     begun_with = f"the run in {folder.path} was begun with"
-    found = label_differences(labels, read_labels(folder.path))
+    found = label_differences(listing.labels, read_labels(folder.path))
     if found:
         raise UsageError(
             f"DATA {data}: not the labels that {begun_with}: {'; '.join(found)}. "

@@ -7,6 +7,7 @@ import json
 import math
 from collections.abc import Callable, Sequence
 from dataclasses import asdict, dataclass, fields, replace
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -26,6 +27,7 @@ from smnm_kernels.train.data.loader import Batch, Failure, SampleDataset
 from smnm_kernels.train.data.modality import InputFormat, Modality, Normalisation, Record
 from smnm_kernels.train.data.orders import Balanced, Order, Passes, label_weights
 from smnm_kernels.train.data.padding import Padding, TokenGrid
+from smnm_kernels.train.data.scan import Listing
 from smnm_kernels.train.models.classifier import (
     Classifier,
     HeadSettings,
@@ -135,11 +137,6 @@ def recipe_of(options: Finetune, setup: Setup) -> Recipe:
     """What decides the losses beside seed and files."""
     preset = setup.preset
     optimisation = preset.optimisation
-    finder = finder_of(options, options.data)
-
-    def look_at(files: Sequence[Record]) -> None:
-        _check_labels(options, setup, finder.labels, files)
-
     return Recipe(
         modality=setup.clip,
         optimisation=optimisation,
@@ -161,15 +158,14 @@ def recipe_of(options: Finetune, setup: Setup) -> Recipe:
             "mean": setup.inputs.mean,
             "scale": setup.inputs.scale,
         },
-        look_at=look_at,
-        finder=finder,
+        look_at=partial(_check_labels, options, setup),
+        finder=finder_of(options, options.data),
         trained_on=lambda files: in_split(files, "train"),
     )
 
 
-def _check_labels(
-    options: Finetune, setup: Setup, labels: Labels | None, files: Sequence[Record]
-) -> None:
+def _check_labels(options: Finetune, setup: Setup, listing: Listing) -> None:
+    labels, files = listing.labels, listing.usable
     assert labels is not None
     there = {record["split"] for record in files}
     if options.label_smoothing and labels.kind != "class":

@@ -21,6 +21,7 @@ from smnm_kernels.kinds import Kind
 from smnm_kernels.train.data.loader import Batch, Failure, SampleDataset
 from smnm_kernels.train.data.modality import Normalisation, Record
 from smnm_kernels.train.data.padding import Padding, TokenGrid, with_quiet_padding
+from smnm_kernels.train.data.scan import Listing
 from smnm_kernels.train.models.initial import Start, start_from
 from smnm_kernels.train.models.masked_autoencoding import MaskedAutoencoding
 from smnm_kernels.train.models.pretrained import weights_for
@@ -165,8 +166,8 @@ def padding_of(setup: Setup, files: Sequence[Record]) -> Padding | None:
     return padding if padding.padded else None
 
 
-def _look_at(setup: Setup, files: Sequence[Record]) -> None:
-    padding = padding_of(setup, files)
+def _look_at(setup: Setup, listing: Listing) -> None:
+    padding = padding_of(setup, listing.usable)
     if padding is None:
         return
     for name, count in padding.padded.items():

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import os
 from collections.abc import Sequence
-from dataclasses import asdict, replace
+from dataclasses import asdict
 from pathlib import Path
 
 import numpy as np
@@ -12,8 +12,7 @@ import torch
 from tqdm import tqdm
 
 from smnm_kernels.errors import UsageError, printable
-from smnm_kernels.train.data.label_columns import ALL_FOLDS
-from smnm_kernels.train.data.labelled import LabelledFiles
+from smnm_kernels.train.data.labels import Labels, of_fold
 from smnm_kernels.train.data.modality import Modality, Record
 from smnm_kernels.train.data.records import Records
 from smnm_kernels.train.data.scan import shown_name
@@ -62,9 +61,9 @@ def probe(options: Probe) -> int:
         listing = look_and_keep(
             folder.path, _widest(encoders), finder, options.scan_of, options.stall_limit
         )
-        assert finder.labels is not None
-        files = listing.usable
-        splits = _splits(finder, files, encoders[0].clip, options.fold)
+        labels, files = listing.labels, listing.usable
+        assert labels is not None
+        splits = _splits(labels, files, options.fold)
         _check_tokens(options, encoders, len(files), layers)
         contents = Contents.of(options.data, files)
         computed = [
@@ -91,7 +90,7 @@ def probe(options: Probe) -> int:
     except UsageError:
         folder.remove_if_unused()
         raise
-    data = _data(options, finder, files, splits, computed)
+    data = _data(options, labels, files, splits, computed)
     rows = _rows(options, encoders, layers, computed, data, device)
     failed = {name: why for found in computed for name, why in found.failed.items()}
     about = {
@@ -106,7 +105,7 @@ def probe(options: Probe) -> int:
         | {"device": device.type, "precision": _precision(options, device)},
         "left_out": listing.reasons() | failed,
     }
-    write_report(options.out, Asked(finder.labels, data, about), rows)
+    write_report(options.out, Asked(labels, data, about), rows)
     return 0
 
 
@@ -196,35 +195,26 @@ def _workers(options: Probe) -> int:
 Splits = dict[str, list[str]]  # by the trial's name: of each file train, val or test
 
 
-def _splits(finder: LabelledFiles, files: Records, clip: Modality, fold: str | None) -> Splits:
-    """The split of each file in each trial."""
-    if fold != ALL_FOLDS:
-        name = "all files" if fold is None else f"fold {fold}"
-        return {name: [record["split"] for record in files]}
-    if len(finder.folds) < 2:
-        there = ", ".join(map(printable, finder.folds)) or "none"
-        raise UsageError(
-            f"--fold {ALL_FOLDS}: needs DATA that is a list with at least two folds; there are: "
-            f"{there}"
-        )
-    found = {}
-    for one in finder.folds:
-        of_fold = LabelledFiles(finder.data, replace(finder.settings, fold=one))
-        of_fold.find(clip.suffixes, None, lambda: None)
-        found[f"fold {one}"] = [of_fold.attached(record)["split"] for record in files]
-    return found
+def _splits(labels: Labels, files: Records, fold: str | None) -> Splits:
+    """The split of each file in each trial. Where each fold is tested in turn, files of the split
+    test are in none."""
+    if labels.folds:
+        return {
+            f"fold {one}": ["" if split == "test" else split for split in of_fold(files, one)]
+            for one in labels.folds
+        }
+    name = "all files" if fold is None else f"fold {fold}"
+    return {name: [record["split"] for record in files]}
 
 
 def _data(
     options: Probe,
-    finder: LabelledFiles,
+    labels: Labels,
     files: Records,
     splits: Splits,
     computed: Sequence[Features],
 ) -> Data:
     """The trials, of files that all encoders have features of."""
-    labels = finder.labels
-    assert labels is not None
     usable = [place for place in range(len(files)) if all(place in c.rows for c in computed)]
     trials = []
     for name, of_files in splits.items():
