@@ -26,7 +26,6 @@ from smnm_kernels.train.run.signals import StoppedBySignal
 from .label_options import finder_of
 from .presets import PRESETS
 from .probe_options import LAST, Probe, check
-from .probing.attentive import AttentiveSettings
 from .probing.features import Contents, Features, FeatureSettings, Machine, features
 from .probing.frozen import Frozen, find_frozen
 from .probing.protocol import (
@@ -273,7 +272,7 @@ def _rows(
             print(f"  not from {line}", flush=True)
     main = MAIN[data.task.kind].name
     values = torch.from_numpy(data.values[data.tested()])
-    probes = Probes(options.k, device, AttentiveSettings(heads=1))
+    probes = Probes(options.k, device)
     rows = []
     for frozen, name, of_each, found in zip(
         encoders, unlike([f.name for f in encoders]), layers, computed, strict=True

@@ -4,17 +4,23 @@ import numpy as np
 import pytest
 import torch
 import torch.nn.functional as F
+from hypothesis import given
+from hypothesis import strategies as st
+from hypothesis.extra.numpy import arrays
 from sklearn.linear_model import LogisticRegression, Ridge
 from sklearn.neighbors import NearestNeighbors
 from sklearn.preprocessing import StandardScaler
+from strategies import examples
 
+from smnm_kernels.train.metrics.measures import measure
+from smnm_kernels.train.tasks.probing import knn as knn_module
 from smnm_kernels.train.tasks.probing.attentive import (
     AttentiveFit,
     AttentiveProbe,
     AttentiveSettings,
     attentive,
 )
-from smnm_kernels.train.tasks.probing.knn import choose_neighbours, knn
+from smnm_kernels.train.tasks.probing.knn import choose_neighbours, knn, largest
 from smnm_kernels.train.tasks.probing.linear import choose_strength, fit_linear
 from smnm_kernels.train.tasks.probing.targets import Standard, Task, quality
 
@@ -101,6 +107,40 @@ def test_neighbours_vote_by_their_similarity():
     x, values, given, _ = data("class")
     assert (knn(CLASS, x, values, x, 1).argmax(1) == values).all()
     assert np.allclose(knn(CLASS, x, values, given, 1000).sum(1), 1)
+
+
+@given(
+    arrays(np.int8, (3, 9), elements=st.integers(-2, 2)),
+    st.integers(1, 9),
+)
+@examples(100)
+def test_of_equal_ones_the_first_is_among_the_largest(rows, k):
+    rows = rows.astype(float)
+    assert np.array_equal(largest(rows, k), np.argsort(-rows, axis=1, kind="stable")[:, :k])
+
+
+def test_similarities_that_are_held_do_not_grow_with_the_training_files(monkeypatch):
+    x, values, given, _ = data("class")
+    whole = knn(CLASS, x, values, given, 5)
+    held = []
+
+    def noted(rows, k):
+        held.append(rows.size)
+        return largest(rows, k)
+
+    monkeypatch.setattr(knn_module, "largest", noted)
+    monkeypatch.setattr(knn_module, "_MOST_SIMILARITIES", 100)
+    assert np.allclose(knn(CLASS, x, values, given, 5), whole)
+    assert max(held) <= 100
+
+
+def test_settings_are_chosen_by_the_measure_that_is_reported():
+    rng = np.random.default_rng(0)
+    scores, values = rng.random((20, 3)), (rng.random((20, 3)) < 0.5).astype(float)
+    values[:, 1] = 1  # all files have it
+    reported = measure("classes", torch.from_numpy(scores), torch.from_numpy(values))["mAP"]
+    assert quality(CLASSES, scores, values)[0] == reported
+    assert quality(CLASSES, scores, np.ones((20, 3)))[0] == 0
 
 
 def test_as_many_neighbours_as_serve_the_choosing_files():

@@ -6,6 +6,7 @@ import os
 import re
 import shutil
 import signal
+from dataclasses import replace
 
 import numpy as np
 import PIL.Image
@@ -18,15 +19,20 @@ from sklearn.preprocessing import StandardScaler
 from smnm_kernels.cli import main
 from smnm_kernels.train.data.scan import scan
 from smnm_kernels.train.models.encoder_file import encoder_metadata
-from smnm_kernels.train.tasks import probe as module
 from smnm_kernels.train.tasks.presets import PRESETS
 from smnm_kernels.train.tasks.probing import features as features_module
-from smnm_kernels.train.tasks.probing import report
+from smnm_kernels.train.tasks.probing import protocol, report
 from smnm_kernels.train.tasks.probing.attentive import AttentiveSettings
 from smnm_kernels.train.tasks.probing.features import FeatureSettings, Machine, features
 from smnm_kernels.train.tasks.probing.frozen import find_frozen
 from smnm_kernels.train.tasks.probing.linear import STRENGTHS, choose_strength
-from smnm_kernels.train.tasks.probing.protocol import Data, Inputs, Trial, few_shot
+from smnm_kernels.train.tasks.probing.protocol import (
+    Data,
+    Inputs,
+    Trial,
+    few_shot,
+    possible_shots,
+)
 from smnm_kernels.train.tasks.probing.targets import Task
 
 CLASSES = ("blue", "red", "yellow")
@@ -62,8 +68,6 @@ def _few_draws(monkeypatch):
 @pytest.fixture(scope="session")
 def encoder(tmp_path_factory):
     """A tiny random encoder of 32 pixels as a file."""
-    from dataclasses import replace
-
     from safetensors.torch import save_file
 
     from smnm_kernels.train.models.mae import build_model
@@ -188,7 +192,7 @@ def test_one_that_was_stopped_gives_the_same_numbers(colours, encoder, tmp_path,
 @pytest.mark.slow
 def test_several_encoders_layers_and_few_files(colours, encoder, tmp_path, monkeypatch, capsys):
     monkeypatch.setattr(
-        module, "AttentiveSettings", lambda heads: AttentiveSettings(heads, 1, 20, 2)
+        protocol, "AttentiveSettings", lambda heads, seed: AttentiveSettings(heads, 1, 20, 2)
     )
     out = tmp_path / "out"
     arguments = ("--encoder", encoder, "--against", "none", encoder, "--layer", 0, "last")
@@ -333,6 +337,17 @@ def test_the_same_few_files_for_every_probe():
     assert not np.allclose(few_shot("knn", data, Inputs(spoiled, [], 1), 1, 0), scores[0])
     again = few_shot("knn", data, Inputs(x, [], 1), 1, 0)
     assert np.array_equal(again, scores[0])
+
+
+def test_a_class_of_no_file_ends_no_curve():
+    values = np.array([0, 0, 0, 2, 2, 0, 2])
+    trial = Trial("all", np.arange(5), np.array([], dtype=np.int64), np.arange(5, 7))
+    data = Data(Task("class", 4), values, list("abcdefg"), None, (trial,), seed=0)
+    assert possible_shots(data, [1, 2, 3])[0] == [1, 2]
+    untrained = Data(
+        Task("class", 4), np.array([0, 0, 0, 2, 2, 0, 3]), data.names, None, (trial,), 0
+    )
+    assert possible_shots(untrained, [1, 2, 3])[0] == []  # tested, and never seen
 
 
 def test_strengths_reach_far_enough_to_matter():

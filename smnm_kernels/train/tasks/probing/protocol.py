@@ -6,7 +6,8 @@ No test file has a part in anything but its own scores.
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
+from functools import cached_property
 from typing import Any, Literal, NamedTuple
 
 import numpy as np
@@ -49,9 +50,13 @@ class Data:
     trials: tuple[Trial, ...]
     seed: int
 
-    def choosing(self, trial: Trial) -> tuple[np.ndarray, np.ndarray]:
-        """(places to fit on, places to choose on): the second empty where a class, or a number,
-        has one file or group only."""
+    @cached_property
+    def choosing(self) -> list[tuple[np.ndarray, np.ndarray]]:
+        """Of each trial (places to fit on, places to choose on): the second empty where a class, or
+        a number, has one file or group only."""
+        return [self._choosing(trial) for trial in self.trials]
+
+    def _choosing(self, trial: Trial) -> tuple[np.ndarray, np.ndarray]:
         if len(trial.val):
             return trial.train, trial.val
         train = trial.train.tolist()
@@ -92,40 +97,40 @@ class Probes:
 
     neighbours: int | None  # None: chosen
     device: torch.device  # of the attentive probe
-    attentive: AttentiveSettings
 
     def run(self, name: ProbeName, data: Data, inputs: Inputs) -> Scored:
-        run: Callable[[Data, Trial, Inputs], tuple[np.ndarray, dict[str, Any]]] = {
+        run: Callable[[Data, int, Inputs], tuple[np.ndarray, dict[str, Any]]] = {
             "linear": self._linear,
             "knn": self._knn,
             "attentive": self._attentive,
         }[name]
-        of_trials = [run(data, trial, inputs) for trial in data.trials]
+        of_trials = [run(data, number, inputs) for number in range(len(data.trials))]
         scores = np.concatenate([scores for scores, _ in of_trials])
         return Scored(scores, [chosen for _, chosen in of_trials])
 
-    def _linear(
-        self, data: Data, trial: Trial, inputs: Inputs
-    ) -> tuple[np.ndarray, dict[str, Any]]:
+    def _linear(self, data: Data, number: int, inputs: Inputs) -> tuple[np.ndarray, dict[str, Any]]:
+        trial = data.trials[number]
         x, values = inputs.vectors, data.values
-        fit, choose = data.choosing(trial)
+        fit, choose = data.choosing[number]
         strength = choose_strength(data.task, (x[fit], values[fit]), (x[choose], values[choose]))
         predict = fit_linear(data.task, x[trial.train], values[trial.train], strength)
         return predict(x[trial.test]), {"C": strength}
 
-    def _knn(self, data: Data, trial: Trial, inputs: Inputs) -> tuple[np.ndarray, dict[str, Any]]:
+    def _knn(self, data: Data, number: int, inputs: Inputs) -> tuple[np.ndarray, dict[str, Any]]:
+        trial = data.trials[number]
         x, values = inputs.vectors, data.values
         k = self.neighbours
         if k is None:
-            fit, choose = data.choosing(trial)
+            fit, choose = data.choosing[number]
             k = choose_neighbours(data.task, (x[fit], values[fit]), (x[choose], values[choose]))
         known = (x[trial.train], values[trial.train])
         return knn(data.task, *known, x[trial.test], k), {"k": k}
 
     def _attentive(
-        self, data: Data, trial: Trial, inputs: Inputs
+        self, data: Data, number: int, inputs: Inputs
     ) -> tuple[np.ndarray, dict[str, Any]]:
-        fit, choose = data.choosing(trial)
+        trial = data.trials[number]
+        fit, choose = data.choosing[number]
         scores, steps = attentive(
             data.task,
             inputs.tokens,
@@ -134,21 +139,21 @@ class Probes:
             choose,
             trial.train,
             [inputs.tokens[place] for place in trial.test],
-            replace(self.attentive, heads=inputs.heads, seed=data.seed),
+            AttentiveSettings(inputs.heads, seed=data.seed),
             self.device,
         )
         return scores, {"steps": steps}
 
 
 def possible_shots(data: Data, shots: Sequence[int]) -> tuple[list[int], list[str]]:
-    """(those of the numbers of files a class that every trial has, why the others are left out)"""
-    counts = np.stack(
-        [
-            np.bincount(data.values[trial.train], minlength=data.task.n_classes)
-            for trial in data.trials
-        ]
+    """(those of the numbers of files a class that every trial has, why the others are left out).
+
+    A class that no file of a trial has, as a list of names may hold, counts for nothing."""
+    fewest = min(
+        int(np.bincount(data.values[trial.train], minlength=data.task.n_classes)[occurs].min())
+        for trial in data.trials
+        for occurs in [np.unique(data.values[np.concatenate([trial.train, trial.test])])]
     )
-    fewest = int(counts.min())
     kept = [n for n in shots if n <= fewest]
     left_out = [n for n in shots if n > fewest]
     why = f"{', '.join(map(str, left_out))} files a class: some class has {fewest} training files"

@@ -2,11 +2,14 @@
 
 from __future__ import annotations
 
+import math
 from dataclasses import dataclass
 
 import numpy as np
+import torch
 
 from smnm_kernels.train.data.labels import LabelKind
+from smnm_kernels.train.metrics.measures import MAIN, measure
 
 
 @dataclass(frozen=True)
@@ -19,30 +22,25 @@ class Task:
 
 
 def quality(task: Task, scores: np.ndarray, values: np.ndarray) -> tuple[float, float]:
-    """By which settings are compared, higher is better: accuracy, then log-likelihood; mean average
-    precision, then log-likelihood; or minus the mean absolute error.
+    """By which settings are compared, higher is better: what is reported (accuracy, mean average
+    precision, minus the mean absolute error), then log-likelihood of classes.
 
     scores: probabilities [n, classes], or numbers [n].
     """
+    main = MAIN[task.kind]
+    found = measure(task.kind, torch.from_numpy(scores), torch.from_numpy(values))[main.name]
+    if math.isnan(found):  # mAP of classes that all of the files have, or none
+        found = 0.0
     if task.kind == "number":
-        return -float(np.abs(scores - values).mean()), 0.0
+        return -found, 0.0
     tiny = np.finfo(np.float32).tiny
     if task.kind == "class":
         likelihood = np.log(np.maximum(scores[np.arange(len(values)), values], tiny)).mean()
-        return float((scores.argmax(1) == values).mean()), float(likelihood)
-    of_each = values * np.log(np.maximum(scores, tiny))
-    of_each += (1 - values) * np.log(np.maximum(1 - scores, tiny))
-    return _mean_average_precision(scores, values), float(of_each.mean())
-
-
-def _mean_average_precision(scores: np.ndarray, values: np.ndarray) -> float:
-    """Over the classes that any file has; 0 where there is none."""
-    from sklearn.metrics import average_precision_score
-
-    present = values.any(0)
-    if not present.any():
-        return 0.0
-    return float(average_precision_score(values[:, present], scores[:, present], average="macro"))
+    else:
+        of_each = values * np.log(np.maximum(scores, tiny))
+        of_each += (1 - values) * np.log(np.maximum(1 - scores, tiny))
+        likelihood = of_each.mean()
+    return found, float(likelihood)
 
 
 @dataclass(frozen=True)
