@@ -4,10 +4,11 @@ happens to be set up elsewhere in the process changes nothing."""
 from __future__ import annotations
 
 import itertools
+import math
 import warnings
 from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import torch
@@ -17,7 +18,10 @@ from smnm_kernels.errors import printable
 from smnm_kernels.files import replacing
 from smnm_kernels.pictures.optional import import_for_pictures
 
+from .intervals import Interval
+
 if TYPE_CHECKING:
+    from matplotlib.axes import Axes
     from matplotlib.figure import Figure
 
 _MOST_NUMBERS = 15  # classes up to which each cell says how many files it counts
@@ -44,8 +48,6 @@ def write_confusion_matrix(path: Path, counts: Tensor, names: Sequence[str]) -> 
     Colours are shares of a row. Up to 15 classes have numbers, up to 60 have names at both sides;
     of more, the confusions that happen most often are named beside the matrix.
     """
-    figure_class = import_for_pictures("matplotlib.figure").Figure
-    import_for_pictures("matplotlib.backends.backend_agg")
     counts = counts.cpu()
     n = len(names)
     table = counts.double().numpy()
@@ -56,8 +58,7 @@ def write_confusion_matrix(path: Path, counts: Tensor, names: Sequence[str]) -> 
     side = min(max(0.42 * n, 2.5), 13) if has_names else 9.0
     beside = 1.0 if has_names else 5.2
     width, height = longest + side + beside + 0.7, side + longest + 0.9
-    figure = figure_class(figsize=(width, height), dpi=110)
-    figure.set_facecolor("white")
+    figure = _figure((width, height))
     axes = figure.add_axes(
         ((longest + 0.5) / width, (longest + 0.4) / height, side / width, side / height)
     )
@@ -121,15 +122,13 @@ def write_curves(
     panels: by what is drawn ("loss"), then by the curve's name ("train"): pairs of place and value.
     along: what the place is ("step").
     """
-    figure_class = import_for_pictures("matplotlib.figure").Figure
-    import_for_pictures("matplotlib.backends.backend_agg")
-    figure = figure_class(figsize=(7, 0.5 + 2.3 * len(panels)), dpi=110, layout="constrained")
-    figure.set_facecolor("white")
+    figure = _figure((7, 0.5 + 2.3 * len(panels)), layout="constrained")
     # A curve has one colour in all panels.
     names = dict.fromkeys(name for curves in panels.values() for name in curves)
     colours = dict(zip(names, itertools.cycle(_COLOURS), strict=False))
     all_axes = figure.subplots(len(panels), squeeze=False, sharex=True)[:, 0]
     for axes, (what, curves) in zip(all_axes, panels.items(), strict=True):
+        shown = {}
         for name, points in curves.items():
             x = [place for place, _ in points]
             y = [value for _, value in points]
@@ -140,14 +139,57 @@ def write_curves(
                 x = [float(np.mean([x[i] for i in part])) for part in parts]
                 y = [float(np.mean([y[i] for i in part])) for part in parts]
             mark = "o" if len(points) <= 30 else ""
-            axes.plot(x, y, color=colour, lw=1.4, marker=mark, ms=3, label=printable(name))
+            [shown[name]] = axes.plot(x, y, color=colour, lw=1.4, marker=mark, ms=3)
         axes.set_ylabel(printable(what))
-        axes.grid(color="#dddddd", lw=0.6)
-        axes.spines[["top", "right"]].set_visible(False)
-        if any(curves):
-            axes.legend(frameon=False, fontsize=8)
+        _plain(axes, shown)
     all_axes[-1].set_xlabel(along)
     _save(figure, path)
+
+
+def write_few_shot(path: Path, curves: Mapping[str, Mapping[int, Interval]], what: str) -> None:
+    """A PNG, whole or not at all: a curve with its intervals for each name, over files a class.
+
+    what: is measured.
+    """
+    figure = _figure((7, 4), layout="constrained")
+    axes = figure.subplots()
+    shown = {}
+    # Beside each other where they would lie behind each other.
+    for place, (name, points) in enumerate(curves.items()):
+        x = [n * 1.03 ** (place - (len(curves) - 1) / 2) for n in points]
+        y = [interval.value for interval in points.values()]
+        ends = [(i.value - i.low, i.high - i.value) for i in points.values()]
+        errors = [[0.0 if math.isnan(end) else end for end in side] for side in zip(*ends)]  # noqa: B905
+        colour = _COLOURS[place % len(_COLOURS)]
+        shown[name] = axes.errorbar(x, y, errors, color=colour, marker="o", ms=3, lw=1.4, capsize=2)
+    ticks = sorted({n for points in curves.values() for n in points})
+    axes.set_xscale("log")
+    axes.set_xticks(ticks, [str(n) for n in ticks])
+    axes.set_xticks([], minor=True)
+    axes.set_xlabel("training files a class")
+    axes.set_ylabel(what)
+    _plain(axes, shown)
+    _save(figure, path)
+
+
+def _figure(inches: tuple[float, float], **more: Any) -> Figure:
+    figure = import_for_pictures("matplotlib.figure").Figure(figsize=inches, dpi=110, **more)
+    import_for_pictures("matplotlib.backends.backend_agg")
+    figure.set_facecolor("white")
+    return figure
+
+
+def _plain(axes: Axes, shown: Mapping[str, Any]) -> None:
+    """A grid, no frame, and a legend of what is shown, by its name."""
+    axes.grid(color="#dddddd", lw=0.6)
+    axes.spines[["top", "right"]].set_visible(False)
+    if shown:
+        # matplotlib leaves out names that begin with an underscore, and reads $ as mathematics.
+        places = [str(place) for place in range(len(shown))]
+        legend = axes.legend(list(shown.values()), places, frameon=False, fontsize=8)
+        for text, name in zip(legend.get_texts(), shown, strict=True):
+            text.set_parse_math(False)
+            text.set_text(printable(name))
 
 
 def _short(name: str) -> str:

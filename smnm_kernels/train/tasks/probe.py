@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 from collections.abc import Sequence
 from dataclasses import asdict
 from pathlib import Path
@@ -19,7 +18,12 @@ from smnm_kernels.train.data.scan import shown_name
 from smnm_kernels.train.metrics.measures import MAIN, measure
 from smnm_kernels.train.run.folder import RunFolder
 from smnm_kernels.train.run.listing import look_and_keep
-from smnm_kernels.train.run.machine import autocast_dtype, default_workers, find_device
+from smnm_kernels.train.run.machine import (
+    autocast_dtype,
+    available_memory,
+    default_workers,
+    find_device,
+)
 from smnm_kernels.train.run.options import check_data
 from smnm_kernels.train.run.signals import StoppedBySignal
 
@@ -157,7 +161,8 @@ def _check_tokens(
     options: Probe, encoders: Sequence[Frozen], n_files: int, layers: Sequence[Sequence[int]]
 ) -> None:
     """The attentive probe holds all tokens in memory."""
-    if "attentive" not in options.probes or not hasattr(os, "sysconf"):
+    available = available_memory()
+    if "attentive" not in options.probes or available is None:
         return
     needed = sum(
         2
@@ -168,15 +173,11 @@ def _check_tokens(
         * frozen.encoder.pos_embed.numel()
         for frozen, of_each in zip(encoders, layers, strict=True)
     )
-    try:
-        free = os.sysconf("SC_AVPHYS_PAGES") * os.sysconf("SC_PAGE_SIZE")
-    except (ValueError, OSError):
-        return
-    if needed > free // 2:
+    if needed > available // 2:
         raise UsageError(
             f"--probes attentive: the tokens of {n_files} files take {needed / 2**30:.1f} GiB, "
-            f"and {free / 2**30:.1f} GiB of memory are free, of which half may be used; fewer "
-            "encoders, --clips, --crops or --layer need less"
+            f"and {available / 2**30:.1f} GiB of memory are available, of which half may be used; "
+            "fewer encoders, --clips, --crops or --layer need less"
         )
 
 

@@ -203,8 +203,8 @@ def _read(video: MaskedVideo, frozen: Frozen, options: Segment, clips: int | Non
             frames.append(frame)
             masks.append(mask)
         truth = np.stack([_nearest(mask, options.grid) for mask in masks])
-        if set(np.unique(np.stack(masks))) <= {0, VOID}:
-            truth[truth == VOID] = 1  # DAVIS 2016 and others: one object, black and white
+        if set(np.unique(np.stack(masks))) <= {0, VOID} and video.is_black_and_white():
+            truth[truth == VOID] = 1
         if (truth == 0).all() or not (truth != VOID).any() or not _has_object(truth):
             continue
         digest = hashlib.blake2b(digest_size=16)
@@ -278,6 +278,8 @@ def _strips(clip: Clip, results: Sequence[dict[Way, Segmented]]) -> Strips:
 
 
 def _draw(out: Path, pictured: Sequence[tuple[str, Strips]]) -> None:
+    for path in (out / _PICTURE, *(out / _MOVIES).glob("*.gif")):  # of an earlier command
+        path.unlink(missing_ok=True)
     if not pictured:
         return
     with replacing(out / _PICTURE) as file:

@@ -2,6 +2,7 @@
 
 import csv
 import json
+import math
 import os
 
 import numpy as np
@@ -11,6 +12,7 @@ from PIL import Image
 
 from smnm_kernels.train.data.labels import Labels
 from smnm_kernels.train.metrics import plots
+from smnm_kernels.train.metrics.intervals import Interval
 from smnm_kernels.train.metrics.predictions import write_predictions
 
 NAMES = [
@@ -146,3 +148,26 @@ def test_curves(tmp_path):
     )
     with Image.open(path) as picture:
         assert picture.size == (770, 814)
+
+
+def test_names_in_a_legend_are_shown_as_they_are(tmp_path, monkeypatch):
+    names = ["_train", "r$a_{$", "$x$", ""]
+    shown = []
+
+    def noted(figure, path):
+        for axes in figure.axes:
+            shown.extend(text.get_text() for text in axes.get_legend().get_texts())
+        save(figure, path)
+
+    save = plots._save
+    monkeypatch.setattr(plots, "_save", noted)
+    points = [(1, 0.5), (2, 0.7)]
+    plots.write_curves(tmp_path / "curves.png", {"loss": dict.fromkeys(names, points)}, "step")
+    ends = ((0.4, 0.6), (math.nan, math.nan))
+    intervals = {n: Interval(0.5, *pair) for n, pair in enumerate(ends, 1)}
+    curves = {name: dict(intervals) for name in names}
+    plots.write_few_shot(tmp_path / "few_shot.png", curves, "top1")
+    assert shown == 2 * names
+    for name in ("curves.png", "few_shot.png"):
+        with Image.open(tmp_path / name) as picture:
+            assert picture.format == "PNG"

@@ -6,6 +6,8 @@ import os
 import re
 import shutil
 import signal
+import subprocess
+import sys
 from dataclasses import replace
 
 import numpy as np
@@ -19,6 +21,7 @@ from sklearn.preprocessing import StandardScaler
 from smnm_kernels.cli import main
 from smnm_kernels.train.data.scan import scan
 from smnm_kernels.train.models.encoder_file import encoder_metadata
+from smnm_kernels.train.run.machine import available_memory
 from smnm_kernels.train.tasks.presets import PRESETS
 from smnm_kernels.train.tasks.probing import features as features_module
 from smnm_kernels.train.tasks.probing import protocol, report
@@ -317,6 +320,47 @@ def test_words_by_their_pitch(tmp_path):
     assert probe(data, tmp_path / "out", *asked, modality="audio") == 0
     row = results(tmp_path / "out")["rows"][0]
     assert row["measures"]["top1"]["value"] == 1
+
+
+def test_a_folder_is_written_by_one_command_at_a_time(colours, encoder, tmp_path, monkeypatch):
+    (tmp_path / "out").mkdir()
+    held = "import fcntl, sys; file = open(sys.argv[1], 'a'); fcntl.lockf(file, fcntl.LOCK_EX); "
+    held += "print('held', flush=True); sys.stdin.read()"
+    other = subprocess.Popen(
+        [sys.executable, "-c", held, str(tmp_path / "out" / ".lock")],
+        stdin=subprocess.PIPE,
+        stdout=subprocess.PIPE,
+    )
+    monkeypatch.setattr("smnm_kernels.train.run.folder._LOCK_WAIT_S", 0.0)
+    with other:
+        assert other.stdout.readline() == b"held\n"
+        assert probe(colours, tmp_path / "out", "--encoder", encoder) == 2
+        other.stdin.close()
+    assert probe(colours, tmp_path / "out", "--encoder", encoder) == 0
+
+
+def test_nothing_of_an_earlier_command_stays(colours, encoder, tmp_path):
+    out = tmp_path / "out"
+    assert probe(colours, out, "--encoder", encoder, "--few-shot", 1, "--draws", 1) == 0
+    assert (out / "few_shot.png").exists()
+    assert len(list((out / "predictions").iterdir())) == 2
+    assert probe(colours, out, "--encoder", encoder, "--probes", "knn") == 0
+    assert not (out / "few_shot.png").exists()
+    assert list((out / "predictions").iterdir()) == []
+
+
+def test_memory_that_holds_files_can_be_had(monkeypatch):
+    said = "MemTotal: 100 kB\nMemFree: 2 kB\nMemAvailable:   70 kB\n"
+    monkeypatch.setattr("pathlib.Path.read_text", lambda self: said)
+    assert available_memory() == 70 * 1024
+    monkeypatch.setattr("pathlib.Path.read_text", lambda self: "MemTotal: 100 kB\n")
+    assert available_memory() is None
+
+
+def test_tokens_that_do_not_fit_are_refused(colours, encoder, tmp_path, capsys, monkeypatch):
+    monkeypatch.setattr("smnm_kernels.train.tasks.probe.available_memory", lambda: 2**16)
+    assert probe(colours, tmp_path / "out", "--encoder", encoder, "--probes", "attentive") == 2
+    assert "0.0 GiB of memory are available, of which half" in capsys.readouterr().err
 
 
 def test_the_same_few_files_for_every_probe():

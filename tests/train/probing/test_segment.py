@@ -314,6 +314,30 @@ def test_white_alone_is_an_object(tmp_path):
     assert row["ids"] == "0 1"
 
 
+def test_void_is_void_in_all_clips_of_a_video(tmp_path):
+    """The first clip shows void and no object, a later one an object."""
+    write_davis(tmp_path / "data", "one", n=24, ids=(2,))
+    masks = tmp_path / "data" / "Annotations" / "480p" / "one"
+    for path in sorted(masks.iterdir())[:12]:
+        mask = np.asarray(PIL.Image.open(path))
+        PIL.Image.fromarray(np.where(mask > 0, 255, 0).astype(np.uint8)).save(path)
+    asked = ("--frames", 4, "--clips", "all", "--pictures", 0)
+    assert segment(tmp_path / "data", tmp_path / "out", *asked) == 0
+    rows = list(csv.DictReader((tmp_path / "out" / "videos.csv").open()))
+    assert {row["ids"] for row in rows} == {"0 2"}
+
+
+def test_pictures_of_an_earlier_command_do_not_stay(tmp_path):
+    out = tmp_path / "out"
+    write_davis(tmp_path / "data", "one", n=4)
+    asked = (tmp_path / "data", out, "--frames", 4)
+    assert segment(*asked) == 0
+    assert (out / "overlays" / "one.gif").exists()
+    assert segment(*asked, "--pictures", 0) == 0
+    assert not (out / "overlays.png").exists()
+    assert list((out / "overlays").iterdir()) == []
+
+
 def _other_size(folder):
     PIL.Image.fromarray(np.zeros((5, 5), np.uint8)).save(folder / "00007.png")
 

@@ -113,15 +113,16 @@ def _freeze(
 def _clip_of(size: InputSize, like: Modality, kept: dict[str, Any], given: str) -> Modality:
     """The modality whose samples have this size (C, T, H, W)."""
     names = {field.name for field in fields(like)}
-    _, t, h, w = size
-    sides = {"frames": t, "size": h} if "size" in names else {"frames": h, "bands": w}
     own = {name: kept[name] for name in _KEPT if name in kept and name in names}
-    clip = replace(like, **{k: v for k, v in {**sides, **own}.items() if k in names})
+    try:
+        clip = replace(like, **own).sized(size)
+    except ValueError:
+        clip = like
     [form] = clip.inputs.values()
     if tuple(form.size) != tuple(size):
         raise UsageError(
             f"--encoder {printable(given)}: takes inputs of (C, T, H, W) = {tuple(size)}, which "
-            f"{clip.name} files are not read as (nearest: {tuple(form.size)})"
+            f"{clip.name} files are not read as (such as {tuple(form.size)})"
         )
     return clip
 

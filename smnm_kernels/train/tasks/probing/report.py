@@ -21,12 +21,11 @@ from smnm_kernels.train.metrics.intervals import (
     t_interval,
 )
 from smnm_kernels.train.metrics.measures import MAIN, Judged, judge
-from smnm_kernels.train.metrics.plots import confusions, write_confusion_matrix
+from smnm_kernels.train.metrics.plots import confusions, write_confusion_matrix, write_few_shot
 from smnm_kernels.train.metrics.predictions import write_predictions
 from smnm_kernels.train.run.folder import write_json
 
 from .frozen import Frozen
-from .pictures import write_few_shot
 from .protocol import Data, ProbeName, Scored
 from .results import described, shortened, signed, table, versions
 
@@ -194,6 +193,8 @@ def _write_files(
 ) -> None:
     """Predictions of the first row beside results.json, of all of them in a folder below; pictures
     of the first row and of all few-shot curves."""
+    for path in (out / CONFUSION, out / FEW_SHOT, *(out / ALL_PREDICTIONS).glob("*.csv")):
+        path.unlink(missing_ok=True)  # of an earlier command
     names = [asked.data.names[place] for place in tested]
     first = torch.from_numpy(rows[0].scored.scores)
     write_predictions(out / PREDICTIONS, names, asked.labels, first, targets)

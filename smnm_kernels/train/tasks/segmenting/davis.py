@@ -51,6 +51,14 @@ class MaskedVideo:
         except (OSError, ValueError, SyntaxError) as error:
             raise Unusable(f"annotation {printable(path.name)} does not decode") from error
 
+    def is_black_and_white(self) -> bool:
+        """Whether no mask has an id beside 0 and 255, which is then an object, as in DAVIS 2016;
+        raises Unusable."""
+        for number in range(len(self.masks)):
+            if not np.isin(self.read_mask(number), (0, VOID)).all():
+                return False
+        return True
+
 
 def find_videos(data: Path, chosen: str | None = None) -> tuple[list[MaskedVideo], dict[str, str]]:
     """The videos of a folder of DAVIS's layout, by name, and those of no use with the reason.
