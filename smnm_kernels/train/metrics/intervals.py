@@ -1,7 +1,7 @@
 """How sure a measure is: intervals over files, groups of files, and seeds.
 
 judged = judge("class", logits, targets)
-print(bootstrap(judged, "top1", groups=episodes))     # 0.812 [0.780, 0.843]
+print(bootstrap(judged, groups=episodes)["top1"])     # 0.812 [0.780, 0.843]
 """
 
 from __future__ import annotations
@@ -14,9 +14,13 @@ from typing import Any
 import numpy as np
 from scipy import stats
 
-from .measures import Judged
+from smnm_kernels.train.data.labels import LabelKind
+
+from .measures import COUNTS, Judged
 
 DRAWS = 2000
+_FEWEST_DRAWS = 200
+_MOST_WORK = 2 * 10**9  # scores that all draws go over: a minute or two
 
 
 @dataclass(frozen=True)
@@ -37,59 +41,64 @@ class Interval:
         return {name: None if math.isnan(x) else x for name, x in values.items()}
 
 
+def affordable_draws(kind: LabelKind, files: int, classes: int) -> int:
+    """How many draws a bootstrap makes: 2000, and of large sets fewer, but 200. A draw of mAP goes
+    over the scores of all classes, one of another measure over the files alone."""
+    work = files * (max(1, classes) if kind == "classes" else 1)
+    return min(DRAWS, max(_FEWEST_DRAWS, _MOST_WORK // work))
+
+
 def bootstrap(
     judged: Judged,
-    name: str,
     groups: Sequence[Hashable] | None = None,
-    draws: int = DRAWS,
+    draws: int | None = None,
     seed: int = 0,
     level: float = 0.95,
-) -> Interval:
-    """The percentile interval of a measure over files, or over groups of files.
+) -> dict[str, Interval]:
+    """The percentile intervals of all measures over files, or over groups of files, by their names.
 
     judged: as `measures.judge` makes it of n files.
-    name: of the measure.
     groups: of each file what it shares with others, such as an episode or a voice; groups are then
         drawn whole, because files of one are alike.
+    draws: default 2000.
 
-    What is drawn is a pure function of the seed and the groups. Where there is only one file or
-    group, the bounds are nan. A measure at its best in every draw (all files right) has an interval
-    of no width: files that were not seen may still fail.
+    What is drawn is a pure function of the seed and the groups, and the same for all measures.
+    Where there is only one file or group, the bounds are nan. A measure at its best in every draw
+    (all files right) has an interval of no width: files that were not seen may still fail.
     """
-    return _percentiles(
-        lambda counts: judged.measures(counts)[name], len(judged), groups, draws, seed, level
-    )
+    return _percentiles(judged.measures, len(judged), groups, draws, seed, level)
 
 
 def bootstrap_difference(
     ours: Judged,
     theirs: Judged,
-    name: str,
     groups: Sequence[Hashable] | None = None,
-    draws: int = DRAWS,
+    draws: int | None = None,
     seed: int = 0,
     level: float = 0.95,
-) -> Interval:
+) -> dict[str, Interval]:
     """As `bootstrap`, of ours minus theirs, two predictors on the same files in the same order:
     each draw takes the same files of both, so that what makes files hard for both cancels."""
     if len(ours) != len(theirs):
         raise ValueError(f"the predictors are of {len(ours)} and {len(theirs)} files")
 
-    def difference(counts: np.ndarray | None) -> float:
-        return ours.measures(counts)[name] - theirs.measures(counts)[name]
+    def difference(counts: np.ndarray | None) -> dict[str, float]:
+        other = theirs.measures(counts)
+        return {name: value - other[name] for name, value in ours.measures(counts).items()}
 
     return _percentiles(difference, len(ours), groups, draws, seed, level)
 
 
 def _percentiles(
-    measure: Callable[[np.ndarray | None], float],
+    measures: Callable[[np.ndarray | None], dict[str, float]],
     n: int,
     groups: Sequence[Hashable] | None,
-    draws: int,
+    draws: int | None,
     seed: int,
     level: float,
-) -> Interval:
+) -> dict[str, Interval]:
     _check_level(level)
+    draws = DRAWS if draws is None else draws
     if draws < 1:
         raise ValueError(f"draws must be at least 1, got {draws}")
     if groups is None:
@@ -100,20 +109,26 @@ def _percentiles(
         numbers = {group: i for i, group in enumerate(dict.fromkeys(groups))}
         unit_of = np.array([numbers[group] for group in groups])
     units = int(unit_of.max()) + 1
-    value = measure(None)
+    values = measures(None)
     if units < 2:
-        return Interval(value, math.nan, math.nan, level)
+        return {name: Interval(x, math.nan, math.nan, level) for name, x in values.items()}
     generator = np.random.Generator(np.random.PCG64(seed))
-    found = np.array(
-        [
-            measure(np.bincount(generator.integers(0, units, units), minlength=units)[unit_of])
-            for _ in range(draws)
-        ]
-    )
-    found = found[~np.isnan(found)]  # a draw of equal targets has no R2
-    if not len(found):
+    drawn = [
+        measures(np.bincount(generator.integers(0, units, units), minlength=units)[unit_of])
+        for _ in range(draws)
+    ]
+    found = {}
+    for name, value in values.items():
+        of_draws = [] if name in COUNTS else [one[name] for one in drawn]
+        found[name] = _interval(value, np.array(of_draws), level)
+    return found
+
+
+def _interval(value: float, drawn: np.ndarray, level: float) -> Interval:
+    drawn = drawn[~np.isnan(drawn)]  # a draw of equal targets has no R2
+    if not len(drawn):
         return Interval(value, math.nan, math.nan, level)
-    low, high = np.quantile(found, [(1 - level) / 2, (1 + level) / 2])
+    low, high = np.quantile(drawn, [(1 - level) / 2, (1 + level) / 2])
     return Interval(value, float(low), float(high), level)
 
 

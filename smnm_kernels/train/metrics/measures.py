@@ -27,6 +27,9 @@ MAIN: dict[LabelKind, Main] = {
     "number": Main("mae", False),
 }
 
+#: Measures that say of what the others are, not how good: they have no interval.
+COUNTS = ("classes_left_out",)
+
 
 class Judged(Protocol):
     """The scores of n files beside their targets, ready to be measured many times."""

@@ -19,12 +19,11 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from smnm_kernels.errors import RunError
-from smnm_kernels.train.data.labels import Labels
 from smnm_kernels.train.data.loader import Batch
 from smnm_kernels.train.data.modality import Record
 from smnm_kernels.train.data.views import Views, views_of
-from smnm_kernels.train.metrics.intervals import DRAWS, bootstrap
-from smnm_kernels.train.metrics.measures import MAIN, Judged, judge, measure
+from smnm_kernels.train.metrics.intervals import affordable_draws, bootstrap
+from smnm_kernels.train.metrics.measures import MAIN, judge, measure
 from smnm_kernels.train.metrics.plots import confusions, write_confusion_matrix, write_curves
 from smnm_kernels.train.metrics.predictions import write_predictions
 from smnm_kernels.train.run.evaluating import EVALUATIONS, Outputs
@@ -37,9 +36,6 @@ if TYPE_CHECKING:
 BEST, LAST = "classifier.safetensors", "classifier-last.safetensors"
 PREDICTIONS, RESULTS = "predictions.csv", "results.json"
 CONFUSION, CURVES = "confusion.png", "curves.png"
-
-# A bootstrap of mAP sorts as many scores as there are files, classes and draws: a minute or two.
-_MOST_SCORES, _FEWEST_DRAWS = 2 * 10**9, 200
 
 
 @dataclass(frozen=True)
@@ -132,6 +128,8 @@ class Judging:
         judged = judge(labels.kind, as_scores, targets)
         of_files = [files[number].get("group") for number in numbers]
         groups = None if None in of_files else of_files  # drawn whole: files of one are alike
+        draws = affordable_draws(labels.kind, len(judged), len(labels.names))
+        intervals = bootstrap(judged, groups, draws)
         results = {
             "split": files[views.numbers[0]]["split"],
             "views": len(views.views),
@@ -140,7 +138,7 @@ class Judging:
             "failed": outputs.failed,
             "loss": self._loss(numbers, scores),
             "groups": None if groups is None else len(set(groups)),
-            "measures": {name: self._interval(judged, name, groups) for name in judged.measures()},
+            "measures": {name: interval.as_row() for name, interval in intervals.items()},
         }
         return Found(results, [views.name(number) for number in numbers], as_scores, targets)
 
@@ -183,12 +181,6 @@ class Judging:
             counts = confusions(found.scores.argmax(1), found.targets, len(labels.names))
             write_confusion_matrix(folder / CONFUSION, counts, labels.names)
 
-    def _interval(self, judged: Judged, name: str, groups: Sequence[Any] | None) -> dict[str, Any]:
-        if name == "classes_left_out":  # a count
-            value = judged.measures()[name]
-            return {"value": value, "low": None, "high": None, "level": None}
-        return bootstrap(judged, name, groups, _draws(judged, self.task.labels)).as_row()
-
     def _curves(
         self, path: Path, steps: list[dict[str, Any]], evaluations: list[dict[str, Any]]
     ) -> None:
@@ -202,13 +194,6 @@ class Judging:
             }
         panels["learning rate"] = {"of the head": [(row["step"], row["lr"]) for row in steps]}
         write_curves(path, panels, "step")
-
-
-def _draws(judged: Judged, labels: Labels) -> int:
-    """Of a bootstrap: fewer where each takes long, as with several labels of many files."""
-    if labels.kind != "classes":
-        return DRAWS
-    return min(DRAWS, max(_FEWEST_DRAWS, _MOST_SCORES // (len(judged) * len(labels.names))))
 
 
 def mean_of_views(views: Views, outputs: Outputs) -> tuple[list[int], Tensor]:

@@ -10,6 +10,7 @@ from sklearn import metrics
 
 from smnm_kernels.train.metrics.intervals import (
     Interval,
+    affordable_draws,
     bootstrap,
     bootstrap_difference,
     t_interval,
@@ -136,13 +137,13 @@ def right(share, n, seed):
 
 def test_a_bootstrap_of_an_accuracy_is_binomial():
     judged = right(0.7, 400, 0)
-    found = bootstrap(judged, "top1")
+    found = bootstrap(judged)["top1"]
     assert found.value == judged.measures()["top1"]
     low, high = stats.binom.interval(0.95, 400, found.value)
     assert (found.low, found.high) == pytest.approx((low / 400, high / 400), abs=0.006)
-    assert bootstrap(judged, "top1") == found
-    assert bootstrap(judged, "top1", seed=1) != found
-    narrower = bootstrap(judged, "top1", level=0.5)
+    assert bootstrap(judged)["top1"] == found
+    assert bootstrap(judged, seed=1)["top1"] != found
+    narrower = bootstrap(judged, level=0.5)["top1"]
     assert found.low < narrower.low < narrower.high < found.high
 
 
@@ -150,7 +151,7 @@ def test_a_bootstrap_of_an_accuracy_is_binomial():
 def test_intervals_cover_the_truth_as_often_as_they_say():
     hits = 0
     for seed in range(100):
-        found = bootstrap(right(0.7, 100, seed), "top1", draws=300, seed=seed)
+        found = bootstrap(right(0.7, 100, seed), draws=300, seed=seed)["top1"]
         hits += found.low <= 0.7 <= found.high
     assert 88 <= hits <= 99
 
@@ -165,25 +166,25 @@ def test_groups_are_drawn_whole():
         torch.zeros(1000, dtype=torch.int64),
     )
     groups = [f"episode {i // 10}" for i in range(1000)]
-    assert bootstrap(copies, "top1", groups) == bootstrap(judged, "top1")
-    careless = bootstrap(copies, "top1")
+    assert bootstrap(copies, groups)["top1"] == bootstrap(judged)["top1"]
+    careless = bootstrap(copies)["top1"]
     assert careless.high - careless.low < 0.5 * (0.83 - 0.57)
-    alone = bootstrap(copies, "top1", ["one"] * 1000)
+    alone = bootstrap(copies, ["one"] * 1000)["top1"]
     assert math.isnan(alone.low)
     assert alone.as_row()["low"] is None
 
 
 def test_a_difference_is_paired():
     ours, theirs = right(0.7, 200, 0), right(0.7, 200, 1)
-    same = bootstrap_difference(ours, ours, "top1")
+    same = bootstrap_difference(ours, ours)["top1"]
     assert (same.value, same.low, same.high) == (0, 0, 0)
-    found = bootstrap_difference(ours, theirs, "top1")
+    found = bootstrap_difference(ours, theirs)["top1"]
     assert found.value == ours.measures()["top1"] - theirs.measures()["top1"]
     differs = (ours.rank == 0).astype(float) - (theirs.rank == 0)
     error = differs.std() / math.sqrt(200)
     assert found.high - found.low == pytest.approx(2 * 1.96 * error, rel=0.1)
     with pytest.raises(ValueError, match="200 and 100 files"):
-        bootstrap_difference(ours, right(0.7, 100, 0), "top1")
+        bootstrap_difference(ours, right(0.7, 100, 0))
 
 
 def test_student():
@@ -203,15 +204,15 @@ def test_student():
 
 def test_what_cannot_be_drawn():
     with pytest.raises(ValueError, match="2 groups were given for 3 files"):
-        bootstrap(right(0.5, 3, 0), "top1", ["a", "b"])
+        bootstrap(right(0.5, 3, 0), ["a", "b"])
     with pytest.raises(ValueError, match="draws"):
-        bootstrap(right(0.5, 3, 0), "top1", draws=0)
+        bootstrap(right(0.5, 3, 0), draws=0)
 
 
 def test_groups_of_all_sizes_are_those_that_were_drawn():
     judged, rng = right(0.6, 60, 5), np.random.default_rng(0)
     groups = rng.integers(0, 7, 60) ** 2
-    found = bootstrap(judged, "top1", groups.tolist(), draws=40, seed=3)
+    found = bootstrap(judged, groups.tolist(), draws=40, seed=3)["top1"]
     generator = np.random.Generator(np.random.PCG64(3))
     members = [np.flatnonzero(groups == g) for g in dict.fromkeys(groups.tolist())]
     is_right = judged.rank == 0
@@ -220,3 +221,34 @@ def test_groups_of_all_sizes_are_those_that_were_drawn():
         units = generator.integers(0, len(members), len(members))
         drawn.append(np.concatenate([is_right[members[u]] for u in units]).mean())
     assert (found.low, found.high) == pytest.approx(tuple(np.quantile(drawn, [0.025, 0.975])))
+
+
+def test_all_measures_are_of_the_same_draws():
+    generator = torch.Generator().manual_seed(0)
+    scores = torch.rand(80, 4, generator=generator)
+    targets = (torch.rand(80, 4, generator=generator) < 0.4).float()
+    targets[:, 3] = 1
+    judged, counted = judge("classes", scores, targets), []
+    found = bootstrap(judged, draws=50)
+    assert list(found) == ["mAP", "classes_left_out"]
+    assert found["mAP"].low < found["mAP"].value < found["mAP"].high
+    assert found["classes_left_out"].value == 1
+    assert math.isnan(found["classes_left_out"].low)  # a count
+
+    class Counting:
+        def __len__(self):
+            return 80
+
+        def measures(self, counts=None):
+            counted.append(counts)
+            return judged.measures(counts)
+
+    assert bootstrap(Counting(), draws=50)["mAP"] == found["mAP"]
+    assert len(counted) == 51
+
+
+def test_large_sets_have_fewer_draws():
+    assert affordable_draws("class", 1_000_000, 1000) == 2000
+    assert affordable_draws("number", 1000, 0) == 2000
+    assert affordable_draws("classes", 20_000, 500) == 200
+    assert affordable_draws("classes", 4000, 500) == 1000

@@ -20,11 +20,12 @@ from sklearn.preprocessing import StandardScaler
 
 from smnm_kernels.cli import main
 from smnm_kernels.train.data.scan import scan
+from smnm_kernels.train.metrics import intervals
 from smnm_kernels.train.models.encoder_file import encoder_metadata
 from smnm_kernels.train.run.machine import available_memory
 from smnm_kernels.train.tasks.presets import PRESETS
 from smnm_kernels.train.tasks.probing import features as features_module
-from smnm_kernels.train.tasks.probing import protocol, report
+from smnm_kernels.train.tasks.probing import protocol
 from smnm_kernels.train.tasks.probing.attentive import AttentiveSettings
 from smnm_kernels.train.tasks.probing.features import FeatureSettings, Machine, features
 from smnm_kernels.train.tasks.probing.frozen import find_frozen
@@ -65,7 +66,7 @@ def colours(tmp_path_factory):
 @pytest.fixture(autouse=True)
 def _few_draws(monkeypatch):
     """Of the bootstrap, which others test."""
-    monkeypatch.setattr(report, "DRAWS", 40)
+    monkeypatch.setattr(intervals, "DRAWS", 40)
 
 
 @pytest.fixture(scope="session")

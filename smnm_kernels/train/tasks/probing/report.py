@@ -15,12 +15,12 @@ import torch
 from smnm_kernels.errors import printable
 from smnm_kernels.train.data.labels import Labels
 from smnm_kernels.train.metrics.intervals import (
-    DRAWS,
+    affordable_draws,
     bootstrap,
     bootstrap_difference,
     t_interval,
 )
-from smnm_kernels.train.metrics.measures import MAIN, Judged, judge
+from smnm_kernels.train.metrics.measures import COUNTS, MAIN, Judged, judge
 from smnm_kernels.train.metrics.plots import confusions, write_confusion_matrix, write_few_shot
 from smnm_kernels.train.metrics.predictions import write_predictions
 from smnm_kernels.train.run.folder import write_json
@@ -31,10 +31,6 @@ from .results import described, shortened, signed, table, versions
 
 RESULTS, PREDICTIONS, CONFUSION = "results.json", "predictions.csv", "confusion.png"
 FEW_SHOT, ALL_PREDICTIONS = "few_shot.png", "predictions"
-
-# A draw of a bootstrap takes time by files and classes; of large ones fewer are made.
-_MOST_WORK, _FEWEST_DRAWS = 2_000_000_000, 200
-_IS_COUNT = ("classes_left_out",)  # measures that say of what the others are, not how good
 
 
 @dataclass(frozen=True)
@@ -66,7 +62,7 @@ def write_report(out: Path, asked: Asked, rows: Sequence[Row]) -> None:
     kind = asked.labels.kind
     targets = torch.from_numpy(values)
     judged = [judge(kind, torch.from_numpy(row.scored.scores), targets) for row in rows]
-    draws = _draws(len(tested), max(1, len(asked.labels.names)))
+    draws = affordable_draws(kind, len(tested), len(asked.labels.names))
     seed = asked.data.seed
     groups = _groups(asked.data, tested)
     main = MAIN[kind].name
@@ -75,12 +71,8 @@ def write_report(out: Path, asked: Asked, rows: Sequence[Row]) -> None:
     first_of: dict[tuple[str, str], Judged] = {}
     first_name = rows[0].name
     for row, one in zip(rows, judged, strict=True):
-        plain = one.measures()
-        intervals = {
-            name: bootstrap(one, name, groups, draws, seed)
-            for name in plain
-            if name not in _IS_COUNT
-        }
+        measured = bootstrap(one, groups, draws, seed)
+        intervals = {name: x for name, x in measured.items() if name not in COUNTS}
         shown = list(intervals)
         content = {
             **described(row.frozen),
@@ -89,7 +81,7 @@ def write_report(out: Path, asked: Asked, rows: Sequence[Row]) -> None:
             "probe": row.probe,
             "chosen": row.scored.chosen,
             "measures": {name: interval.as_row() for name, interval in intervals.items()},
-            **{name: plain[name] for name in _IS_COUNT if name in plain},
+            **{name: measured[name].value for name in COUNTS if name in measured},
             "per_class": _per_class(asked, row.scored.scores, values),
         }
         if len(asked.data.trials) > 1:
@@ -107,7 +99,7 @@ def write_report(out: Path, asked: Asked, rows: Sequence[Row]) -> None:
         if row.name == first_name:
             first_of[key] = one
         elif key in first_of:
-            found = bootstrap_difference(first_of[key], one, main, groups, draws, seed)
+            found = bootstrap_difference(first_of[key], one, groups, draws, seed)[main]
             content["first_minus_this"] = {"measure": main, **found.as_row()}
             label = f"{shortened(first_name)} - {shortened(row.name)}"
             differences.append([label, row.layer, row.probe, signed(found)])
@@ -149,10 +141,6 @@ def _groups(data: Data, tested: np.ndarray) -> list[Hashable] | None:
     if data.groups is None:
         return None
     return [data.groups[place] or place for place in tested.tolist()]
-
-
-def _draws(files: int, classes: int) -> int:
-    return int(min(DRAWS, max(_FEWEST_DRAWS, _MOST_WORK // (files * classes))))
 
 
 def _of_folds(asked: Asked, scores: np.ndarray) -> dict[str, dict[str, float]]:

@@ -79,7 +79,7 @@ def write_results(
         first = None
         for number, frozen in enumerate(encoders):
             means = _Means(np.array([_of_video(one, number, way, background) for one in found]))
-            interval = bootstrap(means, "miou", seed=seed)
+            interval = bootstrap(means, seed=seed)["miou"]
             cells[number].append(str(interval))
             row = {
                 **described(frozen),
@@ -93,7 +93,7 @@ def write_results(
             if first is None:
                 first = means
             else:
-                difference = bootstrap_difference(first, means, "miou", seed=seed)
+                difference = bootstrap_difference(first, means, seed=seed)["miou"]
                 row["first_minus_this"] = difference.as_row()
                 differences[number - 1].append(signed(difference))
             rows.append(row)
