@@ -279,18 +279,20 @@ def _folders(path: Path, besides: Path | None) -> list[str]:
                 for entry in entries
                 if entry.is_dir()
                 and not entry.name.startswith(".")
-                and not is_of_a_command(_names(entry.path))
+                and not _is_of_a_command(entry.path)
                 and not (besides and os.path.realpath(entry.path) == os.path.realpath(besides))
             )
     except OSError:
         return []
 
 
-def _names(path: str) -> set[str]:
+def _is_of_a_command(path: str) -> bool:
+    if not os.path.exists(f"{path}/files.json"):  # spares listing the folders of all classes
+        return False
     try:
-        return set(os.listdir(path))
+        return is_of_a_command(os.listdir(path))
     except OSError:
-        return set()
+        return False
 
 
 def _holds_files(path: Path) -> bool:

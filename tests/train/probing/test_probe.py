@@ -273,6 +273,30 @@ def test_all_folds_test_each_file_once(colours, encoder, tmp_path):
     assert ours == pytest.approx(found["rows"][0]["folds"]["fold 2"])
 
 
+def test_a_fold_that_tells_nothing_is_null_and_the_mean_of_folds_comes_first(
+    colours, encoder, tmp_path, capsys
+):
+    lines = ["file,labels,fold"]
+    for place, picture in enumerate(sorted(colours.rglob("*.png"))):
+        fold = place % 3 + 1
+        label = "x" if fold == 3 or picture.parent.name == CLASSES[0] else "y"
+        lines.append(f"{picture.relative_to(colours)},{label},{fold}")
+    data = colours / "one_sided.csv"
+    data.write_text("\n".join(lines) + "\n")
+    out = tmp_path / "out"
+    asked = ("--encoder", encoder, "--fold", "all", "--labels", "classes")
+    assert probe(data, out, *asked, "--probes", "knn") == 0
+    text = (out / "results.json").read_text()
+    [row] = json.loads(text, parse_constant=lambda name: pytest.fail(name))["rows"]
+    assert row["folds"]["fold 3"] is None
+    told = [value for value in row["folds"].values() if value is not None]
+    assert len(told) == 2
+    assert row["mean_of_folds"]["value"] == pytest.approx(np.mean(told))
+    assert "probe  mAP, mean of folds  mAP, folds pooled" in re.sub(
+        " {2,}", "  ", capsys.readouterr().out
+    )
+
+
 def test_several_labels_numbers_and_groups(colours, encoder, tmp_path):
     names = {0: "cold", 1: "warm;red", 2: "warm"}
     several = write_list(colours / "several.csv", colours, lambda number: names[number])

@@ -73,7 +73,7 @@ def write_report(out: Path, asked: Asked, rows: Sequence[Row]) -> None:
     for row, one in zip(rows, judged, strict=True):
         measured = bootstrap(one, groups, draws, seed)
         intervals = {name: x for name, x in measured.items() if name not in COUNTS}
-        shown = list(intervals)
+        shown_first: dict[str, str] = {}
         content = {
             **described(row.frozen),
             "name": row.name,
@@ -86,8 +86,15 @@ def write_report(out: Path, asked: Asked, rows: Sequence[Row]) -> None:
         }
         if len(asked.data.trials) > 1:
             folds = _of_folds(asked, row.scored.scores)
-            content["folds"] = {trial: found[main] for trial, found in folds.items()}
-            content["mean_of_folds"] = t_interval([f[main] for f in folds.values()]).as_row()
+            of_folds = {trial: found[main] for trial, found in folds.items()}
+            # mAP is undefined in a fold where no class has files with and without it.
+            told = [value for value in of_folds.values() if not math.isnan(value)]
+            mean = t_interval(told or [math.nan])
+            content["folds"] = {t: None if math.isnan(x) else x for t, x in of_folds.items()}
+            content["mean_of_folds"] = mean.as_row()
+            if kind == "classes":
+                # The order of all files mixes scores of models that need not agree in scale.
+                shown_first = {f"{main}, mean of folds": str(mean)}
         if row.few_shot:
             content["few_shot"] = [
                 {"files_a_class": n, "draws": found, main: t_interval(found).as_row()}
@@ -105,7 +112,9 @@ def write_report(out: Path, asked: Asked, rows: Sequence[Row]) -> None:
             differences.append([label, row.layer, row.probe, signed(found)])
         written.append(content)
         cells.append([shortened(row.name), row.layer, row.probe])
-        cells[-1] += [str(interval) for interval in intervals.values()]
+        cells[-1] += [*shown_first.values(), *map(str, intervals.values())]
+        pooled = ", folds pooled" if shown_first else ""
+        shown = [*shown_first, *(f"{name}{pooled}" for name in intervals)]
     units = "groups" if groups else "files"
     write_json(
         out / RESULTS,
