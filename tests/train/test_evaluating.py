@@ -132,6 +132,14 @@ def test_the_best_is_the_first_of_the_best(tmp_path):
     assert torch.load(tmp_path / "run" / "last-model.pt")["step"] == 10
 
 
+def test_of_undefined_measures_the_last_model_is_kept(tmp_path):
+    class Undefined(JudgedLine):
+        judged = staticmethod(lambda task: Judged(task, [math.nan] * 4))
+
+    run_line(tmp_path, Undefined)
+    assert best(tmp_path) == 10
+
+
 def test_a_finished_run_evaluates_nothing_again_and_a_longer_one_goes_on(tmp_path, capsys):
     run_line(tmp_path, JudgedLine)
     before = {p.name: p.stat().st_mtime_ns for p in (tmp_path / "run").glob("*.*")}

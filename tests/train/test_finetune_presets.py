@@ -1,6 +1,7 @@
 """Recipes of fine-tuning against what the methods' code and the paper's tables say."""
 
 import math
+from dataclasses import replace
 
 import pytest
 import torch
@@ -18,6 +19,7 @@ from smnm_kernels.train.tasks.finetune_options import (
     Finetune,
     check,
     clip_of,
+    of_the_encoder,
     parsed_views,
     preset_of,
 )
@@ -63,9 +65,9 @@ VIDEOMAE_CLIP = {
          Image(224, ResizedCrop((0.08, 1), interpolation="bicubic"), True,
                RandAugment(9, 2, fill=(124, 116, 104)), RandomErasing(0.25))),
         ("audiomae-as20k", 32, 1e-3, 1e-6, 5e-4, 60, 4, 0.75, (1, 1),
-         Audio(1024, 128, padding="see")),
+         Audio(1024, 128, gain=True, padding="see")),
         ("audiomae-as2m", 256, 2e-4, 1e-6, 5e-4, 100, 10, 0.75, (1, 1),
-         Audio(1024, 128, padding="see")),
+         Audio(1024, 128, gain=True, padding="see")),
         ("audiomae-esc50", 64, 1e-3, 1e-6, 0.05, 50, 5, 0.75, (1, 1),
          Audio(512, 128, padding="see")),
         ("snm-audio", 256, 1e-3, 1e-6, 0.05, 60, 5, 0.75, (1, 1),
@@ -81,7 +83,7 @@ def test_published_recipes(name, batch, rate, lowest, decay, epochs, warmup, lay
     assert (preset.layer_decay, preset.drop_path) == (layers, 0.1)
     assert preset.views == views
     assert preset.clip == clip
-    assert preset.repeats == 1
+    assert how.repeats == 1
 
 
 def test_published_mixing_and_masking():
@@ -94,7 +96,7 @@ def test_published_mixing_and_masking():
         assert audio[name].bands == Bands(time=192, mel=48)
         assert audio[name].mask.n_keep((1, 64, 8)) == 51 * 6
         assert audio[name].label_smoothing == 0
-    assert audio["audiomae-as2m"].balanced == 200_000
+    assert audio["audiomae-as2m"].optimisation.most_per_epoch == 200_000
     esc = audio["audiomae-esc50"]
     assert (esc.bands, esc.mask, esc.mix.on) == (Bands(time=24, mel=96), None, False)
     assert (esc.statistics, esc.label_smoothing) == ((-6.6268077, 5.358466), 0.1)
@@ -114,7 +116,7 @@ def test_options_stand_in_place_of_the_presets_values():
     assert preset.mask == InputMask(0.5)
     assert preset.mix == Mix(mixup=0.3, prob=0.5, powers=True)
     assert (preset.layer_decay, preset.drop_path, preset.views) == (0.9, 0.2, (3, 1))
-    assert (preset.pool, preset.balanced) == ("class", 50)
+    assert (preset.pool, preset.optimisation.most_per_epoch) == ("class", 50)
     # 7 epochs of 50 files each in batches of 8.
     assert preset.optimisation.total_steps(1000) == math.ceil(7 * 50 / 8)
     assert preset_of(options(mask_ratio=0.0)).mask is None
@@ -137,6 +139,32 @@ def test_what_mirrors_crops_and_augments_can_be_left_out():
     assert (clip.crop, clip.flip) == (CentreCrop(0.875, "bicubic"), True)
     given = options(crop=False, flip=False, augment=False)  # of sounds there is none
     assert clip_of(given, preset_of(given), None) == PRESETS["audio"]["tiny"].clip
+
+
+def test_what_the_encoder_decides_in_place_of_the_preset_is_told():
+    given = options(modality="video", preset="videomae")
+    clip = replace(preset_of(given).clip, stride=2, frames=8, pixel_aspect="ignore")
+    told = of_the_encoder(given, preset_of(given), clip)
+    assert told == ["frames 8, not 16", "stride 2, not 4", "pixel-aspect ignore, not apply"]
+    asked = options(modality="video", preset="videomae", stride=2, frames=8)
+    assert of_the_encoder(asked, preset_of(asked), clip) == told[2:]
+    assert of_the_encoder(given, preset_of(given), preset_of(given).clip) == []
+    given = options(preset="audiomae-esc50")
+    clip = Audio(1024, 128, padding="hide")
+    assert of_the_encoder(given, preset_of(given), clip) == [
+        "frames 1024, not 512",
+        "padding hide, not see",
+    ]
+    given = options(modality="video", preset="videomae-ssv2")  # it has no use for a stride
+    assert of_the_encoder(given, preset_of(given), replace(preset_of(given).clip, stride=2)) == []
+
+
+def test_what_would_do_nothing_is_refused():
+    given = options(modality="video", preset="videomae-ssv2", stride=2)
+    with pytest.raises(UsageError, match="--stride 2: --preset videomae-ssv2 takes a frame of"):
+        clip_of(given, preset_of(given), None)
+    with pytest.raises(UsageError, match="--repeats 2: and --preset audiomae-as2m"):
+        preset_of(options(preset="audiomae-as2m", repeats=2))
 
 
 def test_views():

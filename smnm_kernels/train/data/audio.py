@@ -65,7 +65,7 @@ class Audio:
 
     frames: int  # of 25 ms, every 10 ms
     bands: int
-    gain: bool = False  # multiply each excerpt by 0.5 + Beta(10, 10): AudioMAE's pretraining
+    gain: bool = False  # multiply each excerpt by 0.5 + Beta(10, 10): AudioMAE's, on AudioSet
     padding: Treatment = "hide"
 
     name = "audio"

@@ -104,9 +104,7 @@ class Classifier(nn.Module):
         self.fc_norm = nn.LayerNorm(dim, eps=_NORM_EPS) if head.pool == "mean" else nn.Identity()
         self.head = nn.Linear(dim, head.outputs)
         generator = torch.Generator().manual_seed(seed)
-        nn.init.trunc_normal_(
-            self.head.weight, std=head_std, a=-2 * head_std, b=2 * head_std, generator=generator
-        )
+        nn.init.normal_(self.head.weight, std=head_std, generator=generator)
         nn.init.zeros_(self.head.bias)
         rates = drop_path_rates(len(encoder.blocks), drop_path)
         for block, rate in zip(encoder.blocks, rates, strict=True):

@@ -172,11 +172,12 @@ class Evaluator:
             return self.evaluations.finish(self._out, found, step)
 
     def _is_best(self, row: dict[str, Any]) -> bool:
-        """Better than all before; of equal ones the earlier stays."""
+        """Better than all before; of equal ones the earlier stays. Of undefined ones the later, as
+        of a val split without positives: it has been trained the longest."""
         value = self.evaluations.value(row)
-        if math.isnan(value):
-            return not self.rows
         before = [self.evaluations.value(row) for row in self.rows]
+        if math.isnan(value):
+            return all(math.isnan(b) for b in before)
         return all(math.isnan(b) or value > b for b in before)
 
     def _outputs(self, views: Views) -> Outputs | None:

@@ -31,7 +31,8 @@ class Optimisation:
     warmup_steps: int | None = None
     checkpoint_every: int = 500  # steps
     repeats: int = 1  # samples of each file in a pass
-    most_per_epoch: int | None = None  # samples of a pass
+    #: Samples of a pass, drawn without replacement, files with rare labels sooner; None: all.
+    most_per_epoch: int | None = None
 
     def total_steps(self, n_files: int) -> int:
         if self.steps is not None:
@@ -61,10 +62,10 @@ class Optimisation:
 def adamw(model: nn.Module, optimisation: Optimisation) -> torch.optim.AdamW:
     """Biases, norms and single tokens do not decay. The loop sets each step's rate."""
     decay = optimisation.weight_decay
-    parameters = [p for p in model.parameters() if p.requires_grad]
+    parameters = [(name, p) for name, p in model.named_parameters() if p.requires_grad]
     groups = [
-        {"params": [p for p in parameters if _decays(p)], "weight_decay": decay},
-        {"params": [p for p in parameters if not _decays(p)], "weight_decay": 0.0},
+        {"params": [p for name, p in parameters if _decays(name, p)], "weight_decay": decay},
+        {"params": [p for name, p in parameters if not _decays(name, p)], "weight_decay": 0.0},
     ]
     return _adamw(groups, optimisation)
 
@@ -84,7 +85,7 @@ def layerwise_adamw(
     groups: dict[tuple[int, bool], list[nn.Parameter]] = {}
     for name, parameter in model.named_parameters():
         if parameter.requires_grad:
-            groups.setdefault((layer_of(name), _decays(parameter)), []).append(parameter)
+            groups.setdefault((layer_of(name), _decays(name, parameter)), []).append(parameter)
     return _adamw(
         [
             {
@@ -109,6 +110,8 @@ def _adamw(groups: list[dict[str, Any]], optimisation: Optimisation) -> torch.op
     return torch.optim.AdamW(groups, lr=0.0, betas=optimisation.betas, fused=True)
 
 
-def _decays(parameter: nn.Parameter) -> bool:
-    """A weight matrix or kernel; a token of a model may have leading axes of length 1."""
-    return sum(length > 1 for length in parameter.shape) > 1
+def _decays(name: str, parameter: nn.Parameter) -> bool:
+    """A weight matrix or kernel, also one with a single output. A token of a model may have leading
+    axes of length 1, but is no layer's weight."""
+    is_weight = name.rpartition(".")[2] == "weight"
+    return parameter.ndim > 1 if is_weight else sum(n > 1 for n in parameter.shape) > 1

@@ -11,6 +11,7 @@ from functools import partial
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import torch
 from PIL.Image import Image
 from safetensors import safe_open
@@ -46,7 +47,7 @@ from smnm_kernels.train.run.plan import Plan, Recipe, begin
 from smnm_kernels.train.run.signals import StoppedBySignal
 
 from .finetune_evaluation import Judging
-from .finetune_options import Finetune, check, clip_of, preset_of
+from .finetune_options import Finetune, check, clip_of, of_the_encoder, preset_of
 from .finetune_presets import FinetunePreset
 from .label_options import finder_of
 
@@ -107,6 +108,12 @@ def set_up(options: Finetune, preset: FinetunePreset) -> Setup:
     clip = clip_of(options, preset, pretrained)
     ((name, inputs),) = clip.inputs.items()
     pretrained = pretrained.at_size(inputs.size, asked, say)
+    others = of_the_encoder(options, preset, clip)
+    if others:
+        say(
+            f"--preset {options.preset}: inputs are as the encoder was trained, "
+            f"{', '.join(others)}; options of these names ask for the preset's"
+        )
     if preset.statistics is not None:
         mean, deviation = preset.statistics
         inputs = replace(inputs, mean=(mean,), scale=(2 * deviation,))
@@ -153,8 +160,8 @@ def recipe_of(options: Finetune, setup: Setup) -> Recipe:
             "mix": asdict(preset.mix),
             "mask": preset.mask and preset.mask.n_keep(setup.pretrained.encoder.grid),
             "bands": preset.bands and asdict(preset.bands),
-            "repeats": preset.repeats,
-            "balanced": preset.balanced,
+            "repeats": optimisation.repeats,
+            "balanced": optimisation.most_per_epoch,
             "mean": setup.inputs.mean,
             "scale": setup.inputs.scale,
         },
@@ -194,7 +201,8 @@ def _unused(preset: FinetunePreset, labels: Labels) -> str:
     found = {
         "label smoothing": preset.label_smoothing > 0 and labels.kind != "class",
         "cutmix": preset.mix.cutmix > 0 and labels.kind == "number",
-        "balanced draws": preset.balanced is not None and labels.kind == "number",
+        "the weights of its draws": preset.optimisation.most_per_epoch is not None
+        and labels.kind == "number",
     }
     return ", ".join(name for name, there in found.items() if there)
 
@@ -354,12 +362,16 @@ def _head(labels: Labels, plan: Plan, preset: FinetunePreset) -> HeadSettings:
 
 
 def _order(preset: FinetunePreset, labels: Labels, plan: Plan) -> Order:
-    if preset.balanced is None or labels.kind == "number":
-        return Passes(plan.trained_on, preset.repeats)
+    draws = preset.optimisation.most_per_epoch
+    if draws is None:
+        return Passes(plan.trained_on, preset.optimisation.repeats)
+    draws = min(draws, len(plan.trained_on))
+    if labels.kind == "number":
+        return Balanced(plan.trained_on, np.ones(len(plan.trained_on)), draws)
     found = [plan.files[number]["label"] for number in plan.trained_on]
     several = [[label] if labels.kind == "class" else label for label in found]
     weights = label_weights(several, len(labels.names))
-    return Balanced(plan.trained_on, weights, min(preset.balanced, len(plan.trained_on)))
+    return Balanced(plan.trained_on, weights, draws)
 
 
 def _padding(setup: Setup, files: Sequence[Record]) -> Padding | None:

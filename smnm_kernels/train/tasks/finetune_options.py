@@ -104,7 +104,8 @@ class TuningOptions:
     """Audio: share of the input's patches that are masked in training, by time and by mel band;
     0 is off. Default: the preset's."""
     repeats: Count = None
-    """Samples of each file at each of its turns. Default: the preset's, 1."""
+    """Samples of each file at each of its turns; a pass takes as many times the steps. Default: the
+    preset's, 1."""
     balanced: Count = None
     """Draw N files an epoch without replacement, those with rare labels sooner (AudioMAE's
     weights). Default: the preset's."""
@@ -223,8 +224,11 @@ def preset_of(options: Finetune) -> FinetunePreset:
         mask = InputMask(options.mask_ratio) if options.mask_ratio else None
     if options.cutmix and options.modality == "audio":
         raise UsageError(f"--cutmix {options.cutmix}: is for pictures and video")
-    repeats = options.repeats or preset.repeats
-    balanced = options.balanced or (None if repeats > 1 else preset.balanced)
+    if (options.repeats or 1) > 1 and preset.optimisation.most_per_epoch:
+        raise UsageError(
+            f"--repeats {options.repeats}: and --preset {options.preset}, which draws files for an "
+            "epoch as --balanced does; take another preset"
+        )
     lengths: dict[str, Any] = {}
     if options.epochs is not None:
         if preset.optimisation.epochs:
@@ -245,18 +249,17 @@ def preset_of(options: Finetune) -> FinetunePreset:
         steps=options.steps,
         warmup_steps=options.warmup_steps,
         checkpoint_every=options.checkpoint_every,
-        repeats=repeats,
-        most_per_epoch=balanced,
+        repeats=options.repeats,
+        most_per_epoch=options.balanced,
     )
     changed = _override(
-        replace(preset, mask=mask, balanced=balanced),
+        replace(preset, mask=mask),
         optimisation=optimisation,
         layer_decay=options.layer_decay,
         drop_path=options.drop_path,
         label_smoothing=options.label_smoothing,
         mix=_override(preset.mix, mixup=options.mixup, cutmix=options.cutmix),
         pool=options.pool,
-        repeats=repeats,
         views=None if options.views is None else parsed_views(options.views),
         evaluate_every=options.evaluate_every,
     )
@@ -292,6 +295,11 @@ def clip_of(options: Finetune, preset: FinetunePreset, pretrained: Pretrained | 
         if value is not None and name not in allowed:
             shown = f"--{name.replace('_', '-')} {value}"
             raise UsageError(f"{shown}: {options.modality} has none")
+    if options.stride is not None and getattr(clip, "sampling", None) == "segments":
+        raise UsageError(
+            f"--stride {options.stride}: --preset {options.preset} takes a frame of each of "
+            "as many segments, however far they lie apart"
+        )
     if pretrained:
         held = {n: v for n, v in pretrained.clip.items() if n in _AS_TRAINED and n in allowed}
         try:
@@ -307,6 +315,18 @@ def clip_of(options: Finetune, preset: FinetunePreset, pretrained: Pretrained | 
     if not options.augment:
         given |= {"augment": None, "erase": None}
     return replace(clip, **{n: v for n, v in given.items() if n in allowed})
+
+
+def of_the_encoder(options: Finetune, preset: FinetunePreset, clip: Modality) -> list[str]:
+    """Of `clip_of` with an encoder: what is not the preset's, and no option asked for, as
+    "stride 2, not 4"."""
+    found = []
+    for name in _CLIP_OPTIONS:
+        wanted, value = (getattr(one, name, None) for one in (preset.clip, clip))
+        unused = name == "stride" and getattr(clip, "sampling", None) == "segments"
+        if value != wanted and getattr(options, name) is None and not unused:
+            found.append(f"{name.replace('_', '-')} {value}, not {wanted}")
+    return found
 
 
 def _override(settings: Any, **given: Any) -> Any:

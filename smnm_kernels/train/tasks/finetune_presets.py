@@ -8,10 +8,14 @@ and A.13 (arXiv 2503.16311), and from the method's code what they leave out, aug
 
 Known differences from the codes. Neighbours are mixed, each pair with a share of its own, where the
 codes draw one for a whole batch. AudioMAE mixes waveforms, here powers of spectrograms are mixed.
-Its patches are masked by columns of time and rows of mel bands that are drawn apart; here our kind
-time_frequency masks as many. The head starts as N(0, 2e-5), which is also what VideoMAE's code
-starts with (0.02 times 0.001). MAE's code also trains the position codes. Warm-up begins at its
-first step's share of the peak.
+On AudioSet-2M its balanced draw chooses the files of an epoch, and uniform chance whom each is
+mixed with (its code notes that a balanced partner makes the results worse); here both of a pair
+come from the balanced draw. Its patches are masked by columns of time and rows of mel bands that
+are drawn apart; here our kind time_frequency masks as many. The head starts as N(0, 2e-5), which is
+also what VideoMAE's code starts with (0.02 times 0.001). VideoMAE's num_sample reads each file so
+many times for a batch, which then holds as many more samples, at the same rates and steps;
+--repeats leaves the batch as large as it is, and a pass takes more steps. MAE's code also trains
+the position codes. Warm-up begins at its first step's share of the peak.
 
 Sources, by the names in the comments. VideoMAE: MCG-NJU/VideoMAE, its scripts and code. MAE:
 facebookresearch/mae, FINETUNE.md and code. AudioMAE: facebookresearch/AudioMAE. SNM: the
@@ -71,10 +75,6 @@ class FinetunePreset:
     pool: Pool = "mean"
     mask: InputMask | None = None
     bands: Bands | None = None
-    #: Files an epoch, drawn by AudioMAE's weights; None: all files, once each.
-    balanced: int | None = None
-    #: Samples of a file at each of its turns (VideoMAE's num_sample).
-    repeats: int = 1
     #: Mean and standard deviation that the input is normalised by, in place of the encoder's:
     #: (x - mean) / (2 deviations), of sounds.
     statistics: tuple[float, float] | None = None
@@ -159,6 +159,9 @@ VIDEO: dict[str, FinetunePreset] = {
 # Audio.
 
 _AUDIOMAE_CLIP = Audio(frames=1024, bands=128, padding="see")  # AudioMAE
+# AudioMAE's ft_as.sh and submit_ft_mask_bal.sh pass roll_mag_aug. It rolls nothing: the place is
+# drawn below the length of the channels' axis, which is 1.
+_AUDIOSET_CLIP = replace(_AUDIOMAE_CLIP, gain=True)
 _AS20K_OPTIMISATION = Optimisation(
     batch_size=32,  # AudioMAE
     base_lr=1e-3,  # AudioMAE
@@ -169,7 +172,7 @@ _AS20K_OPTIMISATION = Optimisation(
     warmup_epochs=4,  # AudioMAE
 )
 _AS20K = FinetunePreset(
-    clip=_AUDIOMAE_CLIP,
+    clip=_AUDIOSET_CLIP,
     model=AUDIOMAE,
     optimisation=_AS20K_OPTIMISATION,
     layer_decay=0.75,  # AudioMAE
@@ -204,8 +207,8 @@ AUDIO: dict[str, FinetunePreset] = {
             base_min_lr=1e-6,
             epochs=100,
             warmup_epochs=10,
+            most_per_epoch=200_000,  # AudioMAE: weighted, without replacement
         ),
-        balanced=200_000,  # AudioMAE: weighted, without replacement
     ),
     "audiomae-esc50": replace(
         _AS20K,
@@ -228,6 +231,7 @@ AUDIO: dict[str, FinetunePreset] = {
     # or on each axis it does not say: in total.
     "snm-audio": replace(
         _AS20K,
+        clip=_AUDIOMAE_CLIP,
         optimisation=replace(
             _AS20K_OPTIMISATION,
             batch_size=256,

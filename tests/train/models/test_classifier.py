@@ -19,7 +19,7 @@ from smnm_kernels.train.models.classifier import (
 )
 from smnm_kernels.train.models.settings import AUDIOMAE, MAE, VIDEOMAE
 from smnm_kernels.train.models.vit import Encoder, drop_path
-from smnm_kernels.train.run.optimisation import Optimisation, layerwise_adamw, set_rate
+from smnm_kernels.train.run.optimisation import Optimisation, adamw, layerwise_adamw, set_rate
 
 SIZES = {"video": (3, 4, 32, 32), "audio": (1, 1, 64, 32), "image": (3, 1, 32, 48)}
 MODELS = {"video": VIDEOMAE, "audio": AUDIOMAE, "image": MAE}
@@ -136,6 +136,18 @@ def test_rates_fall_from_layer_to_layer():
     assert of_name["encoder.cls_token"] == (2.0 * 0.75**4, 0, 1)
 
 
+def test_the_weight_of_a_single_output_decays_as_others_do():
+    model = classifier(head=HeadSettings("number"))
+    model.token = torch.nn.Parameter(torch.zeros(1, 1, 8))
+    how = Optimisation(
+        batch_size=8, base_lr=1, base_min_lr=0, weight_decay=0.05, betas=(0.9, 0.999)
+    )
+    for optimizer in (adamw(model, how), layerwise_adamw(model, how, model.layer_of, 4, 0.75)):
+        decayed = [p for g in optimizer.param_groups if g["weight_decay"] for p in g["params"]]
+        assert any(p is model.head.weight for p in decayed)
+        assert not any(p is model.token or p is model.head.bias for p in decayed)
+
+
 def test_losses():
     torch.manual_seed(0)
     outputs = torch.randn(5, 3)
@@ -190,4 +202,7 @@ def test_the_head_is_the_seeds():
     one, same, other = (classifier(seed=seed).head.weight for seed in (0, 0, 1))
     assert torch.equal(one, same)
     assert not torch.equal(one, other)
-    assert classifier(head_std=2e-5).head.weight.abs().max() <= 4e-5
+    many = HeadSettings("class", tuple(map(str, range(1000))))
+    assert classifier(head=many, head_std=2e-5).head.weight.std().item() == pytest.approx(
+        2e-5, rel=0.02
+    )
