@@ -350,6 +350,13 @@ def test_a_column_of_paths_by_number(tmp_path):
     assert found == {"a.mp4": ("x", "train"), "b.mp4": ("y", "train")}
 
 
+def test_a_column_by_number_makes_no_line_a_header(tmp_path):
+    write_files(tmp_path, "x.mp4", "y.mp4")
+    (tmp_path / "ids.csv").write_text("x,2\ny,1\n")
+    found = by_name(tmp_path / "ids.csv", label_column="2", val_share=0)
+    assert found == {"x.mp4": ("2", "train"), "y.mp4": ("1", "train")}
+
+
 def test_a_header_with_commas_between_semicolons(tmp_path):
     write_files(tmp_path, "a.mp4", "b.mp4")
     (tmp_path / "l.csv").write_text("path;label;a, b\na.mp4;x;1\nb.mp4;y;2\n")

@@ -15,7 +15,7 @@ from smnm_kernels.train.data.records import Known, read_files
 from smnm_kernels.train.data.scan import differences, scan
 from smnm_kernels.train.run import plan as plan_module
 from smnm_kernels.train.run.folder import RunFolder
-from smnm_kernels.train.run.listing import label_differences, look_and_keep, read_labels
+from smnm_kernels.train.run.listing import label_differences, read_labels, scan_into
 from smnm_kernels.train.run.options import RunOptions
 from smnm_kernels.train.run.plan import Recipe, make_plan
 
@@ -120,7 +120,7 @@ def test_kinds_and_classes_are_differences():
 
 def test_a_folder_keeps_what_was_found(data, tmp_path, monkeypatch, capsys):
     out, other = tmp_path / "out", tmp_path / "other"
-    listing = look_and_keep(out, Probed(16), ByFirstLetter(data), None, 60)
+    listing = scan_into(out, Probed(16), ByFirstLetter(data), None, 60)
     assert "3 of 4 pairs files are usable" in (said := capsys.readouterr().out)
     assert "3 are labelled" in said
     assert sorted(path.name for path in out.iterdir()) == [
@@ -133,30 +133,30 @@ def test_a_folder_keeps_what_was_found(data, tmp_path, monkeypatch, capsys):
     assert read_labels(out) == Labels("class", ("a", "b"))
     with monkeypatch.context() as patched:
         patched.setattr(Pairs, "probe", lambda *_: pytest.fail("a file was looked at again"))
-        again = look_and_keep(out, Probed(16), ByFirstLetter(data), None, 60)
+        again = scan_into(out, Probed(16), ByFirstLetter(data), None, 60)
         assert again.usable == listing.usable
-        elsewhere = look_and_keep(other, Probed(16), Files(data), out, 60)
+        elsewhere = scan_into(other, Probed(16), Files(data), out, 60)
     assert len(elsewhere.usable) == 3
     assert read_labels(other) is None
     with pytest.raises(UsageError, match=rf"is a run of {data}, not of {tmp_path}"):
-        look_and_keep(tmp_path / "third", Probed(16), Files(tmp_path), out, 60)
+        scan_into(tmp_path / "third", Probed(16), Files(tmp_path), out, 60)
 
 
 def test_what_was_found_of_other_data_is_not_taken(data, tmp_path, monkeypatch):
     out, copy = tmp_path / "out", tmp_path / "copy"
-    look_and_keep(out, Probed(16), Files(data), None, 60)
+    scan_into(out, Probed(16), Files(data), None, 60)
     held = json.loads((out / "data.json").read_text())
     (out / "data.json").write_text(json.dumps({**held, "data": str(copy)}))
     probed = []
     monkeypatch.setattr(Pairs, "probe", lambda self, source: probed.append(source) or {})
-    look_and_keep(out, Probed(16), Files(data), None, 60)
+    scan_into(out, Probed(16), Files(data), None, 60)
     assert len(probed) == 4
 
 
 def test_labels_that_do_not_suffice_are_refused(data, tmp_path):
     out = tmp_path / "out"
     with pytest.raises(UsageError, match="one class"):
-        look_and_keep(out, Probed(16), ByFirstLetter(data, refusal="one class"), None, 60)
+        scan_into(out, Probed(16), ByFirstLetter(data, refusal="one class"), None, 60)
     assert list(out.iterdir()) == []
 
 

@@ -5,7 +5,6 @@ from __future__ import annotations
 
 import json
 import signal
-from collections.abc import Sequence
 from dataclasses import asdict
 from itertools import chain, islice
 from pathlib import Path
@@ -14,6 +13,7 @@ from typing import Any
 from smnm_kernels.errors import UsageError, printable
 from smnm_kernels.files import replacing
 from smnm_kernels.train.data.finder import Finder
+from smnm_kernels.train.data.label_checks import counted, some
 from smnm_kernels.train.data.labels import Labels
 from smnm_kernels.train.data.modality import Modality
 from smnm_kernels.train.data.records import Journal, Known, read_files, write_files
@@ -36,7 +36,7 @@ DATA = "data.json"
 _MOST_NAMED = 50  # skipped files on the screen; skipped.json has them all
 
 
-def look(
+def scan_and_tell(
     folder: Path, modality: Modality, finder: Finder, known: Known, stall_limit: float
 ) -> Listing:
     """Look at DATA's files and print what was found.
@@ -92,15 +92,15 @@ def look(
     return listing
 
 
-def look_and_keep(
+def scan_into(
     folder: Path,
     modality: Modality,
     finder: Finder,
     scan_of: Path | None,
     stall_limit: float,
 ) -> Listing:
-    """As `look`, for a command that trains no run: its folder, which is made where it is not
-    there, gets files.json, skipped.json and labels.json, and what files.json holds of the same DATA
+    """As `scan_and_tell`, for a command that trains no run: its folder, made where it is not there,
+    gets files.json, skipped.json and labels.json, and what files.json holds of the same DATA
     is not looked at again."""
     with before_any_work(folder):
         folder.mkdir(parents=True, exist_ok=True)
@@ -109,7 +109,7 @@ def look_and_keep(
     if _is_listing_of(folder, of):
         for records in read_files(folder / FILES):
             known.add(records.lines())
-    listing = look(folder, modality, finder, known, stall_limit)
+    listing = scan_and_tell(folder, modality, finder, known, stall_limit)
     with bounded(folder, stall_limit), before_any_work(folder):
         with replacing(folder / FILES) as file:
             write_files(file, listing.usable, listing.skipped)
@@ -130,13 +130,13 @@ def _is_listing_of(folder: Path, of: dict[str, Any]) -> bool:
 
 
 def known_of(scan_of: Path | None, modality: Modality, data: Path) -> Known:
-    """What a run (`--scan-of`), or a folder that `look_and_keep` wrote, has found of DATA's files;
+    """What a run (`--scan-of`), or a folder that `scan_into` wrote, has found of DATA's files;
     nothing where none is given."""
     known = Known()
     if scan_of is None:
         return known
     asked = f"--scan-of {printable(str(scan_of))}"
-    found, its_data = _looked_for(scan_of, asked)
+    found, its_data = _settings_and_data(scan_of, asked)
     where = str(data.resolve())
     if its_data != where:
         raise UsageError(f"{asked}: is a run of {its_data}, not of {where}")
@@ -151,7 +151,7 @@ def known_of(scan_of: Path | None, modality: Modality, data: Path) -> Known:
     return known
 
 
-def _looked_for(folder: Path, asked: str) -> tuple[dict[str, Any], Any]:
+def _settings_and_data(folder: Path, asked: str) -> tuple[dict[str, Any], Any]:
     """(the settings with which a folder's files were looked at, the DATA that they are of)"""
     try:
         other = read_config(folder)
@@ -196,18 +196,10 @@ def label_differences(ours: Labels | None, theirs: Labels | None) -> list[str]:
     for what, here, there in (("new", ours, theirs), ("gone", theirs, ours)):
         names = sorted(set(here.names) - set(there.names))
         if names:
-            found.append(f"{_counted(len(names), 'class', 'classes')} {what} ({_some(names)})")
+            found.append(f"{counted(names, 'class', 'classes')} {what} ({some(names)})")
     if not found and ours.names != theirs.names:
         found.append("the classes are in another order")
     return found
-
-
-def _counted(count: int, one: str, many: str) -> str:
-    return f"{count} {one if count == 1 else many}"
-
-
-def _some(names: Sequence[str]) -> str:
-    return ", ".join(printable(name) for name in names[:3]) + ", …" * (len(names) > 3)
 
 
 def _say_what_was_found(listing: Listing, modality: Modality, all_of_them: Path) -> None:
@@ -224,7 +216,7 @@ def _say_what_was_found(listing: Listing, modality: Modality, all_of_them: Path)
     more = by_reason(reason for _, reason in skipped)
     if more:
         print(f"  skipped more: {more}; {all_of_them} names them all")
-    for counted in listing.left_out.counts():
-        print(f"  not looked at: {counted}")
+    for line in listing.left_out.counts():
+        print(f"  not looked at: {line}")
     for remark in modality.remarks(listing.usable) if listing.usable else []:
         print(f"  {remark}")

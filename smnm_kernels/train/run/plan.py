@@ -26,7 +26,7 @@ from .folder import (
     read_config,
     steps_done,
 )
-from .listing import known_of, label_differences, look, read_labels, write_labels
+from .listing import known_of, label_differences, read_labels, scan_and_tell, write_labels
 from .machine import autocast_dtype, default_threads, default_workers
 from .optimisation import Optimisation
 from .options import RunOptions, check_batch_size
@@ -46,7 +46,7 @@ class Recipe:
     # What config.json tells beside: it may be another when the run goes on.
     notes: dict[str, Any] = field(default_factory=dict)
     # Is told what was found; raises UsageError where the settings do not suit it.
-    look_at: Callable[[Listing], None] = lambda listing: None
+    check_found: Callable[[Listing], None] = lambda listing: None
     # What finds the files, with their labels; None: all that DATA names or holds, without.
     finder: Finder | None = None
     # The places of those usable files that are trained on: passes over the files are over these.
@@ -103,8 +103,8 @@ def make_plan(
         for records in folder.read_files():
             known.add(records.lines())
     finder = recipe.finder or Files(data)
-    listing = look(folder.path, recipe.modality, finder, known, options.stall_limit)
-    recipe.look_at(listing)
+    listing = scan_and_tell(folder.path, recipe.modality, finder, known, options.stall_limit)
+    recipe.check_found(listing)
     if before:
         _refuse_other_files(folder, data, listing)
     trained_on = recipe.trained_on(listing.usable)

@@ -165,7 +165,7 @@ def recipe_of(options: Finetune, setup: Setup) -> Recipe:
             "mean": setup.inputs.mean,
             "scale": setup.inputs.scale,
         },
-        look_at=partial(_check_labels, options, setup),
+        check_found=partial(_check_labels, options, setup),
         finder=finder_of(options, options.data),
         trained_on=lambda files: in_split(files, "train"),
     )

@@ -151,7 +151,7 @@ def recipe_of(options: Pretrain, setup: Setup) -> Recipe:
             "init": setup.start and setup.start.digest,
         },
         notes={"init": str(options.init.resolve())} if options.init else {},
-        look_at=partial(_look_at, setup),
+        check_found=partial(_check_padding, setup),
     )
 
 
@@ -166,7 +166,7 @@ def padding_of(setup: Setup, files: Sequence[Record]) -> Padding | None:
     return padding if padding.padded else None
 
 
-def _look_at(setup: Setup, listing: Listing) -> None:
+def _check_padding(setup: Setup, listing: Listing) -> None:
     padding = padding_of(setup, listing.usable)
     if padding is None:
         return

@@ -17,7 +17,7 @@ from smnm_kernels.train.data.records import Records
 from smnm_kernels.train.data.scan import shown_name
 from smnm_kernels.train.metrics.measures import MAIN, measure
 from smnm_kernels.train.run.folder import RunFolder
-from smnm_kernels.train.run.listing import look_and_keep
+from smnm_kernels.train.run.listing import scan_into
 from smnm_kernels.train.run.machine import (
     autocast_dtype,
     available_memory,
@@ -61,7 +61,7 @@ def probe(options: Probe) -> int:
     layers = _layers(options, encoders)
     folder = RunFolder.of_results(options.out)  # locked until this returns
     try:
-        listing = look_and_keep(
+        listing = scan_into(
             folder.path, _widest(encoders), finder, options.scan_of, options.stall_limit
         )
         labels, files = listing.labels, listing.usable
