@@ -26,6 +26,7 @@ from smnm_kernels.train.data.records import (
     Journal,
     Known,
     Records,
+    fingerprint,
     read_files,
     to_line,
     write_files,
@@ -459,3 +460,13 @@ def test_a_scan_goes_on_after_a_signal(number, tmp_path, monkeypatch, capsys):
     assert n <= before + len(probed) <= n + 4
     assert not (scanning.run / "scan.jsonl").exists()
     assert len(losses(scanning.run)) == 2
+
+
+def test_a_fingerprint_is_of_what_files_are_and_how_they_are_labelled():
+    one = {"name": "a", "digest": "1", "size": 3, "mtime_ns": 5, "label": "x", "split": "train"}
+    two = {"name": "b", "digest": "2", "size": 3, "mtime_ns": 5, "label": "y", "split": "test"}
+    found = fingerprint([one, two])
+    assert found == fingerprint(Records([one | {"mtime_ns": 9, "shard": "s.tar"}, two]))
+    changes = {"name": "c", "digest": "3", "label": "y", "split": "val", "fold": "1", "group": "g"}
+    others = {fingerprint([one | {name: value}, two]) for name, value in changes.items()}
+    assert len(others | {found, fingerprint([one]), fingerprint([two, one])}) == len(changes) + 3

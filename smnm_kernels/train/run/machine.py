@@ -1,8 +1,11 @@
-"""What a run takes from the machine it is on: device, number format, threads, processes."""
+"""What a run takes from the machine it is on: device, number format, threads, processes,
+memory and versions."""
 
 from __future__ import annotations
 
 import os
+import platform
+from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 
 import torch
@@ -10,6 +13,8 @@ import torch
 from smnm_kernels.errors import UsageError
 
 from . import ranks
+
+_PACKAGES = ("smnm_kernels", "numpy", "scipy", "scikit-learn", "av", "kaldi-native-fbank", "pillow")
 
 
 def find_device(name: str) -> torch.device:
@@ -56,6 +61,17 @@ def cores() -> int:
     if hasattr(os, "sched_getaffinity"):
         return len(os.sched_getaffinity(0))
     return os.cpu_count() or 1
+
+
+def versions() -> dict[str, str]:
+    """Of all that has a part in numbers: losses, features and measures."""
+    found = {"python": platform.python_version(), "torch": torch.__version__}
+    for package in _PACKAGES:
+        try:
+            found[package] = version(package)
+        except PackageNotFoundError:
+            found[package] = "not installed"
+    return found
 
 
 def available_memory() -> int | None:

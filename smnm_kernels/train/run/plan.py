@@ -2,10 +2,8 @@
 
 from __future__ import annotations
 
-import platform
 from collections.abc import Callable, Sequence
 from dataclasses import asdict, dataclass, field, replace
-from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 from typing import Any
 
@@ -27,7 +25,7 @@ from .folder import (
     steps_done,
 )
 from .listing import known_of, label_differences, read_labels, scan_and_tell, write_labels
-from .machine import autocast_dtype, default_threads, default_workers
+from .machine import autocast_dtype, default_threads, default_workers, versions
 from .optimisation import Optimisation
 from .options import RunOptions, check_batch_size
 from .schedule import Schedule
@@ -158,7 +156,7 @@ def make_plan(
         "stall_limit": options.stall_limit,
         "threads": threads,
         "device": str(device),
-        "versions": _versions(),
+        "versions": versions(),
         **recipe.notes,
     }
     with bounded(folder.path, options.stall_limit):
@@ -240,13 +238,3 @@ def _settings(options: RunOptions, recipe: Recipe) -> dict[str, Any]:
         "warmup_steps": optimisation.warmup_steps,
         "schedule_steps": options.schedule_steps,
     }
-
-
-def _versions() -> dict[str, str]:
-    found = {"python": platform.python_version(), "torch": torch.__version__}
-    for package in ("smnm_kernels", "numpy", "av", "kaldi-native-fbank", "pillow"):
-        try:
-            found[package] = version(package)
-        except PackageNotFoundError:
-            found[package] = "not installed"
-    return found

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import hashlib
 import json
 import math
 from collections.abc import Callable, Sequence
@@ -36,6 +35,7 @@ from smnm_kernels.train.models.classifier import (
     save_classifier,
 )
 from smnm_kernels.train.models.encoder_file import encoder_metadata
+from smnm_kernels.train.models.formats.state import digest_of
 from smnm_kernels.train.models.pretrained import Pretrained, find_encoder
 from smnm_kernels.train.run import ranks
 from smnm_kernels.train.run.loop import Loop
@@ -129,15 +129,8 @@ def set_up(options: Finetune, preset: FinetunePreset) -> Setup:
             preset.mask.sampler(pretrained.encoder.grid, options.seed)
         except (ValueError, TypeError) as error:
             raise UsageError(f"--mask-ratio {preset.mask.share}: {error}") from error
-    digest = _digest(pretrained.encoder.state_dict())
+    digest = digest_of(pretrained.encoder.state_dict())
     return Setup(preset, clip, name, inputs, pretrained, digest, device, options.seed)
-
-
-def _digest(state: dict[str, Tensor]) -> str:
-    digest = hashlib.blake2b(digest_size=16)
-    for name in sorted(state):
-        digest.update(name.encode() + state[name].contiguous().numpy().tobytes())
-    return digest.hexdigest()
 
 
 def recipe_of(options: Finetune, setup: Setup) -> Recipe:

@@ -6,7 +6,6 @@ absolute error of numbers; of equal ones the earlier. Without a val split it is 
 
 from __future__ import annotations
 
-import hashlib
 import json
 import math
 from collections.abc import Callable, Sequence
@@ -20,7 +19,7 @@ from torch import Tensor
 
 from smnm_kernels.errors import RunError
 from smnm_kernels.train.data.loader import Batch
-from smnm_kernels.train.data.modality import Record
+from smnm_kernels.train.data.records import fingerprint
 from smnm_kernels.train.data.views import Views, views_of
 from smnm_kernels.train.metrics.intervals import affordable_draws, bootstrap
 from smnm_kernels.train.metrics.measures import MAIN, judge, measure
@@ -217,15 +216,6 @@ def mean_of_views(views: Views, outputs: Outputs) -> tuple[list[int], Tensor]:
 def _as_scores(kind: str, scores: Tensor) -> Tensor:
     """As `measure` takes them."""
     return scores[:, 0] if kind == "number" else scores
-
-
-def fingerprint(files: Sequence[Record]) -> str:
-    """Of names, contents, labels and splits of all files of a run."""
-    digest = hashlib.blake2b(digest_size=16)
-    for record in files:
-        of = [record["name"], record.get("digest"), record["label"], record["split"]]
-        digest.update(json.dumps(of).encode() + b"\n")
-    return digest.hexdigest()
 
 
 def _shown(interval: dict[str, Any]) -> str:

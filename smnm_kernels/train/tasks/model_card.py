@@ -2,18 +2,17 @@
 
 from __future__ import annotations
 
-import hashlib
 import json
 from collections.abc import Mapping
-from importlib.metadata import version
 from pathlib import Path
 from typing import Any
 
 from smnm_kernels.errors import printable
-from smnm_kernels.train.data.records import read_files
+from smnm_kernels.train.data.records import fingerprint, read_files
 from smnm_kernels.train.models.formats.folders import Folder
 from smnm_kernels.train.models.formats.recognise import Weights
 from smnm_kernels.train.run.folder import CONFIG, FILES, METRICS
+from smnm_kernels.train.run.machine import versions
 
 RESULTS = "results.json"  # in RUN, where it was fine-tuned
 _LOSSES = 20  # first and last ones that are averaged, as at the end of a run
@@ -41,6 +40,7 @@ def model_card(run: Path, to: str, given: Weights, folder: Folder) -> str:
         front.append(f"library_name: {_LIBRARIES[to]}")
     front += [f"pipeline_tag: {_TAGS[given.modality]}", "tags: [masked-autoencoder, smnm]", "---"]
     kind = folder.files.get("config.json", {}).get("architectures", [""])[0]
+    exporter = f"smnm_kernels {versions()['smnm_kernels']}"
     sections = [
         "\n".join(front),
         f"# A vision transformer for {given.modality}",
@@ -52,7 +52,7 @@ def model_card(run: Path, to: str, given: Weights, folder: Folder) -> str:
         _section("Losses", _losses(run)),
         _section("Results", _results(run)),
         _section("Differences", {str(i): line for i, line in enumerate(folder.remarks, 1)}),
-        _section("Versions", {**runtime.get("versions", {}), "exported by": _own_version()}),
+        _section("Versions", {**runtime.get("versions", {}), "exported by": exporter}),
     ]
     return "\n\n".join(section for section in sections if section) + "\n"
 
@@ -90,11 +90,7 @@ def _data(run: Path, settings: dict[str, Any], runtime: dict[str, Any]) -> dict[
     rows: dict[str, Any] = {}
     if (run / FILES).exists():
         usable, _ = read_files(run / FILES)
-        # Of what the files are, not of their names, order or place.
-        digest = hashlib.sha256()
-        for one in sorted(json.dumps(record.get("digest")) for record in usable):
-            digest.update(one.encode())
-        rows |= {"files": len(usable), "fingerprint": digest.hexdigest()[:16]}
+        rows |= {"files": len(usable), "fingerprint": fingerprint(usable)}
     elif "usable_files" in runtime:
         rows["files"] = runtime["usable_files"]
     if "clip" in settings:
@@ -155,7 +151,3 @@ def _json(path: Path) -> dict[str, Any]:
         return held if isinstance(held, dict) else {}
     except (OSError, ValueError):
         return {}  # of no run
-
-
-def _own_version() -> str:
-    return f"smnm_kernels {version('smnm_kernels')}"

@@ -12,8 +12,8 @@ from tqdm import tqdm
 
 from smnm_kernels.errors import UsageError, printable
 from smnm_kernels.train.data.labels import Labels, of_fold
-from smnm_kernels.train.data.modality import Modality, Record
-from smnm_kernels.train.data.records import Records
+from smnm_kernels.train.data.modality import Modality
+from smnm_kernels.train.data.records import Records, fingerprint
 from smnm_kernels.train.data.scan import shown_name
 from smnm_kernels.train.metrics.measures import MAIN, measure
 from smnm_kernels.train.run.folder import RunFolder
@@ -41,7 +41,7 @@ from .probing.protocol import (
     possible_shots,
 )
 from .probing.report import Asked, Row, write_report
-from .probing.results import fingerprint, unlike
+from .probing.results import unlike
 from .probing.targets import Task
 
 # What decides no number.
@@ -99,7 +99,7 @@ def probe(options: Probe) -> int:
     about = {
         "modality": options.modality,
         "data": str(options.data.resolve()),
-        "data_fingerprint": _fingerprint(files, splits),
+        "data_fingerprint": fingerprint(files),
         "settings": {
             name: str(value) if isinstance(value, Path) else value
             for name, value in asdict(options).items()
@@ -234,25 +234,15 @@ def _data(
     values = labels.targets(files).numpy()
     values = values if labels.kind == "class" else values.astype(np.float64)
     names = [shown_name(record) for record in files]
-    groups = [record.get("group") for record in files]
+    groups = [record["group"] for record in files if record.get("group") is not None]
     return Data(
         Task(labels.kind, len(labels.names)),
         values,
         names,
-        groups if any(group is not None for group in groups) else None,
+        groups or None,  # all files have one, or none has
         tuple(trials),
         options.seed,
     )
-
-
-def _fingerprint(files: Sequence[Record], splits: Splits) -> str:
-    """Of the files' names, contents, labels and splits."""
-    parts = []
-    for place, record in enumerate(files):
-        of_trials = " ".join(of_files[place] for of_files in splits.values())
-        said = (record["digest"], record["size"], record["label"], of_trials)
-        parts += [shown_name(record), " ".join(map(str, said))]
-    return fingerprint(parts)
 
 
 # --- probes

@@ -20,6 +20,7 @@ from smnm_kernels.errors import Unusable, UsageError, printable
 from smnm_kernels.files import replacing
 from smnm_kernels.train.data.crops import resize
 from smnm_kernels.train.data.modality import Normalisation
+from smnm_kernels.train.data.records import fingerprint
 from smnm_kernels.train.run.folder import RunFolder
 from smnm_kernels.train.run.machine import autocast_dtype, find_device
 from smnm_kernels.train.run.options import Count, Precision, need_at_least
@@ -28,7 +29,6 @@ from .options import PresetName
 from .presets import PRESETS
 from .probing.frozen import Frozen, find_frozen
 from .probing.layers import tokens_of_layers
-from .probing.results import fingerprint
 from .segmenting.clusters import TIMES, Segmented, Way, reduced, segment_clip
 from .segmenting.davis import VOID, MaskedVideo, find_videos, windows
 from .segmenting.pictures import Strips, save_gif, sheet, under
@@ -117,7 +117,7 @@ def segment(options: Segment) -> int:
             )
     found: list[Found] = []
     pictured: list[tuple[str, Strips]] = []
-    of_files: list[str] = []
+    looked_at: list[dict[str, str]] = []
     with tqdm(videos, unit=" videos", leave=False) as bar:
         for video in bar:
             try:
@@ -125,7 +125,7 @@ def segment(options: Segment) -> int:
             except Unusable as error:
                 left_out[video.name] = str(error)
                 continue
-            of_files += [video.name, *(clip.digest for clip in read)]
+            looked_at += [{"name": video.name, "digest": clip.digest} for clip in read]
             results = [_segmented(frozen, read, options, device) for frozen in encoders]
             found.append(Found(video.name, results))
             if len(pictured) < options.pictures:
@@ -136,7 +136,7 @@ def segment(options: Segment) -> int:
         raise UsageError(f"DATA {printable(str(options.data))}: no video is of use, see above")
     settings = {k: v for k, v in asdict(options).items() if k not in _NOT_SETTINGS}
     settings["device"] = device.type
-    about = About(str(options.data.resolve()), fingerprint(of_files), settings, left_out)
+    about = About(str(options.data.resolve()), fingerprint(looked_at), settings, left_out)
     write_results(folder.path, about, encoders, found, options.background, options.seed)
     _draw(folder.path, pictured)
     return 0

@@ -20,6 +20,7 @@ from smnm_kernels.train.data.modality import FixedView, Normalisation
 from smnm_kernels.train.data.scan import scan
 from smnm_kernels.train.data.source import Source
 from smnm_kernels.train.models.encoder_file import encoder_metadata
+from smnm_kernels.train.models.formats.state import digest_of
 from smnm_kernels.train.models.mae import build_model
 from smnm_kernels.train.models.settings import VIDEOMAE
 from smnm_kernels.train.run.signals import StoppedBySignal
@@ -27,7 +28,7 @@ from smnm_kernels.train.tasks.presets import PRESETS
 from smnm_kernels.train.tasks.probing import features as module
 from smnm_kernels.train.tasks.probing.cache import FeatureCache, content_key
 from smnm_kernels.train.tasks.probing.features import FeatureSettings, Machine, features
-from smnm_kernels.train.tasks.probing.frozen import digest_of, find_frozen
+from smnm_kernels.train.tasks.probing.frozen import find_frozen
 
 CPU = Machine(torch.device("cpu"), batch_size=4)
 
@@ -319,10 +320,11 @@ def test_the_digest_is_of_every_weight(image_encoder):
     import copy
 
     other = copy.deepcopy(image_encoder.encoder)
-    assert digest_of(other) == image_encoder.digest
+    assert digest_of(other.state_dict()) == image_encoder.digest
     with torch.no_grad():
         other.blocks[-1].mlp.fc2.bias[-1] += 1e-3
-    assert digest_of(other) != image_encoder.digest
+    assert digest_of(other.state_dict()) != image_encoder.digest
+    assert digest_of(other.bfloat16().state_dict()) != digest_of(other.half().state_dict())
 
 
 def test_none_is_like_the_first_encoder_that_is_something(tmp_path):
@@ -351,7 +353,7 @@ def test_none_is_like_the_first_encoder_that_is_something(tmp_path):
     start = build_model(
         replace(settings, encoder=replace(given, positions="axes")), (3, 4, 32, 32), seed=0
     )
-    assert none.digest == digest_of(start.encoder)
+    assert none.digest == digest_of(start.encoder.state_dict())
     [longer] = find_frozen([path], "video", preset, 0, {"frames": 8, "stride": 1})
     assert longer.encoder.input_size == (3, 8, 32, 32)
     assert longer.clip.stride == 1

@@ -10,7 +10,6 @@ import time
 from collections.abc import Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import asdict, dataclass
-from importlib.metadata import version
 from pathlib import Path
 from typing import Any
 
@@ -26,7 +25,7 @@ from smnm_kernels.train.data.modality import Normalisation, Record
 from smnm_kernels.train.data.padding import TokenGrid
 from smnm_kernels.train.data.scan import shown_name
 from smnm_kernels.train.data.views import OnePass, Views, views_of
-from smnm_kernels.train.run.machine import autocast_dtype, cores
+from smnm_kernels.train.run.machine import autocast_dtype, cores, versions
 from smnm_kernels.train.run.signals import StoppedBySignal, StopSignal
 
 from .cache import FeatureCache, Row, averaged, bytes_of, content_key
@@ -163,8 +162,10 @@ def features(
 def _way(frozen: Frozen, settings: FeatureSettings, device: torch.device) -> dict[str, Any]:
     """All that decides what is computed of a file."""
     return {
-        "smnm_kernels": version("smnm_kernels"),  # how files are read may change with it
-        "encoder": frozen.digest,
+        "smnm_kernels": versions()["smnm_kernels"],  # how files are read may change with it
+        "weights": frozen.digest,
+        "input_size": frozen.encoder.input_size,
+        "encoder": asdict(frozen.encoder.settings),
         "modality": frozen.clip.name,
         "clip": asdict(frozen.clip),
         **frozen.normalisation(),

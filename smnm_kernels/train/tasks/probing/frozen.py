@@ -3,18 +3,14 @@ on."""
 
 from __future__ import annotations
 
-import hashlib
-import json
 from collections.abc import Sequence
-from dataclasses import asdict, dataclass, fields, replace
+from dataclasses import dataclass, fields, replace
 from pathlib import Path
 from typing import Any
 
-import torch
-from torch import nn
-
 from smnm_kernels.errors import UsageError, printable
 from smnm_kernels.train.data.modality import InputFormat, Modality
+from smnm_kernels.train.models.formats.state import digest_of
 from smnm_kernels.train.models.pretrained import UNTRAINED, Pretrained, find_encoder
 from smnm_kernels.train.models.settings import EncoderSettings, ModelSettings
 from smnm_kernels.train.models.vit import Encoder, InputSize
@@ -31,7 +27,7 @@ class Frozen:
 
     name: str  # as it was given
     origin: str
-    digest: str  # of weights and settings
+    digest: str  # of the weights
     encoder: Encoder  # float32, eval mode, without gradients
     clip: Modality
     input: InputFormat  # with the encoder's own normalisation
@@ -107,7 +103,7 @@ def _freeze(
         found = found.at_size(form.size, f"--encoder {printable(name)}")
     encoder = found.encoder.eval().requires_grad_(False)
     form = replace(form, mean=tuple(found.mean), scale=tuple(found.scale))
-    return Frozen(name, found.origin, digest_of(encoder), encoder, clip, form)
+    return Frozen(name, found.origin, digest_of(encoder.state_dict()), encoder, clip, form)
 
 
 def _clip_of(size: InputSize, like: Modality, kept: dict[str, Any], given: str) -> Modality:
@@ -125,15 +121,3 @@ def _clip_of(size: InputSize, like: Modality, kept: dict[str, Any], given: str) 
             f"{clip.name} files are not read as (such as {tuple(form.size)})"
         )
     return clip
-
-
-def digest_of(module: nn.Module) -> str:
-    """Of an encoder's settings and every weight: 16 bytes in hexadecimal digits."""
-    digest = hashlib.blake2b(digest_size=16)
-    if isinstance(module, Encoder):
-        said = {"input_size": module.input_size, "settings": asdict(module.settings)}
-        digest.update(json.dumps(said, sort_keys=True).encode())
-    for name, tensor in sorted(module.state_dict().items()):
-        digest.update(f"{name} {tensor.dtype} {tuple(tensor.shape)}".encode())
-        digest.update(tensor.detach().cpu().contiguous().view(-1).view(torch.uint8).numpy())
-    return digest.hexdigest()

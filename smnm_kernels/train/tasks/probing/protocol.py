@@ -46,7 +46,7 @@ class Data:
     task: Task
     values: np.ndarray  # of all files, as `Task` says
     names: list[str]  # of all files
-    groups: list[str | None] | None  # of all files; None where none has one
+    groups: list[str] | None  # of all files; None where none has one
     trials: tuple[Trial, ...]
     seed: int
 
@@ -64,7 +64,7 @@ class Data:
         chosen = split_off(
             [self.names[place] for place in train],
             [int(self.values[place]) if is_class else 0 for place in train],
-            None if self.groups is None else [self.groups[place] or "" for place in train],
+            None if self.groups is None else [self.groups[place] for place in train],
             _CHOOSING_SHARE,
         )
         is_chosen = np.isin(np.arange(len(train)), sorted(chosen))

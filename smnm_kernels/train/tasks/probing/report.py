@@ -24,10 +24,11 @@ from smnm_kernels.train.metrics.measures import COUNTS, MAIN, Judged, judge
 from smnm_kernels.train.metrics.plots import confusions, write_confusion_matrix, write_few_shot
 from smnm_kernels.train.metrics.predictions import write_predictions
 from smnm_kernels.train.run.folder import write_json
+from smnm_kernels.train.run.machine import versions
 
 from .frozen import Frozen
 from .protocol import Data, ProbeName, Scored
-from .results import described, shortened, signed, table, versions
+from .results import described, shortened, signed, table
 
 RESULTS, PREDICTIONS, CONFUSION = "results.json", "predictions.csv", "confusion.png"
 FEW_SHOT, ALL_PREDICTIONS = "few_shot.png", "predictions"
@@ -146,10 +147,8 @@ def write_report(out: Path, asked: Asked, rows: Sequence[Row]) -> None:
 
 
 def _groups(data: Data, tested: np.ndarray) -> list[Hashable] | None:
-    """Of the test files; one without a group is a group of its own."""
-    if data.groups is None:
-        return None
-    return [data.groups[place] or place for place in tested.tolist()]
+    """Of the test files."""
+    return None if data.groups is None else [data.groups[place] for place in tested.tolist()]
 
 
 def _of_folds(asked: Asked, scores: np.ndarray) -> dict[str, dict[str, float]]:

@@ -2,13 +2,8 @@
 
 from __future__ import annotations
 
-import hashlib
-import platform
-from collections.abc import Iterable, Sequence
-from importlib.metadata import PackageNotFoundError, version
+from collections.abc import Sequence
 from typing import Any
-
-import torch
 
 from smnm_kernels.errors import printable
 from smnm_kernels.train.metrics.intervals import Interval
@@ -16,27 +11,6 @@ from smnm_kernels.train.metrics.intervals import Interval
 from .frozen import Frozen
 
 _LONGEST = 40  # characters of an encoder's name in a table
-_PACKAGES = ("smnm_kernels", "numpy", "scipy", "scikit-learn", "av", "kaldi-native-fbank", "pillow")
-
-
-def versions() -> dict[str, str]:
-    """Of what has a part in the numbers."""
-    found = {"python": platform.python_version(), "torch": torch.__version__}
-    for package in _PACKAGES:
-        try:
-            found[package] = version(package)
-        except PackageNotFoundError:
-            found[package] = "not installed"
-    return found
-
-
-def fingerprint(parts: Iterable[str]) -> str:
-    """Of strings in their order: 16 bytes in hexadecimal digits."""
-    digest = hashlib.blake2b(digest_size=16)
-    for part in parts:
-        encoded = part.encode("utf-8", "backslashreplace")
-        digest.update(f"{len(encoded)} ".encode() + encoded)
-    return digest.hexdigest()
 
 
 def described(frozen: Frozen) -> dict[str, Any]:

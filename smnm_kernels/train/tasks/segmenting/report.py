@@ -13,6 +13,7 @@ import numpy as np
 from smnm_kernels.files import replacing
 from smnm_kernels.train.metrics.intervals import bootstrap, bootstrap_difference
 from smnm_kernels.train.run.folder import write_json
+from smnm_kernels.train.run.machine import versions
 from smnm_kernels.train.tasks.probing.frozen import Frozen
 from smnm_kernels.train.tasks.probing.results import (
     described,
@@ -20,7 +21,6 @@ from smnm_kernels.train.tasks.probing.results import (
     signed,
     table,
     unlike,
-    versions,
 )
 
 from .clusters import TIMES, Segmented, Way
