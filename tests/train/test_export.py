@@ -243,6 +243,25 @@ def test_an_encoder_alone_goes_out_too(runs, tmp_path, capsys):
     assert config["architectures"] == ["VideoMAEModel"]
 
 
+def test_the_current_folder_can_be_filled(runs, tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    export(Export(run=runs["image"] / "encoder.safetensors", to="timm", out="."))
+    assert (tmp_path / "model.safetensors").exists()
+
+
+def test_processors_of_pictures_do_what_evaluation_does(exported):
+    """7/8 of the short side, bicubic, and what cannot be told is a difference."""
+    config = json.loads((exported("image", "timm") / "config.json").read_text())
+    assert config["pretrained_cfg"]["crop_pct"] == 0.875
+    config = json.loads((exported("audio", "timm") / "config.json").read_text())
+    assert config["pretrained_cfg"]["crop_pct"] == 1
+    out = exported("image", "hf-vitmae")
+    assert json.loads((out / "preprocessor_config.json").read_text())["resample"] == 3
+    card = (out / "README.md").read_text()
+    assert "squashes the whole picture" in card
+    assert "pipeline_tag: image-feature-extraction" in card
+
+
 def test_only_an_untouched_export_is_replaced(runs, tmp_path, monkeypatch):
     run, out = runs["image"] / "encoder.safetensors", tmp_path / "deep/out"
     export(Export(run=run, to="timm", out=out))

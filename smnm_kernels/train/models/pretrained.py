@@ -247,9 +247,9 @@ def _of_run(path: Path) -> Weights:
     except (KeyError, TypeError, ValueError) as error:
         raise ValueError(f"{CONFIG}: is of no pretraining run with a decoder ({error})") from error
     try:
-        held = torch.load(path / CHECKPOINT, map_location="cpu", weights_only=True)
+        # Mapped: of the optimiser's state, which is twice as large, nothing is read.
+        held = torch.load(path / CHECKPOINT, map_location="cpu", weights_only=True, mmap=True)
         state, step = dict(held["model"]), int(held["step"])
-        del held  # the optimiser's state is twice as large
     except Exception as error:
         raise ValueError(f"{CHECKPOINT}: is not a checkpoint that can be read ({error})") from error
     about = _input_of(modality, clip)

@@ -172,6 +172,7 @@ def _check_out(out: Path) -> None:
 def _replacing_folder(path: Path) -> Iterator[Path]:
     """A new folder to fill. When the block ends without an error it takes the place of `path`,
     whole; otherwise that stays as it was."""
+    path = path.resolve()  # "." and ".." have no name
     path.parent.mkdir(parents=True, exist_ok=True)
     new, old = (path.with_name(f".{path.name}.{os.getpid()}.{kind}") for kind in ("tmp", "old"))
     move: Callable[[Path, Path], None] = os.rename

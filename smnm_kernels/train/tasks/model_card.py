@@ -16,10 +16,11 @@ from smnm_kernels.train.run.machine import versions
 
 RESULTS = "results.json"  # in RUN, where it was fine-tuned
 _LOSSES = 20  # first and last ones that are averaged, as at the end of a run
-_TAGS = {
-    "video": "video-classification",
+# Of models without a head for classes.
+_FEATURES = {
+    "video": "feature-extraction",
     "image": "image-feature-extraction",
-    "audio": "audio-classification",
+    "audio": "feature-extraction",
 }
 _LIBRARIES = {"hf-videomae": "transformers", "hf-vitmae": "transformers", "timm": "timm"}
 _LOADING = {
@@ -38,7 +39,7 @@ def model_card(run: Path, to: str, given: Weights, folder: Folder) -> str:
     front = ["---", "license:  # choose one"]
     if to in _LIBRARIES:
         front.append(f"library_name: {_LIBRARIES[to]}")
-    front += [f"pipeline_tag: {_TAGS[given.modality]}", "tags: [masked-autoencoder, smnm]", "---"]
+    front += [f"pipeline_tag: {_task_of(given)}", "tags: [masked-autoencoder, smnm]", "---"]
     kind = folder.files.get("config.json", {}).get("architectures", [""])[0]
     exporter = f"smnm_kernels {versions()['smnm_kernels']}"
     sections = [
@@ -55,6 +56,12 @@ def model_card(run: Path, to: str, given: Weights, folder: Folder) -> str:
         _section("Versions", {**runtime.get("versions", {}), "exported by": exporter}),
     ]
     return "\n\n".join(section for section in sections if section) + "\n"
+
+
+def _task_of(given: Weights) -> str:
+    """In the terms of the Hugging Face hub, which has none for numbers."""
+    classes = given.head is not None and given.head.kind != "number"
+    return f"{given.modality}-classification" if classes else _FEATURES[given.modality]
 
 
 def _section(title: str, rows: Mapping[str, Any]) -> str:

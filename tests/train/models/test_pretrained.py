@@ -243,7 +243,10 @@ def test_sizes_that_weights_do_not_tell(tmp_path):
     """VideoMAE's files hold no positions; AudioMAE's do not say where a column ends."""
     path = tmp_path / "checkpoint.pth"
     file_of(ours("video"), "video", path)
-    assert read_weights(path, (3, 8, 32, 48)).input_size == (3, 8, 32, 48)
+    weights = read_weights(path, (3, 8, 32, 48))
+    assert weights.input_size == (3, 8, 32, 48)
+    assert "3 x 8 x 32 x 48 is taken, as was asked for" in weights.remarks[0]
+    assert not read_weights(path, (3, 16, 224, 224)).remarks  # VideoMAE's own
     weights = read_weights(path)
     assert weights.input_size == (3, 16, 224, 224)
     assert "16 x 224 x 224 is taken" in weights.remarks[0]

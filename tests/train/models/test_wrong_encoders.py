@@ -110,6 +110,10 @@ def missing_bias(path):
     saved({n: t for n, t in mae_state().items() if n != "blocks.1.mlp.fc2.bias"}, path)
 
 
+def missing_attention_bias(path):
+    saved({n: t for n, t in mae_state().items() if n != "blocks.0.attn.qkv.bias"}, path)
+
+
 def missing_positions(path):
     saved({n: t for n, t in mae_state().items() if n != "pos_embed"}, path)
 
@@ -278,6 +282,13 @@ def timm_of_another_size(path):
     (path / "config.json").write_text(json.dumps(config))
 
 
+def timm_with_another_activation(path):
+    path.mkdir()
+    save_file(mae_state(), path / "model.safetensors")
+    config = {"architecture": "vit_base_patch16_224", "model_args": {"act_layer": "silu"}}
+    (path / "config.json").write_text(json.dumps(config))
+
+
 #: (what is made, what the line says). All are asked for pictures, but those of transformers.
 TABLE = [
     (not_there, "is not there"),
@@ -293,6 +304,7 @@ TABLE = [
     (wrong_prefix, "its names must be .*got student.cls_token"),
     (missing_block, "got none for blocks.0.norm1.weight"),
     (missing_bias, "got none for blocks.1.mlp.fc2.bias"),
+    (missing_attention_bias, "got none for blocks.0.attn.qkv.bias"),
     (missing_positions, r"lack positions \(pos_embed\)"),
     (layer_scale, "unknown blocks.0.ls1.gamma"),
     (register_tokens, "unknown reg_token"),
@@ -327,6 +339,7 @@ TABLE = [
     (index_of_a_file_elsewhere, "names a file outside the folder, secret.safetensors"),
     (timm_of_another_family, "timm's swin_base_patch4_window7_224, and of timm's models vit_"),
     (timm_of_another_size, "its positions are of 16 patches, and an input of 3 x 1 x 224 x 224"),
+    (timm_with_another_activation, "config.json: has act_layer 'silu' in model_args"),
 ]  # fmt: skip
 
 

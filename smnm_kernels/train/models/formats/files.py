@@ -10,6 +10,7 @@ from __future__ import annotations
 import argparse
 import json
 import re
+import zipfile
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
@@ -118,7 +119,9 @@ def _safetensors(path: Path) -> State:
 def _unpickled(path: Path) -> Any:
     try:
         with torch.serialization.safe_globals([argparse.Namespace]):
-            return torch.load(path, map_location="cpu", weights_only=True)
+            # Mapped, so that an optimiser beside the model is not read; old files cannot be.
+            mapped = zipfile.is_zipfile(path)
+            return torch.load(path, map_location="cpu", weights_only=True, mmap=mapped)
     except Exception as error:
         # Which error it is depends on where the file is cut, and on torch's version.
         named = re.search(r"(?:GLOBAL|global:?|Unsupported class) (\w+(?:\.\w+)+)", str(error))

@@ -8,6 +8,7 @@ from typing import Any
 
 from torch import Tensor
 
+from smnm_kernels.train.data.image import Image
 from smnm_kernels.train.data.statistics import AUDIOSET_MEAN, AUDIOSET_STD
 
 from .hugging_face import hf_videomae_config, hf_vitmae_config, to_hf_videomae, to_hf_vitmae
@@ -85,7 +86,11 @@ def hf_vitmae(given: Weights) -> Folder:
         config |= _classes(head)
     config = {"architectures": [kind], "model_type": model_type, "hidden_act": "gelu", **config}
     files = {CONFIG: config, PREPROCESSOR: _pictures(given, "ViTImageProcessor")}
-    return Folder(SAFETENSORS, state, files)
+    remark = (
+        "transformers' processor squashes the whole picture; smnm evaluates the square in the "
+        f"middle, {Image.fixed_crop.share:g} of the short side"
+    )
+    return Folder(SAFETENSORS, state, files, remarks=(remark,))
 
 
 #: timm's models of patches of 16: (dim, depth, heads) -> name.
@@ -146,7 +151,7 @@ def timm(given: Weights) -> Folder:
             "mean": list(given.mean),
             "std": list(given.scale),
             "interpolation": "bicubic",
-            "crop_pct": 1.0,
+            "crop_pct": 1.0 if given.modality == "audio" else Image.fixed_crop.share,
             "num_classes": outputs,
             "pool_size": None,
             "first_conv": "patch_embed.proj",
@@ -239,7 +244,7 @@ def _pictures(given: Weights, kind: str) -> dict[str, Any]:
         "image_processor_type": kind,
         "do_resize": True,
         **size,
-        "resample": 2,  # bilinear
+        "resample": 2 if kind == "VideoMAEImageProcessor" else 3,  # bilinear, bicubic
         "do_rescale": True,
         "rescale_factor": 1 / 255,
         "do_normalize": True,

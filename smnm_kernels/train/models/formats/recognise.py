@@ -266,11 +266,17 @@ def _heads(dim: int) -> int:
 
 
 def _with_biases(state: State, key_bias: bool) -> State:
-    """Zeros where a model has no biases of queries, keys and values."""
+    """Zeros where no block of the encoder, or of the decoder, has biases of queries, keys, values.
+    Where only some lack them, the file is damaged, and nothing is added."""
+    having = {
+        name.partition(".")[0]
+        for name in state
+        if name.endswith((".attn.qkv.bias", ".attn.q_bias", ".attn.v_bias"))
+    }
     added: State = {}
     for name, weight in state.items():
         stem, attn, _ = name.rpartition(".attn.qkv.weight")
-        if not attn or f"{stem}.attn.qkv.bias" in state or f"{stem}.attn.q_bias" in state:
+        if not attn or stem.partition(".")[0] in having:
             continue
         if key_bias:
             added[f"{stem}.attn.qkv.bias"] = weight.new_zeros(len(weight))
@@ -296,6 +302,11 @@ def _placed(
         if size is None:
             size = (channels, *_VIDEOMAE_SIZE[1:])
             remarks = (f"nothing says the size of its input: {_text(size)} is taken, VideoMAE's",)
+        elif size != (channels, *_VIDEOMAE_SIZE[1:]):
+            remarks = (
+                f"nothing says the size of its input: {_text(size)} is taken, as was asked for or "
+                "the preset has it",
+            )
     elif size is None and table is not None:
         size = _size_of(len(table), encoder, channels, like)
     assert size is not None

@@ -54,6 +54,27 @@ _WHOLE = {theirs for _, theirs in _SIZES} | {
     "decoder_num_attention_heads",
 }
 CONFIG, PREPROCESSOR = "config.json", "preprocessor_config.json"
+# Of timm's `model_args`: those that are read here or that tensors show, those that decide only what
+# stands behind the encoder, and those that matter in training alone.
+_TIMM_KNOWN = {
+    *("img_size", "patch_size", "in_chans", "embed_dim", "depth", "num_heads", "mlp_ratio"),
+    *("qkv_bias", "class_token", "final_norm", "no_embed_class", "reg_tokens", "init_values"),
+    *("num_classes", "global_pool", "fc_norm", "pool_include_prefix"),
+    *("drop_rate", "pos_drop_rate", "patch_drop_rate", "proj_drop_rate", "attn_drop_rate"),
+    *("drop_path_rate", "weight_init", "fix_init", "dynamic_img_size"),
+}
+# Others, which may stand there with the values that change nothing.
+_TIMM_PLAIN: dict[str, tuple[Any, ...]] = {
+    "act_layer": (None, "gelu"),
+    "norm_layer": (None, "layernorm"),
+    "pos_embed": ("learn",),
+    "pre_norm": (False,),
+    "proj_bias": (True,),
+    "qk_norm": (False,),
+    "scale_attn_norm": (False,),
+    "scale_mlp_norm": (False,),
+    "dynamic_img_pad": (False,),
+}
 #: What `smnm export` puts into a folder beside the files of the format: marks it as its own, and
 #: says what the format has no place for.
 EXPORT = "smnm_export.json"
@@ -162,6 +183,11 @@ def _of_timm(config: Config, folder: Path) -> Told:
     # Since timm 0.9 below one key; before, beside the architecture.
     about = {**config, **config.get("pretrained_cfg", {})}
     given = config.get("model_args", {})
+    for key, value in given.items():
+        if key not in _TIMM_KNOWN and value not in _TIMM_PLAIN.get(key, ()):
+            raise ValueError(
+                f"{CONFIG}: has {key} {value!r} in model_args, which is not known here"
+            )
     channels, h, w = about.get("input_size", (None, None, None))
     channels = given.get("in_chans", channels)
     h, w = _pair(given["img_size"]) if "img_size" in given else (h, w)
