@@ -47,6 +47,11 @@ COMMANDS = {
         f"{_TRAIN}.tasks.finetune:finetune",
         "fine-tune an encoder on labelled files, and evaluate it",
     ),
+    "predict": Command(
+        f"{_TRAIN}.tasks.predict:Predict",
+        f"{_TRAIN}.tasks.predict:predict",
+        "let a fine-tuned model say what files are",
+    ),
     "demo": Command(
         f"{_TRAIN}.tasks.demo:Demo",
         f"{_TRAIN}.tasks.demo:demo",

@@ -1,6 +1,7 @@
-"""Documented place of what loads a run's models: `load_encoder`, and `load_classifier`."""
+"""Documented place of what loads a run's models, and of what they say of files."""
 
 from .models.classifier import load_classifier
 from .models.encoder_file import load_encoder
+from .tasks.predict import predictions
 
-__all__ = ["load_classifier", "load_encoder"]
+__all__ = ["load_classifier", "load_encoder", "predictions"]

@@ -447,19 +447,23 @@ def video_encoder(names):
 
 
 def tuned(names):
-    need_packages("safetensors")
-    from smnm_kernels.train.models.classifier import Classifier, HeadSettings, save_classifier
-    from smnm_kernels.train.models.settings import MAE
-    from smnm_kernels.train.models.vit import Encoder
+    need_packages("av", "tyro", "tqdm", "safetensors", "sklearn", "PIL")
+    from PIL import Image
 
-    encoder = Encoder(MAE.tiny().encoder, (3, 1, 32, 32))
-    classifier = Classifier(encoder, HeadSettings("class", ("a", "b")))
+    from smnm_kernels.cli import main
+
     names["x"] = torch.randn(2, 3, 1, 32, 32)
     with _new_folder():
-        Path("TUNED").mkdir()
-        save_classifier(classifier, Path("TUNED/classifier.safetensors"), {})
+        for i in range(8):
+            path = Path("DATA", "ab"[i % 2], f"{i}.png")
+            path.parent.mkdir(parents=True, exist_ok=True)
+            Image.new("RGB", (40, 40), (200 * (i % 2), 20 * i, 0)).save(path)
+        size = ["--steps", "1", "--batch-size", "2", "--workers", "0", "--size", "32"]
+        words = ["finetune", "image", "DATA", "--encoder", "none", "--out", "TUNED", *size]
+        assert main([*words, "--device", "cpu"]) == 0
         yield
     assert names["p"].shape == (2, 2)
+    assert names["found"].values.shape == (8, 2)
 
 
 @contextmanager

@@ -5,7 +5,7 @@ from __future__ import annotations
 import csv
 import io
 import json
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from pathlib import Path
 
 import numpy as np
@@ -21,13 +21,17 @@ BEST = 5
 
 
 def write_predictions(
-    path: Path, names: Sequence[str], labels: Labels, scores: Tensor, targets: Tensor
+    path: Path,
+    names: Sequence[str],
+    labels: Labels,
+    scores: Tensor,
+    targets: Tensor | None,
 ) -> None:
     """A CSV file, whole or not at all, with a row for each file.
 
     names: of the files [n].
     scores: probabilities [n, classes], or the predicted numbers [n].
-    targets: as `Labels.targets` makes them.
+    targets: as `Labels.targets` makes them; None where files have no labels: without that column.
 
     Columns: name, label, predicted. Of classes, then the probability of each ("p NAME"), where
     there are more than 20 the five highest (class_1, p_1, class_2, ...). Several labels of one file
@@ -39,7 +43,8 @@ def write_predictions(
     with replacing(path) as file:
         text = io.StringIO(newline="")
         writer = csv.writer(text)
-        for row in _rows(names, labels, scores.detach().cpu(), targets.detach().cpu()):
+        known = None if targets is None else targets.detach().cpu()
+        for row in _rows(names, labels, scores.detach().cpu(), known):
             writer.writerow(row)
             file.write(_encoded(text.getvalue()))
             text.seek(0)
@@ -47,43 +52,44 @@ def write_predictions(
 
 
 def _rows(
-    names: Sequence[str], labels: Labels, scores: Tensor, targets: Tensor
+    names: Sequence[str], labels: Labels, scores: Tensor, targets: Tensor | None
 ) -> Iterator[list[str]]:
-    start = ["name", "label", "predicted"]
+    start = ["name", "predicted"] if targets is None else ["name", "label", "predicted"]
+    is_wide = len(labels.names) > MOST_COLUMNS
     if labels.kind == "number":
         yield start
-        for name, score, target in zip(names, scores.numpy(), targets.numpy(), strict=True):
-            yield [name, _number(target), _number(score)]
-        return
-    is_wide = len(labels.names) > MOST_COLUMNS
-    if is_wide:
+    elif is_wide:
         yield start + [f"{what}_{i}" for i in range(1, BEST + 1) for what in ("class", "p")]
     else:
         yield start + [f"p {name}" for name in labels.names]
-    for name, score, target in zip(names, scores, targets, strict=True):
-        row = [name, _named(labels, target), _predicted(labels, score)]
+    known: Iterable[Tensor | None] = [None] * len(names) if targets is None else targets
+    for name, score, target in zip(names, scores, known, strict=True):
+        row = [name] if target is None else [name, _named(labels, target)]
+        row.append(_predicted(labels, score))
         if is_wide:
             # Of equal ones the first, as where they are measured.
             best = torch.sort(score, descending=True, stable=True).indices[:BEST].tolist()
-            for number in best:
-                row += [labels.names[number], f"{score[number]:.6g}"]
-        else:
+            for place in best:
+                row += [labels.names[place], f"{score[place]:.6g}"]
+        elif labels.kind != "number":
             row += [f"{p:.6g}" for p in score.tolist()]
         yield row
 
 
-def _number(value: np.floating) -> str:
+def _number(value: np.ndarray) -> str:
     """So many digits that no other number of the type is written so."""
-    return str(value).removesuffix(".0")
+    return str(value[()]).removesuffix(".0")
 
 
 def _named(labels: Labels, target: Tensor) -> str:
-    if labels.kind == "class":
-        return labels.names[int(target)]
-    return _list(labels, target)
+    if labels.kind == "number":
+        return _number(target.numpy())
+    return labels.names[int(target)] if labels.kind == "class" else _list(labels, target)
 
 
 def _predicted(labels: Labels, score: Tensor) -> str:
+    if labels.kind == "number":
+        return _number(score.numpy())
     return labels.names[int(score.argmax())] if labels.kind == "class" else _list(labels, score)
 
 

@@ -153,7 +153,10 @@ class Classifier(nn.Module):
         return seen | ~seen.any(1, keepdim=True)
 
     def predict(self, x: Tensor, real: Tensor | None = None) -> Tensor:
-        """Normalised inputs [B, C, T, H, W] -> what `HeadSettings.predictions` makes of them."""
+        """Normalised inputs [B, C, T, H, W] -> what `HeadSettings.predictions` makes of them.
+
+        real: int64 [B, 3], how many values along (T, H, W) are no padding; None where all count.
+        """
         return self.head_settings.predictions(self(x, None, real))
 
 
@@ -169,9 +172,10 @@ def save_classifier(model: Classifier, path: Path, metadata: dict[str, str]) -> 
 def load_classifier(path: str | Path) -> Classifier:
     """The model of RUN/classifier.safetensors, in eval mode on the CPU.
 
-    `predict` takes float32 [B, C, T, H, W], normalised as the file's metadata say (`mean`, `scale`:
-    the input is (raw - mean) / scale); `head_settings` has the kind of labels and the classes'
-    names.
+    Of files, `predictions` (in train.model) gives what the run's evaluation would. `predict` takes
+    float32 [B, C, T, H, W], normalised as the file's metadata say (`mean`, `scale`: the input is
+    (raw - mean) / scale), and `real` where recordings end before the window does and the run hid
+    padding. `head_settings` has the kind of labels and the classes' names.
 
     Raises:
         ValueError: where the file is no classifier of this package; it names the file.
