@@ -12,13 +12,15 @@ from clips import losses, pretrain, rows, write_picture
 from finetuned import same_results
 from labelled_sets import evaluations, finetune, results
 from PIL import Image
+from safetensors import safe_open
+from safetensors.torch import save_file
 from sklearn.metrics import average_precision_score, mean_absolute_error
 
 from smnm_kernels.errors import RunError
 from smnm_kernels.train.data.modality import Normalisation
 from smnm_kernels.train.data.views import Views, views_of
 from smnm_kernels.train.models.classifier import load_classifier
-from smnm_kernels.train.models.encoder_file import load_encoder
+from smnm_kernels.train.models.encoder_file import encoder_metadata, load_encoder
 from smnm_kernels.train.run import forward
 from smnm_kernels.train.run.evaluating import Outputs
 from smnm_kernels.train.tasks import finetune_evaluation
@@ -279,10 +281,22 @@ def test_an_encoder_of_pretraining_brings_its_size_and_stride(tmp_path, capsys):
     given = ("--steps", 1, "--size", 48, "--stride", 2)
     assert finetune("video", data, other, *given, encoder=before) == 0
     assert load_encoder(other / "encoder.safetensors").input_size == (3, 16, 48, 48)
-    assert f"--encoder {before}: " in capsys.readouterr().out
+    said = capsys.readouterr().out
+    assert f"--encoder {before}: " in said
+    assert "--preset tiny: inputs are as the encoder was trained, stride 1, not 2; " in said
     # Another encoder in the same RUN is refused.
     assert finetune("video", data, run, "--steps", 3) == 2
     assert "holds a run with other settings: encoder is" in capsys.readouterr().err
+    # So is one with the same weights and other settings, which is another function.
+    encoder = load_encoder(before / "encoder.safetensors")
+    encoder.settings = replace(encoder.settings, heads=encoder.settings.heads * 2)
+    with safe_open(before / "encoder.safetensors", framework="pt") as file:
+        about = file.metadata()
+    about |= encoder_metadata(encoder)
+    save_file(encoder.state_dict(), tmp_path / "other.safetensors", about)
+    given = ("--steps", 3, "--views", "2x2")
+    assert finetune("video", data, run, *given, encoder=tmp_path / "other.safetensors") == 2
+    assert "other settings: encoder_settings.heads is" in capsys.readouterr().err
 
 
 @pytest.mark.slow

@@ -9,7 +9,8 @@ import torch
 from smnm_kernels.errors import UsageError
 from smnm_kernels.train.data.audio import Audio
 from smnm_kernels.train.data.augment import RandAugment, RandomErasing
-from smnm_kernels.train.data.augment_mix import Bands, Mix
+from smnm_kernels.train.data.augment_bands import Bands
+from smnm_kernels.train.data.augment_mix import Mix
 from smnm_kernels.train.data.crops import CentreCrop, ResizedCrop
 from smnm_kernels.train.data.image import Image
 from smnm_kernels.train.data.video import Video

@@ -6,7 +6,8 @@ import numpy as np
 import pytest
 import torch
 
-from smnm_kernels.train.data.augment_mix import Bands, Mix, neighbours, soft_targets
+from smnm_kernels.train.data.augment_bands import Bands
+from smnm_kernels.train.data.augment_mix import Mix, neighbours, soft_targets
 
 IDS = list(range(64))
 

@@ -16,18 +16,22 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from .on_device import moved
 from .padding import is_real
-from .sample_randomness import BANDS, MIX, SampleRandomness
+from .sample_randomness import MIX, SampleRandomness
 
 _LOUDNESS_OF_NOTHING = -torch.inf  # of log-mel padding, while it is mixed
 
 
 @dataclass(frozen=True)
 class Drawn:
-    """Of each sample of a batch, on the host."""
+    """Of each sample of a batch: drawn on the host, and used where the batch is."""
 
     share: Tensor  # float32 [B], of its own in its target and, without a box, in its values
     boxes: Tensor  # int64 [B, 4]: top, bottom, left, right of what comes from the neighbour
+
+    def to(self, device: torch.device) -> Drawn:
+        return Drawn(moved(self.share, device), moved(self.boxes, device))
 
 
 @dataclass(frozen=True)
@@ -43,8 +47,12 @@ class Mix:
     prob: float = 1.0
     switch: float = 0.5
     #: Sounds: log-mel spectrograms, whose powers add up as those of two waveforms do that have
-    #: nothing to do with each other.
+    #: nothing to do with each other. There is no cutmix of them.
     powers: bool = False
+
+    def __post_init__(self) -> None:
+        if self.powers and self.cutmix:
+            raise ValueError(f"cutmix must be 0 where powers are mixed, got {self.cutmix}")
 
     @property
     def on(self) -> bool:
@@ -87,29 +95,31 @@ class Mix:
         real: int64 [B, 3], how many values along (T, H, W) are no padding. Where both are padded,
             the mixture is 0, as padding is.
         """
-        share, boxes = drawn.share.to(x.device), drawn.boxes.to(x.device)
-        share = share.view(-1, 1, 1, 1, 1)
-        in_box = _within(boxes, *x.shape[3:])[:, None, None]
-        if not self.powers:
-            mixed = share * x + (1 - share) * neighbours(x)
-        else:
-            if real is not None:
-                x = x.masked_fill(~is_real(real, x.shape[2:])[:, None], _LOUDNESS_OF_NOTHING)
-            mixed = torch.logaddexp(x + 2 * share.log(), neighbours(x) + 2 * (1 - share).log())
-            mixed = mixed.masked_fill(mixed == _LOUDNESS_OF_NOTHING, 0.0)
-            x = x.masked_fill(x == _LOUDNESS_OF_NOTHING, 0.0)
-        cut = (boxes[:, 1] > boxes[:, 0]).view(-1, 1, 1, 1, 1)
-        return torch.where(cut, torch.where(in_box, neighbours(x), x), mixed)
+        share = drawn.share.view(-1, 1, 1, 1, 1)
+        if self.powers:
+            return _added_powers(x, share, real)
+        in_box = _within(drawn.boxes, *x.shape[3:])[:, None, None]
+        cut = (drawn.boxes[:, 1] > drawn.boxes[:, 0]).view(-1, 1, 1, 1, 1)
+        own = torch.where(cut, (~in_box).float(), share)
+        return torch.lerp(neighbours(x), x, own)
 
     def targets(self, y: Tensor, drawn: Drawn) -> Tensor:
         """[B, ...] of one's own and the neighbour's, by their shares."""
-        share = drawn.share.to(y.device).view(-1, *[1] * (y.ndim - 1))
+        share = drawn.share.view(-1, *[1] * (y.ndim - 1))
         return share * y + (1 - share) * neighbours(y)
 
     def real(self, real: Tensor, drawn: Drawn) -> Tensor:
         """int64 [B, 3], how much of the mixtures is no padding."""
-        mixed = (drawn.share < 1).to(real.device)[:, None]
+        mixed = (drawn.share < 1)[:, None]
         return torch.where(mixed, torch.maximum(real, neighbours(real)), real)
+
+
+def _added_powers(x: Tensor, share: Tensor, real: Tensor | None) -> Tensor:
+    """Of log-mel values; see `Mix.values`."""
+    if real is not None:
+        x = x.masked_fill(~is_real(real, x.shape[2:])[:, None], _LOUDNESS_OF_NOTHING)
+    mixed = torch.logaddexp(x + 2 * share.log(), neighbours(x) + 2 * (1 - share).log())
+    return mixed.masked_fill(mixed == _LOUDNESS_OF_NOTHING, 0.0)
 
 
 def neighbours(x: Tensor) -> Tensor:
@@ -141,37 +151,3 @@ def soft_targets(classes: Tensor, n_classes: int, smoothing: float) -> Tensor:
     targets = torch.full((len(classes), n_classes), smoothing / n_classes, device=classes.device)
     own = torch.full_like(targets[:, :1], 1 - smoothing + smoothing / n_classes)
     return targets.scatter(1, classes[:, None], own)
-
-
-@dataclass(frozen=True)
-class Bands:
-    """SpecAugment without warping (Park et al. 2019), as torchaudio masks: one stretch of time and
-    one of mel bands become 0, each up to so many frames or bands long. Raw 0 is also what AudioMAE
-    pads with."""
-
-    time: int
-    mel: int
-
-    def draw(self, seed: int, sample_ids: Sequence[int], frames: int, bands: int) -> Tensor:
-        """int64 [B, 4]: begin and end in time, begin and end in mel bands."""
-        found = []
-        for index in sample_ids:
-            u = SampleRandomness(seed, int(index), BANDS).uniforms(4).tolist()
-            time = _stretch(u[0], u[1], self.time, frames)
-            found.append([*time, *_stretch(u[2], u[3], self.mel, bands)])
-        return torch.tensor(found, dtype=torch.int64).view(-1, 4)
-
-    def values(self, x: Tensor, drawn: Tensor) -> Tensor:
-        """Raw log-mel [B, 1, 1, frames, bands]."""
-        drawn = drawn.to(x.device)
-        whole = torch.zeros_like(drawn)
-        whole[:, 1], whole[:, 3] = x.shape[3], x.shape[4]
-        times = _within(torch.cat([drawn[:, :2], whole[:, 2:]], 1), *x.shape[3:])
-        mels = _within(torch.cat([whole[:, :2], drawn[:, 2:]], 1), *x.shape[3:])
-        return x.masked_fill((times | mels)[:, None, None], 0.0)
-
-
-def _stretch(u_length: float, u_begin: float, longest: int, size: int) -> tuple[int, int]:
-    length = u_length * min(longest, size)
-    begin = int(u_begin * (size - length))
-    return begin, begin + int(length)

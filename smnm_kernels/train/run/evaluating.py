@@ -38,7 +38,8 @@ EVALUATIONS = "evaluations.jsonl"
 
 @dataclass(frozen=True)
 class Outputs:
-    """What a model said of all samples that could be read, over all processes."""
+    """What a model said of all samples that could be read: in the first process over all processes,
+    which it alone judges; in another one of its own."""
 
     sample_ids: list[int]  # rising
     values: Tensor  # float32 [samples, k] on the CPU
@@ -199,24 +200,27 @@ class Evaluator:
         except RunError as error:
             trouble = str(error)
         # A process that ends early says so, instead of leaving the others waiting.
-        everyone = ranks.everyones((ids, torch.cat(values) if values else None, failed, trouble))
+        everyone = ranks.everyones((len(ids), failed, trouble))
         troubles = [trouble for *_, trouble in everyone if trouble]
         if any(t != "stopped" for t in troubles):
             raise RunError(next(t for t in troubles if t != "stopped"))
         if troubles:
             return None
-        for name in (failed := {n: r for _, _, of, _ in everyone for n, r in of.items()}):
+        for name in (failed := {n: r for _, of, _ in everyone for n, r in of.items()}):
             if self._out:
                 say(f"  failed {printable(name)}: {failed[name]}; it is not in the evaluation")
-        ids = [i for some, *_ in everyone for i in some]
-        if not ids:
+        if not any(count for count, *_ in everyone):
             raise RunError(
                 f"{views.folder}: none of the {len(views.numbers)} files of an evaluation can be "
                 "read any more"
             )
-        both = torch.cat([some for _, some, *_ in everyone if some is not None])
+        parts = ranks.gathered((ids, torch.cat(values) if values else None))
+        ids = [i for some, _ in parts for i in some]
+        there = [some for _, some in parts if some is not None]
         order = sorted(range(len(ids)), key=ids.__getitem__)
-        return Outputs([ids[i] for i in order], both[order], failed)
+        return Outputs(
+            [ids[i] for i in order], torch.cat(there)[order] if there else torch.empty(0), failed
+        )
 
     def _predict(self, batch: Batch) -> Tensor:
         return self.evaluations.outputs(self._forward.judged, batch)

@@ -197,6 +197,18 @@ def everyones(value: T) -> list[T]:
     return values
 
 
+def gathered(value: T) -> list[T]:
+    """Likewise, in the first process; the others get their own alone, so that large values take
+    memory once."""
+    if world_size() == 1 or rank() > 0:
+        if world_size() > 1:
+            dist.gather_object(value)
+        return [value]
+    values: list[Any] = [None] * world_size()
+    dist.gather_object(value, values)
+    return values
+
+
 def is_loss_of_another(error: BaseException) -> bool:
     """Whether this is what a collective raises when another process has gone."""
     return world_size() > 1 and (isinstance(error, dist.DistError) or "gloo" in str(error).lower())

@@ -25,6 +25,7 @@ from smnm_kernels.train.data.augment_mix import soft_targets
 from smnm_kernels.train.data.labels import Labels, in_split
 from smnm_kernels.train.data.loader import Batch, Failure, SampleDataset
 from smnm_kernels.train.data.modality import InputFormat, Modality, Normalisation, Record
+from smnm_kernels.train.data.on_device import moved
 from smnm_kernels.train.data.orders import Balanced, Order, Passes, label_weights
 from smnm_kernels.train.data.padding import Padding, TokenGrid
 from smnm_kernels.train.data.scan import Listing
@@ -145,6 +146,7 @@ def recipe_of(options: Finetune, setup: Setup) -> Recipe:
             "task": "finetune",
             "preset": options.preset,
             "encoder": setup.digest,
+            "encoder_settings": setup.pretrained.encoder.settings.to_dict(),
             "pool": preset.pool,
             "layer_decay": preset.layer_decay,
             "drop_path": preset.drop_path,
@@ -255,11 +257,11 @@ class FineTuning:
         ids, real = batch.sample_ids.tolist(), batch.real.get(self.name)
         with clock.measure("mix_ms"):
             x = batch.inputs[self.name]
-            targets = self._targets(batch.file_numbers.tolist()).to(x.device)
+            targets = moved(self._targets(batch.file_numbers.tolist()), x.device)
             x, targets, real = self._mixed(x, targets, real, ids)
             keep = None
             if self.sampler is not None:
-                keep = self.sampler.masks(batch.sample_ids.to(x.device)).ids_keep
+                keep = self.sampler.masks(moved(batch.sample_ids, x.device)).ids_keep
         outputs = forward(x, keep, real if self.setup.hides_padding else None)
         return {"loss": loss_of(self.labels.kind, outputs, targets)}
 
@@ -280,14 +282,16 @@ class FineTuning:
         mixed, and their bands masked, before they are normalised; pictures are mixed after."""
         bands, seed = self.setup.preset.bands, self.setup.seed
         height, width = raw.shape[3:]
-        drawn = self.mix.draw(seed, ids, height, width) if self.mix.on else None
-        if drawn is not None:
+        drawn = None
+        if self.mix.on:
+            drawn = self.mix.draw(seed, ids, height, width).to(raw.device)
             targets = self.mix.targets(targets, drawn)
             if self.mix.powers:
                 raw = self.mix.values(raw, drawn, real)
                 real = None if real is None else self.mix.real(real, drawn)
         if bands is not None:
-            raw = bands.values(raw, bands.draw(seed, ids, height, width))
+            drawn_bands = moved(bands.draw(seed, ids, height, width), raw.device)
+            raw = bands.values(raw, drawn_bands)
         x = self.normalise(raw)
         if drawn is not None and not self.mix.powers:
             x = self.mix.values(x, drawn)

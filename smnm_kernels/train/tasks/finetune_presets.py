@@ -30,7 +30,8 @@ from dataclasses import dataclass, replace
 from smnm_kernels import MaskSampler
 from smnm_kernels.train.data.audio import Audio
 from smnm_kernels.train.data.augment import RandAugment, RandomErasing
-from smnm_kernels.train.data.augment_mix import Bands, Mix
+from smnm_kernels.train.data.augment_bands import Bands
+from smnm_kernels.train.data.augment_mix import Mix
 from smnm_kernels.train.data.crops import ResizedCrop
 from smnm_kernels.train.data.image import Image
 from smnm_kernels.train.data.modality import Modality
