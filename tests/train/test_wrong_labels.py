@@ -9,6 +9,7 @@ from labelled import found, scanned, write_files, write_tar
 from smnm_kernels.errors import UsageError
 from smnm_kernels.train.data.label_columns import LabelSettings
 from smnm_kernels.train.data.labelled import LabelledFiles
+from smnm_kernels.train.data.splits import SPELLINGS, meant
 from smnm_kernels.train.tasks.label_options import LabelOptions, finder_of
 
 AB = [f"{label}/{i}.mp4" for label in "ab" for i in range(4)]
@@ -83,6 +84,52 @@ REFUSED = {
         tree(*(f"{split}/{name}" for name in AB for split in ("train", "val")), "c/1.mp4"),
         {},
         "has folders of splits (train, val) beside others (c)",
+    ),
+    "train/ that is misspelled": (
+        tree(*(f"{split}/{name}" for name in AB for split in ("trian", "val"))),
+        {},
+        "has the folder val, which is the name of a split, beside trian; did you mean train?",
+    ),
+    "val/ that is misspelled": (
+        tree(*(f"{split}/{name}" for name in AB for split in ("train", "vla"))),
+        {},
+        "has the folder train, which is the name of a split, beside vla; did you mean val?",
+    ),
+    "train/ and val/ that are misspelled": (
+        tree(*(f"{split}/{name}" for name in AB for split in ("trian", "vla"))),
+        {},
+        "has the folders trian and vla; did you mean train and val?",
+    ),
+    "a misspelled split without folders of classes": (
+        tree("train/1.mp4", "train/2.mp4", "vla/1.mp4", "vla/2.mp4"),
+        {},
+        "beside vla; did you mean val?",
+    ),
+    "a split beside folders of folders": (
+        tree(*(f"{split}/{name}" for name in AB for split in ("train", "holdout"))),
+        {},
+        "has the folder train, which is the name of a split, beside holdout; ",
+    ),
+    "decimals as classes": (
+        a_list(rows(*(0.1, 0.47, 1.5, 2.25, 0.3, 9))),
+        {},
+        "the labels 0.1, 0.3, 0.47, … are decimals, and 6 classes in 6 files; --labels number",
+    ),
+    "a class of train that is misspelled": (
+        tree("train/disc/1.mp4", "train/ring/1.mp4", "val/dics/1.mp4", "val/ring/1.mp4"),
+        {},
+        "1 class has usable files in val and none in train: dics (did you mean disc?)",
+    ),
+    "one folder too high": (
+        tree(*(f"pics/{name}" for name in AB)),
+        {},
+        "one class altogether, 'pics'; there is nothing to tell apart. Its folder holds the "
+        "folders a, b: if these are the classes, give ",
+    ),
+    "files of another kind": (
+        tree("a/1.png", "b/2.png"),
+        {},
+        "no usable file is there; found instead: 2 files that end in .png. Looked for .mp4",
     ),
     "a class in val only": (
         tree(*(f"train/{name}" for name in AB), "val/a/1.mp4", "val/c/1.mp4"),
@@ -476,6 +523,17 @@ REMARKED = {
         {},
         "test.csv has no labels: it is left out",
     ),
+    "two folders of a split": (
+        tree(*(f"{split}/{name}" for name in AB for split in ("train", "val", "valid"))),
+        {},
+        "folders val and valid are both the split val",
+    ),
+    "decimals that come again": (
+        a_list(rows(*(0.5, 1.0, 0.5, 1.0, 0.5, 1.0))),
+        {},
+        "all labels are numbers and some are decimals (0.5): each is a class of its own; "
+        "--labels number",
+    ),
     "no val": (tree(*AB), {"val_share": 0.0}, "there is no split val, and --val-share 0"),
     "what there is": (tree(*AB), {}, "labels: 2 classes; files: train 6, val 2"),
 }
@@ -490,6 +548,25 @@ def test_what_is_odd_is_remarked(tmp_path, case):
     _, listing, lines = scanned(data, **(settings(folder) if callable(settings) else settings))
     lines += [f"{name}: {reason}" for name, reason in listing.reasons().items()]
     assert any(said in line for line in lines), lines
+
+
+def test_every_slip_of_a_spelling_is_known():
+    letters = "abcdefghijklmnopqrstuvwxyz"
+    for word in SPELLINGS:
+        slips = {word[:i] + word[i + 1 :] for i in range(len(word))}
+        slips |= {word[:i] + x + word[i:] for i in range(len(word) + 1) for x in letters}
+        slips |= {word[:i] + x + word[i + 1 :] for i in range(len(word)) for x in letters}
+        slips |= {word[:i] + word[i : i + 2][::-1] + word[i + 2 :] for i in range(len(word) - 1)}
+        assert all(map(meant, slips - {word}))
+    assert [meant(name) for name in ("cat", "holdout", "trains_", "tarni")] == [None] * 4
+
+
+@pytest.mark.parametrize(
+    "classes", [("train", "rain"), ("train", "car", "plane"), ("test", "vest", "shirt")]
+)
+def test_classes_may_be_called_as_splits_are(tmp_path, classes):
+    write_files(tmp_path, *(f"{name}/{i}.mp4" for name in classes for i in range(2)))
+    assert found(tmp_path).names == tuple(sorted(classes))
 
 
 @pytest.mark.parametrize(

@@ -38,6 +38,10 @@ def canonical(written: str) -> str:
     return f"-{match[2]}" if match[1] == "-" and match[2] != "0" else match[2]
 
 
+def is_integer(written: str) -> bool:
+    return _INTEGER.match(written) is not None
+
+
 def classes_of(written: Iterable[str]) -> Classes:
     """Those that occur: in the order of their ids where all are integers, else of their names."""
     found = {canonical(name) for name in written}

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import difflib
 from collections import Counter, defaultdict
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass, field
@@ -16,6 +17,7 @@ from .modality import Record
 from .splits import ORDER
 
 _MOST_NAMED = 3
+_ALIKE = 0.7  # of difflib's 0 to 1, from which on a name may be a misspelled one
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -78,7 +80,7 @@ class LabelledFound(Found):
             (only,) = there
             raise UsageError(
                 f"DATA {self.shown}: has one class altogether, {printable(names[only])!r}; "
-                "there is nothing to tell apart"
+                f"there is nothing to tell apart{self._folders_below(names[only])}"
             )
         if not self.labels.folds:
             self._need_training([(r["label"], r["split"]) for r in usable], "")
@@ -90,16 +92,36 @@ class LabelledFound(Found):
                 f"fold {printable(fold)}: ",
             )
 
+    def _folders_below(self, only: str) -> str:
+        """That the classes may lie one folder deeper."""
+        below: dict[str, None] = {}
+        for entry in self.entries:
+            top, *folders = entry.name.split("/")[:-1] or [""]
+            if entry.shard or top != only or not folders:
+                return ""
+            below[folders[0]] = None
+        if len(below) < 2:
+            return ""
+        return (
+            f". Its folder holds the folders {some(below)}: if these are the classes, give "
+            f"{printable(str(self.base / only))}"
+        )
+
     def _need_training(self, labelled: Iterable[tuple[int, str]], where: str) -> None:
         by_class: dict[int, set[str]] = defaultdict(set)
         for label, split in labelled:
             by_class[label].add(split)
         untrained = [label for label, splits in by_class.items() if "train" not in splits]
         if untrained:
+            trained = [self.labels.names[label] for label in by_class if label not in untrained]
+            alike = difflib.get_close_matches(
+                self.labels.names[untrained[0]], trained, n=1, cutoff=_ALIKE
+            )
+            hint = f" (did you mean {printable(alike[0])}?)" if alike else ""
             there = "/".join(split for split in ORDER if split in by_class[untrained[0]])
             raise UsageError(
                 f"DATA {self.shown}: {where}{counted(untrained, 'class has', 'classes have')} "
-                f"usable files in {there} and none in train: {self._classes(untrained)}"
+                f"usable files in {there} and none in train: {self._classes(untrained)}{hint}"
             )
 
     def _need_something_to_tell_apart(self, usable: Sequence[Record]) -> None:

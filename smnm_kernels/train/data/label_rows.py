@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+from collections import defaultdict
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
 from itertools import islice
@@ -18,7 +19,7 @@ from .find import Entry, Found, ListForm, find_listed, is_data_name, is_of_a_com
 from .label_columns import Columns, LabelSettings
 from .labels import Split
 from .left_out import LeftOut
-from .splits import split_of, split_of_shard
+from .splits import meant, split_of, split_of_shard
 
 
 class Row(NamedTuple):
@@ -176,7 +177,7 @@ def read_tree(
     of tars."""
     shown = printable(str(data))
     entries, left_out = found.entries, found.left_out
-    are_splits = _are_splits(shown, entries)
+    are_splits = _are_splits(shown, entries, written.remarks)
     beside = _labels_beside(found, settings) if any(entry.shard for entry in entries) else {}
     for entry in entries:
         folders = entry.name.split("/")[:-1]
@@ -212,17 +213,22 @@ def _split_by_place(entry: Entry) -> Split | None:
     return of_shard or split_of(entry.name.split("/")[0])
 
 
-def _are_splits(shown: str, entries: list[Entry]) -> bool:
+def _are_splits(shown: str, entries: list[Entry], remarks: list[str]) -> bool:
     """Whether what lies at the top are splits and not classes."""
-    found, others = set(), set()
+    found: dict[Split, dict[str, None]] = defaultdict(dict)  # the folders of each
+    others: set[str] = set()
+    with_folders: set[str] = set()  # which hold folders
     for entry in entries:
         if not entry.shard and "/" not in entry.name:
             continue  # in no folder at all
+        top = (entry.shard or entry.name).split("/")[0]
         split = _split_by_place(entry)
         if split is None:
-            others.add((entry.shard or entry.name).split("/")[0])
+            others.add(top)
         else:
-            found.add(split)
+            found[split][top] = None
+        if entry.shown.count("/") > 1:
+            with_folders.add(top)
     if not others and found and "train" not in found:
         raise UsageError(
             f"{shown}: has files of the split {' and '.join(sorted(found))} and none of train"
@@ -233,7 +239,44 @@ def _are_splits(shown: str, entries: list[Entry]) -> bool:
             f"{shown}: has folders of splits ({', '.join(sorted(found))}) beside others ({some}); "
             "leave only splits there, or only classes"
         )
+    tops = {top for of_split in found.values() for top in of_split}
+    _refuse_misspelled(shown, tops, others, (tops | others) <= with_folders)
+    if not others:
+        for split, folders in found.items():
+            if len(folders) > 1 and not any(entry.shard for entry in entries):
+                both = " and ".join(map(printable, sorted(folders)))
+                remarks.append(
+                    f"folders {both} are {'both' if len(folders) == 2 else 'all'} the split {split}"
+                )
     return bool(found) and not others
+
+
+def _refuse_misspelled(shown: str, splits: set[str], others: set[str], are_deep: bool) -> None:
+    """Folders at the top that look as if they were to be splits, and would be classes.
+
+    splits: those with the name of a split; others: those without.
+    are_deep: whether all of them hold folders, as splits do and classes seldom.
+    """
+    guesses = {name: meant(name) for name in sorted(others)}
+    there = {split_of(name) for name in splits}
+    wanted = [split_of(guess) for guess in guesses.values() if guess]
+    # "rain" beside "train" is another class.
+    are_slips = len(wanted) == len(others) and there.isdisjoint(wanted)
+    if not others or not (are_deep or are_slips) or not (splits or (are_deep and are_slips)):
+        return
+    if not splits and not ("train" in wanted and len(set(wanted)) > 1):
+        return
+    named = " and ".join(map(printable, list(guesses)[:3])) + ", …" * (len(guesses) > 3)
+    meaning = " and ".join(guess for guess in guesses.values() if guess)
+    hint = f"did you mean {meaning}? " if meaning else ""
+    of_splits = ", ".join(map(printable, sorted(splits)))
+    what = f"the folder {of_splits}, which is the name of a split, beside {named}"
+    if not splits:
+        what = f"the folders {named}"
+    raise UsageError(
+        f"{shown}: has {what}; {hint}Leave only folders of splits there, or only of classes; a "
+        "list may have classes of any name"
+    )
 
 
 def _look_at_folders(data: Path, besides: Path | None, are_splits: bool, written: Written) -> None:

@@ -18,15 +18,17 @@ from pathlib import Path
 from smnm_kernels.errors import UsageError, printable
 
 from . import braces, shards
-from .classes import Classes, canonical, classes_of, number, read_classes, several
+from .classes import Classes, canonical, classes_of, is_integer, number, read_classes, several
 from .find import base_of, find
 from .label_checks import LabelledFound, counted, some
 from .label_columns import LabelSettings, NoLabels, fold_of
 from .label_rows import Row, Written, lists_in, read_list, read_tree
 from .labels import Label, Labelled, Labels, Split
-from .left_out import LeftOut
+from .left_out import LeftOut, no_file
 from .splits import ORDER, split_off
 
+#: Decimals of which so many differ are refused as classes.
+_NEARLY_ALL = 0.8
 _OF_ONE_LIST = ("fold", "fold_column", "split_column")
 _OF_LISTS = (*_OF_ONE_LIST, "path_column", "group_column", "files_from")
 
@@ -102,6 +104,8 @@ class LabelledFiles:
             # A label column may be the key in JSON files beside members of tars.
             self._refuse("needs DATA that is a list", *_OF_LISTS)
             found = find(data, suffixes, besides, tick)
+            if not found.entries:
+                raise UsageError(no_file(data, suffixes, found.left_out))
             read_tree(found, data, besides, settings, written)
             return found.left_out
         if is_folder:
@@ -145,6 +149,8 @@ class LabelledFiles:
             return Classes((), {}), found
         written = [self._written(row) for row in rows]
         classes = self._known or classes_of(label for labels in written for label in labels)
+        if self._known is None and self.settings.labels == "class":
+            self._look_at_decimals(classes.names, len(rows), remarks)
         self._remark_on_spellings(chain.from_iterable(written), remarks)
         numbers: list[list[int]] = []
         for row, labels in zip(rows, written, strict=True):
@@ -161,6 +167,22 @@ class LabelledFiles:
         if self.settings.labels == "class":
             return classes, [places[0] for places in numbers]
         return classes, [sorted(set(places)) for places in numbers]
+
+    def _look_at_decimals(self, names: Sequence[str], files: int, remarks: list[str]) -> None:
+        """Classes that are likely values. Raises UsageError where hardly any comes again."""
+        numbers = {name: value for name in names if (value := number(name)) is not None}
+        decimals = [name for name in numbers if not is_integer(name)]
+        shown = some(sorted(decimals, key=lambda name: numbers[name]))
+        if 2 * len(decimals) > len(names) and len(names) >= _NEARLY_ALL * files:
+            raise UsageError(
+                f"{self._shown}: the labels {shown} are decimals, and {len(names)} classes in "
+                f"{files} files; --labels number is for values"
+            )
+        if decimals and len(numbers) == len(names):
+            remarks.append(
+                f"all labels are numbers and some are decimals ({shown}): each is a class of its "
+                "own; --labels number is for values"
+            )
 
     def _remark_on_spellings(self, labels: Iterable[str], remarks: list[str]) -> None:
         spellings = defaultdict(set)

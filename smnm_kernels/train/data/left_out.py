@@ -6,7 +6,9 @@ import errno
 import os
 import stat
 from collections import Counter
+from collections.abc import Iterable
 from dataclasses import dataclass, field
+from pathlib import Path
 
 from smnm_kernels.errors import printable
 
@@ -53,6 +55,35 @@ class LeftOut:
         if self.hidden:
             found[".*"] = f"not looked at: {self.hidden} hidden"
         return found
+
+
+def no_file(data: Path, suffixes: frozenset[str], left_out: LeftOut) -> str:
+    """That DATA has none of these suffixes, and what it has."""
+    return (
+        f"{printable(str(data))}: no usable file is there{_instead(left_out)}. "
+        f"Looked for {' '.join(sorted(suffixes))}"
+    )
+
+
+def _instead(left_out: LeftOut) -> str:
+    """What was found where no data was, for the end of a sentence."""
+    counts = Counter(_general(reason) for reason in left_out.named.values())
+    parts = left_out.counts()
+    for reason, count in counts.most_common():
+        first = next(n for n, r in left_out.named.items() if _general(r) == reason)
+        parts.append(f"{first} {reason}" if count == 1 else f"{count} {reason} ({first}, …)")
+    return f"; found instead: {'; '.join(parts)}" if parts else ", nor anything else"
+
+
+def by_reason(reasons: Iterable[str]) -> str:
+    """ "3 is too short, 2 does not decode": how often each kind of reason is given."""
+    counts = Counter(map(_general, reasons)).most_common()
+    return ", ".join(f"{count} {reason}" for reason, count in counts)
+
+
+def _general(reason: str) -> str:
+    """A reason without its numbers."""
+    return reason.split(":")[0].split(" (")[0]
 
 
 _OTHER = ".other suffixes"

@@ -10,7 +10,6 @@ import os
 import sys
 import threading
 import time
-from collections import Counter
 from collections.abc import Callable, Generator, Iterable, Iterator
 from contextlib import closing, nullcontext
 from dataclasses import dataclass
@@ -26,7 +25,7 @@ from smnm_kernels.errors import RunError, Unusable, UsageError, printable
 from .find import Entry, Found
 from .finder import Files, Finder
 from .labels import Labels
-from .left_out import LeftOut, unreadable
+from .left_out import LeftOut, no_file, unreadable
 from .modality import Modality, Record
 from .records import Journal, Known, Records, to_line
 from .source import Source
@@ -110,11 +109,7 @@ def scan(
     finder = Files(data) if isinstance(data, Path) else data
     found = _find(finder, modality.suffixes, besides, stopping, stall_limit)
     if not found.entries:
-        raise UsageError(
-            f"DATA {printable(str(finder.data))}: "
-            f"no usable file is there{instead(found.left_out)}. "
-            f"Looked for {' '.join(sorted(modality.suffixes))}"
-        )
+        raise UsageError(f"DATA {no_file(finder.data, modality.suffixes, found.left_out)}")
     known = known or Known()
     if journal is not None:
         known.add(journal.read())
@@ -148,27 +143,6 @@ def scan(
             kept = f". What was found in {bar.n} of {len(found.entries)} files is kept"
             raise RunError(f"{error}{kept if journal else ''}") from error
     return listing
-
-
-def instead(left_out: LeftOut) -> str:
-    """What was found where no data was, for the end of a sentence."""
-    counts = Counter(_general(reason) for reason in left_out.named.values())
-    parts = left_out.counts()
-    for reason, count in counts.most_common():
-        first = next(n for n, r in left_out.named.items() if _general(r) == reason)
-        parts.append(f"{first} {reason}" if count == 1 else f"{count} {reason} ({first}, …)")
-    return f"; found instead: {'; '.join(parts)}" if parts else ", nor anything else"
-
-
-def by_reason(reasons: Iterable[str]) -> str:
-    """ "3 is too short, 2 does not decode": how often each kind of reason is given."""
-    counts = Counter(map(_general, reasons)).most_common()
-    return ", ".join(f"{count} {reason}" for reason, count in counts)
-
-
-def _general(reason: str) -> str:
-    """A reason without its numbers."""
-    return reason.split(":")[0].split(" (")[0]
 
 
 def _say(text: str) -> None:

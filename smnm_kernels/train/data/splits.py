@@ -31,6 +31,28 @@ def split_of(name: str) -> Split | None:
     return SPELLINGS.get(name.strip().lower())
 
 
+def meant(name: str) -> str | None:
+    """The spelling of a split that a name is one slip of the pen away from: a letter too many or
+    too few, another one, or two that changed places."""
+    name = name.strip().lower()
+    return next((spelling for spelling in SPELLINGS if _is_a_slip(name, spelling)), None)
+
+
+def _is_a_slip(name: str, spelling: str) -> bool:
+    for i in range(len(spelling) + 1):
+        head, tail = spelling[:i], spelling[i:]
+        if not name.startswith(head):
+            return False
+        rest = name[i:]
+        if name != spelling and (
+            rest in (tail[1:], tail[1:2] + tail[:1] + tail[2:])
+            or rest[1:] == tail
+            or (tail and len(rest) == len(tail) and rest[1:] == tail[1:])
+        ):
+            return True
+    return False
+
+
 def split_of_shard(name: str) -> Split | None:
     """As `split_of`, of a name such as train-000.tar."""
     match = _PREFIX.match(name)

@@ -15,12 +15,12 @@ from smnm_kernels.files import replacing
 from smnm_kernels.train.data.finder import Finder
 from smnm_kernels.train.data.label_checks import counted, some
 from smnm_kernels.train.data.labels import Labels
+from smnm_kernels.train.data.left_out import by_reason
 from smnm_kernels.train.data.modality import Modality
 from smnm_kernels.train.data.records import Journal, Known, read_files, write_files
 from smnm_kernels.train.data.scan import (
     Listing,
     ScanStopped,
-    by_reason,
     scan,
     shown_name,
 )
