@@ -19,9 +19,10 @@ from smnm_kernels.errors import RunError, UsageError, printable
 from smnm_kernels.files import reason
 from smnm_kernels.train.data.batches import Batches
 from smnm_kernels.train.data.labels import Labels
+from smnm_kernels.train.data.left_out import by_reason
 from smnm_kernels.train.data.modality import InputFormat, Modality, Normalisation
 from smnm_kernels.train.data.padding import Padding, TokenGrid
-from smnm_kernels.train.data.scan import Listing, by_reason, scan, shown_name
+from smnm_kernels.train.data.scan import Listing, scan, shown_name
 from smnm_kernels.train.data.views import OnePass, Views, views_of
 from smnm_kernels.train.metrics.predictions import write_predictions
 from smnm_kernels.train.models.classifier import Classifier, load_classifier
