@@ -227,3 +227,23 @@ def test_damage_is_not_talked_about_by_ffmpeg(folder, tmp_path, capfd):
     (tmp_path / "bad.mp4").write_bytes(content)
     inspect(tmp_path / "bad.mp4")
     assert capfd.readouterr().err == ""
+
+
+def test_inspect_tells_of_other_paths_where_one_is_wrong(folder, capsys):
+    assert inspect(folder / "sound.wav", folder / "gone", folder / "notes.txt") == 2
+    said = capsys.readouterr()
+    assert "sound.wav: audio" in said.out
+    assert "1 of 1 files are usable" in said.out
+    assert (
+        f"PATH {folder / 'gone'}: does not exist; PATH {folder / 'notes.txt'}: is not" in said.err
+    )
+    assert len(said.err.splitlines()) == 1
+    assert len(said.err) < 600 + 2 * len(str(folder))
+
+
+def test_inspect_finds_files_beside_a_list(folder, tmp_path, capsys):
+    (tmp_path / "audio").mkdir()
+    shutil.copy(folder / "sound.wav", tmp_path / "audio" / "a.wav")
+    (tmp_path / "meta.csv").write_text("filename,fold\na.wav,1\n")
+    assert inspect(tmp_path / "meta.csv") == 0
+    assert f"files of meta.csv are those in {tmp_path / 'audio'}" in capsys.readouterr().out

@@ -47,6 +47,25 @@ def names(folder, text, name="list.txt"):
     return [entry.name for entry in find(path, MP4).entries]
 
 
+@pytest.mark.parametrize("meta", ["list.csv", "meta/list.csv"])
+def test_files_of_a_list_may_lie_beside_it(tmp_path, meta):
+    top = tmp_path / "sets" / "set"
+    path = top / meta
+    for folder in (top / "audio", top / "other", path.parent):
+        folder.mkdir(parents=True, exist_ok=True)
+    (top / "audio" / "a.mp4").touch()
+    path.write_text("filename,fold\na.mp4,1\nb.mp4,1\n")
+    found = find(path, MP4)
+    assert [os.path.isfile(found.base / entry.name) for entry in found.entries] == [True]
+    assert found.remarks() == [f"files of list.csv are those in {top / 'audio'}"]
+    (path.parent / "a.mp4").touch()  # its own folder comes first
+    assert [entry.name for entry in find(path, MP4).entries] == ["a.mp4"]
+    (path.parent / "a.mp4").unlink()
+    (top / "other" / "b.mp4").touch()
+    with pytest.raises(UsageError, match="names files that are in several folders"):
+        find(path, MP4)
+
+
 @pytest.mark.parametrize("ending", ["\n", "\r\n", "\r"])
 @pytest.mark.parametrize("start", ["", "\ufeff", "\n\n", "# all of them\n\n"])
 def test_one_path_a_line(folder, start, ending):

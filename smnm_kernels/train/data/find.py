@@ -12,7 +12,7 @@ import errno
 import os
 import stat
 from collections.abc import Callable, Collection, Iterator, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from itertools import pairwise
 from pathlib import Path, PurePosixPath
 from typing import TYPE_CHECKING, NamedTuple
@@ -20,7 +20,8 @@ from typing import TYPE_CHECKING, NamedTuple
 from smnm_kernels.errors import UsageError, printable
 
 from . import braces, lists, shards
-from .left_out import LeftOut, special, suffix_of, unreadable
+from .left_out import LeftOut, some_suffixes, special, suffix_of, unreadable
+from .list_folder import folder_of_paths
 from .modality import Record
 from .source import Source
 
@@ -62,6 +63,7 @@ class Found:
     entries: list[Entry]  # sorted
     left_out: LeftOut
     labels: Labels | None = None  # of the entries, where they have any
+    where: list[str] = field(default_factory=list)  # lines on where a list's files lie
 
     def attached(self, record: Record) -> Record:
         """The record of an entry, with its label."""
@@ -76,10 +78,13 @@ class Found:
         """Lines to print: what may surprise about the entries."""
         members = sum(1 for entry in self.entries if entry.shard)
         if not members:
-            return []
+            return list(self.where)
         shards = len({entry.shard for entry in self.entries if entry.shard})
         twice = {a.name: None for a, b in pairwise(self.entries) if a.name == b.name}
-        found = [f"{members} of them are members of {shards} tar shard{'s' * (shards > 1)}"]
+        found = [
+            *self.where,
+            f"{members} of them are members of {shards} tar shard{'s' * (shards > 1)}",
+        ]
         if twice:
             some = ", ".join(map(printable, list(twice)[:3])) + ", …" * (len(twice) > 3)
             found.append(
@@ -114,6 +119,7 @@ def find(
     `tick` is called now and then, for a bar; what it raises ends the search.
     """
     search, shown = _Search(base_of(data), suffixes, tick), printable(str(data))
+    said: list[str] = []
     try:
         if os.path.isdir(data):
             search.folder(data, besides)
@@ -124,12 +130,13 @@ def find(
         elif shards.has_compressed_name(data.name):
             raise UsageError(f"{shown}: {shards.IS_COMPRESSED}")
         else:
-            for _ in search.list(data, ListForm()):
+            root, said = folder_of_paths(data, search.is_wanted, None, _WRITE_PATHS)
+            for _ in search.list(data, ListForm(root)):
                 pass
     except OSError as error:
         raise UsageError(f"{shown}: cannot be read ({error.strerror})") from error
     search.entries.sort()
-    return Found(search.base, search.entries, search.left_out)
+    return Found(search.base, search.entries, search.left_out, where=said)
 
 
 def find_listed(
@@ -317,7 +324,7 @@ class _Search:
         at = f"; {printable(str(there))} is not there" if there else ""
         return (
             f"{what} names none that is there and of use: line {line.line} is {shown!r}{at}. "
-            f"Looked for {' '.join(sorted(self.suffixes))} {shards.SUFFIX}{root.advice}"
+            f"Looked for {some_suffixes(self.suffixes)} {shards.SUFFIX}{root.advice}"
         )
 
 
@@ -413,6 +420,7 @@ def is_of_a_command(names: Collection[str]) -> bool:
     )
 
 
+_WRITE_PATHS = "write its paths from its own folder"
 _EXCLUDED = "excluded"
 _FOLDER, _FILE = "folder", "file"
 _NOT_UTF_8 = "its name is not valid UTF-8"

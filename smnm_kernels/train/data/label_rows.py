@@ -5,20 +5,20 @@ from __future__ import annotations
 import json
 import os
 from collections import defaultdict
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from dataclasses import dataclass, field
-from itertools import islice
 from pathlib import Path
 from typing import NamedTuple
 
 from smnm_kernels.errors import UsageError, printable
 
-from . import lists, shards
+from . import shards
 from .classes import several
 from .find import Entry, Found, ListForm, find_listed, is_data_name, is_of_a_command
 from .label_columns import Columns, LabelSettings
 from .labels import Split
 from .left_out import LeftOut
+from .list_folder import folder_of_paths
 from .splits import meant, split_of, split_of_shard
 
 
@@ -91,7 +91,7 @@ def read_list(
     """
     columns = Columns(path, settings, role)
     form = ListForm(
-        folder_of_paths(path, suffixes, settings, written.remarks),
+        settings.files_from or _folder_of_paths(path, suffixes, settings, written.remarks),
         columns.asked,
         settings.path_column and settings.path_column.lower(),
         "--files-from FOLDER says where the files are",
@@ -112,59 +112,17 @@ def read_list(
         written.splits.add(role)
 
 
-_LOOKED_AT = 50  # lines of a list, to see where its files lie
-
-
-def folder_of_paths(
+def _folder_of_paths(
     path: Path, suffixes: frozenset[str], settings: LabelSettings, remarks: list[str]
 ) -> Path:
-    """The folder that a list's paths are relative to: the one that is asked for; else its own,
-    where it has any of the first files; else the only one beside or below it that has."""
-    if settings.files_from is not None:
-        return settings.files_from
-    own = path.parent
-    first = list(
-        islice(
-            lists.listed(
-                path,
-                lambda name: is_data_name(name, suffixes),
-                lambda name: os.path.isfile(own / name),
-                lambda stem: None,
-                path_column=settings.path_column and settings.path_column.lower(),
-            ),
-            _LOOKED_AT,
-        )
+    folder, said = folder_of_paths(
+        path,
+        lambda name: is_data_name(name, suffixes),
+        settings.path_column and settings.path_column.lower(),
+        "--files-from says from which folder its paths are",
     )
-    names = [line.missing for line in first if line.missing is not None]
-    if not names or any(line.name is not None for line in first):
-        return own
-    has_some = [
-        folder
-        for folder in _folders_around(own)
-        if any(os.path.isfile(folder / name) for name in names)
-    ]
-    if len(has_some) > 1:
-        shown = ", ".join(printable(str(folder)) for folder in has_some[:3])
-        raise UsageError(
-            f"{printable(str(path))}: names files that are in several folders ({shown}); "
-            "--files-from says from which folder its paths are"
-        )
-    if not has_some:
-        return own
-    remarks.append(f"files of {printable(path.name)} are those in {printable(str(has_some[0]))}")
-    return has_some[0]
-
-
-def _folders_around(own: Path) -> Iterator[Path]:
-    own = Path(os.path.abspath(own))
-    yield own.parent
-    for above in (own, own.parent):
-        try:
-            with os.scandir(above) as entries:
-                names = sorted(entry.name for entry in entries if entry.is_dir())
-        except OSError:
-            continue
-        yield from (above / name for name in names if above / name != own)
+    remarks += said
+    return folder
 
 
 # --- folders and tars

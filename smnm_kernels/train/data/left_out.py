@@ -12,6 +12,12 @@ from pathlib import Path
 
 from smnm_kernels.errors import printable
 
+_MOST_SHOWN = 20  # in a message
+_USUAL = (
+    *(".mp4", ".mkv", ".avi", ".mov", ".webm"),
+    *(".wav", ".flac", ".mp3", ".ogg", ".m4a"),
+    *(".jpg", ".jpeg", ".png", ".webp"),
+)
 _MOST_SUFFIXES = 1000  # that are counted each for itself: frame.000001, frame.000002, ...
 
 
@@ -61,8 +67,16 @@ def no_file(data: Path, suffixes: frozenset[str], left_out: LeftOut) -> str:
     """That DATA has none of these suffixes, and what it has."""
     return (
         f"{printable(str(data))}: no usable file is there{_instead(left_out)}. "
-        f"Looked for {' '.join(sorted(suffixes))}"
+        f"Looked for {some_suffixes(suffixes)}"
     )
+
+
+def some_suffixes(suffixes: frozenset[str]) -> str:
+    """All of them where they are few, else the usual ones: of sounds there are a hundred."""
+    if len(suffixes) <= _MOST_SHOWN:
+        return " ".join(sorted(suffixes))
+    usual = [suffix for suffix in _USUAL if suffix in suffixes]
+    return f"{' '.join(usual)} and {len(suffixes) - len(usual)} other suffixes"
 
 
 def _instead(left_out: LeftOut) -> str:

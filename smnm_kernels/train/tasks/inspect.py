@@ -48,7 +48,7 @@ class Inspect:
     are usable.
 
     Every file is decoded as a whole, as before a run. The exit code is 0 where all are usable, 1
-    where some are not, 2 where the arguments are wrong.
+    where some are not, 2 where the arguments are wrong: files of other PATHs are told of before.
     """
 
     paths: Annotated[Positional[tuple[Path, ...]], arg(metavar="PATH")]
@@ -63,7 +63,9 @@ class Inspect:
 
 
 def inspect(options: Inspect) -> int:
-    looked, counted = _files(options.paths)
+    looked, counted, wrong = _files(options.paths)
+    if wrong and not looked:
+        raise UsageError("; ".join(wrong))
     if (
         options.out is not None
         and PIL.Image.registered_extensions().get(options.out.suffix.lower()) not in PIL.Image.SAVE
@@ -81,6 +83,8 @@ def inspect(options: Inspect) -> int:
         _draw(list(zip(looked, reports, strict=True)), options.out, options.pixel_aspect)
         if not options.json:
             print(f"picture: {options.out}")
+    if wrong:
+        raise UsageError("; ".join(wrong))
     return 0 if usable == len(reports) else 1
 
 
@@ -98,30 +102,43 @@ class Looked(NamedTuple):
         return os.path.abspath(path), self.source.start if self.source else 0
 
 
-def _files(paths: tuple[Path, ...]) -> tuple[list[Looked], list[str]]:
-    """(files, what else there is, counted)"""
+def _files(paths: tuple[Path, ...]) -> tuple[list[Looked], list[str], list[str]]:
+    """(files, lines on what else there is, what is wrong with PATHs that have none)"""
     if not paths:
         raise UsageError("PATH: at least one file or folder is needed")
     looked: list[Looked] = []
     counted: list[str] = []
+    wrong: list[str] = []
     for path in paths:
-        is_list = path.suffix.lower() in _HOLDERS or braces.is_pattern(path)
-        if path.is_dir() or is_list:
-            found = find(path, AUDIO | IMAGE | VIDEO)
-            for entry in found.entries:
-                shown = str(found.base / (entry.shard or entry.name))
-                shown += f": {entry.name}" if entry.shard else ""
-                looked.append(Looked(shown, entry.source(found.base)))
-            for name, reason in found.left_out.named.items():
-                looked.append(Looked(str(found.base / name), None, reason))
-            counted += [f"{path}: not looked at: {count}" for count in found.left_out.counts()]
-            if not found.entries and not found.left_out.named:
-                raise UsageError(f"PATH {path}: no video, sound or picture is there")
-        elif os.path.lexists(path):
-            looked.append(Looked(str(path), Source(path)))
+        try:
+            found, lines = _files_of(path)
+        except UsageError as error:
+            wrong.append(f"PATH {str(error).removeprefix('PATH ')}")
         else:
-            raise UsageError(f"PATH {path}: does not exist")
-    return list({one.place: one for one in reversed(looked)}.values())[::-1], counted
+            looked += found
+            counted += lines
+    return list({one.place: one for one in reversed(looked)}.values())[::-1], counted, wrong
+
+
+def _files_of(path: Path) -> tuple[list[Looked], list[str]]:
+    """Of one PATH. Raises UsageError where there is none."""
+    shown = printable(str(path))
+    if not path.is_dir() and path.suffix.lower() not in _HOLDERS and not braces.is_pattern(path):
+        if not os.path.lexists(path):
+            raise UsageError(f"{shown}: does not exist")
+        return [Looked(str(path), Source(path))], []
+    found = find(path, AUDIO | IMAGE | VIDEO)
+    looked = []
+    for entry in found.entries:
+        name = str(found.base / (entry.shard or entry.name))
+        name += f": {entry.name}" if entry.shard else ""
+        looked.append(Looked(name, entry.source(found.base)))
+    for name, reason in found.left_out.named.items():
+        looked.append(Looked(str(found.base / name), None, reason))
+    if not looked:
+        raise UsageError(f"{shown}: no video, sound or picture is there")
+    lines = [f"{shown}: {line}" for line in found.where]
+    return looked, lines + [f"{shown}: not looked at: {c}" for c in found.left_out.counts()]
 
 
 def report_on(looked: Looked, pixel_aspect: PixelAspect = "apply") -> dict[str, Any]:
