@@ -132,15 +132,14 @@ def _run(arguments: Sequence[str] | None, loaded: Callable[[], None]) -> int:
         return _refuse(f"no command {name!r}; there are {', '.join(COMMANDS)}")
     command = COMMANDS[name]
     try:
-        import tyro
-
         from smnm_kernels.errors import RunError, UsageError
+        from smnm_kernels.refusals import parsed
 
         options_type = _load(command.options)
     except ImportError as error:
         return _missing(error, name)
-    options: Any = tyro.cli(options_type, prog=f"smnm {name}", args=rest)
     try:
+        options: Any = parsed(options_type, f"smnm {name}", rest)
         function = _load(command.function)
         loaded()
         return function(options) or 0
