@@ -14,14 +14,12 @@ from typing import Any, Literal, get_args
 import torch
 import torch.nn.functional as F
 from safetensors import SafetensorError, safe_open
-from safetensors.torch import save as safetensors_bytes
 from torch import Tensor, nn
 
-from smnm_kernels.files import replacing
 from smnm_kernels.train.data.labels import LabelKind
 from smnm_kernels.train.data.padding import is_real
 
-from .encoder_file import encoder_metadata
+from .encoder_file import encoder_metadata, save_tensors
 from .settings import EncoderSettings
 from .vit import Encoder, select_tokens
 
@@ -162,11 +160,9 @@ class Classifier(nn.Module):
 
 def save_classifier(model: Classifier, path: Path, metadata: dict[str, str]) -> None:
     """Write it with the metadata, whole or not at all."""
-    tensors = {name: t.detach().cpu().contiguous() for name, t in model.state_dict().items()}
     head = json.dumps(asdict(model.head_settings))
     held = encoder_metadata(model.encoder, **metadata) | {"format": FORMAT, _HEAD: head}
-    with replacing(path) as file:
-        file.write(safetensors_bytes(tensors, held))
+    save_tensors(model, path, held)
 
 
 def load_classifier(path: str | Path) -> Classifier:

@@ -13,7 +13,10 @@ from pathlib import Path
 from typing import Any
 
 from safetensors import SafetensorError, safe_open
-from torch import Tensor
+from safetensors.torch import save as safetensors_bytes
+from torch import Tensor, nn
+
+from smnm_kernels.files import replacing
 
 from .settings import EncoderSettings
 from .vit import Encoder, InputSize
@@ -26,6 +29,22 @@ def encoder_metadata(encoder: Encoder, **more: str) -> dict[str, str]:
     """What `load_encoder` needs to build the module again, as safetensors metadata (strings)."""
     shape = {"input_size": encoder.input_size, "settings": encoder.settings.to_dict()}
     return {"format": FORMAT, "encoder": json.dumps(shape), **more}
+
+
+def save_tensors(module: nn.Module, path: Path, metadata: dict[str, str]) -> None:
+    """Write a module's state with these metadata, whole or not at all."""
+    tensors = {name: t.detach().cpu().contiguous() for name, t in module.state_dict().items()}
+    with replacing(path) as file:
+        file.write(safetensors_bytes(tensors, metadata))
+
+
+def step_of(path: Path) -> int | None:
+    """The step of the run that wrote the file, -1 where it does not say; None where there is no
+    file."""
+    if not path.exists():
+        return None
+    with safe_open(str(path), framework="pt") as file:
+        return int((file.metadata() or {}).get("step", -1))
 
 
 def load_encoder(path: str | Path) -> Encoder:

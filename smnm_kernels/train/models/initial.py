@@ -9,7 +9,6 @@ from torch import nn
 
 from smnm_kernels.train.data.modality import InputFormat
 
-from .formats.recognise import Weights
 from .formats.state import (
     State,
     digest_of,
@@ -18,6 +17,7 @@ from .formats.state import (
     load_weights,
     with_key_bias,
 )
+from .formats.weights import Weights
 from .resizing import at_size, how_resized, positions_at
 from .settings import DecoderSettings, ModelSettings
 from .vit import Encoder, InputSize

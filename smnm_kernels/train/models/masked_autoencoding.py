@@ -7,14 +7,12 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from safetensors.torch import save as safetensors_bytes
 from torch import Tensor
 
 from smnm_kernels import Masks
-from smnm_kernels.files import replacing
 from smnm_kernels.train.data.modality import InputFormat
 
-from .encoder_file import encoder_metadata
+from .encoder_file import encoder_metadata, save_tensors
 from .mae import MaskedAutoencoder, build_model
 from .settings import ModelSettings
 
@@ -55,7 +53,4 @@ class MaskedAutoencoding:
         return {name: model.restore(x, pred, seen)}
 
     def export(self, model: MaskedAutoencoder, path: Path, metadata: dict[str, str]) -> None:
-        encoder = model.encoder
-        tensors = {name: t.detach().cpu().contiguous() for name, t in encoder.state_dict().items()}
-        with replacing(path) as file:
-            file.write(safetensors_bytes(tensors, encoder_metadata(encoder, **metadata)))
+        save_tensors(model.encoder, path, encoder_metadata(model.encoder, **metadata))

@@ -23,9 +23,10 @@ from .classifier import FORMAT as CLASSIFIER_FORMAT
 from .classifier import load_classifier
 from .encoder_file import load_encoder
 from .formats.files import read_json, read_tensors, weight_files
-from .formats.recognise import Head, Weights, check_modality, recognise
+from .formats.recognise import check_modality, recognise
 from .formats.state import State, check_weights, encoder_part, encoder_state, load_weights, named
 from .formats.told import EXPORT, exported, told_in
+from .formats.weights import Head, Weights
 from .mae import MaskedAutoencoder, build_model
 from .resizing import at_size, how_resized
 from .settings import ModelSettings
@@ -199,11 +200,10 @@ def _of_classifier(path: Path) -> Weights:
     """classifier.safetensors"""
     with torch.random.fork_rng(devices=[]):
         model = load_classifier(path)
-    about = model.head_settings
     state = {
         name: t for name, t in model.state_dict().items() if name.startswith(("fc_norm.", "head."))
     }
-    head = Head(state, about.kind, about.names, about.pool, about.offset, about.scale)
+    head = Head(state, model.head_settings)
     return replace(_described(model.encoder, path), head=head)
 
 

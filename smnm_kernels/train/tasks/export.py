@@ -22,8 +22,8 @@ from smnm_kernels.errors import UsageError, printable
 from smnm_kernels.files import reason, sync, sync_folder
 from smnm_kernels.train.models.formats.files import read_json
 from smnm_kernels.train.models.formats.folders import FORMATS, SAFETENSORS, Folder, as_json
-from smnm_kernels.train.models.formats.recognise import Weights
 from smnm_kernels.train.models.formats.told import EXPORT, EXPORT_FORMAT
+from smnm_kernels.train.models.formats.weights import Weights
 from smnm_kernels.train.models.pretrained import read_weights
 
 from .model_card import model_card

@@ -10,7 +10,7 @@ from typing import Any
 from smnm_kernels.errors import printable
 from smnm_kernels.train.data.records import fingerprint, read_files
 from smnm_kernels.train.models.formats.folders import Folder
-from smnm_kernels.train.models.formats.recognise import Weights
+from smnm_kernels.train.models.formats.weights import Weights
 from smnm_kernels.train.run.folder import CONFIG, FILES, METRICS
 from smnm_kernels.train.run.machine import versions
 
@@ -60,7 +60,7 @@ def model_card(run: Path, to: str, given: Weights, folder: Folder) -> str:
 
 def _task_of(given: Weights) -> str:
     """In the terms of the Hugging Face hub, which has none for numbers."""
-    classes = given.head is not None and given.head.kind != "number"
+    classes = given.head is not None and given.head.settings.kind != "number"
     return f"{given.modality}-classification" if classes else _FEATURES[given.modality]
 
 
@@ -87,9 +87,9 @@ def _model(given: Weights) -> dict[str, Any]:
     else:
         rows["raw"] = "RGB in [0, 1]"
     if given.head is not None:
-        rows["labels"] = given.head.kind
-        if given.head.names:
-            rows["classes"] = ", ".join(given.head.names)
+        rows["labels"] = given.head.settings.kind
+        if given.head.settings.names:
+            rows["classes"] = ", ".join(given.head.settings.names)
     return rows
 
 

@@ -12,7 +12,6 @@ from typing import Any
 
 import torch
 from PIL.Image import Image
-from safetensors import safe_open
 from torch import Tensor
 
 from smnm_kernels import Masks, MaskSampler, ScheduledSampler
@@ -22,6 +21,7 @@ from smnm_kernels.train.data.loader import Batch, Failure, SampleDataset
 from smnm_kernels.train.data.modality import Normalisation, Record
 from smnm_kernels.train.data.padding import Padding, TokenGrid, with_quiet_padding
 from smnm_kernels.train.data.scan import Listing
+from smnm_kernels.train.models.encoder_file import step_of
 from smnm_kernels.train.models.initial import Start, start_from
 from smnm_kernels.train.models.masked_autoencoding import MaskedAutoencoding
 from smnm_kernels.train.models.pretrained import weights_for
@@ -319,7 +319,4 @@ class Pretraining:
         self.objective.export(self.model, path, metadata)
 
     def exported_step(self, path: Path) -> int | None:
-        if not path.exists():
-            return None
-        with safe_open(str(path), framework="pt") as file:
-            return int((file.metadata() or {}).get("step", -1))
+        return step_of(path)

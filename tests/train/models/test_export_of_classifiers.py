@@ -135,5 +135,5 @@ def test_the_encoder_in_a_classifier_is_read(tmp_path):
     assert torch.equal(got.encoder(x), model.encoder(x))
     assert got.scale == (0.25,) * 3
     weights = read_weights(run, whole=True)
-    assert weights.head.names == NAMES
+    assert weights.head.settings.names == NAMES
     assert weights.step == 5

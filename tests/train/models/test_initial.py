@@ -8,7 +8,7 @@ from families import shaken
 from other_models import SIZE, file_of, inputs_of, ours
 
 from smnm_kernels.train.models.formats import encoder_state, with_key_bias
-from smnm_kernels.train.models.formats.recognise import Weights
+from smnm_kernels.train.models.formats.weights import Weights
 from smnm_kernels.train.models.initial import start_from
 from smnm_kernels.train.models.mae import build_model
 from smnm_kernels.train.models.pretrained import read_weights

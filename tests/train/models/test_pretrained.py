@@ -308,3 +308,22 @@ def test_our_own_files(tmp_path):
         assert got.clip == {"frames": 9}
         assert got.origin == f"{given}, step 7"
         assert (got.mean, got.scale) == ((1.0,), (2.0,))
+
+
+def test_what_stands_beside_an_encoder_is_left_out_and_what_is_of_no_use_too(tmp_path):
+    """SIGMA's checkpoints hold VideoMAE's encoder beside heads of their own."""
+    model = shaken(ours("video"))
+    state = to_videomae(model.state_dict(), (2, 8, 8))
+    torch.save({"model": {**state, "prototypes.weight": torch.zeros(3, 2)}}, tmp_path / "c.pth")
+    assert found(tmp_path / "c.pth", "video", SIZE["video"]).unmapped[0] == "prototypes.weight"
+
+
+def test_a_decoder_with_more_in_it_than_maes_is_left_out_whole(tmp_path):
+    path = tmp_path / "c.pth"
+    file_of(ours("audio"), "audio", path)
+    assert read_weights(path, SIZE["audio"]).model
+    file_of(ours("audio"), "audio", path, **{"decoder_modality": torch.zeros(1, 1, 32)})
+    weights = read_weights(path, SIZE["audio"])
+    assert weights.model is None
+    assert {"decoder_modality", "mask_token", "decoder_pred.bias"} <= set(weights.unmapped)
+    assert not any(name.startswith("blocks") for name in weights.unmapped)

@@ -7,15 +7,14 @@ import random
 
 import pytest
 import torch
-from families import shaken, sized
+from families import sized
 from other_models import FAMILY, SIZE, file_of, found, ours
 from safetensors.torch import save_file
 
 from smnm_kernels.errors import UsageError
 from smnm_kernels.train.models.encoder_file import encoder_metadata
-from smnm_kernels.train.models.formats import encoder_state, to_hf_videomae, to_mae, to_videomae
+from smnm_kernels.train.models.formats import encoder_state, to_hf_videomae, to_mae
 from smnm_kernels.train.models.mae import build_model
-from smnm_kernels.train.models.pretrained import read_weights
 
 HF_CONFIG = {
     "model_type": "videomae",
@@ -382,22 +381,3 @@ def test_damaged_at_random_they_are_read_or_refused_in_one_line(seed, tmp_path):
     except UsageError as error:
         assert str(error).startswith(f"--encoder {tmp_path / 'x'}: ")  # noqa: PT017
         assert "\n" not in str(error)  # noqa: PT017
-
-
-def test_what_stands_beside_an_encoder_is_left_out_and_what_is_of_no_use_too(tmp_path):
-    """SIGMA's checkpoints hold VideoMAE's encoder beside heads of their own."""
-    model = shaken(ours("video"))
-    state = to_videomae(model.state_dict(), (2, 8, 8))
-    torch.save({"model": {**state, "prototypes.weight": torch.zeros(3, 2)}}, tmp_path / "c.pth")
-    assert found(tmp_path / "c.pth", "video", SIZE["video"]).unmapped[0] == "prototypes.weight"
-
-
-def test_a_decoder_with_more_in_it_than_maes_is_left_out_whole(tmp_path):
-    path = tmp_path / "c.pth"
-    file_of(ours("audio"), "audio", path)
-    assert read_weights(path, SIZE["audio"]).model
-    file_of(ours("audio"), "audio", path, **{"decoder_modality": torch.zeros(1, 1, 32)})
-    weights = read_weights(path, SIZE["audio"])
-    assert weights.model is None
-    assert {"decoder_modality", "mask_token", "decoder_pred.bias"} <= set(weights.unmapped)
-    assert not any(name.startswith("blocks") for name in weights.unmapped)

@@ -13,9 +13,9 @@ from smnm_kernels.train.data.statistics import AUDIOSET_MEAN, AUDIOSET_STD
 
 from .hugging_face import hf_videomae_config, hf_vitmae_config, to_hf_videomae, to_hf_vitmae
 from .original import to_mae, to_videomae
-from .recognise import Head, Told, Weights
 from .state import State
 from .told import CONFIG, PREPROCESSOR
+from .weights import Head, Told, Weights
 
 SAFETENSORS, CHECKPOINT = "model.safetensors", "checkpoint.pth"
 _EPS_OF_TIMM = 1e-6
@@ -71,7 +71,7 @@ def hf_vitmae(given: Weights) -> Folder:
     if given.modality != "image":
         raise ValueError(f"is for image, and this model is of {given.modality}")
     head = given.head
-    if head is not None and head.pool != "class":
+    if head is not None and head.settings.pool != "class":
         raise ValueError(
             "transformers has no head on the mean of a picture's patches; --to timm has one"
         )
@@ -108,7 +108,7 @@ def timm(given: Weights) -> Folder:
     channels, t, h, w = given.input_size
     if encoder.patch[0] != 1 or t != 1:
         raise ValueError(f"is for image and audio, and this model is of {given.modality}")
-    pooled = head is not None and head.pool == "mean"
+    pooled = head is not None and head.settings.pool == "mean"
     # Without a head: the mean of the patches behind the final norm.
     about: dict[str, Any] = {
         "img_size": [h, w],
@@ -158,8 +158,8 @@ def timm(given: Weights) -> Folder:
             "classifier": "head",
         },
     }
-    if head is not None and head.names:
-        config["label_names"] = list(head.names)
+    if head is not None and head.settings.names:
+        config["label_names"] = list(head.settings.names)
     files = {CONFIG: config, PREPROCESSOR: _preprocessor(given)}
     return Folder(SAFETENSORS, state, files, remarks=remarks)
 
@@ -204,9 +204,9 @@ def _encoder_of(given: Weights) -> State:
 def _as_linear(head: Head) -> dict[str, Tensor]:
     """The head's tensors; a number's scale and offset become part of them."""
     state = dict(head.state)
-    if head.kind == "number":
-        state["head.weight"] = state["head.weight"] * head.scale
-        state["head.bias"] = state["head.bias"] * head.scale + head.offset
+    if head.settings.kind == "number":
+        state["head.weight"] = state["head.weight"] * head.settings.scale
+        state["head.bias"] = state["head.bias"] * head.settings.scale + head.settings.offset
     return state
 
 
@@ -219,11 +219,11 @@ _PROBLEMS = {
 
 def _classes(head: Head) -> dict[str, Any]:
     """Of a configuration of transformers."""
-    names = head.names or ("number",)
+    names = head.settings.names or ("number",)
     return {
         "id2label": {str(i): name for i, name in enumerate(names)},
         "label2id": {name: i for i, name in enumerate(names)},
-        "problem_type": _PROBLEMS[head.kind],
+        "problem_type": _PROBLEMS[head.settings.kind],
     }
 
 

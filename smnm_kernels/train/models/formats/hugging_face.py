@@ -143,9 +143,9 @@ def hf_vitmae_config(
 
 def settings_of_hf_videomae(config: Mapping[str, Any]) -> tuple[ModelSettings, InputSize]:
     """From VideoMAEConfig.to_dict()."""
-    h, w = _pair(config["image_size"])
+    h, w = pair_of(config["image_size"])
     channels = config["num_channels"]
-    settings = _settings(VIDEOMAE, config, (config["tubelet_size"], *_pair(config["patch_size"])))
+    settings = _settings(VIDEOMAE, config, (config["tubelet_size"], *pair_of(config["patch_size"])))
     encoder = replace(settings.encoder, final_norm=not config["use_mean_pooling"])
     settings = replace(
         settings,
@@ -160,8 +160,8 @@ def settings_of_hf_videomae(config: Mapping[str, Any]) -> tuple[ModelSettings, I
 
 def settings_of_hf_vitmae(config: Mapping[str, Any]) -> tuple[ModelSettings, InputSize]:
     """From ViTMAEConfig.to_dict()."""
-    h, w = _pair(config["image_size"])
-    settings = _settings(MAE, config, (1, *_pair(config["patch_size"])))
+    h, w = pair_of(config["image_size"])
+    settings = _settings(MAE, config, (1, *pair_of(config["patch_size"])))
     settings = replace(
         settings,
         decoder=replace(settings.decoder, final_norm_eps=config["layer_norm_eps"]),
@@ -245,7 +245,7 @@ def _settings(
     )
 
 
-def _pair(value: int | tuple[int, int] | list[int]) -> tuple[int, int]:
+def pair_of(value: int | tuple[int, int] | list[int]) -> tuple[int, int]:
     h, w = (value, value) if isinstance(value, int) else value
     return h, w
 

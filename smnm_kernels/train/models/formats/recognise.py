@@ -9,13 +9,11 @@ from __future__ import annotations
 import math
 import re
 from collections.abc import Mapping
-from dataclasses import dataclass, field, replace
-from typing import Any, get_args
+from dataclasses import replace
 
 import torch
 from torch import Tensor
 
-from smnm_kernels.train.data.labels import LabelKind
 from smnm_kernels.train.data.statistics import (
     AUDIOSET_MEAN,
     AUDIOSET_STD,
@@ -25,11 +23,12 @@ from smnm_kernels.train.data.statistics import (
 
 from ..mae import MaskedAutoencoder
 from ..positions import Grid, Positions, position_codes
-from ..settings import MAE, VIDEOMAE, EncoderSettings, ModelSettings, Target
+from ..settings import MAE, VIDEOMAE, EncoderSettings, ModelSettings
 from ..vit import Encoder, InputSize
 from .hugging_face import from_hf_videomae, from_hf_vitmae
 from .original import from_mae, from_videomae
 from .state import State, check_weights, encoder_part, named
+from .weights import Told, Weights
 
 # All but ViT-H (1280, MAE's and VideoMAE's) and VideoMAE's ViT-g (1408) have heads of 64 values.
 _HEADS = {1280: 16, 1408: 16}
@@ -37,76 +36,6 @@ _BANDS = 128  # AudioMAE
 _VIDEOMAE_SIZE = (3, 16, 224, 224)
 # Of sincos codes in files, which were computed in float64.
 _SAME_CODE = 1e-5
-
-
-@dataclass(frozen=True)
-class Told:
-    """What a configuration beside weights says of them; None where it says nothing."""
-
-    heads: int | None = None
-    norm_eps: float = 1e-6  # of MAE's, AudioMAE's, VideoMAE's and timm's code
-    final_norm: bool | None = None
-    input_size: InputSize | None = None
-    decoder_heads: int | None = None
-    decoder_norm_eps: float | None = None  # of its last norm; None: as norm_eps
-    target: Target | None = None
-    mean: tuple[float, ...] | None = None
-    scale: tuple[float, ...] | None = None
-    #: Sizes that the weights must have: name -> (as the configuration names it, value).
-    sizes: dict[str, tuple[str, int]] = field(default_factory=dict)
-
-    def __post_init__(self) -> None:
-        """ValueError where a value, which people may have written, cannot be."""
-        if self.input_size is not None and len(self.input_size) != 4:
-            raise ValueError(f"its input_size must be four numbers, got {self.input_size!r}")
-        sides = zip(("channels", "frames", "height", "width"), self.input_size or (), strict=False)
-        heads = (("heads", self.heads), ("decoder's heads", self.decoder_heads))
-        for name, count in (*heads, *sides):
-            if count is not None and not (type(count) is int and count > 0):
-                raise ValueError(f"its {name} must be a whole number above 0, got {count!r}")
-        for eps in (self.norm_eps, self.decoder_norm_eps or 0.0):
-            if not (isinstance(eps, (int, float)) and 0 <= eps < 1):
-                raise ValueError(f"its eps must be a number in [0, 1), got {eps!r}")
-        if self.target not in (None, *get_args(Target)):
-            raise ValueError(f"its target must be one of {get_args(Target)}, got {self.target!r}")
-        for name, values in (("mean", self.mean), ("scale", self.scale)):
-            for value in values or ():
-                number = isinstance(value, (int, float)) and math.isfinite(value)
-                if not number or (name == "scale" and value <= 0):
-                    raise ValueError(
-                        f"its {name} must be numbers, of a scale above 0, got {values}"
-                    )
-
-
-@dataclass(frozen=True)
-class Head:
-    """What fine-tuning put behind an encoder; see `classifier.HeadSettings`."""
-
-    state: State  # head.weight, head.bias, and fc_norm.weight, fc_norm.bias where pool is "mean"
-    kind: LabelKind
-    names: tuple[str, ...]
-    pool: str
-    offset: float
-    scale: float
-    norm_eps: float = 1e-6  # of fc_norm
-
-
-@dataclass(frozen=True)
-class Weights:
-    """A model's weights in our names, and all that builds it."""
-
-    state: State  # "encoder.", and "decoder." where there is a `model`
-    encoder: EncoderSettings
-    input_size: InputSize
-    modality: str
-    mean: tuple[float, ...]
-    scale: tuple[float, ...]
-    model: ModelSettings | None = None  # where the decoder is there, too
-    unmapped: tuple[str, ...] = ()  # tensors of the file that have no place in it
-    remarks: tuple[str, ...] = ()  # what is worth knowing, a line each
-    clip: dict[str, Any] = field(default_factory=dict)  # the modality's fields, where known
-    step: int | None = None  # of the run that made it, where known
-    head: Head | None = None  # of a fine-tuning run of ours
 
 
 # Tensors that stand beside an encoder: heads, and norms of what the head gets.

@@ -10,7 +10,8 @@ from typing import Any
 
 from ..vit import InputSize
 from .files import read_json
-from .recognise import Told
+from .hugging_face import pair_of
+from .weights import Told
 
 Config = Mapping[str, Any]
 
@@ -143,12 +144,12 @@ def _of_transformers(config: Config, folder: Path) -> Told:
     config = {**_DEFAULTS[kind], **config}
     if config["hidden_act"] != "gelu":
         raise ValueError(f"{CONFIG}: has hidden_act {config['hidden_act']}, and gelu is needed")
-    if _pair(config["patch_size"])[0] != _pair(config["patch_size"])[1]:
+    if pair_of(config["patch_size"])[0] != pair_of(config["patch_size"])[1]:
         raise ValueError(f"{CONFIG}: has patch_size {config['patch_size']}, and squares are needed")
-    h, w = _pair(config["image_size"])
+    h, w = pair_of(config["image_size"])
     is_video = kind == "videomae"
     size: InputSize = (config["num_channels"], config["num_frames"] if is_video else 1, h, w)
-    patch, _ = _pair(config["patch_size"])
+    patch, _ = pair_of(config["patch_size"])
     config = {**config, "patch_size": patch}
     for name, value in config.items():
         if name in _WHOLE and (not isinstance(value, int) or value < 1):
@@ -190,7 +191,7 @@ def _of_timm(config: Config, folder: Path) -> Told:
             )
     channels, h, w = about.get("input_size", (None, None, None))
     channels = given.get("in_chans", channels)
-    h, w = _pair(given["img_size"]) if "img_size" in given else (h, w)
+    h, w = pair_of(given["img_size"]) if "img_size" in given else (h, w)
     is_picture = channels == 3
     return Told(
         heads=given.get("num_heads"),
@@ -224,8 +225,3 @@ def _values(given: Any, count: int) -> tuple[float, ...] | None:
     if not isinstance(given, (list, tuple)) or len(given) != count:
         raise ValueError(f"its configuration must have {count} values a channel, got {given}")
     return tuple(float(value) for value in given)
-
-
-def _pair(value: Any) -> tuple[int, int]:
-    h, w = (value, value) if isinstance(value, int) else value
-    return int(h), int(w)
