@@ -1,7 +1,9 @@
 """Recipes of fine-tuning against what the methods' code and the paper's tables say."""
 
 import math
+from collections import Counter
 from dataclasses import replace
+from types import SimpleNamespace
 
 import pytest
 import torch
@@ -13,9 +15,11 @@ from smnm_kernels.train.data.augment_bands import Bands
 from smnm_kernels.train.data.augment_mix import Mix
 from smnm_kernels.train.data.crops import CentreCrop, ResizedCrop
 from smnm_kernels.train.data.image import Image
+from smnm_kernels.train.data.labels import Labels
 from smnm_kernels.train.data.video import Video
 from smnm_kernels.train.models.classifier import Classifier, HeadSettings
 from smnm_kernels.train.models.vit import Encoder
+from smnm_kernels.train.tasks.finetune import _order
 from smnm_kernels.train.tasks.finetune_options import (
     Finetune,
     check,
@@ -166,6 +170,15 @@ def test_what_would_do_nothing_is_refused():
         clip_of(given, preset_of(given), None)
     with pytest.raises(UsageError, match="--repeats 2: and --preset audiomae-as2m"):
         preset_of(options(preset="audiomae-as2m", repeats=2))
+
+
+def test_an_epoch_of_balanced_draws_is_as_long_for_numbers_which_weigh_the_same():
+    preset = preset_of(options(preset="audiomae-as2m", balanced=4))
+    plan = SimpleNamespace(trained_on=range(10), files=[{"label": float(i)} for i in range(10)])
+    order = _order(preset, Labels("number", (), {}), plan)
+    assert preset.optimisation.epoch_samples(10) == order.draws == 4
+    counts = Counter(order.file_of(0, i) for i in range(4 * 1000))
+    assert all(abs(n / 1000 - 0.4) < 4 * math.sqrt(0.24 / 1000) for n in counts.values())
 
 
 def test_views():
