@@ -212,10 +212,13 @@ def allocated_at_most(step):
     return max(accumulate(e.nbytes() for e in sorted(events, key=lambda e: e.start_ns())))
 
 
-def test_a_warmup_that_never_ends_is_said(tmp_path, capsys):
+def test_a_long_warmup_is_said(tmp_path, capsys):
     run_line(tmp_path / "short", steps=2)
     assert (
         "the learning rate only rises: 2 warmup steps in a schedule of 2" in capsys.readouterr().out
     )
-    run_line(tmp_path / "long", steps=3)
-    assert "only rises" not in capsys.readouterr().out
+    run_line(tmp_path / "long", steps=4)
+    said = capsys.readouterr().out
+    assert "the learning rate rises for most of the schedule: 2 warmup steps of 4; " in said
+    run_line(tmp_path / "longer", steps=5)
+    assert "the learning rate" not in capsys.readouterr().out

@@ -132,9 +132,16 @@ def _interval(value: float, drawn: np.ndarray, level: float) -> Interval:
     return Interval(value, float(low), float(high), level)
 
 
-def t_interval(values: Sequence[float], level: float = 0.95) -> Interval:
+def t_interval(
+    values: Sequence[float],
+    level: float = 0.95,
+    possible: tuple[float, float] = (-math.inf, math.inf),
+) -> Interval:
     """Student's interval of the mean of independent values, such as a measure for several seeds;
-    of one value the bounds are nan."""
+    of one value the bounds are nan.
+
+    possible: what such a mean can be, (0, 1) of a share; the bounds are cut there.
+    """
     _check_level(level)
     if not len(values):
         raise ValueError("there are no values")
@@ -143,7 +150,7 @@ def t_interval(values: Sequence[float], level: float = 0.95) -> Interval:
         return Interval(mean, math.nan, math.nan, level)
     error = float(np.std(values, ddof=1)) / math.sqrt(len(values))
     half = float(stats.t.ppf((1 + level) / 2, len(values) - 1)) * error
-    return Interval(mean, mean - half, mean + half, level)
+    return Interval(mean, max(mean - half, possible[0]), min(mean + half, possible[1]), level)
 
 
 def _check_level(level: float) -> None:

@@ -6,6 +6,7 @@ main = MAIN["class"]                         # "top1", higher is better
 
 from __future__ import annotations
 
+import math
 from typing import NamedTuple, Protocol
 
 import numpy as np
@@ -19,12 +20,13 @@ class Main(NamedTuple):
 
     name: str
     higher_is_better: bool
+    possible: tuple[float, float]  # lowest and highest value
 
 
 MAIN: dict[LabelKind, Main] = {
-    "class": Main("top1", True),
-    "classes": Main("mAP", True),
-    "number": Main("mae", False),
+    "class": Main("top1", True, (0.0, 1.0)),
+    "classes": Main("mAP", True, (0.0, 1.0)),
+    "number": Main("mae", False, (0.0, math.inf)),
 }
 
 #: Measures that say of what the others are, not how good: they have no interval.

@@ -111,15 +111,22 @@ def make_plan(
     if not before:
         settings["schedule_steps"] = options.schedule_steps or steps
         settings["warmup_steps"] = optimisation.warmup_of(settings["schedule_steps"])
-    if settings["warmup_steps"] >= settings["schedule_steps"]:
+    warmup, length = settings["warmup_steps"], settings["schedule_steps"]
+    if warmup >= length:
         print(
-            f"the learning rate only rises: {settings['warmup_steps']} warmup steps in a schedule "
-            f"of {settings['schedule_steps']}; --warmup-steps sets them",
+            f"the learning rate only rises: {warmup} warmup steps in a schedule of {length}; "
+            "--warmup-steps sets them",
             flush=True,
         )
-    elif steps > settings["schedule_steps"]:
+    elif 2 * warmup >= length:
         print(
-            f"steps after {settings['schedule_steps']} keep the lowest learning rate, "
+            f"the learning rate rises for most of the schedule: {warmup} warmup steps of {length}; "
+            "--warmup-steps sets them",
+            flush=True,
+        )
+    if warmup < length < steps:
+        print(
+            f"steps after {length} keep the lowest learning rate, "
             f"{settings['min_lr']:g}: --schedule-steps, or else the first --steps, fixes the "
             "schedule when a run begins",
             flush=True,

@@ -104,7 +104,7 @@ class Judging:
         return F.huber_loss(scores[:, 0].double() / head.scale, targets / head.scale).item()
 
     def value(self, row: dict[str, Any]) -> float:
-        name, higher = MAIN[self.task.labels.kind]
+        name, higher, _ = MAIN[self.task.labels.kind]
         value = row.get(name)
         return math.nan if value is None else value if higher else -value
 

@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import json
 from collections.abc import Sequence
 from dataclasses import asdict
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import torch
@@ -40,7 +42,7 @@ from .probing.protocol import (
     few_shot,
     possible_shots,
 )
-from .probing.report import Asked, Row, write_report
+from .probing.report import RESULTS, Asked, Row, write_report
 from .probing.results import unlike
 from .probing.targets import Task
 
@@ -67,7 +69,10 @@ def probe(options: Probe) -> int:
         labels, files = listing.labels, listing.usable
         assert labels is not None
         splits = _splits(labels, files, options.fold)
+        _check_neighbours(options, splits)
         _check_tokens(options, encoders, len(files), layers)
+        about = _about(options, files, device)
+        _say_what_is_replaced(about, encoders, options.out)
         contents = Contents.of(options.data, files)
         computed = [
             features(
@@ -96,7 +101,14 @@ def probe(options: Probe) -> int:
     data = _data(options, labels, files, splits, computed)
     rows = _rows(options, encoders, layers, computed, data, device)
     failed = {name: why for found in computed for name, why in found.failed.items()}
-    about = {
+    about["left_out"] = listing.reasons() | failed
+    write_report(options.out, Asked(labels, data, about), rows)
+    return 0
+
+
+def _about(options: Probe, files: Records, device: torch.device) -> dict[str, Any]:
+    """For results.json: what decides the numbers beside the encoders."""
+    return {
         "modality": options.modality,
         "data": str(options.data.resolve()),
         "data_fingerprint": fingerprint(files),
@@ -106,10 +118,29 @@ def probe(options: Probe) -> int:
             if name not in _NOT_SETTINGS
         }
         | {"device": device.type, "precision": _precision(options, device)},
-        "left_out": listing.reasons() | failed,
     }
-    write_report(options.out, Asked(labels, data, about), rows)
-    return 0
+
+
+def _say_what_is_replaced(about: dict[str, Any], encoders: Sequence[Frozen], out: Path) -> None:
+    """Where OUT holds results of something else."""
+    try:
+        held = json.loads((out / RESULTS).read_text())
+        settings, data = held["settings"], held["data_fingerprint"]
+        digests = dict.fromkeys(row["digest"] for row in held["rows"])
+    except (OSError, ValueError, TypeError, KeyError):
+        return
+    now = json.loads(json.dumps(about))["settings"]
+    differing = [
+        *(["data"] if data != about["data_fingerprint"] else []),
+        *(["encoders"] if set(digests) != {frozen.digest for frozen in encoders} else []),
+        *(name for name in now if name not in settings or now[name] != settings[name]),
+    ]
+    if differing:
+        print(
+            f"  {printable(str(out / RESULTS))} is of other {', '.join(differing)} and will be "
+            "replaced",
+            flush=True,
+        )
 
 
 # --- encoders
@@ -189,6 +220,13 @@ def _workers(options: Probe) -> int:
     return default_workers() if options.workers is None else options.workers
 
 
+def _check_neighbours(options: Probe, splits: Splits) -> None:
+    fewest = min(splits.items(), key=lambda item: item[1].count("train"))
+    there = fewest[1].count("train")
+    if options.k is not None and options.k > there:
+        raise UsageError(f"--k {options.k}: {fewest[0]} has {there} training files")
+
+
 # --- files
 
 
@@ -260,7 +298,7 @@ def _rows(
     if data.task.kind == "class" and options.few_shot:
         shots, why = possible_shots(data, options.few_shot)
         for line in why:
-            print(f"  not from {line}", flush=True)
+            print(f"  few-shot: {line}", flush=True)
     main = MAIN[data.task.kind].name
     values = torch.from_numpy(data.values[data.tested()])
     probes = Probes(options.k, device)

@@ -194,7 +194,9 @@ def test_student():
         pytest.approx(np.mean(values)), pytest.approx(low), pytest.approx(high)
     )
     assert str(Interval(0.81234, 0.78, 0.843)) == "0.812 [0.780, 0.843]"
-    assert math.isnan(t_interval([0.5]).high)
+    assert math.isnan(t_interval([0.5], possible=(0, 1)).high)
+    of_shares = t_interval([0.9, 1.0, 1.0, 1.0], possible=(0, 1))
+    assert (of_shares.low, of_shares.high) == (t_interval([0.9, 1.0, 1.0, 1.0]).low, 1)
     for wrong in ([], None):
         with pytest.raises((ValueError, TypeError)):
             t_interval(wrong)

@@ -203,7 +203,10 @@ def test_several_encoders_layers_and_few_files(colours, encoder, tmp_path, monke
     arguments += ("--probes", "linear", "knn", "attentive", "--few-shot", 1, 5, 20, "--draws", 3)
     assert probe(colours, out, *arguments) == 0
     said = capsys.readouterr().out
-    assert "not from 20 files a class: some class has 12 training files" in said
+    assert (
+        "few-shot: the smallest class has 12 training files: no probe is fitted to 20 a class"
+        in said
+    )
     found = results(out)
     rows = {(r["name"], r["layer"], r["probe"]): r for r in found["rows"]}
     names = [str(encoder), "none", f"{encoder} (2)"]
@@ -364,12 +367,17 @@ def test_a_folder_is_written_by_one_command_at_a_time(colours, encoder, tmp_path
     assert probe(colours, tmp_path / "out", "--encoder", encoder) == 0
 
 
-def test_nothing_of_an_earlier_command_stays(colours, encoder, tmp_path):
+def test_nothing_of_an_earlier_command_stays(colours, encoder, tmp_path, capsys):
     out = tmp_path / "out"
     assert probe(colours, out, "--encoder", encoder, "--few-shot", 1, "--draws", 1) == 0
     assert (out / "few_shot.png").exists()
     assert len(list((out / "predictions").iterdir())) == 2
+    capsys.readouterr()
     assert probe(colours, out, "--encoder", encoder, "--probes", "knn") == 0
+    said = capsys.readouterr().out
+    assert f"{out}/results.json is of other probes, few_shot, draws and will be replaced" in said
+    assert probe(colours, out, "--encoder", encoder, "--probes", "knn") == 0
+    assert "replaced" not in capsys.readouterr().out
     assert not (out / "few_shot.png").exists()
     assert list((out / "predictions").iterdir()) == []
 
@@ -440,6 +448,7 @@ def test_strengths_reach_far_enough_to_matter():
         (("--stride", "2"), "--stride 2: image has none"),
         (("--padding", "hide"), "--padding hide: image has none"),
         (("--k", "0"), "--k must be at least 1"),
+        (("--k", "37"), "--k 37: all files has 36 training files"),
         (("--few-shot", "5", "1"), "--few-shot must be ascending"),
         (("--draws", "0"), "--draws must be at least 1"),
         (("--preset", "videomae"), "--preset videomae: image has tiny"),

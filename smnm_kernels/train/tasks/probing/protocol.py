@@ -156,7 +156,8 @@ def possible_shots(data: Data, shots: Sequence[int]) -> tuple[list[int], list[st
     )
     kept = [n for n in shots if n <= fewest]
     left_out = [n for n in shots if n > fewest]
-    why = f"{', '.join(map(str, left_out))} files a class: some class has {fewest} training files"
+    wanted = ", ".join(map(str, left_out))
+    why = f"the smallest class has {fewest} training files: no probe is fitted to {wanted} a class"
     return kept, [why] if left_out else []
 
 

@@ -66,7 +66,7 @@ def write_report(out: Path, asked: Asked, rows: Sequence[Row]) -> None:
     draws = affordable_draws(kind, len(tested), len(asked.labels.names))
     seed = asked.data.seed
     groups = _groups(asked.data, tested)
-    main = MAIN[kind].name
+    main, possible = MAIN[kind].name, MAIN[kind].possible
     written, cells, differences, shots = [], [], [], []
     shown: list[str] = []
     first_of: dict[tuple[str, str], Judged] = {}
@@ -90,7 +90,7 @@ def write_report(out: Path, asked: Asked, rows: Sequence[Row]) -> None:
             of_folds = {trial: found[main] for trial, found in folds.items()}
             # mAP is undefined in a fold where no class has files with and without it.
             told = [value for value in of_folds.values() if not math.isnan(value)]
-            mean = t_interval(told or [math.nan])
+            mean = t_interval(told or [math.nan], possible=possible)
             content["folds"] = {t: None if math.isnan(x) else x for t, x in of_folds.items()}
             content["mean_of_folds"] = mean.as_row()
             if kind == "classes":
@@ -98,11 +98,17 @@ def write_report(out: Path, asked: Asked, rows: Sequence[Row]) -> None:
                 shown_first = {f"{main}, mean of folds": str(mean)}
         if row.few_shot:
             content["few_shot"] = [
-                {"files_a_class": n, "draws": found, main: t_interval(found).as_row()}
+                {
+                    "files_a_class": n,
+                    "draws": found,
+                    main: t_interval(found, possible=possible).as_row(),
+                }
                 for n, found in row.few_shot.items()
             ]
             shots.append([shortened(row.name), row.layer, row.probe])
-            shots[-1] += [str(t_interval(found)) for found in row.few_shot.values()]
+            shots[-1] += [
+                str(t_interval(found, possible=possible)) for found in row.few_shot.values()
+            ]
         key = (row.layer, row.probe)
         if row.name == first_name:
             first_of[key] = one
@@ -129,7 +135,7 @@ def write_report(out: Path, asked: Asked, rows: Sequence[Row]) -> None:
                 for trial in asked.data.trials
             },
             "interval": f"95%, bootstrap over test {units}, {draws} draws; few_shot and "
-            "mean_of_folds: Student's, over draws and folds",
+            "mean_of_folds: Student's, over draws and folds, cut to what the measure can be",
             "versions": versions(),
             "rows": written,
         },
@@ -204,9 +210,10 @@ def _write_files(
     if asked.labels.kind == "class":
         counts = confusions(first.argmax(1), targets, len(asked.labels.names))
         write_confusion_matrix(out / CONFUSION, counts, asked.labels.names)
+    possible = MAIN[asked.labels.kind].possible
     curves = {
         f"{shortened(row.name)}, layer {row.layer}, {row.probe}": {
-            n: t_interval(found) for n, found in row.few_shot.items()
+            n: t_interval(found, possible=possible) for n, found in row.few_shot.items()
         }
         for row in rows
         if row.few_shot
