@@ -50,7 +50,7 @@ class ByFirstLetter:
             for e in found.entries
         }  # fmt: skip
         labels = Labels("class", self.names, of)
-        return Letters(found.base, found.entries, found.left_out, labels, self.refusal)
+        return Letters(found.base, found.entries, found.left_out, labels, refusal=self.refusal)
 
 
 @pytest.fixture
