@@ -63,7 +63,9 @@ class Found:
     entries: list[Entry]  # sorted
     left_out: LeftOut
     labels: Labels | None = None  # of the entries, where they have any
-    where: list[str] = field(default_factory=list)  # lines on where a list's files lie
+    where: list[str] = field(
+        default_factory=list, kw_only=True
+    )  # lines on where a list's files lie
 
     def attached(self, record: Record) -> Record:
         """The record of an entry, with its label."""

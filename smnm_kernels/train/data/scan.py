@@ -7,7 +7,6 @@ import hashlib
 import json
 import math
 import os
-import sys
 import threading
 import time
 from collections.abc import Callable, Generator, Iterable, Iterator
@@ -22,6 +21,7 @@ from tqdm import tqdm
 
 from smnm_kernels.errors import RunError, Unusable, UsageError, printable
 
+from .bars import bar
 from .find import Entry, Found
 from .finder import Files, Finder
 from .labels import Labels
@@ -128,7 +128,7 @@ def scan(
     # parallel.
     with (
         closing(journal) if journal else nullcontext(),
-        _bar("scanning", len(found.entries)) as bar,
+        bar("scanning", len(found.entries)) as shown,
         closing(_in_order(examine, found.entries, threads, watch, stopping)) as work,
     ):
         try:
@@ -136,26 +136,17 @@ def scan(
                 if found.labels is not None:
                     line = to_line(found.attached(json.loads(line)))
                 (listing.usable if is_usable else listing.skipped).append_line(line)
-                bar.update()
+                shown.update()
         except Stopped:
-            raise ScanStopped(bar.n, len(found.entries)) from None
+            raise ScanStopped(shown.n, len(found.entries)) from None
         except RunError as error:
-            kept = f". What was found in {bar.n} of {len(found.entries)} files is kept"
+            kept = f". What was found in {shown.n} of {len(found.entries)} files is kept"
             raise RunError(f"{error}{kept if journal else ''}") from error
     return listing
 
 
 def _say(text: str) -> None:
     tqdm.write(text)
-
-
-def _bar(what: str, total: int | None) -> tqdm:
-    # A log file needs fewer lines than a screen.
-    interval = 0.5 if sys.stderr.isatty() else 10  # seconds
-    delay = 0 if sys.stderr.isatty() else interval
-    return tqdm(
-        desc=what, total=total, unit=" files", leave=False, mininterval=interval, delay=delay
-    )
 
 
 def _find(
@@ -167,12 +158,12 @@ def _find(
 ) -> Found:
     """In a thread, since a file system that does not answer keeps whoever asks it."""
     shown = printable(str(finder.data))
-    with _bar("searching", None) as bar:
+    with bar("searching") as seen:
 
         def search(diary: Diary) -> Found:
             def tick() -> None:
                 diary.begin(0)
-                bar.update()
+                seen.update()
                 if stopping():
                     raise Stopped
 

@@ -10,9 +10,9 @@ from typing import Any
 
 import numpy as np
 import torch
-from tqdm import tqdm
 
 from smnm_kernels.errors import UsageError, printable
+from smnm_kernels.train.data.bars import bar
 from smnm_kernels.train.data.labels import Labels, of_fold
 from smnm_kernels.train.data.modality import Modality
 from smnm_kernels.train.data.records import Records, fingerprint
@@ -308,8 +308,8 @@ def _rows(
     ):
         for layer, shown in zip(of_each, options.layer, strict=True):
             inputs = _inputs(found, layer, len(data.values), options, frozen)
-            for probe_name in tqdm(
-                options.probes, desc=f"probes of {printable(name)}", leave=False, delay=1
+            for probe_name in bar(
+                f"probes of {printable(name)}", unit=" probes", over=options.probes, delay=1
             ):
                 scored = probes.run(probe_name, data, inputs)
                 few = {}

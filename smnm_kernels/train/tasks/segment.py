@@ -13,11 +13,11 @@ import numpy as np
 import torch
 import torch.nn.functional as F
 from torch import Tensor
-from tqdm import tqdm
 from tyro.conf import Positional, arg
 
 from smnm_kernels.errors import Unusable, UsageError, printable
 from smnm_kernels.files import replacing
+from smnm_kernels.train.data.bars import bar
 from smnm_kernels.train.data.crops import resize
 from smnm_kernels.train.data.modality import Normalisation
 from smnm_kernels.train.data.records import fingerprint
@@ -118,8 +118,8 @@ def segment(options: Segment) -> int:
     found: list[Found] = []
     pictured: list[tuple[str, Strips]] = []
     looked_at: list[dict[str, str]] = []
-    with tqdm(videos, unit=" videos", leave=False) as bar:
-        for video in bar:
+    with bar("segmenting", unit=" videos", over=videos) as shown:
+        for video in shown:
             try:
                 read = _read(video, encoders[0], options, clips)
             except Unusable as error:

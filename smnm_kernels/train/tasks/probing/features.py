@@ -5,7 +5,6 @@ from __future__ import annotations
 import copy
 import math
 import signal
-import sys
 import time
 from collections.abc import Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
@@ -18,6 +17,7 @@ from torch import Tensor
 from tqdm import tqdm
 
 from smnm_kernels.errors import RunError, printable
+from smnm_kernels.train.data.bars import bar
 from smnm_kernels.train.data.batches import Batches
 from smnm_kernels.train.data.find import Entry, base_of
 from smnm_kernels.train.data.left_out import unreadable
@@ -80,13 +80,13 @@ class Contents:
 
         keys: list[str | None] = []
         failed: dict[int, str] = {}
-        with ThreadPoolExecutor(min(8, cores())) as pool, _bar("reading", len(files)) as bar:
+        with ThreadPoolExecutor(min(8, cores())) as pool, bar("reading", len(files)) as shown:
             for begin in range(0, len(files), _FILES_AT_ONCE):
                 for found, why in pool.map(key, files[begin : begin + _FILES_AT_ONCE]):
                     if found is None:
                         failed[len(keys)] = why
                     keys.append(found)
-                    bar.update()
+                    shown.update()
         return cls(keys, failed)
 
 
@@ -205,7 +205,7 @@ class _Computing:
         waiting: dict[str, Row] = {}
         size, since = 0, time.monotonic()
         name = f"features of {printable(self.frozen.name)}"
-        with StopSignal() as stop, _bar(name, len(places)) as bar:
+        with StopSignal() as stop, bar(name, len(places)) as shown:
             for of_batch, failures in self._batches(places):
                 for place, views in of_batch.items():
                     waiting[keys[place]] = row = averaged(views)
@@ -213,14 +213,14 @@ class _Computing:
                 for place, why in failures.items():
                     failed[place] = why
                     tqdm.write(f"  left out {shown_name(self.files[place])}: {printable(why)}")
-                bar.update(len(of_batch) + len(failures))
+                shown.update(len(of_batch) + len(failures))
                 late = time.monotonic() > since + _SHARD_SECONDS
                 if size > _SHARD_BYTES or late or stop.number is not None:
                     cache.add(waiting)
                     waiting, size, since = {}, 0, time.monotonic()
                 if stop.number is not None:
                     print(
-                        f"stopped by {signal.Signals(stop.number).name}: features of {bar.n} of "
+                        f"stopped by {signal.Signals(stop.number).name}: features of {shown.n} of "
                         f"{len(places)} files are kept; give the same command again to go on",
                         flush=True,
                     )
@@ -280,20 +280,6 @@ class _Computing:
         if not any(real):
             return None
         return torch.stack([self.tokens.real(r or self.tokens.size).flatten() for r in real])
-
-
-def _bar(what: str, total: int) -> tqdm:
-    # As of a scan: a log file needs fewer lines than a screen.
-    interval = 0.5 if sys.stderr.isatty() else 10  # seconds
-    delay = 0 if sys.stderr.isatty() else interval
-    return tqdm(
-        desc=what,
-        total=total,
-        unit=" files",
-        leave=False,
-        mininterval=interval,
-        delay=delay,
-    )
 
 
 def _say(text: str) -> None:
