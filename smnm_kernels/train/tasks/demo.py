@@ -5,9 +5,10 @@ The same files on every machine up to the encoder's version; made once, then fou
 
 from __future__ import annotations
 
+import json
 import os
-from collections.abc import Callable, Iterator
-from dataclasses import dataclass, fields
+from collections.abc import Callable, Iterable, Iterator
+from dataclasses import dataclass, fields, replace
 from pathlib import Path
 from typing import Any
 from wave import open as open_wave
@@ -18,12 +19,20 @@ import PIL.Image
 from tqdm import tqdm
 
 from smnm_kernels.errors import UsageError
+from smnm_kernels.train.models.pretrained import UNTRAINED
+from smnm_kernels.train.run.options import RunOptions
 from smnm_kernels.train.run.plan import find_run
 
+from .demo_labels import DIRECTIONS, labelled_names, moving_shape
+from .finetune import finetune
+from .finetune_evaluation import RESULTS
+from .finetune_options import Finetune
 from .options import ModalityName, Pretrain, Training
 from .pretrain import pretrain, recipe_of, set_up
+from .probe import Probe, probe
 
 VIDEO_SIZE, VIDEO_FRAMES, VIDEO_RATE = 128, 72, 30
+PRETRAINING_STEPS, FINETUNING_STEPS = 200, 80  # with --finetune
 RECORDING_SECONDS = 8.0
 RECORDING_RATES = (16_000, 44_100, 22_050)  # Hz, in turn; two of them need resampling
 
@@ -35,61 +44,137 @@ class Demo(Training):
     modality: ModalityName
     out: Path | None = None
     """Folder of the run; its files go to OUT/data. Default: smnm-demo-MODALITY."""
+    finetune: bool = False
+    """Video: then fine-tune and probe on labels (which way a shape moves), from the pretrained
+    encoder and from an untrained one, and print the accuracy of both."""
 
 
 def demo(options: Demo) -> int:
-    """Make the files, then do exactly what `smnm pretrain` does on them."""
+    """Make the files, then do exactly what `smnm pretrain` does on them, and `smnm finetune`."""
     out = options.out or Path(f"smnm-demo-{options.modality}")
     folder = out / "data"
+    if options.finetune:
+        options = labelled_options(options)
+        files, of_pretraining = LABELLED_FILES, folder / "train"
+    else:
+        files, of_pretraining = FILES[options.modality], folder
     shared = {field.name: getattr(options, field.name) for field in fields(Training)}
-    job = Pretrain(modality=options.modality, data=folder, out=out, **shared)
+    job = Pretrain(modality=options.modality, data=of_pretraining, out=out, **shared)
     # All that can be refused without the files is refused before anything is written.
     setup = set_up(job)
     try:
-        _check_modality(folder, options.modality)
+        _check_demo(folder, files)
         find_run(job, recipe_of(job, setup), out)
         folder.mkdir(parents=True, exist_ok=True)
-        n_made = make_files(folder, options.modality)
+        n_made = write_missing(folder, files)
     except OSError as error:
         raise UsageError(f"--out {out}: cannot be written ({error.strerror})") from error
     if n_made:
         print(f"made {n_made} {options.modality} files in {folder}", flush=True)
-    return pretrain(job)
+    return pretrain(job) or (evaluate(options, out, folder) if options.finetune else 0)
 
 
-def _check_modality(folder: Path, modality: str) -> None:
-    """Refuse a folder that holds the files of another modality's demo."""
-    for name, others in FILES.items():
-        if name != modality and any((folder / file).exists() for file in others.names):
+def labelled_options(options: Demo) -> Demo:
+    """With fewer steps where none were asked for; refuses what has no labels."""
+    if options.modality != "video":
+        raise UsageError(f"--finetune: is for smnm demo video; {options.modality} has no labels")
+    if options.preset != "tiny":
+        raise UsageError(f"--finetune: is for --preset tiny, got {options.preset}")
+    return options if options.steps else replace(options, steps=PRETRAINING_STEPS)
+
+
+def evaluate(options: Demo, out: Path, folder: Path) -> int:
+    """`smnm finetune` and `smnm probe`, of the pretrained encoder and of an untrained one, and a
+    table of what they gave. An exit code."""
+    encoders = {"pretrained": str(out), "untrained": UNTRAINED}
+    shared = {field.name: getattr(options, field.name) for field in fields(RunOptions)}
+    shared |= {"steps": FINETUNING_STEPS, "schedule_steps": None, "scan_of": None}
+    cells: dict[str, list[str]] = {name: [] for name in encoders}
+    for name, encoder in encoders.items():
+        run = out / name
+        print(f"fine-tuning, {name}: {run}", flush=True)
+        code = finetune(Finetune(modality="video", data=folder, out=run, encoder=encoder, **shared))
+        if code:
+            return code
+        cells[name].append(_top1(json.loads((run / RESULTS).read_text())))
+    probed = Probe(
+        modality="video",
+        data=folder,
+        out=out / "probe",
+        encoder=encoders["pretrained"],
+        against=(encoders["untrained"],),
+        probes=("linear",),
+        few_shot=(),
+        seed=options.seed,
+        device=options.device,
+        workers=options.workers,
+    )
+    code = probe(probed)
+    if code:
+        return code
+    rows = json.loads((probed.out / RESULTS).read_text())["rows"]
+    for name, row in zip(encoders, rows, strict=True):
+        cells[name].append(_top1(row))
+    count = sum(name.startswith("test/") for name in LABELLED_FILES.names)
+    print(f"\nwhich of {len(DIRECTIONS)} ways a shape moves: top-1 of {count} files, 95% interval")
+    print(f"{'':12}{'fine-tuned':20}{'linear probe':20}")
+    for name, of_encoder in cells.items():
+        print(f"{name:12}" + "".join(f"{cell:20}" for cell in of_encoder).rstrip(), flush=True)
+    return 0
+
+
+def _top1(results: dict[str, Any]) -> str:
+    found = results["measures"]["top1"]
+    return f"{found['value']:.2f} [{found['low']:.2f}, {found['high']:.2f}]"
+
+
+def _check_demo(folder: Path, files: DemoFiles) -> None:
+    """Refuse a folder that holds the files of another demo."""
+    for others in (*FILES.values(), LABELLED_FILES):
+        if others is not files and any((folder / name).exists() for name in others.names):
             raise UsageError(
-                f"--out {folder.parent}: holds a demo of another modality; give another"
+                f"--out {folder.parent}: holds a demo of another modality, or one with other "
+                "labels; give another"
             )
 
 
 def make_files(folder: Path, modality: str) -> int:
-    """Fill `folder` with the demo's files; those that are there already stay. How many it made."""
-    files = FILES[modality]
+    """Fill `folder` with the files of the demo without labels. How many it made."""
+    return write_missing(folder, FILES[modality])
+
+
+def write_missing(folder: Path, files: DemoFiles) -> int:
+    """Fill `folder` with a demo's files; those that are there already stay. How many it made."""
     missing = [(i, name) for i, name in enumerate(files.names) if not (folder / name).exists()]
     for i, name in tqdm(missing, "making files", unit=" files", leave=False, disable=None):
-        half_done = folder / f".{name}"  # hidden: a scan passes by what a kill left behind
+        path = folder / name
+        path.parent.mkdir(parents=True, exist_ok=True)
+        half_done = path.with_name(f".{path.name}")  # a scan passes by what a kill left behind
         files.write(half_done, i)
-        os.replace(half_done, folder / name)
+        os.replace(half_done, path)
     return len(missing)
 
 
 def write_video(path: Path, number: int) -> None:
+    _write_video(path, moving_pictures(number))
+
+
+def _write_video(path: Path, pictures: Iterable[np.ndarray]) -> None:
     """H.264 in mp4 (MPEG-4 where this FFmpeg has no H.264 encoder)."""
     codec = "libx264" if "libx264" in av.codecs_available else "mpeg4"
     with av.open(str(path), "w", format="mp4") as container:
-        stream = container.add_stream(codec, rate=VIDEO_RATE)
-        stream.width = stream.height = VIDEO_SIZE
-        stream.pix_fmt = "yuv420p"
-        # One thread and few key frames: the same bytes everywhere, and seeking has work to do.
-        stream.codec_context.thread_count = 1
-        stream.codec_context.gop_size = 24
-        stream.codec_context.bit_rate = 600_000
-        for picture in moving_pictures(number):
+        stream = None
+        for picture in pictures:
+            if stream is None:
+                stream = container.add_stream(codec, rate=VIDEO_RATE)
+                stream.height, stream.width = picture.shape[:2]
+                stream.pix_fmt = "yuv420p"
+                # One thread and few key frames: the same bytes everywhere, and seeking has work.
+                stream.codec_context.thread_count = 1
+                stream.codec_context.gop_size = 24
+                stream.codec_context.bit_rate = 600_000
             container.mux(stream.encode(av.VideoFrame.from_ndarray(picture, format="rgb24")))
+        assert stream is not None
         container.mux(stream.encode(None))
 
 
@@ -193,3 +278,6 @@ FILES = {
     ),
     "audio": DemoFiles([f"sound{i:02d}.wav" for i in range(24)], write_recording),
 }
+LABELLED_FILES = DemoFiles(
+    labelled_names(), lambda path, number: _write_video(path, moving_shape(number))
+)
