@@ -11,6 +11,7 @@ from pairs import PRESET, Pairs
 
 from smnm_kernels.errors import UsageError
 from smnm_kernels.train.data.find import find
+from smnm_kernels.train.data.finder import Files
 from smnm_kernels.train.data.lists import listed
 from smnm_kernels.train.data.loader import SampleDataset
 from smnm_kernels.train.data.scan import scan
@@ -64,6 +65,11 @@ def test_files_of_a_list_may_lie_beside_it(tmp_path, meta):
     (top / "other" / "b.mp4").touch()
     with pytest.raises(UsageError, match="names files that are in several folders"):
         find(path, MP4)
+    assert [Path(e.name).name for e in Files(path, top / "other").find(MP4, None, int).entries] == [
+        "b.mp4"
+    ]
+    with pytest.raises(UsageError, match=r"--files-from .*other: is for a list"):
+        find(top, MP4, files_from=top / "other")
 
 
 @pytest.mark.parametrize("ending", ["\n", "\r\n", "\r"])
@@ -246,8 +252,8 @@ def test_a_run_on_a_list_is_the_run_on_its_folder(tmp_path, monkeypatch):
     text = "".join(f"{i}.txt {i}\n" for i in (3, 1, 4, 0, 2, 1))
     (data / "list.csv").write_text(text)
 
-    def run(given, out):
-        options = Pretrain(modality="pairs", data=given, out=tmp_path / out, workers=0)
+    def run(given, out, **more):
+        options = Pretrain(modality="pairs", data=given, out=tmp_path / out, workers=0, **more)
         assert pretrain(options) == 0
         return losses(tmp_path / out)
 
@@ -256,6 +262,10 @@ def test_a_run_on_a_list_is_the_run_on_its_folder(tmp_path, monkeypatch):
     (tmp_path / "whole.lst").write_text("".join(f"{data / name}\n" for name in text.split()[::2]))
     monkeypatch.chdir(tmp_path)
     assert run(Path("whole.lst"), "by-whole-paths") == run(data, "by-folder")
+    (tmp_path / "a" / "b").mkdir(parents=True)
+    (tmp_path / "a" / "b" / "list.csv").write_text(text)
+    elsewhere = run(tmp_path / "a" / "b" / "list.csv", "by-files-from", files_from=data)
+    assert elsewhere == run(data, "by-folder")
     listing = scan(data / "list.csv", Pairs(16), None, 1)
     dataset = SampleDataset(data / "list.csv", listing.usable, Pairs(16), 0)
     assert dataset[0].inputs

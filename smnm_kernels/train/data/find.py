@@ -110,6 +110,7 @@ def find(
     suffixes: frozenset[str],
     besides: Path | None = None,
     tick: Callable[[], None] = lambda: None,
+    files_from: Path | None = None,
 ) -> Found:
     """The files with one of these suffixes (lower case, with the dot) that `data` names or holds.
 
@@ -118,10 +119,19 @@ def find(
     several of the last two ("shards-{000..010}.tar"), where no file has that name. Links are
     followed, hidden names are not. Where a tar is met, its members count. An entry that cannot be
     used is left out by name and ends nothing; a UsageError says where nothing at all can be read.
+    files_from: the folder that paths in a list are relative to; None: what `folder_of_paths` says.
     `tick` is called now and then, for a bar; what it raises ends the search.
     """
     search, shown = _Search(base_of(data), suffixes, tick), printable(str(data))
     said: list[str] = []
+    is_list = not (
+        os.path.isdir(data)
+        or braces.is_pattern(data)
+        or search.is_wanted(data.name)
+        or shards.has_compressed_name(data.name)
+    )
+    if files_from is not None and not is_list:
+        raise UsageError(f"{shown}: --files-from {printable(str(files_from))}: is for a list")
     try:
         if os.path.isdir(data):
             search.folder(data, besides)
@@ -132,7 +142,9 @@ def find(
         elif shards.has_compressed_name(data.name):
             raise UsageError(f"{shown}: {shards.IS_COMPRESSED}")
         else:
-            root, said = folder_of_paths(data, search.is_wanted, None, _WRITE_PATHS)
+            root = files_from
+            if root is None:
+                root, said = folder_of_paths(data, search.is_wanted, None, _WRITE_PATHS)
             for _ in search.list(data, ListForm(root)):
                 pass
     except OSError as error:
@@ -422,7 +434,7 @@ def is_of_a_command(names: Collection[str]) -> bool:
     )
 
 
-_WRITE_PATHS = "write its paths from its own folder"
+_WRITE_PATHS = "its paths may be written from its own folder"
 _EXCLUDED = "excluded"
 _FOLDER, _FILE = "folder", "file"
 _NOT_UTF_8 = "its name is not valid UTF-8"

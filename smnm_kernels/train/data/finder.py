@@ -28,8 +28,9 @@ class Files:
     """The files that DATA names or holds, without labels."""
 
     data: Path
+    files_from: Path | None = None  # the folder that paths in a list are relative to
 
     def find(
         self, suffixes: frozenset[str], besides: Path | None, tick: Callable[[], None]
     ) -> Found:
-        return find(self.data, suffixes, besides, tick)
+        return find(self.data, suffixes, besides, tick, self.files_from)

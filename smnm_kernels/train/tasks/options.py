@@ -13,7 +13,7 @@ from tyro.conf import Positional, arg
 from tyro.extras import literal_type_from_choices
 
 from smnm_kernels import schedules
-from smnm_kernels.errors import UsageError
+from smnm_kernels.errors import UsageError, printable
 from smnm_kernels.kinds import KINDS, parameters_of
 from smnm_kernels.train.data.audio import Treatment
 from smnm_kernels.train.data.modality import Modality
@@ -112,6 +112,9 @@ class Pretrain(Training):
     """Folder that is searched for files, with everything below it; or a list of files (text or CSV,
     a path a line, labels beside it are ignored); or a tar, or several ('shards-{000..010}.tar').
     Tar shards are read in place."""
+    files_from: Annotated[Path | None, arg(metavar="FOLDER", help_behavior_hint="")] = None
+    """The folder that paths in a list are relative to. Default: the list's own, or the only one
+    beside it that has the files."""
     out: Path
     """Folder of the run: made if missing, resumed if it holds a run."""
     init: Init = None
@@ -130,6 +133,8 @@ def check(options: Pretrain) -> None:
     need_at_least(options, "stride", 1)
     if options.modality not in PRESETS:
         raise UsageError(f"modality must be one of {', '.join(PRESETS)}, got {options.modality!r}")
+    if options.files_from is not None and not os.path.isdir(options.files_from):
+        raise UsageError(f"--files-from {printable(str(options.files_from))}: is no folder")
     if os.path.realpath(options.out) == os.path.realpath(options.data):
         raise UsageError(
             f"--out {options.out}: is DATA itself; give a folder of its own, also one below DATA"

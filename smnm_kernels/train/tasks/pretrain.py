@@ -17,6 +17,7 @@ from torch import Tensor
 from smnm_kernels import Masks, MaskSampler, ScheduledSampler
 from smnm_kernels.errors import Unusable, UsageError
 from smnm_kernels.kinds import Kind
+from smnm_kernels.train.data.finder import Files
 from smnm_kernels.train.data.loader import Batch, Failure, SampleDataset
 from smnm_kernels.train.data.modality import Normalisation, Record
 from smnm_kernels.train.data.padding import Padding, TokenGrid, with_quiet_padding
@@ -151,6 +152,7 @@ def recipe_of(options: Pretrain, setup: Setup) -> Recipe:
             "init": setup.start and setup.start.digest,
         },
         notes={"init": str(options.init.resolve())} if options.init else {},
+        finder=Files(options.data, options.files_from),
         check_found=partial(_check_padding, setup),
     )
 
