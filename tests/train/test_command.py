@@ -87,9 +87,7 @@ def test_folders_that_cannot_be_used_are_refused(tmp_path, videos, capsys):
 def test_unknown_words_exit_with_2(capsys):
     assert "no command 'train'" in refused(capsys, "train")
     for words in (["pretrain", "smell", "x"], ["pretrain", "video"], ["demo", "video", "--frob"]):
-        with pytest.raises(SystemExit) as exit_:
-            main(words)
-        assert exit_.value.code == 2
+        assert "(smnm " in refused(capsys, *words)
 
 
 def test_help_names_commands_and_options(capsys):
