@@ -221,10 +221,10 @@ def _workers(options: Probe) -> int:
 
 
 def _check_neighbours(options: Probe, splits: Splits) -> None:
-    fewest = min(splits.items(), key=lambda item: item[1].count("train"))
-    there = fewest[1].count("train")
+    there = min(of_files.count("train") for of_files in splits.values())
     if options.k is not None and options.k > there:
-        raise UsageError(f"--k {options.k}: {fewest[0]} has {there} training files")
+        where = "a fold has" if len(splits) > 1 else "there are"
+        raise UsageError(f"--k {options.k}: {where} {there} training files")
 
 
 # --- files

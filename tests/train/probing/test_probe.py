@@ -448,7 +448,7 @@ def test_strengths_reach_far_enough_to_matter():
         (("--stride", "2"), "--stride 2: image has none"),
         (("--padding", "hide"), "--padding hide: image has none"),
         (("--k", "0"), "--k must be at least 1"),
-        (("--k", "37"), "--k 37: all files has 36 training files"),
+        (("--k", "37"), "--k 37: there are 36 training files"),
         (("--few-shot", "5", "1"), "--few-shot must be ascending"),
         (("--draws", "0"), "--draws must be at least 1"),
         (("--preset", "videomae"), "--preset videomae: image has tiny"),
