@@ -194,7 +194,9 @@ def compiled_inside(ours, weight, fullgraph, backend="aot_eager"):
 
 @pytest.mark.parametrize("use_reentrant", [True, False])
 @pytest.mark.parametrize("compiled_before", [True, False])
-@pytest.mark.parametrize("backend", ["aot_eager", "inductor"])
+@pytest.mark.parametrize(
+    "backend", ["aot_eager", pytest.param("inductor", marks=pytest.mark.exhaustive)]
+)
 def test_one_graph_in_a_checkpointed_region_is_refused(backend, compiled_before, use_reentrant):
     torch._dynamo.reset()
     ours = sampler()

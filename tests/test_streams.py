@@ -137,7 +137,7 @@ def test_other_keys():
     assert next(iter(by_both))["sample_id"] == sample_id_of_key(("shard", "clip0"))
 
 
-@pytest.mark.parametrize("workers", [0, 2])
+@pytest.mark.parametrize("workers", [0, pytest.param(2, marks=pytest.mark.exhaustive)])
 @pytest.mark.filterwarnings("error:the examples were read")
 def test_a_stream_begun_twice_in_an_epoch_is_said(workers):
     """Where there are workers, they say it, once."""

@@ -36,7 +36,7 @@ def stub(folder, text=STUB):
     return folder
 
 
-@pytest.mark.slow
+@pytest.mark.exhaustive
 def test_a_faster_call_has_a_ratio_below_1_and_a_missing_one_is_named(tmp_path):
     out = tmp_path / "rows.json"
     done = run(

@@ -84,7 +84,7 @@ def fill(folder, count, text="1"):
         (folder / f"{i:03}.txt").write_text(text)
 
 
-@pytest.mark.slow
+@pytest.mark.exhaustive
 def test_a_scan_may_take_longer_than_a_collective(data, tmp_path):
     threads = min(32, len(os.sched_getaffinity(0)))
     fill(data, 60 * threads)  # 6 s

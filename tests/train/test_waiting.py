@@ -179,7 +179,7 @@ def watch(dataset, limit, said):
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("workers", [0, 1])
+@pytest.mark.parametrize("workers", [pytest.param(0, marks=pytest.mark.exhaustive), 1])
 def test_who_stands_still_ends_the_run_and_who_works_does_not(
     dataset, trouble, monkeypatch, workers
 ):
@@ -367,7 +367,7 @@ def test_a_process_that_no_signal_reaches_does_not_hold_the_trainer(dataset, tro
         process.join()
 
 
-@pytest.mark.slow
+@pytest.mark.exhaustive
 def test_the_smallest_shared_memory_is_enough(videos, straight, tmp_path):
     """Containers often have /dev/shm with 64 MB. Here it has 4 kB."""
     mounted = ["unshare", "--mount", "sh", "-c"]

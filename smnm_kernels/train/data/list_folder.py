@@ -17,9 +17,9 @@ _LOOKED_AT = 50  # lines of a list, to see where its files lie
 def folder_of_paths(
     path: Path, is_wanted: Callable[[str], bool], path_column: str | None, advice: str
 ) -> tuple[Path, list[str]]:
-    """(the list's own folder, where it has any of the first files; else the only one beside or
-    below it that has, as where ESC-50's meta/esc50.csv names files of audio/; a remark in that
-    case).
+    """(the list's own folder, where it has any of the first files; else the only one below it,
+    above it or beside it that has, as ESC-50's meta/esc50.csv names files of audio/; a remark in
+    that case). Of several the nearest counts, in this order.
 
     is_wanted, path_column: as for `lists.listed`.
     advice: what to do where several folders have some of the files, which raises UsageError.
@@ -40,11 +40,11 @@ def folder_of_paths(
     names = [line.missing for line in first if line.missing is not None]
     if not names or any(line.name is not None for line in first):
         return own, []
-    has_some = [
-        folder
-        for folder in _folders_around(own)
-        if any(os.path.isfile(folder / name) for name in names)
-    ]
+    has_some: list[Path] = []
+    for folders in _folders_around(own):
+        has_some = [f for f in folders if any(os.path.isfile(f / name) for name in names)]
+        if has_some:
+            break
     if len(has_some) > 1:
         shown = ", ".join(printable(str(folder)) for folder in has_some[:3])
         raise UsageError(
@@ -56,13 +56,17 @@ def folder_of_paths(
     return has_some[0], [said]
 
 
-def _folders_around(own: Path) -> Iterator[Path]:
+def _folders_around(own: Path) -> Iterator[list[Path]]:
+    """The nearest first: those below the list's folder, the one above it, those beside it."""
     own = Path(os.path.abspath(own))
-    yield own.parent
-    for above in (own, own.parent):
-        try:
-            with os.scandir(above) as entries:
-                names = sorted(entry.name for entry in entries if entry.is_dir())
-        except OSError:
-            continue
-        yield from (above / name for name in names if above / name != own)
+    yield _below(own)
+    yield [own.parent]
+    yield [folder for folder in _below(own.parent) if folder != own]
+
+
+def _below(folder: Path) -> list[Path]:
+    try:
+        with os.scandir(folder) as entries:
+            return sorted(folder / entry.name for entry in entries if entry.is_dir())
+    except OSError:
+        return []
