@@ -376,7 +376,7 @@ REFUSED = {
         "names.csv: row 2 has 2 fields, and the header 3",
     ),
     "files in several folders": (
-        a_list(GOOD, "meta/list.csv", [f"{d}/{n}" for n in FLAT for d in ("x", "y")]),
+        a_list(GOOD, "meta/list.csv", [f"{d}/{n}" for n in FLAT for d in ("meta/x", "meta/y")]),
         {},
         "names files that are in several folders",
     ),
