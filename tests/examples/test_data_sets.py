@@ -7,16 +7,19 @@ import sys
 import wave
 from contextlib import contextmanager
 
-import effects
 import numpy as np
-import PIL.Image
 import pytest
-import set_files
-import speech
-import sprites
 from testing import ROOT, need_packages
 
-from smnm_kernels.train import decode
+need_packages("av", "tqdm", "PIL")
+
+import effects  # noqa: E402
+import PIL.Image  # noqa: E402
+import set_files  # noqa: E402
+import speech  # noqa: E402
+import sprites  # noqa: E402
+
+from smnm_kernels.train import decode  # noqa: E402
 
 
 def manifest(folder):
