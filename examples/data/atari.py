@@ -25,7 +25,7 @@ from typing import Any
 
 import numpy as np
 import PIL.Image
-from set_files import Missing, is_complete, split_of, write_manifest, write_table, write_video
+from set_files import Missing, make_once, split_of, write_manifest, write_table, write_video
 
 NEAR = 3  # frames on either side of the middle in which a direction is read
 RATE = 30
@@ -90,13 +90,7 @@ def main() -> None:
     parser.add_argument("--size", type=int, default=96, help="pixels, of either side; even")
     parser.add_argument("--seed", type=int, default=0)
     given = parser.parse_args()
-    if is_complete(given.out):
-        print(f"{given.out} holds the set already")
-        return
-    try:
-        make(**vars(given))
-    except Missing as reason:
-        raise SystemExit(f"skipped: {reason}") from None
+    make_once(given.out, lambda: make(**vars(given)))
 
 
 def make(

@@ -18,15 +18,7 @@ from collections import Counter
 from pathlib import Path
 
 import numpy as np
-from set_files import (
-    Missing,
-    debian_package,
-    is_complete,
-    sound_of,
-    write_manifest,
-    write_sound,
-    write_table,
-)
+from set_files import debian_package, make_once, sound_of, write_manifest, write_sound, write_table
 
 PACKAGE = "wesnoth-1.16-data"
 SOUNDS = "usr/share/games/wesnoth/1.16/data/core/sounds"
@@ -46,13 +38,7 @@ def main() -> None:
     parser.add_argument("--out", type=Path, required=True)
     parser.add_argument("--seed", type=int, default=0)
     given = parser.parse_args()
-    if is_complete(given.out):
-        print(f"{given.out} holds the set already")
-        return
-    try:
-        make(given.out, given.seed)
-    except Missing as reason:
-        raise SystemExit(f"skipped: {reason}") from None
+    make_once(given.out, lambda: make(given.out, given.seed))
 
 
 def make(out: Path, seed: int) -> None:

@@ -15,7 +15,7 @@ import platform
 import shutil
 import subprocess
 import tempfile
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from importlib.metadata import version
 from pathlib import Path
@@ -112,6 +112,17 @@ def digest(path: Path) -> str:
 
 def is_complete(folder: Path) -> bool:
     return (folder / MANIFEST).exists()
+
+
+def make_once(out: Path, make: Callable[[], None]) -> None:
+    """Make a set in `out`, unless it holds one; ends the program where something is missing."""
+    if is_complete(out):
+        print(f"{out} holds the set already")
+        return
+    try:
+        make()
+    except Missing as reason:
+        raise SystemExit(f"skipped: {reason}") from None
 
 
 def write_manifest(

@@ -29,7 +29,7 @@ import numpy as np
 from set_files import (
     Missing,
     debian_package,
-    is_complete,
+    make_once,
     sound_of,
     split_of,
     write_manifest,
@@ -61,16 +61,14 @@ def main() -> None:
     parser.add_argument("--prompts", type=int, default=400, help="of each language, at most")
     parser.add_argument("--seed", type=int, default=0)
     given = parser.parse_args()
-    if is_complete(given.out):
-        print(f"{given.out} holds the set already")
-        return
-    try:
-        if given.what == "words":
-            make_words(given.out, list(given.words), min(given.voices, len(VARIANTS)), given.seed)
-        else:
-            make_prompts(given.out, list(given.languages), given.prompts, given.seed)
-    except Missing as reason:
-        raise SystemExit(f"skipped: {reason}") from None
+    if given.what == "words":
+        voices = min(given.voices, len(VARIANTS))
+        make_once(given.out, lambda: make_words(given.out, given.words, voices, given.seed))
+    else:
+        make_once(
+            given.out,
+            lambda: make_prompts(given.out, given.languages, given.prompts, given.seed),
+        )
 
 
 def make_words(out: Path, words: list[str], voices: int, seed: int) -> None:

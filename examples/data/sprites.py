@@ -21,7 +21,7 @@ from typing import Any
 
 import numpy as np
 import PIL.Image
-from set_files import is_complete, split_of, write, write_manifest, write_table, write_video
+from set_files import make_once, split_of, write, write_manifest, write_table, write_video
 
 RATE = 30
 DIRECTIONS = ("right", "down", "left", "up")
@@ -156,10 +156,7 @@ def main() -> None:
     parser.add_argument("--size", type=int, default=96, help="pixels, of either side; even")
     parser.add_argument("--seed", type=int, default=0)
     given = parser.parse_args()
-    if is_complete(given.out):
-        print(f"{given.out} holds the set already")
-        return
-    make(**vars(given))
+    make_once(given.out, lambda: make(**vars(given)))
 
 
 def make(

@@ -9,18 +9,16 @@ from __future__ import annotations
 import json
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
-from typing import Any, Literal, get_args
+from typing import Literal, get_args
 
 import torch
 import torch.nn.functional as F
-from safetensors import SafetensorError, safe_open
 from torch import Tensor, nn
 
 from smnm_kernels.train.data.labels import LabelKind
 from smnm_kernels.train.data.padding import is_real
 
-from .encoder_file import encoder_metadata, save_tensors
-from .settings import EncoderSettings
+from .encoder_file import empty_encoder, encoder_metadata, read, save_tensors
 from .vit import Encoder, select_tokens
 
 FORMAT = "smnm-classifier-1"
@@ -176,12 +174,7 @@ def load_classifier(path: str | Path) -> Classifier:
     Raises:
         ValueError: where the file is no classifier of this package; it names the file.
     """
-    try:
-        with safe_open(str(path), framework="pt") as file:
-            held = file.metadata() or {}
-            state = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118
-    except SafetensorError as error:
-        raise ValueError(f"{path}: not a safetensors file: {error}") from error
+    held, state = read(path)
     if held.get("format") != FORMAT:
         raise ValueError(
             f"path must be a classifier exported by smnm finetune ({FORMAT}), got {path} of format "
@@ -190,17 +183,12 @@ def load_classifier(path: str | Path) -> Classifier:
     try:
         shape, head = json.loads(held["encoder"]), json.loads(held[_HEAD])
         model = Classifier(
-            _encoder_of(shape), HeadSettings(**head | {"names": tuple(head["names"])})
+            empty_encoder(shape), HeadSettings(**head | {"names": tuple(head["names"])})
         )
         model.load_state_dict(state)
     except (ValueError, KeyError, TypeError, RuntimeError) as error:
         raise ValueError(f"{path}: its tensors do not fit its metadata: {error}") from error
     return model.eval()
-
-
-def _encoder_of(shape: dict[str, Any]) -> Encoder:
-    c, t, h, w = shape["input_size"]
-    return Encoder(EncoderSettings.from_dict(shape["settings"]), (c, t, h, w))
 
 
 def loss_of(kind: LabelKind, outputs: Tensor, targets: Tensor) -> Tensor:

@@ -38,13 +38,26 @@ def save_tensors(module: nn.Module, path: Path, metadata: dict[str, str]) -> Non
         file.write(safetensors_bytes(tensors, metadata))
 
 
+def metadata_of(path: str | Path) -> dict[str, str]:
+    """Empty where it has none; ValueError, which names the file, where it is no safetensors."""
+    try:
+        with safe_open(str(path), framework="pt") as file:
+            return file.metadata() or {}
+    except SafetensorError as error:
+        raise ValueError(f"{path}: not a safetensors file: {error}") from error
+
+
+def read(path: str | Path) -> tuple[dict[str, str], dict[str, Tensor]]:
+    """(metadata, tensors); errors as `metadata_of`."""
+    metadata = metadata_of(path)
+    with safe_open(str(path), framework="pt") as file:
+        return metadata, {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118
+
+
 def step_of(path: Path) -> int | None:
     """The step of the run that wrote the file, -1 where it does not say; None where there is no
     file."""
-    if not path.exists():
-        return None
-    with safe_open(str(path), framework="pt") as file:
-        return int((file.metadata() or {}).get("step", -1))
+    return int(metadata_of(path).get("step", -1)) if path.exists() else None
 
 
 def load_encoder(path: str | Path) -> Encoder:
@@ -57,26 +70,26 @@ def load_encoder(path: str | Path) -> Encoder:
     Raises:
         ValueError: where the file is no encoder of this package; it names the file.
     """
-    try:
-        with safe_open(str(path), framework="pt") as file:
-            metadata = file.metadata() or {}
-            state = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118
-    except SafetensorError as error:
-        raise ValueError(f"{path}: not a safetensors file: {error}") from error
+    metadata, state = read(path)
     if metadata.get("format") not in _READERS:
         raise ValueError(
             f"path must be an encoder exported by smnm ({' or '.join(_READERS)}), "
             f"got {path} of format {metadata.get('format')!r}"
         )
-    read = _READERS[metadata["format"]]
+    encoder_of = _READERS[metadata["format"]]
     try:
-        return read(json.loads(metadata["encoder"]), state).eval()
+        return encoder_of(json.loads(metadata["encoder"]), state).eval()
     except (ValueError, KeyError, TypeError, RuntimeError) as error:
         raise ValueError(f"{path}: its tensors do not fit its metadata: {error}") from error
 
 
+def empty_encoder(shape: dict[str, Any]) -> Encoder:
+    """What the metadata describe under "encoder", with weights that wait for a file's."""
+    return Encoder(EncoderSettings.from_dict(shape["settings"]), _input_size(shape))
+
+
 def _read_2(shape: dict[str, Any], state: dict[str, Tensor]) -> Encoder:
-    encoder = Encoder(EncoderSettings.from_dict(shape["settings"]), _input_size(shape))
+    encoder = empty_encoder(shape)
     encoder.load_state_dict(state)
     return encoder
 

@@ -10,7 +10,6 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from safetensors import SafetensorError, safe_open
 
 from smnm_kernels.errors import UsageError, printable
 from smnm_kernels.files import reason
@@ -21,7 +20,7 @@ from smnm_kernels.train.data.video import Video
 
 from .classifier import FORMAT as CLASSIFIER_FORMAT
 from .classifier import load_classifier
-from .encoder_file import load_encoder
+from .encoder_file import load_encoder, metadata_of
 from .formats.files import read_json, read_tensors, weight_files
 from .formats.recognise import check_modality, recognise
 from .formats.state import State, check_weights, encoder_part, encoder_state, load_weights, named
@@ -185,9 +184,8 @@ def read_weights(
 
 def _of_file(path: Path, like: InputSize | None, wanted: str | None) -> Weights:
     try:
-        with safe_open(str(path), framework="pt") as file:
-            kind = str((file.metadata() or {}).get("format", ""))
-    except (SafetensorError, OSError):
+        kind = metadata_of(path).get("format", "")
+    except (ValueError, OSError):
         kind = ""
     if kind.startswith("smnm-encoder-"):
         return _of_our_file(path)
@@ -219,8 +217,7 @@ def _of_our_file(path: Path) -> Weights:
 
 def _described(encoder: Encoder, path: Path) -> Weights:
     """With what the file's metadata say."""
-    with safe_open(str(path), framework="pt") as file:
-        held = file.metadata()
+    held = metadata_of(path)
     try:
         step = held.get("step")
         return Weights(

@@ -31,6 +31,7 @@ from smnm_kernels.train.run.options import (
 
 from .finetune_presets import PRESETS, FinetunePreset, InputMask
 from .label_options import LabelOptions
+from .preset_options import PaddingOption, PixelAspectOption, chosen, overridden
 
 if TYPE_CHECKING:
     ModalityName = str
@@ -40,10 +41,6 @@ else:
     PresetName = literal_type_from_choices(
         dict.fromkeys(name for table in PRESETS.values() for name in table)
     )
-PixelAspectOption = Annotated[
-    PixelAspect | None, arg(metavar="{apply,ignore}", help_behavior_hint="")
-]
-PaddingOption = Annotated[Treatment | None, arg(metavar="{hide,see}", help_behavior_hint="")]
 PoolOption = Annotated[Pool | None, arg(metavar="{mean,class}", help_behavior_hint="")]
 ViewsOption = Annotated[str | None, arg(metavar="CLIPSxCROPS", help_behavior_hint="")]
 
@@ -206,14 +203,7 @@ def parsed_views(given: str) -> tuple[int, int]:
 def preset_of(options: Finetune) -> FinetunePreset:
     """The preset, with the options that were given put in place of its values, but for what the
     encoder decides: `clip_of`."""
-    table = PRESETS[options.modality]
-    if options.preset not in table:
-        others = [name for name, presets in PRESETS.items() if options.preset in presets]
-        of = f"is of {' and '.join(others)}" if others else "there is none of that name"
-        raise UsageError(
-            f"--preset {options.preset}: {of}; {options.modality} has {', '.join(table)}"
-        )
-    preset = table[options.preset]
+    preset = chosen(PRESETS, options.modality, options.preset)
     mask = preset.mask
     if options.mask_ratio is not None:
         if options.modality != "audio":
@@ -242,7 +232,7 @@ def preset_of(options: Finetune) -> FinetunePreset:
                 "warmup_epochs": share * options.epochs,
             }
     optimisation = replace(preset.optimisation, **lengths)
-    optimisation = _override(
+    optimisation = overridden(
         optimisation,
         batch_size=options.batch_size,
         weight_decay=options.weight_decay,
@@ -252,13 +242,13 @@ def preset_of(options: Finetune) -> FinetunePreset:
         repeats=options.repeats,
         most_per_epoch=options.balanced,
     )
-    changed = _override(
+    changed = overridden(
         replace(preset, mask=mask),
         optimisation=optimisation,
         layer_decay=options.layer_decay,
         drop_path=options.drop_path,
         label_smoothing=options.label_smoothing,
-        mix=_override(preset.mix, mixup=options.mixup, cutmix=options.cutmix),
+        mix=overridden(preset.mix, mixup=options.mixup, cutmix=options.cutmix),
         pool=options.pool,
         views=None if options.views is None else parsed_views(options.views),
         evaluate_every=options.evaluate_every,
@@ -327,8 +317,3 @@ def of_the_encoder(options: Finetune, preset: FinetunePreset, clip: Modality) ->
         if value != wanted and getattr(options, name) is None and not unused:
             found.append(f"{name.replace('_', '-')} {value}, not {wanted}")
     return found
-
-
-def _override(settings: Any, **given: Any) -> Any:
-    """The same with the values that were given; None stands for the preset's own."""
-    return replace(settings, **{name: v for name, v in given.items() if v is not None})

@@ -82,16 +82,34 @@ class FinetunePreset:
     evaluate_every: int | None = None  # steps; None: an epoch
 
 
-_TINY = Optimisation(
-    batch_size=8,
-    base_lr=3.2e-2,
-    base_min_lr=3.2e-4,
-    weight_decay=0.05,
-    betas=(0.9, 0.999),
-    steps=300,
-    warmup_steps=30,
-    checkpoint_every=50,
-)
+def _tiny(
+    clip: Modality,
+    model: ModelSettings,
+    views: tuple[int, int] = (1, 1),
+    mask: InputMask | None = None,
+) -> FinetunePreset:
+    return FinetunePreset(
+        clip=clip,
+        model=model,
+        optimisation=Optimisation(
+            batch_size=8,
+            base_lr=3.2e-2,
+            base_min_lr=3.2e-4,
+            weight_decay=0.05,
+            betas=(0.9, 0.999),
+            steps=300,
+            warmup_steps=30,
+            checkpoint_every=50,
+        ),
+        layer_decay=0.75,
+        drop_path=0.0,
+        label_smoothing=0.1,
+        mix=Mix(),
+        views=views,
+        mask=mask,
+        evaluate_every=50,
+    )
+
 
 # Video.
 
@@ -125,17 +143,11 @@ _VIDEOMAE = FinetunePreset(
 )
 
 VIDEO: dict[str, FinetunePreset] = {
-    "tiny": FinetunePreset(
+    "tiny": _tiny(
         # Not mirrored, so that directions can be labels.
         clip=Video(frames=16, size=96, stride=2, crop=ResizedCrop(area=(0.5, 1.0)), flip=False),
         model=VIDEOMAE.tiny(),
-        optimisation=_TINY,
-        layer_decay=0.75,
-        drop_path=0.0,
-        label_smoothing=0.1,
-        mix=Mix(),
         views=(2, 1),
-        evaluate_every=50,
     ),
     "videomae": _VIDEOMAE,
     "videomae-ssv2": replace(
@@ -186,17 +198,10 @@ _AS20K = FinetunePreset(
 )
 
 AUDIO: dict[str, FinetunePreset] = {
-    "tiny": FinetunePreset(
+    "tiny": _tiny(
         clip=Audio(frames=512, bands=128),
         model=replace(AUDIOMAE, encoder=replace(AUDIOMAE.encoder, positions="rows_columns")).tiny(),
-        optimisation=_TINY,
-        layer_decay=0.75,
-        drop_path=0.0,
-        label_smoothing=0.1,
-        mix=Mix(),
-        views=(1, 1),
         mask=InputMask(0.3),
-        evaluate_every=50,
     ),
     "audiomae-as20k": _AS20K,
     "audiomae-as2m": replace(
@@ -249,16 +254,9 @@ AUDIO: dict[str, FinetunePreset] = {
 # Images.
 
 IMAGE: dict[str, FinetunePreset] = {
-    "tiny": FinetunePreset(
+    "tiny": _tiny(
         clip=Image(size=96, crop=ResizedCrop((0.5, 1.0), interpolation="bicubic"), flip=False),
         model=MAE.tiny(),
-        optimisation=_TINY,
-        layer_decay=0.75,
-        drop_path=0.0,
-        label_smoothing=0.1,
-        mix=Mix(),
-        views=(1, 1),
-        evaluate_every=50,
     ),
     "mae": FinetunePreset(
         clip=Image(

@@ -5,7 +5,7 @@ from __future__ import annotations
 import ast
 import os
 from collections.abc import Sequence
-from dataclasses import dataclass, fields, replace
+from dataclasses import dataclass, fields
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any, get_args
 
@@ -27,6 +27,7 @@ from smnm_kernels.train.run.options import (
     need_at_least,
 )
 
+from .preset_options import PaddingOption, PixelAspectOption, chosen, overridden
 from .presets import PRESETS, HintSettings, Preset
 
 if TYPE_CHECKING:
@@ -37,14 +38,10 @@ else:
     PresetName = literal_type_from_choices(
         dict.fromkeys(name for table in PRESETS.values() for name in table)
     )
-PixelAspectOption = Annotated[
-    PixelAspect | None, arg(metavar="{apply,ignore}", help_behavior_hint="")
-]
 MaskOptions = Annotated[
     tuple[str, ...], arg(metavar="NAME=VALUE [NAME=VALUE ...]", help_behavior_hint="")
 ]
 HintSchedule = Annotated[str | None, arg(metavar="dwm|START[:POWER]", help_behavior_hint="")]
-PaddingOption = Annotated[Treatment | None, arg(metavar="{hide,see}", help_behavior_hint="")]
 Init = Annotated[Path | None, arg(metavar="X", help_behavior_hint="")]
 Kind = Annotated[str | None, arg(metavar="KIND", help_behavior_hint="")]
 
@@ -143,18 +140,11 @@ def check(options: Pretrain) -> None:
 
 def preset_of(options: Pretrain) -> Preset:
     """The preset, with the options that were given put in place of its values."""
-    table = PRESETS[options.modality]
-    if options.preset not in table:
-        others = [name for name, presets in PRESETS.items() if options.preset in presets]
-        of = f"is of {' and '.join(others)}" if others else "there is none of that name"
-        raise UsageError(
-            f"--preset {options.preset}: {of}; {options.modality} has {', '.join(table)}"
-        )
-    preset = table[options.preset]
+    preset = chosen(PRESETS, options.modality, options.preset)
     changed = Preset(
         clip=_clip_of(options, preset.clip),
         masks={
-            name: _override(
+            name: overridden(
                 masks,
                 kind=options.mask,
                 ratio=options.mask_ratio,
@@ -164,7 +154,7 @@ def preset_of(options: Pretrain) -> Preset:
             for name, masks in preset.masks.items()
         },
         objective=preset.objective,
-        optimisation=_override(
+        optimisation=overridden(
             preset.optimisation,
             batch_size=options.batch_size,
             weight_decay=options.weight_decay,
@@ -232,15 +222,10 @@ def _clip_of(options: Pretrain, clip: Modality) -> Modality:
     if options.padding not in (None, *get_args(Treatment)):
         raise UsageError(f"--padding must be hide or see, got {options.padding!r}")
     mirrors = "flip" in allowed and not options.flip
-    return _override(
+    return overridden(
         clip,
         stride=options.stride,
         pixel_aspect=options.pixel_aspect,
         padding=options.padding,
         flip=False if mirrors else None,
     )
-
-
-def _override(settings: Any, **given: Any) -> Any:
-    """The same with the values that were given; None stands for the preset's own."""
-    return replace(settings, **{name: v for name, v in given.items() if v is not None})

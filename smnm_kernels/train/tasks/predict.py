@@ -10,7 +10,6 @@ from pathlib import Path
 from typing import Annotated, Any
 
 import torch
-from safetensors import safe_open
 from torch import Tensor
 from tqdm import tqdm
 from tyro.conf import Positional, arg
@@ -26,6 +25,7 @@ from smnm_kernels.train.data.scan import Listing, scan, shown_name
 from smnm_kernels.train.data.views import OnePass, Views, views_of
 from smnm_kernels.train.metrics.predictions import write_predictions
 from smnm_kernels.train.models.classifier import Classifier, load_classifier
+from smnm_kernels.train.models.encoder_file import metadata_of
 from smnm_kernels.train.run.evaluating import Outputs
 from smnm_kernels.train.run.machine import cores, default_workers, find_device
 from smnm_kernels.train.run.options import Count, check_data, need_at_least
@@ -95,8 +95,7 @@ class Tuned:
             raise UsageError(f"{printable(str(path))}: {what}")
         try:
             model = load_classifier(file)
-            with safe_open(str(file), framework="pt") as opened:
-                held = opened.metadata()
+            held = metadata_of(file)
             kept = json.loads(held["preset"])["clip"]
             clip = PRESETS[held["modality"]]["tiny"].clip.sized(model.encoder.input_size)
             names = {field.name for field in fields(clip)}
