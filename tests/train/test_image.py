@@ -153,3 +153,4 @@ def test_broken_pictures_are_named_with_the_reason(tmp_path):
         "cut.jpg", "cut.png", "cut.webp", "empty.png", "flipped.png", "text.jpg",
     }  # fmt: skip
     assert all(reason.startswith("does not decode (") for reason in reasons.values())
+    assert reasons["text.jpg"] == "does not decode (its content is of no known format)"

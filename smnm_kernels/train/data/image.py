@@ -61,6 +61,8 @@ def read_pixels(source: Source) -> np.ndarray:
                 white = PIL.Image.new("RGBA", picture.size, "white")
                 picture = PIL.Image.alpha_composite(white, picture)
             return np.array(picture.convert("RGB"))  # writable, as torch wants it
+    except PIL.UnidentifiedImageError as error:  # its text names our reader, not the file
+        raise Unusable("does not decode (its content is of no known format)") from error
     except _READ_ERRORS as error:
         raise Unusable(f"does not decode ({error or type(error).__name__})") from error
 
