@@ -26,7 +26,7 @@ from pathlib import Path
 
 from safetensors.torch import load_file
 
-from smnm_kernels.train.tasks.demo import make_files
+from smnm_kernels.train.tasks.demo import FILES, make_files
 
 STEPS, EVERY = 24, 4
 START_FILES = ("files.json", "skipped.json", "config.json", "metrics.jsonl")
@@ -132,7 +132,7 @@ def kills(modality: str, count: int, seed: int, out: Path) -> Counter[str]:
     chance = random.Random(f"{modality} {seed}")
     data = out / "data"
     data.mkdir(parents=True)
-    make_files(data, modality)
+    make_files(data, FILES[modality])
     straight = out / "straight"
     began = time.monotonic()
     life = Life(modality, data, straight)

@@ -24,7 +24,7 @@ from pathlib import Path
 from smnm_kernels.train.data.loader import SampleDataset
 from smnm_kernels.train.run.loop import Loop
 from smnm_kernels.train.run.plan import begin
-from smnm_kernels.train.tasks.demo import make_files
+from smnm_kernels.train.tasks.demo import FILES, make_files
 from smnm_kernels.train.tasks.options import Pretrain
 from smnm_kernels.train.tasks.pretrain import Pretraining, recipe_of, set_up
 
@@ -66,7 +66,7 @@ def main() -> None:
     given = parser.parse_args()
     data = given.out / "data"
     data.mkdir(parents=True, exist_ok=True)
-    make_files(data, "video")
+    make_files(data, FILES["video"])
     names = [DEFAULT, *given.only]
     for name in names:
         train(given, name, seed=0, steps=2)

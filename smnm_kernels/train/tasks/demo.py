@@ -66,7 +66,7 @@ def demo(options: Demo) -> int:
         _check_demo(folder, files)
         find_run(job, recipe_of(job, setup), out)
         folder.mkdir(parents=True, exist_ok=True)
-        n_made = write_missing(folder, files)
+        n_made = make_files(folder, files)
     except OSError as error:
         raise UsageError(f"--out {out}: cannot be written ({error.strerror})") from error
     if n_made:
@@ -138,12 +138,7 @@ def _check_demo(folder: Path, files: DemoFiles) -> None:
             )
 
 
-def make_files(folder: Path, modality: str) -> int:
-    """Fill `folder` with the files of the demo without labels. How many it made."""
-    return write_missing(folder, FILES[modality])
-
-
-def write_missing(folder: Path, files: DemoFiles) -> int:
+def make_files(folder: Path, files: DemoFiles) -> int:
     """Fill `folder` with a demo's files; those that are there already stay. How many it made."""
     missing = [(i, name) for i, name in enumerate(files.names) if not (folder / name).exists()]
     for i, name in tqdm(missing, "making files", unit=" files", leave=False, disable=None):
