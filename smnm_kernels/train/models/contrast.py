@@ -1,0 +1,98 @@
+"""Contrast between two views of the same samples: InfoNCE, over the samples of all processes."""
+
+from __future__ import annotations
+
+from typing import Any, Literal, get_args
+
+import torch
+import torch.distributed as dist
+import torch.nn.functional as F
+from torch import Tensor
+
+Directions = Literal["a_to_b", "both"]
+
+_LEAST_NORM = 1e-6
+
+
+def everyones(x: Tensor) -> Tensor:
+    """x [B, ...] of each process, with gradients -> [world * B, ...], by rank; B is the same in
+    all. Alone, x itself.
+
+    The gradient of a process's x is the sum of those that all processes have for it. Where
+    gradients of weights are then averaged over the processes, as DDP does, they are those of one
+    process with the whole batch, also of a loss that every process computes in full.
+
+    Call it outside of a compiled model. Without gradients nothing is exchanged and x comes back:
+    then one process may be looking into a step by itself.
+    """
+    if not (dist.is_available() and dist.is_initialized()) or not torch.is_grad_enabled():
+        return x
+    return x if dist.get_world_size() == 1 else _Everyones.apply(x)
+
+
+class _Everyones(torch.autograd.Function):
+    @staticmethod
+    def forward(ctx: Any, x: Tensor) -> Tensor:
+        ctx.size = len(x)
+        parts = [torch.empty_like(x) for _ in range(dist.get_world_size())]
+        dist.all_gather(parts, x.contiguous())
+        return torch.cat(parts)
+
+    @staticmethod
+    def backward(ctx: Any, grad: Tensor) -> Tensor:
+        grad = grad.clone(memory_format=torch.contiguous_format)
+        dist.all_reduce(grad)
+        return grad[dist.get_rank() * ctx.size :][: ctx.size]
+
+
+def info_nce(
+    a: Tensor, b: Tensor, temperature: float | Tensor, directions: Directions = "both"
+) -> Tensor:
+    """InfoNCE (van den Oord et al. 2018) of a, b [B, D], whose rows i belong together: a scalar.
+
+    "a_to_b": the mean cross-entropy of finding row i of b among all rows of b, given row i of a,
+    with logits cosine / temperature. "both": the mean of this and of the same from b to a. CAV-MAE
+    (Gong et al. 2023) takes its code's one direction, from video to audio, at 0.05.
+
+    Computed in float32 (float64 of float64), also under autocast. A row shorter than 1e-6 has no
+    direction: it counts as zeros and gets no gradient (our choice).
+
+    Raises:
+        ValueError: where shapes differ, temperature is not positive, or the direction is unknown.
+    """
+    if directions not in get_args(Directions):
+        raise ValueError(f"directions must be a_to_b or both, got {directions!r}")
+    if not isinstance(temperature, Tensor) and not temperature > 0:
+        raise ValueError(f"temperature must be above 0, got {temperature!r}")
+    with torch.autocast(a.device.type, enabled=False):
+        logits = cosines(a, b) / temperature
+        own = torch.arange(len(logits), device=logits.device)
+        loss = F.cross_entropy(logits, own)
+        return loss if directions == "a_to_b" else (loss + F.cross_entropy(logits.T, own)) / 2
+
+
+@torch.no_grad()
+def accuracy(a: Tensor, b: Tensor) -> Tensor:
+    """Share of the rows of a [B, D] whose own row of b is nearer than any other, by cosine; float32
+    scalar. Rows of b that are equally near share the hit, so that chance is 1 / B."""
+    with torch.autocast(a.device.type, enabled=False):
+        near = cosines(a, b)
+        nearest = near == near.amax(1, keepdim=True)
+        return (nearest.diagonal() / nearest.sum(1)).mean()
+
+
+def cosines(a: Tensor, b: Tensor) -> Tensor:
+    """[n, D], [m, D] -> [n, m], float32 at least."""
+    if a.ndim != 2 or a.shape[1:] != b.shape[1:]:
+        raise ValueError(
+            f"a and b must be [B, D] of one D, got {tuple(a.shape)} and {tuple(b.shape)}"
+        )
+    return normalised(a) @ normalised(b).T
+
+
+def normalised(x: Tensor) -> Tensor:
+    """Rows of length 1, or 0 where they are shorter than 1e-6; float32 at least."""
+    x = x.to(torch.promote_types(x.dtype, torch.float32))
+    norm = torch.linalg.vector_norm(x, dim=-1, keepdim=True)
+    tiny = norm < _LEAST_NORM
+    return (x / norm.masked_fill(tiny, 1.0)).masked_fill(tiny, 0.0)
