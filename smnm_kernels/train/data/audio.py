@@ -90,34 +90,37 @@ class Audio:
     def read(
         self, source: Source, record: Record, randomness: SampleRandomness
     ) -> dict[str, Tensor]:
-        u = randomness.uniforms(1 + _GAIN_UNIFORMS)
-        spare = self._spare(record)
-        gain = np.float32(0.5 + np.sort(u[1:])[_GAIN_UNIFORMS // 2]) if self.gain else None
-        return self._excerpt(source, record, int(u[0] * (spare + 1)), gain)
+        start = int(randomness.uniforms(1)[0] * (self._spare(record) + 1))
+        samples = sound.read(source, record, start, self.count(record["rate"]))
+        return {"audio": self.spectrogram(samples, record["rate"], randomness)}
 
     def read_fixed(self, source: Source, record: Record, view: FixedView) -> dict[str, Tensor]:
         start = evenly(view.clip, view.clips, self._spare(record))
-        return self._excerpt(source, record, start, None)
+        samples = sound.read(source, record, start, self.count(record["rate"]))
+        return {"audio": self.spectrogram(samples, record["rate"])}
 
-    def _count(self, record: Record) -> int:
-        """Samples of an excerpt, at the file's own rate."""
+    def count(self, rate: int) -> int:
+        """Samples of an excerpt, at a file's own rate."""
         wanted = WINDOW + (self.frames - 1) * HOP  # at 16 kHz
-        return -(-wanted * record["rate"] // RATE)
+        return -(-wanted * rate // RATE)
 
     def _spare(self, record: Record) -> int:
         """By how many samples a recording is longer than an excerpt."""
-        return max(0, record["samples"] - self._count(record))
+        return max(0, record["samples"] - self.count(record["rate"]))
 
-    def _excerpt(
-        self, source: Source, record: Record, start: int, gain: np.float32 | None
-    ) -> dict[str, Tensor]:
-        samples = sound.read(source, record, start, self._count(record))
-        if gain is not None:
-            samples = samples * gain
-        mel = log_mel(sound.resample(samples, record["rate"]), self.bands)[: self.frames]
+    def spectrogram(
+        self, samples: np.ndarray, rate: int, randomness: SampleRandomness | None = None
+    ) -> Tensor:
+        """An excerpt's mono samples, float32 at `rate` Hz -> float32 [1, 1, frames, bands], padded
+        at its end; with randomness, changed as in training. (Its first number is not used: `read`
+        takes that for the place.)"""
+        if randomness is not None and self.gain:
+            u = randomness.uniforms(1 + _GAIN_UNIFORMS)[1:]
+            samples = samples * np.float32(0.5 + np.sort(u)[_GAIN_UNIFORMS // 2])
+        mel = log_mel(sound.resample(samples, rate), self.bands)[: self.frames]
         excerpt = torch.zeros(1, 1, self.frames, self.bands)
         excerpt[0, 0, : len(mel)] = torch.from_numpy(mel)
-        return {"audio": excerpt}
+        return excerpt
 
     def padded(self, record: Record) -> dict[str, tuple[int, int, int]]:
         # What resampling makes of a number of samples is that share of it, or one more.

@@ -91,8 +91,20 @@ class Video:
             numbers = self._one_of_each_segment(record, u[:n])
         else:
             numbers = self._stretch(record, u[0])
+        return {"video": self.clip(source, record, numbers, u[n:], randomness)}
+
+    def clip(
+        self,
+        source: Source,
+        record: Record,
+        numbers: Sequence[int],
+        u: np.ndarray,
+        randomness: SampleRandomness,
+    ) -> Tensor:
+        """uint8 [3, n, size, size]: the frames of these numbers, which rise, changed as in training
+        by u, float64 [crop.n_uniforms + 1] in [0, 1)."""
         width, height = View.from_list(record["view"]).size
-        part = self.crop.part(height, width, self.size, u[n:-1])
+        part = self.crop.part(height, width, self.size, u[:-1])
         changes = self.augment.changes(randomness.apart(AUGMENT)) if self.augment else []
         # One frame after the other: only what is cut from it stays, however large it is.
         shown = frames_of_files.read_numbers(source, record, numbers)
@@ -100,7 +112,7 @@ class Video:
         if self.flip and u[-1] < 0.5:
             clip = clip.flip(3)
         clip = clip.contiguous()
-        return {"video": self.erase(clip, randomness.apart(ERASE)) if self.erase else clip}
+        return self.erase(clip, randomness.apart(ERASE)) if self.erase else clip
 
     def read_fixed(self, source: Source, record: Record, view: FixedView) -> dict[str, Tensor]:
         """Clips from the longest stretch without damage; the short side fills the picture.
@@ -116,10 +128,16 @@ class Video:
             stride = self._stride(record)
             start = begin + evenly(view.clip, view.clips, length - (self.frames - 1) * stride - 1)
             numbers = [start + i * stride for i in range(self.frames)]
+        return {"video": self.fixed_clip(source, record, numbers, view)}
+
+    def fixed_clip(
+        self, source: Source, record: Record, numbers: Sequence[int], view: FixedView
+    ) -> Tensor:
+        """As `clip`, with the view's crop and unchanged."""
         width, height = View.from_list(record["view"]).size
         part = self.fixed_crop.along(height, width, view.crop, view.crops)
         shown = frames_of_files.read_numbers(source, record, numbers)
-        return {"video": torch.stack([part.of(pixels, self.size) for pixels in shown], dim=1)}
+        return torch.stack([part.of(pixels, self.size) for pixels in shown], dim=1)
 
     def _stretch(self, record: Record, u: float) -> list[int]:
         stride = self._stride(record)
