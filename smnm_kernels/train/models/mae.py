@@ -6,7 +6,7 @@ VideoMAE, MAE and AudioMAE in one: `ModelSettings` says in what they differ.
 from __future__ import annotations
 
 import math
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 import torch
 import torch.nn.functional as F
@@ -14,13 +14,12 @@ from torch import Tensor, nn
 
 from .positions import Grid, position_codes
 from .settings import DecoderSettings, ModelSettings
+from .targets import PatchTargets
 from .vit import Block, Encoder, InputSize, init_xavier, run_block, select_tokens
 from .window_attention import WindowBlock
 
 if TYPE_CHECKING:
     from smnm_kernels import Masks
-
-_TARGET_EPS = 1e-6
 
 
 class Decoder(nn.Module):
@@ -113,22 +112,12 @@ class MaskedAutoencoder(nn.Module):
 
     forward(x [B, C, T, H, W] float, masks, valid) -> loss, a float32 scalar.
 
-    `valid`, bool [B, N] or None where all are: the loss leaves masked patches out that are not
-    valid, padding. Then it is the mean over the samples of each one's mean, so that a batch has the
-    same loss however it is shared out, and every sample the same weight (our choice).
+    `valid`, bool [B, N] or None where all are, as in `PatchTargets.loss`.
     """
-
-    pixel_mean: Tensor  # [C, 1]
-    pixel_std: Tensor
 
     def __init__(self, settings: ModelSettings, input_size: InputSize) -> None:
         super().__init__()
         channels = input_size[0]
-        if settings.pixel_std and len(settings.pixel_std) != channels:
-            raise ValueError(
-                f"pixel_std must have one value for each of {channels} channels, "
-                f"got {settings.pixel_std}"
-            )
         self.settings = settings
         self.encoder = Encoder(settings.encoder, input_size)
         self.decoder = Decoder(
@@ -138,10 +127,9 @@ class MaskedAutoencoder(nn.Module):
             settings.encoder.class_token,
             settings.encoder.patch_values(channels),
         )
-        mean = torch.tensor(settings.pixel_mean or [0.0] * channels)
-        std = torch.tensor(settings.pixel_std or [1.0] * channels)
-        self.register_buffer("pixel_mean", mean.view(-1, 1), persistent=False)
-        self.register_buffer("pixel_std", std.view(-1, 1), persistent=False)
+        self.targets = PatchTargets(
+            settings.target, channels, settings.pixel_mean, settings.pixel_std
+        )
 
     @property
     def checkpoint_activations(self) -> bool:
@@ -165,7 +153,7 @@ class MaskedAutoencoder(nn.Module):
         self, x: Tensor, pred: Tensor, masks: Masks, valid: Tensor | None = None
     ) -> Tensor:
         """Mean squared error of the masked patches' predictions, always in float32."""
-        return self._loss(self.encoder.patchify(x), pred, masks, valid)
+        return self.targets.loss(self.encoder.patchify(x), pred, masks, valid)
 
     def forward(self, x: Tensor, masks: Masks, valid: Tensor | None = None) -> Tensor:
         n = math.prod(self.encoder.grid)
@@ -176,103 +164,23 @@ class MaskedAutoencoder(nn.Module):
             )
         patches = self.encoder.patchify(x)
         pred = self.decoder(self._encode(patches, masks), masks)
-        return self._loss(patches, pred, masks, valid)
+        return self.targets.loss(patches, pred, masks, valid)
 
     def _encode(self, patches: Tensor, masks: Masks) -> Tensor:
         # Selected before embedding: a masked patch never enters any computation.
         return self.encoder.encode(select_tokens(patches, masks.ids_keep), masks.ids_keep)
 
-    def _loss(self, patches: Tensor, pred: Tensor, masks: Masks, valid: Tensor | None) -> Tensor:
-        target = select_tokens(patches, masks.ids_masked).float()
-        self._to_target(target)
-        if valid is None:
-            return _MeanSquaredError.apply(pred, target, None)
-        counts = valid.gather(1, masks.ids_masked).float()
-        # A sample that shows all of its valid patches has nothing to restore.
-        weight = counts / counts.sum(1, keepdim=True).clamp(min=1) / len(counts)
-        return _MeanSquaredError.apply(pred, target, weight)
-
     @torch.no_grad()
     def target(self, patches: Tensor) -> Tensor:
         """What patches [B, n, P] are predicted as, by the settings' `target`: float32 [B, n, P]."""
-        target = patches.float().clone()
-        self._to_target(target)
-        return target
-
-    @torch.no_grad()
-    def _to_target(self, patches: Tensor) -> tuple[Tensor, Tensor]:
-        """Patches [B, n, P], in place, to what they are predicted as.
-
-        -> (mean, scale), patches = target * scale + mean, of a shape that broadcasts to
-        [B, n, C, P / C].
-        """
-        by_channel = patches.unflatten(-1, (self.encoder.input_size[0], -1))
-        if self.settings.target == "pixels":
-            scale = 1 / self.pixel_std
-            mean = -self.pixel_mean * scale
-            by_channel.sub_(mean).div_(scale)
-            return mean, scale
-        # Normalising the input gives what normalising its pixels gives, but for the eps.
-        by_patch = self.settings.target == "patch"
-        over = (-2, -1) if by_patch else (-1,)
-        values = patches.shape[-1] if by_patch else by_channel.shape[-1]
-        # Measured from its first value, a flat patch is exactly 0. Otherwise its target would be
-        # the rounding error of its mean, divided by an eps that is no larger.
-        first = by_channel[..., :1, :1] if by_patch else by_channel[..., :1]
-        first = first.clone()
-        by_channel.sub_(first)
-        mean = by_channel.mean(over, keepdim=True)
-        by_channel.sub_(mean)
-        norm = torch.linalg.vector_norm(by_channel, dim=over, keepdim=True)
-        std = norm / math.sqrt(values - 1)
-        scale = (
-            (std.square() + _TARGET_EPS).sqrt() if by_patch else std + _TARGET_EPS / self.pixel_std
-        )
-        by_channel.div_(scale)
-        return first + mean, scale
+        return self.targets.target(patches)
 
     @torch.no_grad()
     def restore(self, x: Tensor, pred: Tensor, masks: Masks) -> Tensor:
-        """x with its masked patches replaced by the predictions [B, N - n_keep, P].
-
-        The normalisation is undone with each patch's own mean and standard deviation, which the
-        model does not predict: they come from x. -> [B, C, T, H, W].
-        """
-        patches = self.encoder.patchify(x).float()
-        hidden = select_tokens(patches, masks.ids_masked)
-        mean, scale = self._to_target(hidden)
-        values = pred.float().unflatten(-1, (self.encoder.input_size[0], -1)) * scale + mean
-        ids = masks.ids_masked.unsqueeze(-1).expand_as(hidden)
-        return self.encoder.unpatchify(patches.scatter(1, ids, values.flatten(-2)))
-
-
-class _MeanSquaredError(torch.autograd.Function):
-    """mse_loss(pred, target) in float32, which puts the difference into target's memory.
-
-    With `weight` [B, n] the sum of the patches' errors, each times its weight.
-
-    Both are as large as a batch's masked patches, the largest tensors of a step, and mse_loss would
-    make two more.
-    """
-
-    @staticmethod
-    def forward(ctx: Any, pred: Tensor, target: Tensor, weight: Tensor | None) -> Tensor:
-        shortfall = target.sub_(pred)
-        ctx.save_for_backward(shortfall, weight)
-        ctx.dtype = pred.dtype
-        # By patch first: one float32 sum over millions of values would lose digits.
-        by_patch = torch.linalg.vector_norm(shortfall, dim=-1).square()
-        mean = by_patch.mean() if weight is None else (by_patch * weight).sum()
-        return mean / shortfall.shape[-1]
-
-    @staticmethod
-    def backward(ctx: Any, grad: Tensor) -> tuple[Tensor, None, None]:
-        shortfall, weight = ctx.saved_tensors
-        if weight is None:
-            factor = -2 * grad / shortfall.numel()
-        else:
-            factor = (-2 * grad / shortfall.shape[-1]) * weight.unsqueeze(-1)
-        return (shortfall * factor).to(ctx.dtype), None, None
+        """x with its masked patches replaced by the predictions [B, N - n_keep, P], their
+        normalisation undone as `PatchTargets.restored` says. -> [B, C, T, H, W]."""
+        patches = self.targets.restored(self.encoder.patchify(x), pred, masks)
+        return self.encoder.unpatchify(patches)
 
 
 def build_model(settings: ModelSettings, input_size: InputSize, seed: int) -> MaskedAutoencoder:
