@@ -74,6 +74,10 @@ class Line:
     def load_state(self, state):
         self.seen = state["seen"]
 
+    @property
+    def pictures(self):
+        return self
+
     def read_for_picture(self, report):
         return []
 

@@ -79,15 +79,12 @@ class Judged:
 
 
 class JudgedLine(Line):
-    picture_name = "none.png"
+    pictures = None
     judged = Judged
 
     def __init__(self, dataset):
         super().__init__(dataset)
         self.evaluations = self.judged(self)
-
-    def read_for_picture(self, report):
-        return None
 
 
 def evaluations(tmp_path):
@@ -115,6 +112,8 @@ def test_evaluations_come_when_they_are_due_and_after_the_last_step(tmp_path, ca
     said = capsys.readouterr().out
     assert "step 3 of 10, val: value " in said
     assert said.endswith("that was all\n")
+    assert "pictures:" not in said
+    assert not list((tmp_path / "run").glob("*.png"))
     # The final evaluation is of the best weights, view 1 a step to the right of view 0.
     weights = torch.load(tmp_path / "run" / "best.pt")["model"]
     a, b = weights["weight"].item(), weights["bias"].item()

@@ -94,6 +94,17 @@ def test_batches_say_which_tokens_are_real(mixed, workers):
             assert (real.sum() < least) == (dataset.files[number]["samples"] == 16000)
 
 
+def test_without_masks_no_token_may_be_visible_or_not(mixed):
+    dataset = dataset_of(mixed)
+    tokens = {"audio": replace(TOKENS, n_keep=None)}
+    dataset.padding = Padding(TINY, tokens, dataset.files)
+    (batch,) = Batches(dataset, BatchNumbers(0, 1, 4), 0, "cpu")
+    assert batch.valid == {}
+    for number, real in zip(batch.file_numbers.tolist(), batch.real["audio"], strict=True):
+        sides = TINY.padded(dataset.files[number]).get("audio", TOKENS.size)
+        assert tuple(real.tolist()) == sides
+
+
 @given(seed=st.integers(0, 2**32), data=st.data())
 def test_quiet_padding_is_the_smallest_real_value(seed, data):
     x = torch.randn(3, 2, 4, 3, 5, generator=torch.Generator().manual_seed(seed))

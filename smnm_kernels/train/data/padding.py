@@ -22,16 +22,17 @@ Sides = tuple[int, int, int]
 
 @dataclass(frozen=True)
 class TokenGrid:
-    """The tokens of one input, and how many of them masks show."""
+    """The tokens of one input, and how many of them masks show; None where there are no masks."""
 
     size: Sides  # (T, H, W) values
     grid: Sides  # patches
-    n_keep: int
+    n_keep: int | None
 
     @property
     def least(self) -> int:
         """So many tokens count as real at least, so that masks hide at least half the share of
         them that they hide of a whole window."""
+        assert self.n_keep is not None
         n = math.prod(self.grid)
         return -(-2 * n * self.n_keep // (n + self.n_keep))
 
@@ -110,15 +111,17 @@ class Padding:
         return {name: n for name, n in found.items() if n}
 
     def valid(self, file_numbers: Sequence[int]) -> dict[str, Tensor]:
-        """bool [B, N] of each input that some file of the run pads: the tokens of samples of these
-        files that may be visible."""
+        """bool [B, N] of each masked input that some file of the run pads: the tokens of samples of
+        these files that may be visible."""
         return {
             name: torch.stack([self.tokens[name].valid(sides) for sides in of_samples])
             for name, of_samples in self._real(file_numbers).items()
+            if self.tokens[name].n_keep is not None
         }
 
     def real(self, file_numbers: Sequence[int]) -> dict[str, Tensor]:
-        """int64 [B, 3] of the same inputs: how many of their values along (T, H, W) are real."""
+        """int64 [B, 3] of each input that some file pads: how many of its values along (T, H, W)
+        are real."""
         return {name: torch.tensor(sides) for name, sides in self._real(file_numbers).items()}
 
     def _real(self, file_numbers: Sequence[int]) -> dict[str, list[Sides]]:

@@ -337,11 +337,13 @@ class Loop:
                 self.task.export(path, self.step)
 
     def _save_picture(self, folder: RunFolder) -> None:
-        failures: list[Failure] = []
+        pictures, failures = self.task.pictures, list[Failure]()
+        if pictures is None:
+            return
         try:
             work = Background(
                 "the reading of some samples for a picture",
-                lambda _: self.task.read_for_picture(failures.append),
+                lambda _: pictures.read_for_picture(failures.append),
             )
             samples = wait_for(work, self._watch_that_stops(_GRACE_S))
         except Stopped:
@@ -351,8 +353,8 @@ class Loop:
         for failure in failures:
             self._failures.add(failure)
         if samples is not None:
-            picture = self.task.picture(samples)
-            path = folder.path / self.task.picture_name
+            picture = pictures.picture(samples)
+            path = folder.path / pictures.picture_name
             with self._writing(path), replacing(path) as file:
                 picture.save(file, format="PNG")
 
@@ -394,11 +396,11 @@ class Loop:
             return ""
         losses, n = self.log.losses, min(_SUMMARY_STEPS, len(self.log.losses))
         first, last = sum(losses[:n]) / n, sum(losses[-n:]) / n
-        run = self.folder.path
+        run, pictures = self.folder.path, self.task.pictures
         return (
             f"done: {self.step} steps; loss {first:.4f} (mean of the first {n}) -> {last:.4f} "
-            f"(mean of the last {n})\nencoder: {run / ENCODER}\n"
-            f"pictures: {run / self.task.picture_name}"
+            f"(mean of the last {n})\nencoder: {run / ENCODER}"
+            + (f"\npictures: {run / pictures.picture_name}" if pictures else "")
         )
 
     def _say_memory(self, found: str) -> None:

@@ -35,8 +35,8 @@ class Task(Protocol):
         """How the model is judged; None where it is not."""
 
     @property
-    def picture_name(self) -> str:
-        """Of the file in RUN."""
+    def pictures(self) -> Pictures | None:
+        """How what the model does is shown; None where it is not."""
 
     def step(
         self, forward: Callable[..., Any], batch: Batch, clock: StepClock
@@ -51,6 +51,20 @@ class Task(Protocol):
 
     def load_state(self, state: dict[str, Any]) -> None: ...
 
+    def export(self, path: Path, step: int) -> None:
+        """Write the trained encoder, whole or not at all."""
+
+    def exported_step(self, path: Path) -> int | None:
+        """The step whose encoder `path` holds; None where there is no such file."""
+
+
+class Pictures(Protocol):
+    """A picture of what a model does, made anew with each checkpoint."""
+
+    @property
+    def picture_name(self) -> str:
+        """Of the file in RUN."""
+
     def read_for_picture(self, report: Callable[[Failure], None]) -> Any:
         """What `picture` needs from files, or None where none can be read; files that fail go to
         `report`. It is called in a thread, which nobody may wait for in the end: it must not touch
@@ -58,9 +72,3 @@ class Task(Protocol):
 
     def picture(self, samples: Any) -> Image:
         """Of what the model does by now with these samples."""
-
-    def export(self, path: Path, step: int) -> None:
-        """Write the trained encoder, whole or not at all."""
-
-    def exported_step(self, path: Path) -> int | None:
-        """The step whose encoder `path` holds; None where there is no such file."""

@@ -3,21 +3,19 @@
 from __future__ import annotations
 
 import json
-import math
 from collections.abc import Callable, Sequence
 from dataclasses import asdict, fields, replace
 from pathlib import Path
 from typing import Any
 
 import numpy as np
-from PIL.Image import Image
 from safetensors.torch import load_file
 from torch import Tensor
 
 from smnm_kernels import MaskSampler
 from smnm_kernels.train.data.augment_mix import soft_targets
 from smnm_kernels.train.data.labels import Labels
-from smnm_kernels.train.data.loader import Batch, Failure, SampleDataset
+from smnm_kernels.train.data.loader import Batch, SampleDataset
 from smnm_kernels.train.data.modality import Normalisation, Record
 from smnm_kernels.train.data.on_device import moved
 from smnm_kernels.train.data.orders import Balanced, Order, Passes, label_weights
@@ -68,7 +66,7 @@ def finetune(options: Finetune) -> int:
 class FineTuning:
     """The Task: classes or numbers from all patches of a sample."""
 
-    picture_name = "curves.png"
+    pictures = None  # the curves are drawn when it is over
 
     def __init__(self, setup: Setup, options: Finetune, plan: Plan) -> None:
         assert plan.labels is not None
@@ -172,12 +170,6 @@ class FineTuning:
     def load_state(self, state: dict[str, Any]) -> None:
         pass
 
-    def read_for_picture(self, report: Callable[[Failure], None]) -> None:
-        """The curves are drawn from the run's own tables, when it is over."""
-
-    def picture(self, samples: Any) -> Image:
-        raise AssertionError("nothing was read for a picture")
-
     def metadata(self, step: int) -> dict[str, str]:
         setup = self.setup
         clip = asdict(setup.clip)
@@ -235,7 +227,6 @@ def _padding(setup: Setup, files: Sequence[Record]) -> Padding | None:
     clip = setup.clip
     if any(field.name == "padding" for field in fields(clip)):
         clip = replace(clip, padding="hide")
-    grid = setup.pretrained.encoder.grid
-    tokens = TokenGrid(setup.inputs.size[1:], grid, math.prod(grid))
+    tokens = TokenGrid(setup.inputs.size[1:], setup.pretrained.encoder.grid, n_keep=None)
     padding = Padding(clip, {setup.input_name: tokens}, files)
     return padding if padding.padded else None

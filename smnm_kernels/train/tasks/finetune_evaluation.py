@@ -150,7 +150,7 @@ class Judging:
             "best_step": best[-1] if best else step,
             "chosen_by": f"{main} on val" if best else "the last step",
         }
-        said = f"classifier: {folder / BEST}\n"
+        said = f"curves: {folder / CURVES}\nclassifier: {folder / BEST}\n"
         if found is not None:
             results |= found.results
             self._write_tables(folder, found)

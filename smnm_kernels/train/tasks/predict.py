@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import math
 import sys
 from dataclasses import dataclass, fields, replace
 from pathlib import Path
@@ -113,8 +112,7 @@ class Tuned:
 
     def padding(self, listing: Listing) -> Padding | None:
         """None where no file is padded, or padding is seen as if it were real."""
-        grid = self.model.encoder.grid
-        tokens = TokenGrid(self.inputs.size[1:], grid, math.prod(grid))
+        tokens = TokenGrid(self.inputs.size[1:], self.model.encoder.grid, n_keep=None)
         found = Padding(self.clip, {self.input_name: tokens}, listing.usable)
         return found if found.padded else None
 

@@ -258,6 +258,10 @@ class Pretraining:
         for name, sampler in self.samplers.items():
             sampler.load_state_dict(state["mask_samplers"][name])
 
+    @property
+    def pictures(self) -> Pretraining:
+        return self
+
     def read_for_picture(
         self, report: Callable[[Failure], None]
     ) -> list[tuple[int, dict[str, Tensor]]] | None:
