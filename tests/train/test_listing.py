@@ -8,7 +8,8 @@ import pytest
 from pairs import PRESET, Pairs
 
 from smnm_kernels.errors import UsageError
-from smnm_kernels.train.data.find import Found, find
+from smnm_kernels.train.data.entries import Found
+from smnm_kernels.train.data.find import find
 from smnm_kernels.train.data.finder import Files
 from smnm_kernels.train.data.labels import Labelled, Labels
 from smnm_kernels.train.data.records import Known, read_files

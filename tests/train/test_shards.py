@@ -13,7 +13,8 @@ from pairs import PRESET, Pairs
 
 from smnm_kernels.errors import UsageError
 from smnm_kernels.train.data import braces
-from smnm_kernels.train.data.find import base_of, find
+from smnm_kernels.train.data.entries import base_of
+from smnm_kernels.train.data.find import find
 from smnm_kernels.train.data.loader import SampleDataset
 from smnm_kernels.train.data.records import Known
 from smnm_kernels.train.data.scan import differences, scan

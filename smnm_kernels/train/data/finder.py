@@ -7,7 +7,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Protocol
 
-from .find import Found, find
+from .entries import Found
+from .find import find
 
 
 class Finder(Protocol):

@@ -11,7 +11,7 @@ from typing import Any
 from smnm_kernels.errors import UsageError, printable
 
 from .classes import Classes, remarks_on
-from .find import Entry, Found
+from .entries import Entry, Found
 from .labels import Labels, Split, of_fold
 from .modality import Record
 from .splits import ORDER

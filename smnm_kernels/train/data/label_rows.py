@@ -14,11 +14,13 @@ from smnm_kernels.errors import UsageError, printable
 
 from . import shards
 from .classes import several
-from .find import Entry, Found, ListForm, find_listed, is_data_name, is_of_a_command
+from .entries import Entry, Found
+from .find import ListForm, find_listed
 from .label_columns import Columns, LabelSettings
 from .labels import Split
 from .left_out import LeftOut
 from .list_folder import folder_of_paths
+from .search import is_data_name, is_of_a_command
 from .splits import meant, split_of, split_of_shard
 
 

@@ -19,7 +19,8 @@ from smnm_kernels.errors import UsageError, printable
 
 from . import braces, shards
 from .classes import Classes, canonical, classes_of, is_integer, number, read_classes, several
-from .find import base_of, find
+from .entries import base_of
+from .find import find
 from .label_checks import LabelledFound, counted, some
 from .label_columns import LabelSettings, NoLabels, fold_of
 from .label_rows import Row, Written, lists_in, read_list, read_tree

@@ -9,7 +9,7 @@ from typing import Literal, NamedTuple
 import torch
 from torch import Tensor
 
-from .find import Entry
+from .entries import Entry
 from .modality import Record
 
 #: One class a file; any number of classes a file; a number a file.

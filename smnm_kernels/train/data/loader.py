@@ -12,7 +12,7 @@ from torch.utils.data import Dataset
 
 from smnm_kernels.errors import Unusable
 
-from .find import Entry, base_of
+from .entries import Entry, base_of
 from .modality import Modality, Record
 from .orders import Order, Passes
 from .padding import Padding

@@ -22,7 +22,7 @@ from tqdm import tqdm
 from smnm_kernels.errors import RunError, Unusable, UsageError, printable
 
 from .bars import bar
-from .find import Entry, Found
+from .entries import Entry, Found
 from .finder import Files, Finder
 from .labels import Labels
 from .left_out import LeftOut, no_file, unreadable

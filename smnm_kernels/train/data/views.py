@@ -10,7 +10,7 @@ from torch import Tensor
 
 from smnm_kernels.errors import Unusable
 
-from .find import Entry
+from .entries import Entry
 from .loader import Failure, Sample, SampleDataset
 from .modality import FixedView, Modality, Record
 from .padding import Padding

@@ -19,7 +19,7 @@ from tqdm import tqdm
 from smnm_kernels.errors import RunError, printable
 from smnm_kernels.train.data.bars import bar
 from smnm_kernels.train.data.batches import Batches
-from smnm_kernels.train.data.find import Entry, base_of
+from smnm_kernels.train.data.entries import Entry, base_of
 from smnm_kernels.train.data.left_out import unreadable
 from smnm_kernels.train.data.modality import Normalisation, Record
 from smnm_kernels.train.data.padding import TokenGrid
