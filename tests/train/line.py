@@ -51,7 +51,7 @@ class Line:
     """A task: y = a x + b."""
 
     picture_name = "line.png"
-    evaluations = None
+    evaluations = watch = None
 
     def __init__(self, dataset):
         torch.manual_seed(0)

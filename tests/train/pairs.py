@@ -8,6 +8,7 @@ from torch import nn
 
 from smnm_kernels.train.data.modality import InputFormat
 from smnm_kernels.train.data.picture_rows import spectrograms
+from smnm_kernels.train.models.objective import Objective
 from smnm_kernels.train.run.optimisation import Optimisation
 from smnm_kernels.train.tasks.presets import MaskSettings, Preset
 
@@ -58,7 +59,7 @@ class Means(nn.Module):
 
 
 @dataclass(frozen=True)
-class FillWithMeans:
+class FillWithMeans(Objective):
     weight: float
 
     def grids(self, inputs):

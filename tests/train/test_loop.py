@@ -65,6 +65,22 @@ def test_a_task_of_its_own_gets_everything_from_the_loop(tmp_path, capsys):
         assert picture.size == (4, 4)
 
 
+class Watched(Line):
+    """Complains of each step's bias after the sixth."""
+
+    def watch(self, row):
+        self.told = [*getattr(self, "told", []), row["step"]]
+        return f"the bias is {row['bias']:.1f}" if row["step"] > 6 else None
+
+
+def test_what_watches_a_task_is_told_every_step(tmp_path, capsys):
+    task = run_line(tmp_path, Watched)
+    assert task.told == list(range(1, 11))
+    biases = [f"the bias is {row['bias']:.1f}" for row in rows(tmp_path / "run")[6:]]
+    said = capsys.readouterr()
+    assert [line for line in said.out.splitlines() if line.startswith("the bias")] == biases
+
+
 def test_what_a_kill_left_of_a_kept_encoder_is_removed(tmp_path):
     left = tmp_path / "run" / "encoders" / ".step-00000004.safetensors.123.tmp"
     left.parent.mkdir(parents=True)

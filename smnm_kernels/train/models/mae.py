@@ -107,6 +107,16 @@ class Decoder(nn.Module):
         return select_tokens(tokens, masks.ids_masked)
 
 
+def check_masks(masks: Masks, x: Tensor, grid: Grid) -> None:
+    """ValueError where they are not for as many samples and tokens as an input x [B, ...] has."""
+    n = math.prod(grid)
+    if masks.ids_restore.shape != (x.shape[0], n):
+        raise ValueError(
+            f"masks must be for {x.shape[0]} samples of {n} tokens (grid {grid}), "
+            f"got ids_restore {tuple(masks.ids_restore.shape)}"
+        )
+
+
 class MaskedAutoencoder(nn.Module):
     """Encoder on visible tokens, light decoder on all, squared error on masked patches.
 
@@ -156,12 +166,7 @@ class MaskedAutoencoder(nn.Module):
         return self.targets.loss(self.encoder.patchify(x), pred, masks, valid)
 
     def forward(self, x: Tensor, masks: Masks, valid: Tensor | None = None) -> Tensor:
-        n = math.prod(self.encoder.grid)
-        if masks.ids_restore.shape != (x.shape[0], n):
-            raise ValueError(
-                f"masks must be for {x.shape[0]} samples of {n} tokens (grid {self.encoder.grid}), "
-                f"got ids_restore {tuple(masks.ids_restore.shape)}"
-            )
+        check_masks(masks, x, self.encoder.grid)
         patches = self.encoder.patchify(x)
         pred = self.decoder(self._encode(patches, masks), masks)
         return self.targets.loss(patches, pred, masks, valid)

@@ -14,11 +14,12 @@ from smnm_kernels.train.data.modality import InputFormat
 
 from .encoder_file import encoder_metadata, save_tensors
 from .mae import MaskedAutoencoder, build_model
+from .objective import Objective
 from .settings import ModelSettings
 
 
 @dataclass(frozen=True)
-class MaskedAutoencoding:
+class MaskedAutoencoding(Objective):
     """VideoMAE, MAE, AudioMAE: an Objective of modalities with a single input."""
 
     model: ModelSettings

@@ -14,7 +14,7 @@ from smnm_kernels.train.data.modality import InputFormat
 
 
 class Objective(Protocol):
-    """A model's settings, and what it learns: a frozen dataclass.
+    """A model's settings, and what it learns: a frozen dataclass that inherits from this.
 
     Inputs, masks and grids are dicts by the names of the modality's inputs. `model` is what `build`
     made.
@@ -41,6 +41,15 @@ class Objective(Protocol):
         """Scalars of normalised inputs [B, C, T, H, W], "loss" among them; it calls `forward` in
         place of the model, once. `valid`, bool [B, N], has the inputs that may be padded: tokens
         that are not valid are never visible, and belong in no loss."""
+
+    def after_update(self, model: Any) -> None:
+        """What is to be done after every step of the optimiser. By default nothing."""
+        return None
+
+    def watch(self) -> Callable[[dict[str, Any]], str | None] | None:
+        """What is told each step's row of metrics.jsonl and gives a line for the user, or None: as
+        `Task.watch`, a new one for each run. By default nobody watches."""
+        return None
 
     def restore(
         self, model: Any, inputs: dict[str, Tensor], masks: dict[str, Masks]

@@ -160,9 +160,7 @@ class Loop:
                 judge = self._evaluator is not None and self._evaluator.due(self.step)
                 if meter.full or save or keep or judge or self.step == plan.steps:
                     stopping, last = self._read_meter()
-                    progress.show(
-                        self.step, f"loss {last['loss']:.4f}, {last['clips_per_s']:.1f} clips/s"
-                    )
+                    progress.show(self.step, self._meter.shown(last))
                     if keep:
                         self._keep()
                     if stopping and self.step < plan.steps:
@@ -279,6 +277,9 @@ class Loop:
             if self.log:
                 with self._writing(self.log.path):
                     self.log.add(row.values)
+            remark = self.task.watch(row.values) if self.task.watch else None
+            if remark:
+                self._say_remark(remark)
         return reading.stop, reading.rows[-1].values if reading.rows else {}
 
     def _why_bad(self, row: Row) -> str:
@@ -407,6 +408,10 @@ class Loop:
         if self.folder:
             part = self.plan.batch_size // self.plan.accumulate // ranks.world_size()
             say(f"memory of a step, {part} samples at a time: {found}")
+
+    def _say_remark(self, text: str) -> None:
+        if self.folder:
+            say(text)
 
     def _say_waiting(self, text: str) -> None:
         say(text if ranks.world_size() == 1 else f"process {ranks.rank()}: {text}")

@@ -86,6 +86,7 @@ class Meter:
         self.device, self.batch_size = device, batch_size
         self.every = 10 if device.type == "cuda" else 1
         self._pending: list[_Step] = []
+        self._scalars: list[str] = []  # names
         self._since = time.perf_counter()
 
     def add(
@@ -108,7 +109,7 @@ class Meter:
         for all processes."""
         if not self._pending:
             return Reading([], stop, failures)
-        names = list(self._pending[0].scalars)
+        names = self._scalars = list(self._pending[0].scalars)
         values = [step.scalars[name].float() for step in self._pending for name in names]
         flags = torch.tensor([float(stop), float(failures)], device=self.device)
         found = ranks.average(torch.cat([torch.stack(values), flags])).tolist()
@@ -124,6 +125,11 @@ class Meter:
         self._pending.clear()
         self._since = now
         return Reading(rows, any_stop > 0, any_failures > 0)
+
+    def shown(self, row: dict[str, Any]) -> str:
+        """Of the last row that was read, for the bar: the task's scalars and the speed."""
+        scalars = [f"{name} {row[name]:.4f}" for name in self._scalars]
+        return ", ".join([*scalars, f"{row['clips_per_s']:.1f} clips/s"])
 
     def restart_clock(self) -> None:
         """After a checkpoint: its time is not the next step's."""

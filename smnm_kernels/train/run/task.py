@@ -38,6 +38,11 @@ class Task(Protocol):
     def pictures(self) -> Pictures | None:
         """How what the model does is shown; None where it is not."""
 
+    @property
+    def watch(self) -> Callable[[dict[str, Any]], str | None] | None:
+        """Is told the row of every step, in order, and gives a line for the user where something is
+        wrong, or None. None where nobody watches."""
+
     def step(
         self, forward: Callable[..., Any], batch: Batch, clock: StepClock
     ) -> dict[str, Tensor]:

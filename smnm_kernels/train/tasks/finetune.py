@@ -67,6 +67,7 @@ class FineTuning:
     """The Task: classes or numbers from all patches of a sample."""
 
     pictures = None  # the curves are drawn when it is over
+    watch = None
 
     def __init__(self, setup: Setup, options: Finetune, plan: Plan) -> None:
         assert plan.labels is not None

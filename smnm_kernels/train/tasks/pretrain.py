@@ -222,6 +222,8 @@ class Pretraining:
             setup.start.load(model)
         self.model = model.to(device)
         self.optimizer = adamw(self.model, preset.optimisation)
+        self.optimizer.register_step_post_hook(lambda *_: self.objective.after_update(self.model))
+        self.watch = self.objective.watch()
 
     def step(
         self, forward: Callable[..., Any], batch: Batch, clock: StepClock
