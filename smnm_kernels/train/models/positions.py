@@ -13,7 +13,9 @@ import torch
 from torch import Tensor
 
 Grid = tuple[int, int, int]
-Positions = Literal["flat", "rows_columns", "rows_columns_transposed", "axes", "given"]
+Positions = Literal[
+    "flat", "rows_columns", "rows_columns_transposed", "columns_rows", "axes", "given"
+]
 
 
 def flat(grid: Grid, dim: int) -> Tensor:
@@ -49,6 +51,13 @@ def rows_columns_transposed(grid: Grid, dim: int) -> Tensor:
     return rows_columns((grid[0], grid[2], grid[1]), dim)
 
 
+def columns_rows(grid: Grid, dim: int) -> Tensor:
+    """CAV-MAE's audio: as MAE, for the picture with its sides exchanged. Its spectrograms lie with
+    time to the right, so the first half of the values encodes our row and the second our column."""
+    codes = rows_columns((grid[0], grid[2], grid[1]), dim)
+    return codes.unflatten(0, (grid[2], grid[1])).transpose(0, 1).flatten(0, 1)
+
+
 def axes(grid: Grid, dim: int) -> Tensor:
     """Each axis longer than 1 gets an equal share of the values, along T, H and W."""
     used = [a for a in range(3) if grid[a] > 1] or [2]
@@ -73,6 +82,7 @@ POSITIONS: dict[Positions, Callable[[Grid, int], Tensor]] = {
     "flat": flat,
     "rows_columns": rows_columns,
     "rows_columns_transposed": rows_columns_transposed,
+    "columns_rows": columns_rows,
     "axes": axes,
     "given": given,
 }

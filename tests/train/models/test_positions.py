@@ -9,6 +9,7 @@ from smnm_kernels.train.models.positions import (
     POSITIONS,
     Positions,
     axes,
+    columns_rows,
     flat,
     position_codes,
     rows_columns,
@@ -49,11 +50,18 @@ def test_audiomaes_table_is_made_for_the_other_orientation():
     assert (codes == proper).all(1).sum() == 8
 
 
+def test_cav_maes_table_of_sound_is_of_the_picture_with_time_to_the_right():
+    codes = columns_rows((1, 64, 8), 16)
+    # row = band, column = time
+    expected = [place_code(band, time, 16) for time in range(64) for band in range(8)]
+    assert codes.tolist() == [pytest.approx(row, abs=1e-6) for row in expected]
+
+
 @pytest.mark.parametrize("dim", [128, 192])
 @pytest.mark.parametrize("grid", LENGTHS)
 @pytest.mark.parametrize("kind", [kind for kind in POSITIONS if kind != "given"])
 def test_every_place_has_a_code_of_its_own(kind, grid, dim):
-    if kind.startswith("rows") and grid[0] > 1:
+    if "rows" in kind and grid[0] > 1:
         with pytest.raises(ValueError, match=r"grid must be \(1, H, W\) for these positions"):
             POSITIONS[kind](grid, dim)
         return
