@@ -16,8 +16,8 @@ import numpy as np
 import torch
 
 import smnm_kernels as smnm
-from smnm_kernels.train.data.audio import HOP, WINDOW, log_mel
 from smnm_kernels.train.data.sound import RATE
+from smnm_kernels.train.data.spectrogram import HOP, WINDOW, log_mel
 from smnm_kernels.train.data.statistics import AUDIOSET_MEAN, AUDIOSET_STD
 
 FRAMES, BANDS = 1024, 128

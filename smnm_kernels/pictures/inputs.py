@@ -96,14 +96,14 @@ def _size(grid: Grid) -> tuple[int, int]:
 
 def _log_mel(path: Path, frames: int, bands: int) -> np.ndarray:
     """float32 [frames, bands], or fewer frames where the recording is short."""
-    from smnm_kernels.train.data import audio, sound
+    from smnm_kernels.train.data import audio, sound, spectrogram
     from smnm_kernels.train.data.source import Source
 
     source = Source(path)
     record = sound.probe(source, audio.MIN_SECONDS)
-    samples = audio.WINDOW + (frames - 1) * audio.HOP
+    samples = spectrogram.AUDIOMAE.samples(frames)
     read = sound.read(source, record, 0, -(-samples * record["rate"] // sound.RATE))
-    return audio.log_mel(sound.resample(read, record["rate"]), bands)[:frames]
+    return spectrogram.log_mel(sound.resample(read, record["rate"]), bands)[:frames]
 
 
 def _frames(path: Path, grid: Grid) -> np.ndarray:

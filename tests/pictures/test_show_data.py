@@ -19,9 +19,10 @@ from smnm_kernels.errors import UsageError  # noqa: E402
 from smnm_kernels.kinds import KINDS  # noqa: E402
 from smnm_kernels.pictures import inputs, page, panels  # noqa: E402
 from smnm_kernels.pictures.show import Show  # noqa: E402
-from smnm_kernels.train.data.audio import Audio, log_mel  # noqa: E402
+from smnm_kernels.train.data.audio import Audio  # noqa: E402
 from smnm_kernels.train.data.modality import Normalisation  # noqa: E402
 from smnm_kernels.train.data.padding import with_quiet_padding  # noqa: E402
+from smnm_kernels.train.data.spectrogram import log_mel  # noqa: E402
 
 RATE = 16_000
 

@@ -11,7 +11,7 @@ from clips import pretrain, write_samples, write_sound, write_video
 from hypothesis import given
 from hypothesis import strategies as st
 
-from smnm_kernels.train.data import audio, crops, sound, video
+from smnm_kernels.train.data import crops, sound, spectrogram, video
 from smnm_kernels.train.data.batches import Batches
 from smnm_kernels.train.data.crops import MultiScaleCrop, ResizedCrop
 from smnm_kernels.train.data.find import find
@@ -280,7 +280,7 @@ def kaldi_log_mel(samples, bands):
 
 def test_log_mel_is_kaldis():
     noise = np.random.default_rng(0).uniform(-0.5, 0.5, 16000).astype(np.float32)
-    got = audio.log_mel(noise, 128)
+    got = spectrogram.log_mel(noise, 128)
     expected = kaldi_log_mel(noise, 128)
     assert got.shape == expected.shape == (98, 128)
     filled = expected > -15  # the lowest bands are narrower than a bin and may be empty

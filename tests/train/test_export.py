@@ -15,8 +15,8 @@ from testing import made_once, need_packages
 from smnm_kernels import MaskSampler
 from smnm_kernels.cli import main
 from smnm_kernels.errors import UsageError
-from smnm_kernels.train.data.audio import log_mel
 from smnm_kernels.train.data.modality import InputFormat
+from smnm_kernels.train.data.spectrogram import log_mel
 from smnm_kernels.train.data.statistics import AUDIOSET_MEAN, AUDIOSET_STD
 from smnm_kernels.train.model import load_encoder
 from smnm_kernels.train.models import pretrained

@@ -138,7 +138,7 @@ def test_padding_is_silent_in_a_mixture_and_stays_padding_where_both_pad():
 
 
 def test_power_mixing_is_close_to_that_of_waveforms():
-    from smnm_kernels.train.data.audio import log_mel
+    from smnm_kernels.train.data.spectrogram import log_mel
 
     rng = np.random.default_rng(0)
     a, b = (rng.standard_normal(16000).astype(np.float32) * s for s in (0.1, 0.3))

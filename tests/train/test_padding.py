@@ -11,7 +11,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 import smnm_kernels as smnm
-from smnm_kernels.train.data import audio, sound
+from smnm_kernels.train.data import sound, spectrogram
 from smnm_kernels.train.data.batches import Batches
 from smnm_kernels.train.data.loader import BatchNumbers, SampleDataset
 from smnm_kernels.train.data.modality import Normalisation
@@ -63,7 +63,7 @@ def test_padding_along_several_axes():
 def test_the_real_frames_are_those_that_are_read(rate):
     for seconds in (0.2, 0.8, 1.37, 5.0):
         n = int(seconds * rate)
-        there = len(audio.log_mel(sound.resample(np.zeros(n, np.float32), rate), 128))
+        there = len(spectrogram.log_mel(sound.resample(np.zeros(n, np.float32), rate), 128))
         _, real, _ = TINY.padded({"samples": n, "rate": rate})["audio"]
         assert real in (there, there - 1)
     assert TINY.padded({"samples": 6 * rate, "rate": rate}) == {}

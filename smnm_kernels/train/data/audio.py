@@ -1,16 +1,14 @@
 """Audio files: which are looked at, and the log-mel spectrogram of one excerpt.
 
-FFmpeg (PyAV) decodes and brings other rates to 16 kHz, kaldi-native-fbank computes what AudioMAE
-takes from torchaudio's kaldi.fbank.
+FFmpeg (PyAV) decodes and brings other rates to that of the front end (spectrogram.py).
 """
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import Any, Literal
 
-import kaldi_native_fbank as knf
 import numpy as np
 import torch
 from torch import Tensor
@@ -18,34 +16,16 @@ from torch import Tensor
 from . import sound
 from .modality import FixedView, InputFormat, Record, evenly
 from .picture_rows import spectrograms
-from .sample_randomness import SampleRandomness
+from .sample_randomness import EDGES, SampleRandomness
 from .sound import RATE
 from .source import Source
+from .spectrogram import AUDIOMAE, HOP, WINDOW, FrontEnd, Spectrogram
 from .statistics import AUDIOSET_MEAN, AUDIOSET_STD
 from .suffixes import AUDIO as SUFFIXES
 
-WINDOW = RATE * 25 // 1000  # 25 ms
-HOP = RATE * 10 // 1000  # 10 ms
-# One patch of 16 frames must be real sound; the rest may be padding.
+# One patch of 16 frames must be real sound; the rest may be padding. The same with any front end,
+# so that they share what is found of files.
 MIN_SECONDS = (WINDOW + 15 * HOP) / RATE
-
-
-def log_mel(samples: np.ndarray, bands: int) -> np.ndarray:
-    """Mono float32 at 16 kHz -> log-mel, float32 [frames, bands]: 25 ms windows every 10 ms."""
-    options = knf.FbankOptions()
-    options.frame_opts.samp_freq = RATE
-    options.frame_opts.frame_length_ms = 1000 * WINDOW / RATE
-    options.frame_opts.frame_shift_ms = 1000 * HOP / RATE
-    options.frame_opts.window_type = "hanning"
-    options.frame_opts.dither = 0.0  # a sample is a pure function of the file and the seed
-    options.mel_opts.num_bins = bands
-    options.use_energy = False
-    bank = knf.OnlineFbank(options)
-    bank.accept_waveform(RATE, (samples - samples.mean()).tolist())
-    bank.input_finished()
-    if bank.num_frames_ready == 0:
-        return np.zeros((0, bands), dtype=np.float32)
-    return np.stack([bank.get_frame(i) for i in range(bank.num_frames_ready)])
 
 
 Treatment = Literal["hide", "see"]
@@ -59,21 +39,47 @@ class Audio:
     """Log-mel spectrograms of excerpts at a random time offset.
 
     Time-major: H = time, W = mel band. A recording shorter than the window is padded at
-    its end with zeros, as AudioMAE pads. `padding` says what a model makes of these: "hide", they
-    are never visible and the loss leaves them out; "see", as AudioMAE, they are like sound.
+    its end, as AudioMAE pads: with frames of zeros, or with samples of zeros where the front end
+    says so. `padding` says what a model makes of these: "hide", they are never visible and the loss
+    leaves them out; "see", as AudioMAE, they are like sound.
     """
 
-    frames: int  # of 25 ms, every 10 ms
+    frames: int  # every 10 ms
     bands: int
     gain: bool = False  # multiply each excerpt by 0.5 + Beta(10, 10): AudioMAE's, on AudioSet
     padding: Treatment = "hide"
+    #: None: AudioMAE's, 25 ms windows of 16 kHz.
+    front: Spectrogram | None = None
+    #: What the input is normalised by, of each band or one of all. None: AudioSet's with AudioMAE's
+    #: front end; with others still to be measured.
+    mean: tuple[float, ...] | None = None
+    std: tuple[float, ...] | None = None
+
+    def __post_init__(self) -> None:
+        if isinstance(self.front, Mapping):  # from JSON
+            object.__setattr__(self, "front", Spectrogram(**self.front))
+        for name in ("mean", "std"):
+            value = getattr(self, name)
+            object.__setattr__(self, name, None if value is None else tuple(value))
 
     name = "audio"
     suffixes = SUFFIXES
 
     @property
+    def front_end(self) -> FrontEnd:
+        return self.front or AUDIOMAE
+
+    @property
+    def measures(self) -> bool:
+        """Whether mean and deviation are still to be measured; until then `inputs` are raw."""
+        return self.front is not None and self.mean is None
+
+    @property
     def inputs(self) -> dict[str, InputFormat]:
-        mean, scale = (AUDIOSET_MEAN,), (2 * AUDIOSET_STD,)
+        mean, scale = self.mean or (0.0,), self.std or (1.0,)
+        if self.front is None:  # AudioMAE divides by two deviations
+            mean = self.mean or (AUDIOSET_MEAN,)
+            scale = tuple(2 * std for std in self.std or (AUDIOSET_STD,))
         size = (1, 1, self.frames, self.bands)
         return {"audio": InputFormat(size, mean, scale, spectrograms)}
 
@@ -101,8 +107,8 @@ class Audio:
 
     def count(self, rate: int) -> int:
         """Samples of an excerpt, at a file's own rate."""
-        wanted = WINDOW + (self.frames - 1) * HOP  # at 16 kHz
-        return -(-wanted * rate // RATE)
+        wanted = self.front_end.samples(self.frames)  # at its own rate
+        return -(-wanted * rate // self.front_end.rate)
 
     def _spare(self, record: Record) -> int:
         """By how many samples a recording is longer than an excerpt."""
@@ -114,18 +120,23 @@ class Audio:
         """An excerpt's mono samples, float32 at `rate` Hz -> float32 [1, 1, frames, bands], padded
         at its end; with randomness, changed as in training. (Its first number is not used: `read`
         takes that for the place.)"""
-        if randomness is not None and self.gain:
-            u = randomness.uniforms(1 + _GAIN_UNIFORMS)[1:]
-            samples = samples * np.float32(0.5 + np.sort(u)[_GAIN_UNIFORMS // 2])
-        mel = log_mel(sound.resample(samples, rate), self.bands)[: self.frames]
+        front, edges = self.front_end, None
+        if randomness is not None:
+            edges = front.edges(randomness.apart(EDGES).uniforms(2))
+            if self.gain:
+                u = randomness.uniforms(1 + _GAIN_UNIFORMS)[1:]
+                samples = samples * np.float32(0.5 + np.sort(u)[_GAIN_UNIFORMS // 2])
+        samples = sound.resample(samples, rate, front.rate)
+        if front.pads_samples:
+            samples = np.pad(samples, (0, max(0, front.samples(self.frames) - len(samples))))
+        mel = front.log_mel(samples, self.bands, edges)[: self.frames]
         excerpt = torch.zeros(1, 1, self.frames, self.bands)
         excerpt[0, 0, : len(mel)] = torch.from_numpy(mel)
         return excerpt
 
     def padded(self, record: Record) -> dict[str, tuple[int, int, int]]:
         # What resampling makes of a number of samples is that share of it, or one more.
-        samples = record["samples"] * RATE // record["rate"]
-        real = 1 + (samples - WINDOW) // HOP
+        real = self.front_end.frames(record["samples"] * self.front_end.rate // record["rate"])
         if self.padding == "see" or real >= self.frames:
             return {}
         return {"audio": (1, real, self.bands)}
@@ -135,6 +146,6 @@ class Audio:
         n = sum(bool(hiding.padded(record)) for record in records)
         if not n:
             return []
-        seconds = (WINDOW + (self.frames - 1) * HOP) / RATE
+        seconds = self.front_end.samples(self.frames) / self.front_end.rate
         how = "hidden from the model" if self.padding == "hide" else "seen as if it were sound"
         return [f"{n} recordings are shorter than {seconds:.2f} s; their padding is {how}"]

@@ -26,10 +26,21 @@ class InputFormat:
     """One input of a model."""
 
     size: tuple[int, int, int, int]  # C, T, H, W
-    # Per channel. The model's input is (raw - mean) / scale; raw is in [0, 1] where it was uint8.
+    # A value for each channel; or, of a single one, for each of the W bands of a spectrogram. The
+    # model's input is (raw - mean) / scale; raw is in [0, 1] where it was uint8.
     mean: tuple[float, ...]
     scale: tuple[float, ...]
     picture_rows: PictureRows
+
+    def __post_init__(self) -> None:
+        """ValueError where mean and scale are neither."""
+        channels, bands = self.size[0], self.size[3]
+        allowed = (channels, bands) if channels == 1 else (channels,)
+        if len(self.mean) not in allowed or len(self.scale) not in allowed:
+            raise ValueError(
+                f"mean and scale must have {' or '.join(map(str, allowed))} values for an input of "
+                f"{self.size}, got {len(self.mean)} and {len(self.scale)}"
+            )
 
 
 @dataclass(frozen=True)
@@ -54,11 +65,14 @@ def evenly(number: int, count: int, room: int) -> int:
 
 
 class Normalisation:
-    """An input's mean and scale on a device, float32 [C, 1, 1, 1]."""
+    """An input's mean and scale on a device, float32 [C, 1, 1, 1] or [1, 1, 1, W]."""
 
     def __init__(self, given: InputFormat, device: torch.device | str = "cpu") -> None:
+        channels = given.size[0]
         self.mean, self.scale = (
-            torch.tensor(values, device=device).view(-1, 1, 1, 1)
+            torch.tensor(values, device=device).view(
+                (-1, 1, 1, 1) if len(values) == channels else (1, 1, 1, -1)
+            )
             for values in (given.mean, given.scale)
         )
 

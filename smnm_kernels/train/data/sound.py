@@ -21,7 +21,7 @@ from . import media
 from .declared_length import by_header
 from .source import Source
 
-RATE = 16_000  # Hz, of what the model gets
+RATE = 16_000  # Hz: AudioMAE's, and of what `decode` gives
 # A recording that moves by less than this (full scale 1, about -80 dB) counts as silent.
 SILENCE = 2e-4
 # Floating-point sound may pass full scale, but beyond this it is damage or not sound.
@@ -189,11 +189,11 @@ def mix(frame: Any) -> np.ndarray:
     return channels[0] if len(channels) == 1 else channels.mean(axis=0)
 
 
-def resample(samples: np.ndarray, rate: int) -> np.ndarray:
-    """Mono float32 at `rate` Hz -> mono float32 at 16 kHz."""
-    if rate == RATE:
+def resample(samples: np.ndarray, rate: int, to: int = RATE) -> np.ndarray:
+    """Mono float32 at `rate` Hz -> mono float32 at `to` Hz."""
+    if rate == to:
         return samples
-    resampler = _resampler(RATE)
+    resampler = _resampler(to)
     parts = [*_resampled(resampler, samples, rate), *_resampled(resampler, None, rate)]
     return np.concatenate(parts)
 

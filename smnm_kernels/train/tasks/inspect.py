@@ -20,12 +20,13 @@ from tyro.conf import Positional, arg
 from smnm_kernels.errors import Unusable, UsageError, printable
 from smnm_kernels.files import replacing
 from smnm_kernels.train.data import braces, frames, sound
-from smnm_kernels.train.data.audio import MIN_SECONDS, log_mel
+from smnm_kernels.train.data.audio import MIN_SECONDS
 from smnm_kernels.train.data.decoding import modality_of
 from smnm_kernels.train.data.find import find
 from smnm_kernels.train.data.image import read_pixels
 from smnm_kernels.train.data.picture_rows import film_strips, spectrograms
 from smnm_kernels.train.data.source import Source
+from smnm_kernels.train.data.spectrogram import log_mel
 from smnm_kernels.train.data.suffixes import AUDIO, IMAGE, VIDEO
 from smnm_kernels.train.data.view import PixelAspect, View
 from smnm_kernels.train.run.machine import cores
