@@ -16,10 +16,11 @@ from .audio_video_encoder import MODALITIES, audio_video_metadata
 from .cav_mae_model import CavMaeModel, CavMaeSettings, build_cav_mae
 from .contrast import Directions, accuracy, everyones, info_nce
 from .encoder_file import save_tensors
+from .objective import Objective
 
 
 @dataclass(frozen=True)
-class CavMae:
+class CavMae(Objective):
     """An Objective of inputs "video" and "audio". The defaults are those of CAV-MAE's code.
 
     loss = video_weight * error of video + audio_weight * error of audio + contrast_weight * InfoNCE

@@ -1,11 +1,11 @@
-"""How a model is optimised: AdamW, batch size, rates, lengths."""
+"""How a model is optimised: AdamW or Adam, batch size, rates, lengths."""
 
 from __future__ import annotations
 
 import math
 from collections.abc import Callable
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, Literal
 
 import torch
 from torch import nn
@@ -33,6 +33,11 @@ class Optimisation:
     repeats: int = 1  # samples of each file in a pass
     #: Samples of a pass, drawn without replacement, files with rare labels sooner; None: all.
     most_per_epoch: int | None = None
+    #: "adam" adds the weight decay to the gradients, of all parameters (CAV-MAE).
+    optimizer: Literal["adamw", "adam"] = "adamw"
+    #: Shares of the schedule behind which the rate is halved, in place of a cosine down to the
+    #: lowest rate.
+    halvings: tuple[float, ...] = ()
 
     def total_steps(self, n_files: int) -> int:
         if self.steps is not None:
@@ -57,6 +62,15 @@ class Optimisation:
     @property
     def min_lr(self) -> float:
         return self.base_min_lr * self.batch_size / 256
+
+
+def optimizer_of(model: nn.Module, optimisation: Optimisation) -> torch.optim.Optimizer:
+    """That which `optimisation` names, with one rate for all parameters."""
+    if optimisation.optimizer == "adamw":
+        return adamw(model, optimisation)
+    parameters = [p for p in model.parameters() if p.requires_grad]
+    decay, betas = optimisation.weight_decay, optimisation.betas
+    return torch.optim.Adam(parameters, lr=0.0, betas=betas, weight_decay=decay, fused=True)
 
 
 def adamw(model: nn.Module, optimisation: Optimisation) -> torch.optim.AdamW:

@@ -112,6 +112,7 @@ def make_plan(
         settings["schedule_steps"] = options.schedule_steps or steps
         settings["warmup_steps"] = optimisation.warmup_of(settings["schedule_steps"])
     warmup, length = settings["warmup_steps"], settings["schedule_steps"]
+    schedule = Schedule(settings["lr"], settings["min_lr"], warmup, length, optimisation.halvings)
     if warmup >= length:
         print(
             f"the learning rate only rises: {warmup} warmup steps in a schedule of {length}; "
@@ -127,7 +128,7 @@ def make_plan(
     if warmup < length < steps:
         print(
             f"steps after {length} keep the lowest learning rate, "
-            f"{settings['min_lr']:g}: --schedule-steps, or else the first --steps, fixes the "
+            f"{schedule.last:g}: --schedule-steps, or else the first --steps, fixes the "
             "schedule when a run begins",
             flush=True,
         )
@@ -169,12 +170,7 @@ def make_plan(
     with bounded(folder.path, options.stall_limit):
         folder.write_config(settings, runtime)
     return Plan(
-        schedule=Schedule(
-            peak=settings["lr"],
-            lowest=settings["min_lr"],
-            warmup_steps=settings["warmup_steps"],
-            length=settings["schedule_steps"],
-        ),
+        schedule=schedule,
         steps=steps,
         batch_size=optimisation.batch_size,
         accumulate=accumulate,
@@ -242,6 +238,9 @@ def _settings(options: RunOptions, recipe: Recipe) -> dict[str, Any]:
         "min_lr": min(optimisation.min_lr, recipe.lr),
         "weight_decay": optimisation.weight_decay,
         "betas": optimisation.betas,
+        # None as usual, as runs have it that were begun before there was a choice.
+        "optimizer": None if optimisation.optimizer == "adamw" else optimisation.optimizer,
+        "halvings": optimisation.halvings or None,
         "warmup_steps": optimisation.warmup_steps,
         "schedule_steps": options.schedule_steps,
     }

@@ -30,7 +30,7 @@ from smnm_kernels.train.run import ranks
 from smnm_kernels.train.run.loop import Loop
 from smnm_kernels.train.run.machine import find_device
 from smnm_kernels.train.run.meter import StepClock
-from smnm_kernels.train.run.optimisation import adamw
+from smnm_kernels.train.run.optimisation import optimizer_of
 from smnm_kernels.train.run.options import check_data
 from smnm_kernels.train.run.plan import Plan, Recipe, begin
 from smnm_kernels.train.run.signals import StoppedBySignal
@@ -221,7 +221,7 @@ class Pretraining:
         if setup.start:
             setup.start.load(model)
         self.model = model.to(device)
-        self.optimizer = adamw(self.model, preset.optimisation)
+        self.optimizer = optimizer_of(self.model, preset.optimisation)
         self.optimizer.register_step_post_hook(lambda *_: self.objective.after_update(self.model))
         self.watch = self.objective.watch()
 
