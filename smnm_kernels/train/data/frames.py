@@ -19,6 +19,7 @@ from smnm_kernels.errors import Unusable
 
 from . import media
 from .source import Source
+from .times import Stamps
 from .view import PixelAspect, View
 
 _BETWEEN_RESTARTS = 32  # packets, at the least
@@ -30,8 +31,11 @@ _MOST_DELAY = 64  # packets from a key packet to its picture
 Restart = list[Any]
 
 
-def probe(source: Source, least: int, pixel_aspect: PixelAspect) -> dict[str, Any]:
+def probe(
+    source: Source, least: int, pixel_aspect: PixelAspect, with_times: bool = False
+) -> dict[str, Any]:
     """What `read` needs to know of a video that has `least` frames in a row; Unusable otherwise.
+    With times, a record for `Times`, too.
 
     Decodes the whole file: whether frames are damaged shows no other way, and how many there are
     not always.
@@ -43,6 +47,7 @@ def probe(source: Source, least: int, pixel_aspect: PixelAspect) -> dict[str, An
             for packet, decoded, error in reader.steps():
                 frames.add(packet, decoded, error)
             found = frames.restarts.verified()
+            time_base = reader.stream.time_base
     if frames.packets < 0.9 * declared:
         raise Unusable(f"is truncated: {frames.packets} of {declared} frames are there")
     if frames.view is None:
@@ -66,6 +71,8 @@ def probe(source: Source, least: int, pixel_aspect: PixelAspect) -> dict[str, An
             f"is damaged: between its corrupt frames there are {longest} in a row, {least} are "
             "needed"
         )
+    if with_times:
+        record["times"] = frames.stamps.of_frames(time_base, frames.count)
     return record
 
 
@@ -164,6 +171,7 @@ class _Frames:
         self._places: dict[int | None, int] = {}  # of packets by their pts
         self._recent: deque[tuple[int, int | None]] = deque(maxlen=_MOST_REORDERED)
         self.restarts = _Restarts(source)
+        self.stamps = Stamps()
 
     def add(self, packet: Any, frames: list[Any], error: Exception | None) -> None:
         self.last_error = error or self.last_error
@@ -188,6 +196,7 @@ class _Frames:
             elif frame.key_frame and (place is None or place > self._damaged_at):
                 self._end_damage()
             self._recent.append((self.count, place))
+            self.stamps.add(self.count, frame)
             self.count += 1
         if packet is None:
             self._end_damage()

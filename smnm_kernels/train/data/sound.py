@@ -20,6 +20,7 @@ from smnm_kernels.errors import Unusable
 from . import media
 from .declared_length import by_header
 from .source import Source
+from .times import Stamps
 
 RATE = 16_000  # Hz: AudioMAE's, and of what `decode` gives
 # A recording that moves by less than this (full scale 1, about -80 dB) counts as silent.
@@ -36,8 +37,9 @@ _MOST_RESTARTS = 128
 Restart = list[int]
 
 
-def probe(source: Source, least_seconds: float) -> dict[str, Any]:
-    """Length, rate and restarts of a sound long and loud enough; Unusable otherwise."""
+def probe(source: Source, least_seconds: float, with_times: bool = False) -> dict[str, Any]:
+    """Length, rate and restarts of a sound long and loud enough; Unusable otherwise. With times,
+    a record for `Times`, too."""
     low, high, count, rate = np.inf, -np.inf, 0, 0
     packets, failures, last_error = 0, 0, None
     with media.opened(source, "audio") as reader:
@@ -45,20 +47,25 @@ def probe(source: Source, least_seconds: float) -> dict[str, Any]:
         with restarts:
             mono = _Mono()
             longest = 0
+            stamps = Stamps()
             for packet, frames, error in reader.steps():
                 packets += packet is not None
                 if error is not None:
                     failures, last_error = failures + 1, error
                 restarts.compare(packet, frames, count)
+                begin = count
                 for frame in frames:
                     longest = max(longest, frame.samples)
                     failures += frame.is_corrupt
+                    stamps.add(begin, frame)
+                    begin += frame.samples
                 for block in mono.blocks(frames, last=packet is None):
                     if len(block):
                         low, high = min(low, block.min()), max(high, block.max())
                         count += len(block)
             rate = mono.rate
             found = [] if mono.mixed_rates else restarts.verified()
+        time_base = reader.stream.time_base
         seconds = count / max(1, rate)
         declared = by_header(source, reader.container, reader.stream, seconds, longest)
     reason = media.reason_of(last_error) if last_error else "it holds no samples"
@@ -73,7 +80,10 @@ def probe(source: Source, least_seconds: float) -> dict[str, Any]:
         raise Unusable(f"is too short: {seconds:.3f} s, {least_seconds:.3f} s are needed")
     if high - low < SILENCE:
         raise Unusable("is silent")
-    return {"samples": count, "rate": rate, "restarts": found}
+    record = {"samples": count, "rate": rate, "restarts": found}
+    if with_times:
+        record["times"] = stamps.of_samples(time_base, count, rate)
+    return record
 
 
 def read(source: Source, record: dict[str, Any], start: int, count: int) -> np.ndarray:
