@@ -6,7 +6,6 @@ import math
 import signal
 import time
 from collections.abc import Iterator
-from contextlib import AbstractContextManager
 from pathlib import Path
 
 import numpy as np
@@ -14,17 +13,16 @@ import torch
 from torch import Tensor
 
 from smnm_kernels.errors import RunError, printable
-from smnm_kernels.files import reason, replacing
+from smnm_kernels.files import reason
 from smnm_kernels.train.data.batches import Batches, watch_over
-from smnm_kernels.train.data.loader import Batch, BatchNumbers, Failure
-from smnm_kernels.train.data.waiting import Background, Stopped, Watch, wait_for
+from smnm_kernels.train.data.loader import Batch, BatchNumbers
+from smnm_kernels.train.data.waiting import Stopped, Watch
 
 from . import bad_loss, ranks
 from .before import Before
 from .evaluating import Evaluator
 from .failures import Failures
 from .folder import (
-    CHECKPOINT,
     ENCODER,
     METRICS,
     MetricsLog,
@@ -37,8 +35,8 @@ from .meter import Meter, Row, StepClock
 from .optimisation import set_rate
 from .plan import Plan
 from .progress import Progress, say
+from .saving import Saving
 from .signals import StopSignal
-from .stalled import bounded
 from .task import Task
 
 _SUMMARY_STEPS = 20  # first and last losses that the closing line averages
@@ -64,12 +62,20 @@ class Loop:
             task.model.load_state_dict(state["model"])
             task.optimizer.load_state_dict(state["optimizer"])
             task.load_state(state["task"])
-        self.saved_at = self.step if state is not None else None
         self.log = MetricsLog(folder.path / METRICS, self.step) if folder else None
         self._stop = StopSignal()
         self._forward = Forward(task.model, plan, device, self._say_memory)
         self._meter = Meter(device, plan.batch_size)
         self._watch = self._watch_that_stops(_GRACE_S if ranks.world_size() > 1 else 0)
+        self._saving = Saving(
+            task,
+            plan,
+            folder,
+            self.log,
+            self._failures,
+            self.step if state is not None else None,
+            self._watch_that_stops(_GRACE_S),
+        )
         self._bad = torch.zeros((), device=device)  # 1 from the first loss on that is not finite
         self._evaluator: Evaluator | None = None
         if task.evaluations is not None:
@@ -82,7 +88,7 @@ class Loop:
                 self.step,
                 self._watch,
                 lambda: self._stop.number is not None,
-                self._writing,
+                self._saving.writing,
             )
 
     def run(self) -> int:
@@ -96,13 +102,13 @@ class Loop:
                 return self._run()
         except OSError as error:
             raise RunError(
-                f"{error.filename or self.out}: {reason(error)}; {self._kept()}"
+                f"{error.filename or self.out}: {reason(error)}; {self._saving.to_go_on(self.step)}"
             ) from error
         except RuntimeError as error:
             what = _in_words(error)
             if what is None:
                 raise
-            raise RunError(f"{what}; {self._kept()}") from error
+            raise RunError(f"{what}; {self._saving.to_go_on(self.step)}") from error
         finally:
             torch.set_num_threads(threads)
 
@@ -133,7 +139,7 @@ class Loop:
     def _say_stopped(self, stop: StopSignal) -> int:
         # Under torchrun the signal may have come to another process alone.
         number = signal.SIGTERM if stop.number is None else signal.Signals(stop.number)
-        self._say(f"stopped by {number.name}, {self._kept()}")
+        self._say(f"stopped by {number.name}, {self._saving.to_go_on(self.step)}")
         return 128 + number
 
     def _train(self) -> bool:
@@ -162,7 +168,7 @@ class Loop:
                     stopping, last = self._read_meter()
                     progress.show(self.step, self._meter.shown(last))
                     if keep:
-                        self._keep()
+                        self._saving.keep(self.step)
                     if stopping and self.step < plan.steps:
                         return False
                     if save or judge:
@@ -184,7 +190,7 @@ class Loop:
         try:
             return self._evaluator.regular(self.step)
         except RunError as error:
-            raise RunError(f"{error}; {self._kept()}") from error
+            raise RunError(f"{error}; {self._saving.to_go_on(self.step)}") from error
 
     def _numbers(self, start: int, stop: int) -> BatchNumbers:
         plan = self.plan
@@ -211,23 +217,11 @@ class Loop:
             self._save(picture=False)  # a file might not be read now
             if ended:
                 return False
-            raise RunError(f"{what}; {self._kept()}") from error
+            raise RunError(f"{what}; {self._saving.to_go_on(self.step)}") from error
         self._update(sums["loss"])
         self.step += 1
         self._meter.add({"step": self.step} | row, sums, clock, before)
         return True
-
-    def _kept(self) -> str:
-        """What there is to go on from."""
-        if not self.folder:
-            return "the first process of the run saves"
-        if self.saved_at is None:
-            return "nothing is saved yet: give the same command again"
-        when = "saved" if self.saved_at == self.step else "the last checkpoint is whole, from"
-        return (
-            f"{when} after step {self.saved_at} of {self.plan.steps}; "
-            "give the same command again to go on"
-        )
 
     def _gradients(
         self, batches: Iterator[Batch]
@@ -275,7 +269,7 @@ class Loop:
             if not math.isfinite(row.values["loss"]):
                 raise RunError(self._why_bad(row))
             if self.log:
-                with self._writing(self.log.path):
+                with self._saving.writing(self.log.path):
                     self.log.add(row.values)
             remark = self.task.watch(row.values) if self.task.watch else None
             if remark:
@@ -297,86 +291,24 @@ class Loop:
                 found = bad_loss.not_found(error)
         findings = [f for f in ranks.everyones(found) if f is not None]
         first = min(findings, key=lambda f: f.depth, default=bad_loss.not_found())
-        return f"the loss of step {step} is {row.values['loss']}: {first}. {self._saved_before()}"
-
-    def _saved_before(self) -> str:
-        if not self.saved_at:
-            return "There is no checkpoint yet"
-        return f"The last checkpoint is from before it, after step {self.saved_at}"
+        return f"the loss of step {step} is {row.values['loss']}: {first}. {self._saving.before()}"
 
     def _save(self, picture: bool = True) -> None:
-        """last.pt, and a picture of what the model does by now."""
-        if self.saved_at == self.step or not self._meter.empty:
-            return  # without the rows of all steps, nobody could go on from it
-        bad = bad_loss.bad_weights(self.task.model)
-        if bad:
-            raise RunError(
-                f"the gradients of step {self.step} were not finite, though its loss was: "
-                f"{len(bad)} weights are not any more, the first {bad[0]}. Begin again in another "
-                f"--out, with a lower --lr than {self.plan.schedule.peak:g}. {self._saved_before()}"
-            )
-        if not self.folder or not self.log:
-            return
-        with self._writing(self.folder.path / CHECKPOINT):
-            self.log.sync()
-            self.folder.save_checkpoint(
-                {
-                    "step": self.step,
-                    "model": self.task.model.state_dict(),
-                    "optimizer": self.task.optimizer.state_dict(),
-                    "task": self.task.state(),
-                }
-            )
-        self.saved_at = self.step
-        if picture and self.step < self.plan.steps:
-            self._save_picture(self.folder)
-
-    def _keep(self) -> None:
-        if self.folder:
-            path = self.folder.kept_encoder(self.step)
-            with self._writing(path):
-                self.task.export(path, self.step)
-
-    def _save_picture(self, folder: RunFolder) -> None:
-        pictures, failures = self.task.pictures, list[Failure]()
-        if pictures is None:
-            return
-        try:
-            work = Background(
-                "the reading of some samples for a picture",
-                lambda _: pictures.read_for_picture(failures.append),
-            )
-            samples = wait_for(work, self._watch_that_stops(_GRACE_S))
-        except Stopped:
-            return
-        except RunError as error:
-            raise RunError(f"{error}; {self._kept()}") from error
-        for failure in failures:
-            self._failures.add(failure)
-        if samples is not None:
-            picture = pictures.picture(samples)
-            path = folder.path / pictures.picture_name
-            with self._writing(path), replacing(path) as file:
-                picture.save(file, format="PNG")
+        if self._meter.empty:  # without the rows of all steps, nobody could go on from it
+            self._saving.checkpoint(self.step, picture)
 
     def _finish(self) -> str | None:
         """Picture, encoder and final evaluation of the last step; nothing where they are there
         already. What it is to say, or None where a signal ended it."""
         if self._evaluator is not None:
             try:
-                return self._evaluator.finish(self.step, self._export)
+                return self._evaluator.finish(self.step, lambda: self._saving.export(self.step))
             except RunError as error:
-                raise RunError(f"{error}; {self._kept()}") from error
+                raise RunError(f"{error}; {self._saving.to_go_on(self.step)}") from error
         if self.folder and self.task.exported_step(self.folder.path / ENCODER) != self.step:
-            self._save_picture(self.folder)
-            self._export()
+            self._saving.picture(self.step)
+            self._saving.export(self.step)
         return ""
-
-    def _export(self) -> None:
-        assert self.folder
-        path = self.folder.path / ENCODER
-        with self._writing(path):
-            self.task.export(path, self.step)
 
     def _report_failures(self, batch: Batch) -> None:
         for failure in batch.failures:
@@ -388,9 +320,6 @@ class Loop:
                 f"{self.task.dataset.folder}: files that passed the scan cannot be read any more, "
                 f"at last {printable(last.name)}: {last.reason}"
             )
-
-    def _writing(self, path: Path) -> AbstractContextManager[None]:
-        return bounded(path, self.plan.stall_limit)
 
     def _summary(self) -> str:
         if not self.folder or not self.log:
