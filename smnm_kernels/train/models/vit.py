@@ -30,6 +30,16 @@ def select_tokens(x: Tensor, ids: Tensor) -> Tensor:
     return x.reshape(b * n, d).index_select(0, rows.flatten()).view(b, -1, d)
 
 
+def patches_of(x: Tensor, patch: tuple[int, int, int]) -> Tensor:
+    """[B, C, T, H, W] -> [B, N, C * pt * ph * pw], the channel running slowest; patches of
+    (pt, ph, pw) fill the input."""
+    b, c = x.shape[:2]
+    pt, ph, pw = patch
+    t, h, w = (length // p for length, p in zip(x.shape[2:], patch, strict=True))
+    x = x.reshape(b, c, t, pt, h, ph, w, pw).permute(0, 2, 4, 6, 1, 3, 5, 7)
+    return x.reshape(b, t * h * w, c * pt * ph * pw)
+
+
 class Attention(nn.Module):
     """Multi-head self-attention. Without a key bias, queries and values have theirs apart."""
 
@@ -172,10 +182,7 @@ class Encoder(nn.Module):
                 f"input must be [B, C, T, H, W] with C, T, H, W = {self.input_size}, "
                 f"got {tuple(x.shape)}"
             )
-        b, c = x.shape[:2]
-        (t, h, w), (pt, ph, pw) = self.grid, self.settings.patch
-        x = x.reshape(b, c, t, pt, h, ph, w, pw).permute(0, 2, 4, 6, 1, 3, 5, 7)
-        return x.reshape(b, t * h * w, c * pt * ph * pw)
+        return patches_of(x, self.settings.patch)
 
     def unpatchify(self, patches: Tensor) -> Tensor:
         """Inverse of patchify: [B, N, C * pt * ph * pw] -> [B, C, T, H, W]."""
