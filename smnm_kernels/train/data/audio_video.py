@@ -191,7 +191,8 @@ class AudioVideo:
             return Moment(file.begin, numbers)
         centred = first + (self._count * spacing - window) / 2
         # A frame that is shown already when the sound begins takes the window with it.
-        return Moment(min(max(centred, file.begin - back), file.end - window), numbers)
+        earliest = min(file.begin, first)
+        return Moment(max(earliest, min(centred, file.end - window)), numbers)
 
     def _samples(self, source: Source, file: _File, begin: float) -> np.ndarray:
         """Mono float32 at the file's own rate: those of the window that begins at this time, up to
