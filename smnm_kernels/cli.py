@@ -67,6 +67,11 @@ COMMANDS = {
         f"{_TRAIN}.tasks.inspect:inspect",
         "say what the trainer sees in files, and which it cannot use",
     ),
+    "spectrum": Command(
+        f"{_TRAIN}.tasks.spectrum:Spectrum",
+        f"{_TRAIN}.tasks.spectrum:spectrum",
+        "show where the energy of files lies, beside that of masks",
+    ),
     "bench": Command(
         "smnm_kernels.timing.command:Bench",
         "smnm_kernels.timing.command:Bench.run",

@@ -65,25 +65,29 @@ def expected_spectrum(
     Returns:
         frequency, power: float64 [n_bins], as ``radial_spectrum`` returns them.
     """
-    field = NoiseField.parse(grid, color, sigma, time_scale)
-    grid, color, canonical = field.grid, field.color, field.sigma
-    if color == "white":
-        return _over_shells(np.ones(grid))
+    return _over_shells(expected_power(NoiseField.parse(grid, color, sigma, time_scale), window))
+
+
+def expected_power(field: NoiseField, window: bool = True) -> np.ndarray:
+    """The same over the frequencies of an FFT of the grid, float64 [T, H, W]: its mean is 1 for an
+    endless field, and with the window, whose mean is a part of it, as well."""
+    if field.color == "white":
+        return np.ones(field.grid)
 
     # Every color is G(first) - G(second): blue has the identity, sigma 0, first; red no second.
-    pairs = sigma_pairs(color, canonical)
-    power = np.zeros(grid)
+    pairs = sigma_pairs(field.color, field.sigma)
+    power = np.zeros(field.grid)
     terms: dict[tuple[float, float], tuple[float, list[np.ndarray]]] = {}
     for first, second in pairs:
-        spectrum, variance = np.zeros(grid), 0.0
+        spectrum, variance = np.zeros(field.grid), 0.0
         for a, b, factor in covariance_terms(first, second):
             if (a, b) not in terms:
-                terms[a, b] = _cross_term(a, b, grid, window, field.time_scale)
+                terms[a, b] = _cross_term(a, b, field.grid, window, field.time_scale)
             at_zero, (along_t, along_h, along_w) = terms[a, b]
             variance += factor * at_zero
             spectrum += (factor * along_t)[:, None, None] * (along_h[:, None] * along_w)
         power += spectrum / variance
-    return _over_shells(power / len(pairs))
+    return power / len(pairs)
 
 
 def _cross_term(
