@@ -85,6 +85,7 @@ def _energy(place: Axes, column: Column) -> None:
 def _curves(column: Column) -> list[tuple[str, Distribution, dict[str, Any]]]:
     """(name, curve, how it is drawn): masks behind the data."""
     others = 0
+    look: dict[str, Any]
     curves: list[tuple[str, Distribution, dict[str, Any]]] = []
     for kind, spread in column.masks.items():
         colour = kind.removesuffix("2d").removesuffix("3d")

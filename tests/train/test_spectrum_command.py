@@ -4,9 +4,9 @@ import json
 
 import pytest
 from clips import main, write_sound, write_video
+from PIL import Image
 
 from smnm_kernels.train.tasks.options import Pretrain, preset_of
-from PIL import Image
 
 
 @pytest.fixture(scope="module")

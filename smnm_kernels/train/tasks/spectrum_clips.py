@@ -84,7 +84,7 @@ def _fitting(modality: Modality, files: Sequence[Record]) -> tuple[Modality, lis
     if modality.name != "audio":
         return modality, list(files)
     ((channels, t, frames, bands),) = (given.size for given in modality.inputs.values())
-    hiding = replace(modality, padding="hide")  # type: ignore[type-var]
+    hiding = replace(modality, padding="hide")
     real = [hiding.padded(record).get("audio", (1, frames, bands))[1] for record in files]
     common = int(np.percentile(real, 25, method="lower"))
     step = 64 if common >= 64 else 16
@@ -114,7 +114,8 @@ def read(files: ChosenFiles, grid: Grid, count: int) -> Clips:
     t, h, w = patch = (sides[0] // grid[0], sides[1] // grid[1], sides[2] // grid[2])
     normalise = Normalisation(given)
     power: Any = 0.0
-    of_patches, shown = [], []
+    of_patches: list[np.ndarray] = []
+    shown: list[Tensor] = []
 
     def clip_of(job: tuple[Record, FixedView]) -> Tensor | str:
         record, view = job
