@@ -10,7 +10,8 @@ from smnm_kernels.train.data.modality import InputFormat
 from smnm_kernels.train.data.picture_rows import spectrograms
 from smnm_kernels.train.models.objective import Objective
 from smnm_kernels.train.run.optimisation import Optimisation
-from smnm_kernels.train.tasks.presets import MaskSettings, Preset
+from smnm_kernels.train.tasks.masking import MaskSettings
+from smnm_kernels.train.tasks.presets import Preset
 
 
 @dataclass(frozen=True)

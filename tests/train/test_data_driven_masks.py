@@ -182,7 +182,7 @@ def config(run):
 def sampler_of(modality, **options):
     """The sampler of a run of one input with these options."""
     job = Pretrain(modality=modality, data="DATA", out="RUN", **options)
-    (sampler,) = set_up(job).samplers(12).values()
+    (sampler,) = set_up(job).masking(12).samplers.values()
     return sampler
 
 

@@ -45,7 +45,7 @@ def test_both_inputs_have_masks_and_both_losses_are_logged(job, capsys):
     with safe_open(job.out / "encoder.safetensors", framework="pt") as file:
         assert json.loads(file.metadata()["scale"]) == {"left": [1.0], "right": [2.0]}
     with Image.open(job.out / "reconstruction.png") as picture:
-        assert picture.size[1] == 3 * (3 * (8 + 4) + 8)
+        assert picture.size[1] == 2 * 3 * (3 * (8 + 4) + 8)  # of both inputs
 
 
 def test_it_is_resumed_and_refused_like_any_other(job, tmp_path):

@@ -2,33 +2,36 @@
 
 from __future__ import annotations
 
-import ast
 import os
-from collections.abc import Sequence
-from dataclasses import dataclass, fields
+from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any, get_args
+from typing import TYPE_CHECKING, Annotated, get_args
 
 from tyro.conf import Positional, arg
 from tyro.extras import literal_type_from_choices
 
-from smnm_kernels import schedules
 from smnm_kernels.errors import UsageError, printable
-from smnm_kernels.kinds import KINDS, parameters_of
 from smnm_kernels.train.data.audio import Treatment
 from smnm_kernels.train.data.modality import Modality
 from smnm_kernels.train.data.view import PixelAspect
 from smnm_kernels.train.run.options import (
     Count,
-    Number,
     RunOptions,
     check_batch_size,
     check_run_options,
     need_at_least,
 )
 
-from .preset_options import PaddingOption, PixelAspectOption, chosen, overridden
-from .presets import PRESETS, HintSettings, Preset
+from .mask_options import AudioVideoMaskOptions, MaskOptions, masks_of
+from .preset_options import (
+    PaddingOption,
+    PixelAspectOption,
+    chosen,
+    overridden,
+    settings_of,
+    with_settings,
+)
+from .presets import PRESETS, Preset
 
 if TYPE_CHECKING:
     ModalityName = str
@@ -38,24 +41,7 @@ else:
     PresetName = literal_type_from_choices(
         dict.fromkeys(name for table in PRESETS.values() for name in table)
     )
-MaskOptions = Annotated[
-    tuple[str, ...], arg(metavar="NAME=VALUE [NAME=VALUE ...]", help_behavior_hint="")
-]
-HintSchedule = Annotated[str | None, arg(metavar="dwm|START[:POWER]", help_behavior_hint="")]
 Init = Annotated[Path | None, arg(metavar="X", help_behavior_hint="")]
-Kind = Annotated[str | None, arg(metavar="KIND", help_behavior_hint="")]
-
-
-#: What --mask-options must not set.
-_MASK_FIELDS = {
-    "kind": "--mask",
-    "mask_ratio": "--mask-ratio",
-    "n_keep": "--mask-ratio",
-    "seed": "--seed",
-    "grid": "the preset",
-    "freq_major": "the model",
-    "every": "--hint-schedule",
-}
 
 
 @dataclass(kw_only=True)
@@ -66,19 +52,6 @@ class RecipeOptions:
     """tiny runs on two CPU cores in minutes; small and base are ViT-S and ViT-B with structured
     masks. videomae, audiomae and mae do what those methods' code does, snm-video and snm-audio what
     the structured-noise paper's tables say. A table in docs/training.md has their values."""
-    mask: Kind = None
-    """Kind of mask, any of smnm.MaskSampler's: green3d, red2d, ..., rbn, random, tube, grid, block,
-    inverse_block, multi_block, time_frequency, bands, frames, running_cell, dispersion,
-    motion, activity. Default: the preset's."""
-    mask_ratio: Number = None
-    """Share of patches that is masked, in [0, 1). Default: the preset's."""
-    mask_options: MaskOptions = ()
-    """Parameters of the kind of mask, NAME=VALUE each, such as sigma=variant-3 time_scale=2,
-    windows=3,5 tie_break=random, metric=variance or hint_ratio=0.3. smnm.MaskSampler names them."""
-    hint_schedule: HintSchedule = None
-    """Dispersion and motion masks: how the share of chance, 1 at first, falls. dwm is 1 for a sixth
-    of the schedule's steps and then 1 - (step / steps)^2; START:POWER sets both, START a share
-    of the steps. Default: no chance (hint_ratio=0)."""
     stride: Count = None
     """Video: take every N-th frame; shorter files get the largest stride that fits.
     Default: the preset's."""
@@ -92,8 +65,9 @@ class RecipeOptions:
     """Mirror half of the samples where the preset does; --no-flip mirrors none."""
 
 
+# Help lists the fields of the last class first.
 @dataclass(kw_only=True)
-class Training(RunOptions, RecipeOptions):  # help lists the fields of the last class first
+class Training(RunOptions, AudioVideoMaskOptions, MaskOptions, RecipeOptions):
     """Options of every pretraining run."""
 
 
@@ -143,16 +117,7 @@ def preset_of(options: Pretrain) -> Preset:
     preset = chosen(PRESETS, options.modality, options.preset)
     changed = Preset(
         clip=_clip_of(options, preset.clip),
-        masks={
-            name: overridden(
-                masks,
-                kind=options.mask,
-                ratio=options.mask_ratio,
-                parameters=_mask_parameters(options.mask_options),
-                hint=_hint_of(options, options.mask or masks.kind),
-            )
-            for name, masks in preset.masks.items()
-        },
+        masks=masks_of(options, preset.masks),
         objective=preset.objective,
         optimisation=overridden(
             preset.optimisation,
@@ -162,53 +127,14 @@ def preset_of(options: Pretrain) -> Preset:
             warmup_steps=options.warmup_steps,
             checkpoint_every=options.checkpoint_every,
         ),
+        hidden_time=preset.hidden_time if options.hidden_time is None else options.hidden_time,
     )
     check_batch_size(changed.optimisation.batch_size, options.accumulate)
     return changed
 
 
-def _mask_parameters(words: Sequence[str]) -> dict[str, Any] | None:
-    """From NAME=VALUE: numbers, True and False, sequences with commas, else text."""
-    parameters = {}
-    for word in words:
-        name, equals, text = word.partition("=")
-        if not (name and equals and text) or name in parameters:
-            raise UsageError(f"--mask-options must be NAME=VALUE, each name once, got {word!r}")
-        if name in _MASK_FIELDS:
-            raise UsageError(f"--mask-options {word}: {_MASK_FIELDS[name]} sets it")
-        try:
-            parameters[name] = ast.literal_eval(text)
-        except (ValueError, SyntaxError, TypeError, RecursionError, MemoryError):
-            parameters[name] = text
-    return parameters or None
-
-
-def _hint_of(options: Pretrain, kind: str) -> HintSettings | None:
-    given = options.hint_schedule
-    if given is None:
-        return None
-    asked = f"--hint-schedule {given}"
-    able = [name for name in KINDS if "hint_ratio" in parameters_of(name)]
-    if kind not in able:
-        raise UsageError(f"{asked}: is for --mask {' or '.join(able)}, and masks are {kind}")
-    if any(word.startswith("hint_ratio=") for word in options.mask_options):
-        raise UsageError(f"{asked}: sets hint_ratio, which --mask-options gives, too")
-    if given == "dwm":
-        return HintSettings()
-    start, colon, power = given.partition(":")
-    try:
-        settings = HintSettings(float(start), float(power) if colon else HintSettings.power)
-        schedules.hint(1, start=settings.start, power=settings.power)
-    except ValueError as error:
-        raise UsageError(
-            f"{asked}: must be dwm, START or START:POWER, START a share of the steps in [0, 1] and "
-            f"POWER above 0 ({error})"
-        ) from None
-    return settings
-
-
 def _clip_of(options: Pretrain, clip: Modality) -> Modality:
-    allowed = {field.name for field in fields(clip)}
+    allowed = settings_of(clip)
     if options.stride is not None and "stride" not in allowed:
         raise UsageError(f"--stride {options.stride}: {options.modality} has no stride")
     if options.pixel_aspect is not None and "pixel_aspect" not in allowed:
@@ -222,7 +148,7 @@ def _clip_of(options: Pretrain, clip: Modality) -> Modality:
     if options.padding not in (None, *get_args(Treatment)):
         raise UsageError(f"--padding must be hide or see, got {options.padding!r}")
     mirrors = "flip" in allowed and not options.flip
-    return overridden(
+    return with_settings(
         clip,
         stride=options.stride,
         pixel_aspect=options.pixel_aspect,

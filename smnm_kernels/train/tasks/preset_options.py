@@ -4,13 +4,14 @@ place of its values."""
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import replace
+from dataclasses import fields, is_dataclass, replace
 from typing import Annotated, Any, TypeVar
 
 from tyro.conf import arg
 
 from smnm_kernels.errors import UsageError
 from smnm_kernels.train.data.audio import Treatment
+from smnm_kernels.train.data.modality import Modality
 from smnm_kernels.train.data.view import PixelAspect
 
 PixelAspectOption = Annotated[
@@ -35,3 +36,29 @@ def overridden(settings: _T, **given: Any) -> _T:
     """A dataclass with the values that were given; None stands for the preset's own."""
     changed = {name: value for name, value in given.items() if value is not None}
     return replace(settings, **changed)  # type: ignore[type-var]
+
+
+def settings_of(clip: Modality) -> set[str]:
+    """Names of a modality's settings, those of the modalities that it is made of included."""
+    found = set()
+    for field in fields(clip):
+        value = getattr(clip, field.name)
+        found |= settings_of(value) if _is_modality(value) else {field.name}
+    return found
+
+
+def with_settings(clip: _T, **given: Any) -> _T:
+    """`overridden`, of a modality, and of those that it is made of: each setting goes to all that
+    have it."""
+    changed: dict[str, Any] = {}
+    for field in fields(clip):  # type: ignore[arg-type]
+        value = getattr(clip, field.name)
+        if _is_modality(value):
+            changed[field.name] = with_settings(value, **given)
+        elif field.name in given:
+            changed[field.name] = given[field.name]
+    return overridden(clip, **changed)
+
+
+def _is_modality(value: Any) -> bool:
+    return is_dataclass(value) and hasattr(value, "inputs")

@@ -17,10 +17,8 @@ the structured-noise paper.
 
 from __future__ import annotations
 
-from dataclasses import dataclass, field, replace
-from typing import Any
+from dataclasses import dataclass, replace
 
-from smnm_kernels import MaskSampler, ScheduledSampler, schedules
 from smnm_kernels.train.data.audio import Audio
 from smnm_kernels.train.data.crops import MultiScaleCrop, ResizedCrop
 from smnm_kernels.train.data.image import Image
@@ -31,43 +29,7 @@ from smnm_kernels.train.models.objective import Objective
 from smnm_kernels.train.models.settings import AUDIOMAE, MAE, VIDEOMAE, VIDEOMAE_SMALL
 from smnm_kernels.train.run.optimisation import Optimisation
 
-
-@dataclass(frozen=True)
-class MaskSettings:
-    """Masks of one input: a kind of MaskSampler's, the share of patches that is masked, and the
-    kind's own parameters."""
-
-    kind: str
-    ratio: float
-    parameters: dict[str, Any] = field(default_factory=dict)
-    #: Of kinds with a hint: when the share of chance falls.
-    hint: HintSettings | None = None
-
-    def sampler(
-        self, grid: tuple[int, int, int], seed: int, schedule_steps: int
-    ) -> MaskSampler | ScheduledSampler:
-        """A schedule goes by the steps of the run, over the length of its learning-rate schedule.
-        `set_epoch` tells the sampler each step."""
-        if self.hint is None:
-            return MaskSampler(self.kind, grid, self.ratio, seed=seed, **self.parameters)
-        hint_ratio = schedules.hint(schedule_steps, start=self.hint.start, power=self.hint.power)
-        return ScheduledSampler(
-            self.kind,
-            grid,
-            self.ratio,
-            every="epoch",
-            seed=seed,
-            hint_ratio=hint_ratio,
-            **self.parameters,
-        )
-
-
-@dataclass(frozen=True)
-class HintSettings:
-    """Arguments of `smnm_kernels.schedules.hint`."""
-
-    start: float = 1 / 6
-    power: float = 2.0
+from .masking import MaskSettings
 
 
 @dataclass(frozen=True)
@@ -78,6 +40,8 @@ class Preset:
     masks: dict[str, MaskSettings]  # of each of the clip's inputs
     objective: Objective
     optimisation: Optimisation
+    #: Of video and audio: the share of moments that is hidden in both; None: they are independent.
+    hidden_time: float | None = None
 
 
 _TINY = Optimisation(

@@ -14,7 +14,7 @@ import torch
 from PIL.Image import Image
 from torch import Tensor
 
-from smnm_kernels import Masks, MaskSampler, ScheduledSampler
+from smnm_kernels import AudioVideoSampler, Masks
 from smnm_kernels.errors import Unusable, UsageError
 from smnm_kernels.kinds import Kind
 from smnm_kernels.train.data.finder import Files
@@ -35,9 +35,11 @@ from smnm_kernels.train.run.options import check_data
 from smnm_kernels.train.run.plan import Plan, Recipe, begin
 from smnm_kernels.train.run.signals import StoppedBySignal
 
+from .mask_options import asked_of, prefix_of
+from .masking import Masking, PairedMasks, SeparateMasks, are_paired
 from .options import Pretrain, check, preset_of
 from .presets import Preset
-from .reconstruction import reconstruction
+from .reconstruction import reconstruction, stacked
 
 _PICTURED_SAMPLES = 3
 
@@ -78,13 +80,18 @@ class Setup:
     device: torch.device
     start: Start | None = None  # None: from random weights
 
-    def samplers(self, schedule_steps: int) -> dict[str, MaskSampler | ScheduledSampler]:
-        """Of each input."""
-        masks = self.preset.masks
-        return {
-            name: masks[name].sampler(kind.grid, self.seed, schedule_steps)
-            for name, kind in self.kinds.items()
+    def masking(self, schedule_steps: int) -> Masking:
+        masks, grids = self.preset.masks, {name: kind.grid for name, kind in self.kinds.items()}
+        if are_paired(masks):
+            arguments = {name: of_input.arguments(grids[name]) for name, of_input in masks.items()}
+            hidden = self.preset.hidden_time
+            sampler = AudioVideoSampler(**arguments, hidden_time=hidden, seed=self.seed)
+            return PairedMasks(sampler, self.device)
+        samplers = {
+            name: of_input.sampler(grids[name], self.seed, schedule_steps)
+            for name, of_input in masks.items()
         }
+        return SeparateMasks(samplers, self.device)
 
 
 def set_up(options: Pretrain) -> Setup:
@@ -93,23 +100,34 @@ def set_up(options: Pretrain) -> Setup:
     preset, start = preset_of(options), None
     if options.init is not None:
         preset, start = _from_init(options, preset)
-    kinds = {}
     if options.modality == "image" and any(m.kind == "activity" for m in preset.masks.values()):
         raise UsageError("--mask activity: looks for sounds over time; pictures have none")
-    for name, grid in preset.objective.grids(preset.clip.inputs).items():
-        masks = preset.masks[name]
-        try:
-            sampler = masks.sampler(grid, options.seed, schedule_steps=1)
-            if sampler.needs_data:  # no sample of the input, which may not suit the kind
-                ids = torch.empty(0, dtype=torch.int64)
-                sampler.masks(ids, torch.empty(0, *preset.clip.inputs[name].size))
-            kinds[name] = sampler.settings
-        except (ValueError, TypeError) as error:
-            asked = f"--mask {masks.kind} --mask-ratio {masks.ratio}"
-            if options.mask_options:
-                asked += f" --mask-options {' '.join(options.mask_options)}"
-            raise UsageError(f"{asked} on a grid of {grid}: {error}") from error
-    return Setup(preset, kinds, options.seed, find_device(options.device), start)
+    grids = preset.objective.grids(preset.clip.inputs)
+    kinds = {name: _kind_of(options, preset, name, grid) for name, grid in grids.items()}
+    setup = Setup(preset, kinds, options.seed, find_device(options.device), start)
+    try:
+        setup.masking(schedule_steps=1)
+    except (ValueError, TypeError) as error:  # each input's masks by themselves are right
+        raise UsageError(f"--hidden-time {preset.hidden_time}: {error}") from error
+    return setup
+
+
+def _kind_of(options: Pretrain, preset: Preset, name: str, grid: tuple[int, int, int]) -> Kind:
+    """Of this input's masks, at the first step; UsageError, which says what was asked for."""
+    masks, paired = preset.masks[name], are_paired(preset.masks)
+    try:
+        sampler = masks.sampler(grid, options.seed, schedule_steps=1)
+        if sampler.needs_data:  # no sample of the input, which may not suit the kind
+            ids = torch.empty(0, dtype=torch.int64)
+            sampler.masks(ids, torch.empty(0, *preset.clip.inputs[name].size))
+        return sampler.settings
+    except (ValueError, TypeError) as error:
+        prefix = prefix_of(name, paired)
+        asked = f"{prefix} {masks.kind} {prefix}-ratio {masks.ratio}"
+        _, _, words = asked_of(options, name, paired)
+        if words:
+            asked += f" {prefix}-options {' '.join(words)}"
+        raise UsageError(f"{asked} on a grid of {grid}: {error}") from error
 
 
 def _from_init(options: Pretrain, preset: Preset) -> tuple[Preset, Start]:
@@ -143,7 +161,8 @@ def recipe_of(options: Pretrain, setup: Setup) -> Recipe:
             "mask": _of_inputs({name: masks.kind for name, masks in preset.masks.items()}),
             "mask_ratio": _of_inputs({name: masks.ratio for name, masks in preset.masks.items()}),
             # None where nothing was asked for, as runs have it that were begun before.
-            "mask_options": sorted(options.mask_options) or None,
+            "mask_options": _mask_options_of(options, preset),
+            "hidden_time": preset.hidden_time,
             "hint_schedule": _of_inputs(
                 {name: masks.hint and asdict(masks.hint) for name, masks in preset.masks.items()}
             ),
@@ -174,10 +193,15 @@ def _check_padding(setup: Setup, listing: Listing) -> None:
         return
     for name, count in padding.padded.items():
         kind = setup.kinds[name]
-        if not kind.takes_valid:
+        hidden_time, asked = setup.preset.hidden_time, ""
+        if hidden_time is not None:
+            asked = f"--hidden-time {hidden_time}"
+        elif not kind.takes_valid:
+            asked = f"{prefix_of(name, are_paired(setup.kinds))} {kind.name}"
+        if asked:
             raise UsageError(
-                f"--mask {kind.name}: cannot leave out the padding of {count} short files; give "
-                "another mask, or --padding see"
+                f"{asked}: cannot leave out the padding of {count} short files; give another "
+                "mask, or --padding see"
             )
     for name, count in padding.too_short.items():
         least, n_patches = padding.tokens[name].least, math.prod(padding.tokens[name].grid)
@@ -187,6 +211,15 @@ def _check_padding(setup: Setup, listing: Listing) -> None:
             f"{least} are filled",
             flush=True,
         )
+
+
+def _mask_options_of(options: Pretrain, preset: Preset) -> Any:
+    """Parameters that are asked for, in one order; None where there are none."""
+    paired = are_paired(preset.masks)
+    asked = {name: sorted(asked_of(options, name, paired)[2]) for name in preset.masks}
+    if not any(asked.values()):
+        return None
+    return asked if paired else next(iter(asked.values()))
 
 
 def _of_inputs(values: dict[str, Any]) -> Any:
@@ -215,8 +248,8 @@ class Pretraining:
             name: Normalisation(given, device) for name, given in self.inputs.items()
         }
         self.batch_size = plan.batch_size
-        samplers = setup.samplers(plan.schedule.length)
-        self.samplers = {name: sampler.to(device) for name, sampler in samplers.items()}
+        self.grids = {name: kind.grid for name, kind in setup.kinds.items()}
+        self.masking = setup.masking(plan.schedule.length)
         model = self.objective.build(self.inputs, dataset.seed, checkpoint_activations)
         if setup.start:
             setup.start.load(model)
@@ -230,35 +263,25 @@ class Pretraining:
     ) -> dict[str, Tensor]:
         x = self._normalised(batch.inputs)
         with clock.measure("mask_ms"):
-            self._set_step(int(batch.sample_ids[0]) // self.batch_size)
-            masks = {
-                name: sampler(
-                    len(batch), self._looked_at(name, x, batch.real), batch.valid.get(name)
-                )
-                for name, sampler in self.samplers.items()
-            }
+            self.masking.set_step(int(batch.sample_ids[0]) // self.batch_size)
+            masks = self.masking.draw(len(batch), self._looked_at(x, batch.real), batch.valid)
         return self.objective.losses(forward, x, masks, batch.valid)
 
-    def _looked_at(self, name: str, x: dict[str, Tensor], real: dict[str, Tensor]) -> Tensor | None:
-        """What this input's masks look at: the input, its padding quiet."""
-        if not self.samplers[name].needs_data:
-            return None
-        return with_quiet_padding(x[name], real[name]) if name in real else x[name]
-
-    def _set_step(self, step: int) -> None:
-        for sampler in self.samplers.values():
-            if isinstance(sampler, ScheduledSampler):
-                sampler.set_epoch(step)
+    def _looked_at(self, x: dict[str, Tensor], real: dict[str, Tensor]) -> dict[str, Tensor]:
+        """What masks look at: inputs, their padding quiet."""
+        return {
+            name: with_quiet_padding(x[name], real[name]) if name in real else x[name]
+            for name in self.masking.needs_data
+        }
 
     def _normalised(self, inputs: dict[str, Tensor]) -> dict[str, Tensor]:
         return {name: self.normalisations[name](raw) for name, raw in inputs.items()}
 
     def state(self) -> dict[str, Any]:
-        return {"mask_samplers": {name: s.state_dict() for name, s in self.samplers.items()}}
+        return {"mask_samplers": self.masking.state()}
 
     def load_state(self, state: dict[str, Any]) -> None:
-        for name, sampler in self.samplers.items():
-            sampler.load_state_dict(state["mask_samplers"][name])
+        self.masking.load_state(state["mask_samplers"])
 
     @property
     def pictures(self) -> Pretraining:
@@ -280,7 +303,7 @@ class Pretraining:
         return samples or None
 
     def picture(self, samples: list[tuple[int, dict[str, Tensor]]]) -> Image:
-        """Of the first input."""
+        """Of all inputs, one below the other."""
         raw = {n: torch.stack([s[n] for _, s in samples]).to(self.device) for n in self.inputs}
         x, valid, real = self._normalised(raw), {}, {}
         if self.dataset.padding is not None:
@@ -294,10 +317,7 @@ class Pretraining:
             )
         # Masks by their ids: looking does not move the run's own stream on.
         ids = torch.arange(len(samples), device=self.device)
-        masks = {
-            name: sampler.masks(ids, self._looked_at(name, x, real), valid.get(name))
-            for name, sampler in self.samplers.items()
-        }
+        masks = self.masking.of_ids(ids, self._looked_at(x, real), valid)
         return self._picture(x, masks, valid)
 
     @torch.no_grad()
@@ -307,14 +327,14 @@ class Pretraining:
         self.model.eval()
         restored = self.objective.restore(self.model, x, masks)
         self.model.train()
-        name, given = next(iter(self.inputs.items()))
-        undo = self.normalisations[name].undo
-        grid = self.samplers[name].grid
-        visible = masks[name].visible.view(-1, *grid)
-        real = valid[name].view(-1, *grid) if name in valid else None
-        return reconstruction(
-            undo(x[name]), visible, undo(restored[name]), given.picture_rows, real
-        )
+        pictures = []
+        for name, given in self.inputs.items():
+            undo, grid = self.normalisations[name].undo, self.grids[name]
+            visible = masks[name].visible.view(-1, *grid)
+            real = valid[name].view(-1, *grid) if name in valid else None
+            shown = undo(x[name]), visible, undo(restored[name])
+            pictures.append(reconstruction(*shown, given.picture_rows, real))
+        return stacked(pictures)
 
     def export(self, path: Path, step: int) -> None:
         metadata = {

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+
 import numpy as np
 from PIL import Image, ImageDraw, ImageFont
 from torch import Tensor
@@ -42,6 +44,18 @@ def reconstruction(
             picture.paste(Image.fromarray(row), (_LABEL, y))
             pen.text((6, y + height // 2), _ROWS[j], fill="black", font=font, anchor="lm")
     return picture
+
+
+def stacked(pictures: Sequence[Image.Image]) -> Image.Image:
+    """One below the other."""
+    if len(pictures) == 1:
+        return pictures[0]
+    size = max(picture.width for picture in pictures), sum(p.height for p in pictures)
+    whole, y = Image.new("RGB", size, "white"), 0
+    for picture in pictures:
+        whole.paste(picture, (0, y))
+        y += picture.height
+    return whole
 
 
 def _of_values(patches: Tensor, shape: tuple[int, ...]) -> np.ndarray:

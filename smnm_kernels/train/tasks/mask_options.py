@@ -1,0 +1,164 @@
+"""What a user can ask of masks, put in place of a preset's."""
+
+from __future__ import annotations
+
+import ast
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import Annotated, Any
+
+from tyro.conf import arg
+
+from smnm_kernels import schedules
+from smnm_kernels.errors import UsageError
+from smnm_kernels.kinds import KINDS, parameters_of
+from smnm_kernels.train.run.options import Number
+
+from .masking import HintSettings, MaskSettings, are_paired
+from .preset_options import overridden
+
+Kind = Annotated[str | None, arg(metavar="KIND", help_behavior_hint="")]
+MaskParameters = Annotated[
+    tuple[str, ...], arg(metavar="NAME=VALUE [NAME=VALUE ...]", help_behavior_hint="")
+]
+HintSchedule = Annotated[str | None, arg(metavar="dwm|START[:POWER]", help_behavior_hint="")]
+
+#: What --mask-options must not set.
+_MASK_FIELDS = {
+    "kind": "--mask",
+    "mask_ratio": "--mask-ratio",
+    "n_keep": "--mask-ratio",
+    "seed": "--seed",
+    "grid": "the preset",
+    "freq_major": "the model",
+    "every": "--hint-schedule",
+}
+
+
+@dataclass(kw_only=True)
+class MaskOptions:
+    """Of modalities with one input."""
+
+    mask: Kind = None
+    """Kind of mask, any of smnm.MaskSampler's: green3d, red3d, ..., rbn, random, tube, grid, block,
+    inverse_block, multi_block, time_frequency, bands, frames, running_cell, dispersion,
+    motion, activity. Default: the preset's."""
+    mask_ratio: Number = None
+    """Share of patches that is masked, in [0, 1). Default: the preset's."""
+    mask_options: MaskParameters = ()
+    """Parameters of the kind of mask, NAME=VALUE each, such as sigma=variant-3 time_scale=2,
+    windows=3,5 tie_break=random, metric=variance or hint_ratio=0.3. smnm.MaskSampler names them."""
+    hint_schedule: HintSchedule = None
+    """Dispersion and motion masks: how the share of chance, 1 at first, falls. dwm is 1 for a sixth
+    of the schedule's steps and then 1 - (step / steps)^2; START:POWER sets both, START a share
+    of the steps. Default: no chance (hint_ratio=0)."""
+
+
+@dataclass(kw_only=True)
+class AudioVideoMaskOptions:
+    """Of clips with sound."""
+
+    video_mask: Kind = None
+    """audio-video: as --mask, of the pictures. Default, as of the next five: the preset's."""
+    video_mask_ratio: Number = None
+    """audio-video: as --mask-ratio, of the pictures."""
+    video_mask_options: MaskParameters = ()
+    """audio-video: as --mask-options, of the pictures."""
+    audio_mask: Kind = None
+    """audio-video: as --mask, of the sound."""
+    audio_mask_ratio: Number = None
+    """audio-video: as --mask-ratio, of the sound."""
+    audio_mask_options: MaskParameters = ()
+    """audio-video: as --mask-options, of the sound."""
+    hidden_time: Number = None
+    """audio-video: a share of each clip's moments, in (0, 1), hidden in pictures and sound at once;
+    as many patches stay visible, in the other moments. Needs masks of noise, of the sound also rbn.
+    Default: the two are masked independently."""
+
+
+def masks_of(options: Any, preset: Mapping[str, MaskSettings]) -> dict[str, MaskSettings]:
+    """The preset's masks of each input, with what MaskOptions and AudioVideoMaskOptions give."""
+    found = {}
+    _refuse_others(options, are_paired(preset))
+    for name, masks in preset.items():
+        kind, ratio, words = asked_of(options, name, are_paired(preset))
+        found[name] = overridden(
+            masks,
+            kind=kind,
+            ratio=ratio,
+            parameters=_parameters(words, f"{prefix_of(name, are_paired(preset))}-options"),
+            hint=_hint_of(options, kind or masks.kind),
+        )
+    return found
+
+
+def prefix_of(name: str, paired: bool) -> str:
+    """Of the options of this input: with "-ratio" and "-options" behind it, the other two."""
+    return f"--{name}-mask" if paired else "--mask"
+
+
+def asked_of(
+    options: Any, name: str, paired: bool
+) -> tuple[str | None, float | None, tuple[str, ...]]:
+    """(kind, ratio, parameters) that are given for this input."""
+    prefix = f"{name}_mask" if paired else "mask"
+    kind, ratio, words = (getattr(options, prefix + end) for end in ("", "_ratio", "_options"))
+    return kind, ratio, words
+
+
+def _refuse_others(options: Any, paired: bool) -> None:
+    """Options of the other kind of modality, by name."""
+    of_one = ("mask", "mask_ratio", "mask_options", "hint_schedule")
+    of_two = tuple(AudioVideoMaskOptions.__dataclass_fields__)
+    for name in of_one if paired else of_two:
+        given = getattr(options, name)
+        if given is None or given == ():
+            continue
+        word = "--" + name.replace("_", "-")
+        if not paired:
+            raise UsageError(f"{word}: is for audio-video; {options.modality} has one input")
+        instead = (
+            "" if name == "hint_schedule" else f"; give --video{word[1:]} or --audio{word[1:]}"
+        )
+        raise UsageError(f"{word}: is for one input, and audio-video has two{instead}")
+
+
+def _parameters(words: Sequence[str], option: str) -> dict[str, Any] | None:
+    """From NAME=VALUE: numbers, True and False, sequences with commas, else text."""
+    parameters = {}
+    for word in words:
+        name, equals, text = word.partition("=")
+        if not (name and equals and text) or name in parameters:
+            raise UsageError(f"{option} must be NAME=VALUE, each name once, got {word!r}")
+        if name in _MASK_FIELDS:
+            sets = _MASK_FIELDS[name].replace("--mask", option.removesuffix("-options"))
+            raise UsageError(f"{option} {word}: {sets} sets it")
+        try:
+            parameters[name] = ast.literal_eval(text)
+        except (ValueError, SyntaxError, TypeError, RecursionError, MemoryError):
+            parameters[name] = text
+    return parameters or None
+
+
+def _hint_of(options: Any, kind: str) -> HintSettings | None:
+    given = options.hint_schedule
+    if given is None:
+        return None
+    asked = f"--hint-schedule {given}"
+    able = [name for name in KINDS if "hint_ratio" in parameters_of(name)]
+    if kind not in able:
+        raise UsageError(f"{asked}: is for --mask {' or '.join(able)}, and masks are {kind}")
+    if any(word.startswith("hint_ratio=") for word in options.mask_options):
+        raise UsageError(f"{asked}: sets hint_ratio, which --mask-options gives, too")
+    if given == "dwm":
+        return HintSettings()
+    start, colon, power = given.partition(":")
+    try:
+        settings = HintSettings(float(start), float(power) if colon else HintSettings.power)
+        schedules.hint(1, start=settings.start, power=settings.power)
+    except ValueError as error:
+        raise UsageError(
+            f"{asked}: must be dwm, START or START:POWER, START a share of the steps in [0, 1] and "
+            f"POWER above 0 ({error})"
+        ) from None
+    return settings

@@ -1,0 +1,149 @@
+"""Masks of all inputs of a run: their settings, and what draws them."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass, field
+from typing import Any, Protocol
+
+import torch
+from torch import Tensor
+
+from smnm_kernels import AudioVideoSampler, Masks, MaskSampler, ScheduledSampler, schedules
+from smnm_kernels.kinds import Kind
+
+Grid = tuple[int, int, int]
+Tensors = Mapping[str, Tensor]  # by the names of inputs
+
+
+@dataclass(frozen=True)
+class HintSettings:
+    """Arguments of `smnm_kernels.schedules.hint`."""
+
+    start: float = 1 / 6
+    power: float = 2.0
+
+
+@dataclass(frozen=True)
+class MaskSettings:
+    """Masks of one input: a kind of MaskSampler's, the share of patches that is masked, and the
+    kind's own parameters."""
+
+    kind: str
+    ratio: float
+    parameters: dict[str, Any] = field(default_factory=dict)
+    #: Of kinds with a hint: when the share of chance falls.
+    hint: HintSettings | None = None
+
+    def sampler(self, grid: Grid, seed: int, schedule_steps: int) -> MaskSampler | ScheduledSampler:
+        """A schedule goes by the steps of the run, over the length of its learning-rate schedule.
+        `set_epoch` tells the sampler each step."""
+        if self.hint is None:
+            return MaskSampler(self.kind, grid, self.ratio, seed=seed, **self.parameters)
+        hint_ratio = schedules.hint(schedule_steps, start=self.hint.start, power=self.hint.power)
+        return ScheduledSampler(
+            self.kind,
+            grid,
+            self.ratio,
+            every="epoch",
+            seed=seed,
+            hint_ratio=hint_ratio,
+            **self.parameters,
+        )
+
+    def arguments(self, grid: Grid) -> dict[str, Any]:
+        """Of one modality of an AudioVideoSampler."""
+        return {"kind": self.kind, "grid": grid, "mask_ratio": self.ratio, **self.parameters}
+
+
+def are_paired(names: Iterable[str]) -> bool:
+    """Whether inputs of these names are masked by an AudioVideoSampler."""
+    return set(names) == {"video", "audio"}
+
+
+class Masking(Protocol):
+    """What draws the masks of each input of a batch.
+
+    `data` has the inputs of those kinds that look at them, `valid` (bool [B, N]) the tokens that
+    may be visible of those inputs that are padded.
+    """
+
+    @property
+    def needs_data(self) -> frozenset[str]:
+        """The inputs that are looked at."""
+
+    def draw(self, batch_size: int, data: Tensors, valid: Tensors) -> dict[str, Masks]:
+        """The next masks of the run's stream."""
+
+    def of_ids(self, sample_ids: Tensor, data: Tensors, valid: Tensors) -> dict[str, Masks]:
+        """Those of these sample ids; the stream does not move on."""
+
+    def set_step(self, step: int) -> None: ...
+
+    def state(self) -> dict[str, Any]: ...
+
+    def load_state(self, state: dict[str, Any]) -> None: ...
+
+
+class SeparateMasks:
+    """A Masking by one sampler for each input."""
+
+    def __init__(
+        self, samplers: Mapping[str, MaskSampler | ScheduledSampler], device: torch.device
+    ) -> None:
+        self.samplers = {name: sampler.to(device) for name, sampler in samplers.items()}
+
+    @property
+    def needs_data(self) -> frozenset[str]:
+        return frozenset(name for name, sampler in self.samplers.items() if sampler.needs_data)
+
+    def draw(self, batch_size: int, data: Tensors, valid: Tensors) -> dict[str, Masks]:
+        return {
+            name: sampler(batch_size, data.get(name), valid.get(name))
+            for name, sampler in self.samplers.items()
+        }
+
+    def of_ids(self, sample_ids: Tensor, data: Tensors, valid: Tensors) -> dict[str, Masks]:
+        return {
+            name: sampler.masks(sample_ids, data.get(name), valid.get(name))
+            for name, sampler in self.samplers.items()
+        }
+
+    def set_step(self, step: int) -> None:
+        for sampler in self.samplers.values():
+            if isinstance(sampler, ScheduledSampler):
+                sampler.set_epoch(step)
+
+    def state(self) -> dict[str, Any]:
+        return {name: sampler.state_dict() for name, sampler in self.samplers.items()}
+
+    def load_state(self, state: dict[str, Any]) -> None:
+        for name, sampler in self.samplers.items():
+            sampler.load_state_dict(state[name])
+
+
+class PairedMasks:
+    """A Masking of "video" and "audio" by one AudioVideoSampler."""
+
+    def __init__(self, sampler: AudioVideoSampler, device: torch.device) -> None:
+        self.sampler = sampler.to(device)
+
+    @property
+    def needs_data(self) -> frozenset[str]:
+        kinds: dict[str, Kind] = {"video": self.sampler.video, "audio": self.sampler.audio}
+        return frozenset(name for name, kind in kinds.items() if kind.needs_data)
+
+    def draw(self, batch_size: int, data: Tensors, valid: Tensors) -> dict[str, Masks]:
+        return self.sampler(batch_size, data or None, valid or None)._asdict()
+
+    def of_ids(self, sample_ids: Tensor, data: Tensors, valid: Tensors) -> dict[str, Masks]:
+        return self.sampler.masks(sample_ids, data or None, valid or None)._asdict()
+
+    def set_step(self, step: int) -> None:
+        """Nothing in them changes with the steps."""
+
+    def state(self) -> dict[str, Any]:
+        return {"audio-video": self.sampler.state_dict()}
+
+    def load_state(self, state: dict[str, Any]) -> None:
+        self.sampler.load_state_dict(state["audio-video"])
