@@ -13,14 +13,16 @@ from torch import Tensor, nn
 from smnm_kernels import Masks
 from smnm_kernels.train.data.modality import InputFormat
 
-from .avt_encoder import INPUTS, FusedEncoder, FusedEncoderSettings, fused_encoder_metadata
+from .audio_video_encoder import MODALITIES
+from .avt_encoder import FusedEncoder, FusedEncoderSettings, fused_encoder_metadata
 from .avt_learner import AvtLearner, LossWeights, avt_losses, weighted
 from .encoder_file import save_tensors
+from .objective import Objective
 from .vit import InputSize
 
 
 @dataclass(frozen=True)
-class Avt:
+class Avt(Objective):
     """An Objective of inputs "video" and "audio": `avt_losses`, each times its weight.
 
     Contrast compares the samples of all processes, matching those of one. Where a batch comes in
@@ -39,7 +41,7 @@ class Avt:
     def build(
         self, inputs: dict[str, InputFormat], seed: int, checkpoint_activations: bool = False
     ) -> AvtLearner:
-        sizes = {name: inputs[name].size for name in INPUTS}
+        sizes = {name: inputs[name].size for name in MODALITIES}
         model = build_learner(self.model, self.weights, sizes, seed, classifies=False)
         model.encoder.checkpoint_activations = checkpoint_activations
         return model

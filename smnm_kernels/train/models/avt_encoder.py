@@ -16,13 +16,13 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from .audio_video_encoder import MODALITIES, mean_of
 from .contrast import normalised
 from .encoder_file import read
 from .fusion import Fusion, FusionSettings
 from .settings import EncoderSettings
 from .vit import Encoder, InputSize, select_tokens
 
-INPUTS = ("video", "audio")
 FORMAT = "smnm-avt-encoder-1"
 
 
@@ -66,16 +66,16 @@ class FusedEncoder(nn.Module):
         super().__init__()
         self.settings = settings
         self.encoders = nn.ModuleDict(
-            {name: Encoder(settings.of(name), input_sizes[name]) for name in INPUTS}
+            {name: Encoder(settings.of(name), input_sizes[name]) for name in MODALITIES}
         )
-        self.fusion = Fusion(settings.fusion, {name: settings.of(name) for name in INPUTS})
+        self.fusion = Fusion(settings.fusion, {name: settings.of(name) for name in MODALITIES})
         # One for the tokens of both (MBT's code).
         self.norm = nn.LayerNorm(settings.dim, eps=settings.video.norm_eps)
 
     @property
     def input_sizes(self) -> dict[str, InputSize]:
         """(C, T, H, W) of each input."""
-        return {name: self.of(name).input_size for name in INPUTS}
+        return {name: self.branch(name).input_size for name in MODALITIES}
 
     @property
     def checkpoint_activations(self) -> bool:
@@ -85,10 +85,10 @@ class FusedEncoder(nn.Module):
     @checkpoint_activations.setter
     def checkpoint_activations(self, again: bool) -> None:
         self.fusion.checkpoint_activations = again
-        for name in INPUTS:
-            self.of(name).checkpoint_activations = again
+        for name in MODALITIES:
+            self.branch(name).checkpoint_activations = again
 
-    def of(self, name: str) -> Encoder:
+    def branch(self, name: str) -> Encoder:
         """The encoder of one input."""
         encoder = self.encoders[name]
         assert isinstance(encoder, Encoder)
@@ -103,7 +103,7 @@ class FusedEncoder(nn.Module):
 
         seen: bool [B, n], those that are attended to.
         """
-        encoder = self.of(name)
+        encoder = self.branch(name)
         patches = encoder.patchify(x)
         if ids is not None:
             patches = select_tokens(patches, ids)
@@ -128,7 +128,7 @@ class FusedEncoder(nn.Module):
         """What is compared between inputs: [B, dim] of length 1 of each input that is given, the
         mean of its (valid) tokens before fusion."""
         own, seen = self._own_tokens(inputs, valid or {})
-        return {name: normalised(mean_of_seen(x, seen.get(name))) for name, x in own.items()}
+        return {name: normalised(mean_of(x, seen.get(name))) for name, x in own.items()}
 
     def forward(
         self, inputs: Mapping[str, Tensor], valid: Mapping[str, Tensor] | None = None
@@ -138,20 +138,11 @@ class FusedEncoder(nn.Module):
     def _own_tokens(
         self, inputs: Mapping[str, Tensor], valid: Mapping[str, Tensor]
     ) -> tuple[dict[str, Tensor], dict[str, Tensor]]:
-        if not inputs or not inputs.keys() <= set(INPUTS):
+        if not inputs or not inputs.keys() <= set(MODALITIES):
             raise ValueError(f"inputs must have video, audio or both, got {sorted(inputs)}")
-        names = [name for name in INPUTS if name in inputs]
+        names = [name for name in MODALITIES if name in inputs]
         seen = {name: valid[name] for name in names if name in valid}
         return {name: self.own(name, inputs[name], None, seen.get(name)) for name in names}, seen
-
-
-def mean_of_seen(tokens: Tensor, seen: Tensor | None) -> Tensor:
-    """[B, n, D] -> [B, D], the mean of the tokens that are seen; bool [B, n], None: all."""
-    if seen is None:
-        return tokens.mean(1)
-    weights = seen.to(tokens.dtype)
-    weights = weights / weights.sum(1, keepdim=True)
-    return (tokens * weights.unsqueeze(-1)).sum(1)
 
 
 def fused_encoder_metadata(encoder: FusedEncoder, **more: str) -> dict[str, str]:

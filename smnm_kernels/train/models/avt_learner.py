@@ -17,7 +17,8 @@ from torch import Tensor, nn
 
 from smnm_kernels import Masks, activity_segments
 
-from .avt_encoder import FusedEncoder, mean_of_seen
+from .audio_video_encoder import mean_of
+from .avt_encoder import FusedEncoder
 from .contrast import cosines, everyones, info_nce
 from .vit import patches_of, select_tokens
 
@@ -85,7 +86,7 @@ class AvtLearner(nn.Module):
         if weights.segment:
             self.mask_token = nn.Parameter(torch.empty(encoder.settings.dim))
             nn.init.normal_(self.mask_token, std=0.02)
-            audio = encoder.of("audio")
+            audio = encoder.branch("audio")
             self.restored = nn.Linear(
                 encoder.settings.dim, audio.settings.patch_values(audio.input_size[0])
             )
@@ -122,7 +123,7 @@ class AvtLearner(nn.Module):
         encoder, w = self.encoder, self.weights
         video = encoder.own("video", inputs["video"], None, seen.get("video"))
         audio = encoder.own("audio", inputs["audio"], None, seen.get("audio"))
-        means = mean_of_seen(video, seen.get("video")), mean_of_seen(audio, seen.get("audio"))
+        means = mean_of(video, seen.get("video")), mean_of(audio, seen.get("audio"))
         # Sounds that are fused with the video, [B, N, dim] each, and where sounds are padded, which
         # of their tokens are seen. All go through the blocks together.
         sounds, heard = [], []
@@ -152,7 +153,7 @@ class AvtLearner(nn.Module):
         matching = restored = None
         if self.matching is not None:
             of_pairs = None if seen_of_tokens is None else seen_of_tokens[: 2 * n]
-            matching = self.matching(mean_of_seen(tokens[: 2 * n], of_pairs)).squeeze(1)
+            matching = self.matching(mean_of(tokens[: 2 * n], of_pairs)).squeeze(1)
         if self.restored is not None:
             assert masks is not None
             restored = self.restored(tokens[-n:, -masks.ids_masked.shape[1] :])
@@ -168,7 +169,7 @@ class AvtLearner(nn.Module):
     def restore(self, inputs: dict[str, Tensor], masks: Masks) -> Tensor:
         """The sound with what the model makes of its masked patches: [B, 1, 1, frames, bands]."""
         restored = self(inputs, {}, masks).restored
-        audio = self.encoder.of("audio")
+        audio = self.encoder.branch("audio")
         patches = audio.patchify(inputs["audio"]).float()
         ids = masks.ids_masked.unsqueeze(-1).expand_as(restored)
         return audio.unpatchify(patches.scatter(1, ids, restored.float()))
@@ -177,7 +178,7 @@ class AvtLearner(nn.Module):
         """Tokens [B, N, dim] of the sound, those that are shown in front, and their patches,
         int64 [B, N]."""
         assert self.mask_token is not None
-        audio = self.encoder.of("audio")
+        audio = self.encoder.branch("audio")
         shown = self.encoder.own("audio", x, masks.ids_keep)
         positions = audio.pos_embed[audio.class_tokens :]
         hidden = self.mask_token + F.embedding(masks.ids_masked, positions)

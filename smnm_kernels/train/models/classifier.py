@@ -22,8 +22,8 @@ from .encoder_file import empty_encoder, encoder_metadata, read, save_tensors
 from .vit import Encoder, select_tokens
 
 FORMAT = "smnm-classifier-1"
-_NORM_EPS = 1e-6  # of fc_norm: the three methods' code
-_HEAD = "smnm_kernels.head"  # key in the metadata
+NORM_EPS = 1e-6  # of fc_norm: the three methods' code
+HEAD = "smnm_kernels.head"  # key in the metadata
 
 #: "mean" of the patches' tokens, then a new norm; "class": the class token behind the encoder's own
 #: final norm (MAE's code without --global_pool).
@@ -65,6 +65,14 @@ def drop_path_rates(depth: int, last: float) -> list[float]:
     return [last * i / (depth - 1) if depth > 1 else last for i in range(depth)]
 
 
+def real_patches(real: Tensor, encoder: Encoder) -> Tensor:
+    """int64 [B, 3], so many values along (T, H, W) are no padding -> bool [B, N], the patches that
+    hold any of them."""
+    patch = encoder.settings.patch
+    patches = torch.stack([-(-real[:, a] // patch[a]) for a in range(3)], dim=1)
+    return is_real(patches, encoder.grid).flatten(1)
+
+
 class Classifier(nn.Module):
     """forward(x [B, C, T, H, W], ids_keep int64 [B, n] or None for all, real) -> [B, outputs].
 
@@ -97,7 +105,7 @@ class Classifier(nn.Module):
             encoder.settings = replace(encoder.settings, final_norm=False)
         dim = encoder.settings.dim
         self.encoder = encoder
-        self.fc_norm = nn.LayerNorm(dim, eps=_NORM_EPS) if head.pool == "mean" else nn.Identity()
+        self.fc_norm = nn.LayerNorm(dim, eps=NORM_EPS) if head.pool == "mean" else nn.Identity()
         self.head = nn.Linear(dim, head.outputs)
         generator = torch.Generator().manual_seed(seed)
         nn.init.normal_(self.head.weight, std=head_std, generator=generator)
@@ -141,9 +149,7 @@ class Classifier(nn.Module):
 
     def _seen(self, real: Tensor, ids_keep: Tensor | None) -> Tensor:
         """bool [B, n], of the patches that are looked at those that hold anything real."""
-        patch = self.encoder.settings.patch
-        patches = torch.stack([-(-real[:, a] // patch[a]) for a in range(3)], dim=1)
-        seen = is_real(patches, self.encoder.grid).flatten(1)
+        seen = real_patches(real, self.encoder)
         if ids_keep is not None:
             seen = seen.gather(1, ids_keep)
         return seen | ~seen.any(1, keepdim=True)
@@ -159,7 +165,7 @@ class Classifier(nn.Module):
 def save_classifier(model: Classifier, path: Path, metadata: dict[str, str]) -> None:
     """Write it with the metadata, whole or not at all."""
     head = json.dumps(asdict(model.head_settings))
-    held = encoder_metadata(model.encoder, **metadata) | {"format": FORMAT, _HEAD: head}
+    held = encoder_metadata(model.encoder, **metadata) | {"format": FORMAT, HEAD: head}
     save_tensors(model, path, held)
 
 
@@ -181,7 +187,7 @@ def load_classifier(path: str | Path) -> Classifier:
             f"{held.get('format')!r}"
         )
     try:
-        shape, head = json.loads(held["encoder"]), json.loads(held[_HEAD])
+        shape, head = json.loads(held["encoder"]), json.loads(held[HEAD])
         model = Classifier(
             empty_encoder(shape), HeadSettings(**head | {"names": tuple(head["names"])})
         )

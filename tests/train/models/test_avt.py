@@ -74,7 +74,7 @@ def test_what_is_shown_is_not_restored() -> None:
     assert torch.equal(restored[shown], x["audio"][shown])
     torch.manual_seed(0)
     values = model(x, {}, masks["audio"]).restored
-    patches = model.encoder.of("audio").patchify(restored)
+    patches = model.encoder.branch("audio").patchify(restored)
     for row, ids in enumerate(masks["audio"].ids_masked):
         torch.testing.assert_close(patches[row, ids], values[row])
 
@@ -93,7 +93,7 @@ def test_the_file_gives_the_encoder_back(kind: str, tmp_path: Path) -> None:
         assert list(found) == list(given)
         assert all(torch.equal(found[name], before[name]) for name in given)
     embedded = encoder.embed(x)
-    by_hand = encoder.of("video")(x["video"]).mean(1)
+    by_hand = encoder.branch("video")(x["video"]).mean(1)
     torch.testing.assert_close(embedded["video"], by_hand / by_hand.norm(dim=1, keepdim=True))
 
 

@@ -67,7 +67,7 @@ def losses(model: AvtLearner, x: dict[str, Tensor], fused: bool = False, seed: i
 
 def test_contrast_is_of_the_means_before_fusion() -> None:
     model, x = learner(), samples()
-    means = {n: model.encoder.of(n)(x[n]).mean(1) for n in SIZES}  # leaves class tokens out
+    means = {n: model.encoder.branch(n)(x[n]).mean(1) for n in SIZES}  # leaves class tokens out
     logits = torch.zeros(BATCH, BATCH)
     for i, j in itertools.product(range(BATCH), repeat=2):
         v, a = means["video"][i], means["audio"][j]
@@ -159,7 +159,7 @@ def test_the_segment_is_restored_from_what_is_shown_of_it() -> None:
     model, x = learner(), samples()
     parts, found = losses(model, x)
     masks, encoder = masks_of(x), model.encoder
-    audio = encoder.of("audio")
+    audio = encoder.branch("audio")
     patches, shares = audio.patchify(x["audio"]), shares_by_hand(x["audio"], masks, None)
     total = 0.0
     for i in range(BATCH):
