@@ -10,6 +10,9 @@ split (by episode: no episode is in two splits), game, and what holds at the cli
 brighter pixels, since some games draw a sprite only every other frame. Addresses: the annotated
 memory of AtariARI (Anand et al. 2019).
 
+`--sound` records what the console's sound chip plays, too, in step with the frames. Many games are
+silent for long; a clip that is silent throughout is not kept.
+
 Licence: ale-py is GPL-2.0. The games belong to their publishers; ale-py carries their ROMs for
 research. The set is made on your machine and is not handed on.
 """
@@ -18,17 +21,28 @@ from __future__ import annotations
 
 import argparse
 from collections import deque
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import PIL.Image
-from set_files import Missing, make_once, split_of, write_manifest, write_table, write_video
+from set_files import (
+    Missing,
+    make_once,
+    split_of,
+    write_film,
+    write_manifest,
+    write_table,
+    write_video,
+)
 
 NEAR = 3  # frames on either side of the middle in which a direction is read
 RATE = 30
+#: Samples that ale-py gives for one console frame, of which there are 2 RATE a second.
+FRAME_SAMPLES = 512
+SOUND_RATE = FRAME_SAMPLES * 2 * RATE  # Hz
 
 
 @dataclass(frozen=True)
@@ -89,6 +103,7 @@ def main() -> None:
     parser.add_argument("--frames", type=int, default=64)
     parser.add_argument("--size", type=int, default=96, help="pixels, of either side; even")
     parser.add_argument("--seed", type=int, default=0)
+    parser.add_argument("--sound", action="store_true", help="of the console, too")
     given = parser.parse_args()
     make_once(given.out, lambda: make(**vars(given)))
 
@@ -101,16 +116,22 @@ def make(
     frames: int,
     size: int,
     seed: int,
+    sound: bool = False,
 ) -> None:
     rows = []
     for name in games:
         for episode in range(episodes):
             count = clips * (episode + 1) // episodes - clips * episode // episodes
             split = split_of(episode, episodes)
-            console = Console(name, seed, episode, size)
-            for number, (pictures, labels) in enumerate(console.clips(count, frames)):
-                path = f"clips/{name}-{episode:02d}-{number:02d}.mp4"
-                write_video(out / path, pictures, RATE)
+            console = Console(name, seed, episode, size, sound)
+            for number, (shown, labels) in enumerate(console.clips(count, frames)):
+                path = f"clips/{name}-{episode:02d}-{number:02d}{'.mkv' if sound else '.mp4'}"
+                pictures = [moment.picture for moment in shown]
+                if sound:
+                    samples = np.concatenate([moment.samples for moment in shown])
+                    write_film(out / path, pictures, RATE, samples, SOUND_RATE)
+                else:
+                    write_video(out / path, pictures, RATE)
                 rows.append({"path": path, "split": split, "game": name, "episode": episode})
                 rows[-1].update(labels)
     columns = dict.fromkeys(column for row in rows for column in row)
@@ -120,7 +141,8 @@ def make(
     options = f"--games {' '.join(games)} --clips {clips} --episodes {episodes} --frames {frames}"
     fingerprint = write_manifest(
         out,
-        command=f"python examples/data/atari.py {options} --size {size} --seed {seed}",
+        command=f"python examples/data/atari.py {options} --size {size} --seed {seed}"
+        f"{' --sound' if sound else ''}",
         licence="ale-py: GPL-2.0; the games belong to their publishers, for research",
         sources={"ale-py": _ale().__version__},
         packages=("ale-py", "av", "numpy", "pillow"),
@@ -142,29 +164,29 @@ class Moment:
     memory: np.ndarray  # int64 [128]
     action: str
     reward: int
+    samples: np.ndarray  # int16, of the console frames that the picture shows; none without sound
 
 
 class Console:
     """One episode of a game."""
 
-    def __init__(self, name: str, seed: int, episode: int, size: int) -> None:
+    def __init__(self, name: str, seed: int, episode: int, size: int, sound: bool = False) -> None:
         ale = _ale()
         ale.ALEInterface.setLoggerMode(ale.LoggerMode.Error)
-        self.game, self.size = GAMES[name], size
+        self.game, self.size, self.sound = GAMES[name], size, sound
         number = list(GAMES).index(name)
         self.rng = np.random.default_rng([seed, number, episode])
         self.ale = ale.ALEInterface()
         self.ale.setInt("random_seed", int(self.rng.integers(1, 2**31)))
         # Chance is the player's alone.
         self.ale.setFloat("repeat_action_probability", 0.0)
+        self.ale.setBool("sound_obs", sound)
         self.ale.loadROM(ale.roms.get_rom_path(name))
         self.actions = {action.name: action for action in self.ale.getMinimalActionSet()}
         self.held, self.held_for, self.follows = "NOOP", 0, False
 
-    def clips(
-        self, count: int, frames: int
-    ) -> Iterator[tuple[list[np.ndarray], dict[str, int | str]]]:
-        """(pictures, labels) of so many clips, some time apart."""
+    def clips(self, count: int, frames: int) -> Iterator[tuple[list[Moment], dict[str, int | str]]]:
+        """(moments, labels) of so many clips, some time apart."""
         shown: deque[Moment] = deque(maxlen=frames)
         wait, made = self.pause(), 0
         for _ in range(_MOST_ATTEMPTS * frames * max(1, count)):
@@ -179,8 +201,8 @@ class Console:
                 self.act()
                 continue
             shown.append(self.moment())
-            if len(shown) == frames and self.is_in_play(list(shown)):
-                yield [moment.picture for moment in shown], self.labels(list(shown))
+            if len(shown) == frames and self.is_in_play(list(shown)) and self.sounds(shown):
+                yield list(shown), self.labels(list(shown))
                 shown.clear()
                 wait = self.pause()
                 made += 1
@@ -200,14 +222,17 @@ class Console:
     def moment(self) -> Moment:
         top, bottom = self.game.rows
         rewards, screens = 0, []
+        samples = [np.zeros(0, np.int16)]
         for _ in range(2):
             action, reward = self.act()
             rewards += reward
             screens.append(self.ale.getScreenRGB()[top:bottom])
+            if self.sound:  # unsigned bytes, 128 is silence
+                samples.append((self.ale.getAudio().astype(np.int16) - 128) * 256)
         picture = PIL.Image.fromarray(np.maximum(*screens))
         picture = picture.resize((self.size, self.size), PIL.Image.Resampling.BOX)
         memory = self.ale.getRAM().astype(np.int64)
-        return Moment(np.asarray(picture), memory, action, rewards)
+        return Moment(np.asarray(picture), memory, action, rewards, np.concatenate(samples))
 
     def choose(self) -> str:
         """For some frames at a time: a random action or, where there is a ball, after it."""
@@ -234,6 +259,10 @@ class Console:
             if label in self.game.moving and not ((steps > 0).all() or (steps < 0).all()):
                 return False
         return True
+
+    def sounds(self, shown: Iterable[Moment]) -> bool:
+        """Whether there is anything to hear, where sound is recorded."""
+        return not self.sound or any(np.ptp(moment.samples) > 0 for moment in shown)
 
     def steps(self, near: list[Moment], label: str) -> np.ndarray:
         return np.diff([moment.memory[self.game.numbers[label]] for moment in near])

@@ -24,12 +24,17 @@ from typing import Any
 import av
 import numpy as np
 import PIL.Image
+from av.container import OutputContainer
 
 from smnm_kernels.files import replacing
 from smnm_kernels.train import decode
+from smnm_kernels.train.data import sound
+from smnm_kernels.train.data.source import Source
 
 MANIFEST = "manifest.json"
 DECODED = {".mp4", ".wav", ".jpg"}
+#: Of films with sound.
+FILM = ".mkv"
 
 
 class Missing(Exception):
@@ -60,22 +65,55 @@ def write_video(path: Path, frames: Iterable[np.ndarray], rate: int, step: int =
     instructions, because its rate control and its vector code choose otherwise on other
     processors, and a set is to have one fingerprint everywhere.
     """
-    memory, stream = io.BytesIO(), None
+    memory = io.BytesIO()
     with av.open(memory, "w", format="mp4") as container:
-        for frame in frames:
-            if stream is None:
-                options = {"qp": str(step), "preset": "veryfast", "x264-params": "asm=0"}
-                stream = container.add_stream("libx264", rate=rate, options=options)
-                stream.height, stream.width = frame.shape[:2]
-                stream.pix_fmt = "yuv420p"
-                stream.codec_context.thread_count = 1  # the same bytes on any number of cores
-                stream.codec_context.gop_size = 16  # short clips are read from their middle
-            picture = av.VideoFrame.from_ndarray(np.ascontiguousarray(frame), format="rgb24")
-            container.mux(stream.encode(picture))
-        if stream is None:
-            raise ValueError(f"{path}: a video of no frames")
-        container.mux(stream.encode(None))
+        _add_picture(container, frames, rate, step)
     write(path, memory.getvalue())
+
+
+def write_film(
+    path: Path,
+    frames: Iterable[np.ndarray],
+    rate: int,
+    samples: np.ndarray,
+    sound_rate: int,
+    step: int = 16,
+) -> None:
+    """As write_video, with a sound, int16 [samples], that begins with the first frame: FLAC, which
+    loses nothing, in Matroska."""
+    memory = io.BytesIO()
+    # Else it writes a number drawn at random.
+    with av.open(memory, "w", format="matroska", options={"fflags": "+bitexact"}) as container:
+        audio = container.add_stream("flac", rate=sound_rate, layout="mono", format="s16")
+        packets = []
+        for first in range(0, len(samples), 4096):
+            part = samples[None, first : first + 4096].astype(np.int16)
+            frame = av.AudioFrame.from_ndarray(part, "s16", "mono")
+            frame.sample_rate, frame.pts = sound_rate, first
+            packets += audio.encode(frame)
+        packets += audio.encode(None)
+        _add_picture(container, frames, rate, step)
+        container.mux(packets)
+    write(path, memory.getvalue())
+
+
+def _add_picture(
+    container: OutputContainer, frames: Iterable[np.ndarray], rate: int, step: int
+) -> None:
+    stream: Any = None
+    for frame in frames:
+        if stream is None:
+            options = {"qp": str(step), "preset": "veryfast", "x264-params": "asm=0"}
+            stream = container.add_stream("libx264", rate=rate, options=options)
+            stream.height, stream.width = frame.shape[:2]
+            stream.pix_fmt = "yuv420p"
+            stream.codec_context.thread_count = 1  # the same bytes on any number of cores
+            stream.codec_context.gop_size = 16  # short clips are read from their middle
+        picture = av.VideoFrame.from_ndarray(np.ascontiguousarray(frame), format="rgb24")
+        container.mux(stream.encode(picture))
+    if stream is None:
+        raise ValueError("a video of no frames")
+    container.mux(stream.encode(None))
 
 
 def write_sound(path: Path, samples: np.ndarray, rate: int) -> None:
@@ -101,15 +139,22 @@ def split_of(number: int, count: int) -> str:
 def digest(path: Path) -> str:
     """SHA-256 of what a file decodes to, its shape and type among it; of its bytes, where it is
     text."""
+    contents = []
     if path.suffix == ".png":
         with PIL.Image.open(path) as picture:  # with an index, as masks have it
-            content = np.asarray(picture)
+            contents = [np.asarray(picture)]
     elif path.suffix in DECODED:
-        content = decode(path)
+        contents = [decode(path)]
+    elif path.suffix == FILM:
+        samples, rate = sound.read_all(Source(path))
+        contents = [decode(path), samples, np.array(rate)]
     else:
         return hashlib.sha256(path.read_bytes()).hexdigest()
-    header = f"{content.dtype.str} {content.shape}\n".encode()
-    return hashlib.sha256(header + np.ascontiguousarray(content).tobytes()).hexdigest()
+    found = hashlib.sha256()
+    for content in contents:
+        found.update(f"{content.dtype.str} {content.shape}\n".encode())
+        found.update(np.ascontiguousarray(content).tobytes())
+    return found.hexdigest()
 
 
 def is_complete(folder: Path) -> bool:

@@ -93,20 +93,22 @@ class Sprite:
         """(bool [h, w]: which pixels it has at frame t, uint8 [pixels, 3]: the colours of these)"""
         centre = self.centre(t)
         dx, dy = (x - centre[0] + 0.5) % 1 - 0.5, (y - centre[1] + 0.5) % 1 - 0.5
-        held = self._holds(dx / self.radius, dy / self.radius)
+        held = holds(self.shape, dx / self.radius, dy / self.radius)
         return held, self.texture.at(dx[held], dy[held])
 
-    def _holds(self, dx: np.ndarray, dy: np.ndarray) -> np.ndarray:
-        far, distance = np.maximum(abs(dx), abs(dy)), np.hypot(dx, dy)
-        if self.shape == "disc":
-            return distance < 1
-        if self.shape == "square":
-            return far < 0.86
-        if self.shape == "triangle":
-            return (dy < 0.8) & (dy > 2 * abs(dx) - 1)
-        if self.shape == "ring":
-            return (distance < 1.05) & (distance > 0.55)
-        return (far < 1) & (np.minimum(abs(dx), abs(dy)) < 0.36)
+
+def holds(shape: str, dx: np.ndarray, dy: np.ndarray) -> np.ndarray:
+    """Which places a shape covers: bool, by their distances from its centre in its radius."""
+    far, distance = np.maximum(abs(dx), abs(dy)), np.hypot(dx, dy)
+    if shape == "disc":
+        return distance < 1
+    if shape == "square":
+        return far < 0.86
+    if shape == "triangle":
+        return (dy < 0.8) & (dy > 2 * abs(dx) - 1)
+    if shape == "ring":
+        return (distance < 1.05) & (distance > 0.55)
+    return (far < 1) & (np.minimum(abs(dx), abs(dy)) < 0.36)
 
 
 @dataclass(frozen=True)
