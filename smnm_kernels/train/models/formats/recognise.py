@@ -45,6 +45,9 @@ _HF_BESIDE = re.compile(
 _TIMM_BESIDE = re.compile(r"(head|fc_norm|pre_logits|attn_pool)\.")
 _MAE_DECODER = re.compile(r"decoder_|mask_token$")
 _OTHER_DECODER = re.compile(r"decoder_(?!(embed|blocks|norm|pred)\.|pos_embed$)")
+# In any format, behind the encoder's blocks, and of a decoder.
+_FINAL_NORM = re.compile(r"((vit|videomae|encoder)\.)?(layer)?norm\.")
+_ANY_DECODER = re.compile(r"decoder[._]|encoder_to_decoder\.|mask_token$")
 _VIDEOMAE_OWN = re.compile(r"(encoder|encoder_to_decoder|decoder)\.|mask_token$")
 _RUN_OF_OURS = "encoder.patch_embed.weight"
 
@@ -65,8 +68,9 @@ def recognise(
     told = told or Told()
     if _RUN_OF_OURS in state:
         raise ValueError("is a checkpoint of a run of smnm; give the run's folder")
-    given, there = state, {id(t): name for name, t in state.items()}
+    given = state
     state, unmapped, kernel = _ours(given)
+    mapped = [name for name in given if name not in unmapped]
     if kernel.ndim not in (4, 5):
         raise ValueError(f"its patches must be convolved in 2 or 3 axes, got {tuple(kernel.shape)}")
     is_video, channels = kernel.ndim == 5, kernel.shape[1]
@@ -88,8 +92,8 @@ def recognise(
 
     final_norm, unused = "encoder.norm.weight" in state, tuple[str, ...]()
     if told.final_norm is False and final_norm:
-        norm = [name for name in state if name.startswith("encoder.norm.")]
-        unused = tuple(there[id(state.pop(name))] for name in norm)
+        state = {name: t for name, t in state.items() if not name.startswith("encoder.norm.")}
+        unused = tuple(filter(_FINAL_NORM.match, mapped))
         final_norm = False
     elif told.final_norm and not final_norm:
         raise ValueError("its configuration has a norm after the last block, its weights none")
@@ -116,7 +120,7 @@ def recognise(
         check_weights(Encoder(encoder, input_size), encoder_part(state))
     model = _with_decoder(state, encoder, input_size, told, is_video)
     if model is None:
-        unused += tuple(there.get(id(t), n) for n, t in state.items() if n.startswith("decoder."))
+        unused += tuple(filter(_ANY_DECODER.match, mapped))
         state = {name: t for name, t in state.items() if name.startswith("encoder.")}
     statistics = {
         3: (IMAGENET_MEAN, IMAGENET_STD),
