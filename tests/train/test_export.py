@@ -2,6 +2,8 @@
 
 import json
 import math
+import os
+import subprocess
 from dataclasses import replace
 
 import numpy as np
@@ -262,6 +264,10 @@ def test_processors_of_pictures_do_what_evaluation_does(exported):
     assert "pipeline_tag: image-feature-extraction" in card
 
 
+def full(tensors, *more):
+    raise OSError(28, "no space")
+
+
 def test_only_an_untouched_export_is_replaced(runs, tmp_path, monkeypatch):
     run, out = runs["image"] / "encoder.safetensors", tmp_path / "deep/out"
     export(Export(run=run, to="timm", out=out))
@@ -269,9 +275,6 @@ def test_only_an_untouched_export_is_replaced(runs, tmp_path, monkeypatch):
     export(Export(run=run, to="mae", out=out))  # again, in its place
     names = ["README.md", "checkpoint.pth", "preprocessor_config.json", "smnm_export.json"]
     assert sorted(p.name for p in out.iterdir()) == names
-
-    def full(tensors, *more):
-        raise OSError(28, "no space")
 
     monkeypatch.setattr(export_module, "safetensors_bytes", full)
     with pytest.raises(UsageError, match="the disk is full"):
@@ -291,6 +294,26 @@ def test_only_an_untouched_export_is_replaced(runs, tmp_path, monkeypatch):
         export(Export(run=run, to="timm", out=out))
     with pytest.raises(UsageError, match=r"README.md: is there and no folder"):
         export(Export(run=run, to="timm", out=out / "README.md"))
+
+
+def test_what_killed_exports_left_is_removed(runs, tmp_path, monkeypatch):
+    dead = subprocess.Popen(["true"])
+    dead.wait()
+    run, out = runs["image"] / "encoder.safetensors", tmp_path / "out"
+    names = [f".out.{dead.pid}.tmp", f".out.{dead.pid}.old", f".other.{dead.pid}.tmp"]
+    names += [f".out.{os.getppid()}.tmp", f".out.{os.getppid()}.old", ".out.x.tmp"]
+    for name in names:
+        (tmp_path / name).mkdir()
+        (tmp_path / name / "model.safetensors").touch()
+    monkeypatch.setattr(export_module, "safetensors_bytes", full)
+    with pytest.raises(UsageError, match="disk is full"):
+        export(Export(run=run, to="timm", out=out))
+    monkeypatch.undo()
+    left = {path.name for path in tmp_path.iterdir()}
+    assert left == set(names[1:])  # the folder that was being replaced might be the only one
+    export(Export(run=run, to="timm", out=out))
+    left = {path.name for path in tmp_path.iterdir()}
+    assert left == {"out", *names[2:]}
 
 
 @pytest.mark.parametrize(

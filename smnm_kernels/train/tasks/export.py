@@ -5,6 +5,7 @@ from __future__ import annotations
 import hashlib
 import json
 import os
+import re
 import shutil
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
@@ -171,10 +172,12 @@ def _check_out(out: Path) -> None:
 @contextmanager
 def _replacing_folder(path: Path) -> Iterator[Path]:
     """A new folder to fill. When the block ends without an error it takes the place of `path`,
-    whole; otherwise that stays as it was."""
+    whole; otherwise that stays as it was. What killed processes left beside it is removed, but a
+    folder that one was replacing, which may be the only one, not before the new one is there."""
     path = path.resolve()  # "." and ".." have no name
     path.parent.mkdir(parents=True, exist_ok=True)
     new, old = (path.with_name(f".{path.name}.{os.getpid()}.{kind}") for kind in ("tmp", "old"))
+    _remove_leftovers(path, "tmp")
     move: Callable[[Path, Path], None] = os.rename
     try:
         shutil.rmtree(new, ignore_errors=True)
@@ -190,6 +193,26 @@ def _replacing_folder(path: Path) -> Iterator[Path]:
                 move(old, path)
             raise
         sync_folder(path.parent)
+        _remove_leftovers(path, "old")
     finally:
         shutil.rmtree(new, ignore_errors=True)
         shutil.rmtree(old, ignore_errors=True)
+
+
+def _remove_leftovers(path: Path, kind: str) -> None:
+    """Folders beside `path` of processes that are no more."""
+    name = re.compile(rf"\.{re.escape(path.name)}\.(\d+)\.{kind}")
+    for beside in path.parent.iterdir():
+        found = name.fullmatch(beside.name)
+        if found and not _is_alive(int(found[1])):
+            shutil.rmtree(beside, ignore_errors=True)
+
+
+def _is_alive(pid: int) -> bool:
+    try:
+        os.kill(pid, 0)
+    except (ProcessLookupError, OverflowError):
+        return False
+    except PermissionError:  # of another user
+        return True
+    return True
