@@ -12,7 +12,7 @@ from tyro.conf import arg
 from smnm_kernels import schedules
 from smnm_kernels.errors import UsageError
 from smnm_kernels.kinds import KINDS, parameters_of
-from smnm_kernels.train.run.options import Number
+from smnm_kernels.train.run.options import Count, Number, need_at_least
 
 from .masking import HintSettings, MaskSettings, are_paired
 from .preset_options import overridden
@@ -27,7 +27,7 @@ HintSchedule = Annotated[str | None, arg(metavar="dwm|START[:POWER]", help_behav
 _MASK_FIELDS = {
     "kind": "--mask",
     "mask_ratio": "--mask-ratio",
-    "n_keep": "--mask-ratio",
+    "n_keep": "--n-keep",
     "seed": "--seed",
     "grid": "the preset",
     "freq_major": "the model",
@@ -45,6 +45,10 @@ class MaskOptions:
     motion, activity. Default: the preset's."""
     mask_ratio: Number = None
     """Share of patches that is masked, in [0, 1). Default: the preset's."""
+    n_keep: Count = None
+    """Number of visible patches, in place of --mask-ratio. At one ratio, kinds that repeat over
+    time show fewer patches than others; a fair comparison gives all the same, a multiple of the
+    grid's frames."""
     mask_options: MaskParameters = ()
     """Parameters of the kind of mask, NAME=VALUE each, such as sigma=variant-3 time_scale=2,
     windows=3,5 tie_break=random, metric=variance or hint_ratio=0.3. smnm.MaskSampler names them."""
@@ -80,6 +84,9 @@ def masks_of(options: Any, preset: Mapping[str, MaskSettings]) -> dict[str, Mask
     """The preset's masks of each input, with what MaskOptions and AudioVideoMaskOptions give."""
     found = {}
     _refuse_others(options, are_paired(preset))
+    need_at_least(options, "n_keep", 1)
+    if options.n_keep is not None and options.mask_ratio is not None:
+        raise UsageError(f"--n-keep {options.n_keep}: and --mask-ratio; give one")
     for name, masks in preset.items():
         kind, ratio, words = asked_of(options, name, are_paired(preset))
         found[name] = overridden(
@@ -88,6 +95,7 @@ def masks_of(options: Any, preset: Mapping[str, MaskSettings]) -> dict[str, Mask
             ratio=ratio,
             parameters=_parameters(words, f"{prefix_of(name, are_paired(preset))}-options"),
             hint=_hint_of(options, kind or masks.kind),
+            n_keep=options.n_keep,
         )
     return found
 
@@ -108,7 +116,7 @@ def asked_of(
 
 def _refuse_others(options: Any, paired: bool) -> None:
     """Options of the other kind of modality, by name."""
-    of_one = ("mask", "mask_ratio", "mask_options", "hint_schedule")
+    of_one = ("mask", "mask_ratio", "n_keep", "mask_options", "hint_schedule")
     of_two = tuple(AudioVideoMaskOptions.__dataclass_fields__)
     for name in of_one if paired else of_two:
         given = getattr(options, name)
@@ -118,7 +126,9 @@ def _refuse_others(options: Any, paired: bool) -> None:
         if not paired:
             raise UsageError(f"{word}: is for audio-video; {options.modality} has one input")
         instead = (
-            "" if name == "hint_schedule" else f"; give --video{word[1:]} or --audio{word[1:]}"
+            ""
+            if name in ("n_keep", "hint_schedule")
+            else f"; give --video{word[1:]} or --audio{word[1:]}"
         )
         raise UsageError(f"{word}: is for one input, and audio-video has two{instead}")
 

@@ -26,34 +26,42 @@ class HintSettings:
 
 @dataclass(frozen=True)
 class MaskSettings:
-    """Masks of one input: a kind of MaskSampler's, the share of patches that is masked, and the
-    kind's own parameters."""
+    """Masks of one input: a kind of MaskSampler's, the share of patches that is masked (or, in its
+    place, how many patches are visible), and the kind's own parameters."""
 
     kind: str
     ratio: float
     parameters: dict[str, Any] = field(default_factory=dict)
     #: Of kinds with a hint: when the share of chance falls.
     hint: HintSettings | None = None
+    n_keep: int | None = None
+
+    @property
+    def count(self) -> dict[str, Any]:
+        """How many patches are visible, as arguments of a sampler."""
+        if self.n_keep is not None:
+            return {"n_keep": self.n_keep}
+        return {"mask_ratio": self.ratio}
 
     def sampler(self, grid: Grid, seed: int, schedule_steps: int) -> MaskSampler | ScheduledSampler:
         """A schedule goes by the steps of the run, over the length of its learning-rate schedule.
         `set_epoch` tells the sampler each step."""
         if self.hint is None:
-            return MaskSampler(self.kind, grid, self.ratio, seed=seed, **self.parameters)
+            return MaskSampler(self.kind, grid, **self.count, seed=seed, **self.parameters)
         hint_ratio = schedules.hint(schedule_steps, start=self.hint.start, power=self.hint.power)
         return ScheduledSampler(
             self.kind,
             grid,
-            self.ratio,
             every="epoch",
             seed=seed,
             hint_ratio=hint_ratio,
+            **self.count,
             **self.parameters,
         )
 
     def arguments(self, grid: Grid) -> dict[str, Any]:
         """Of one modality of an AudioVideoSampler."""
-        return {"kind": self.kind, "grid": grid, "mask_ratio": self.ratio, **self.parameters}
+        return {"kind": self.kind, "grid": grid, **self.count, **self.parameters}
 
 
 def are_paired(names: Iterable[str]) -> bool:

@@ -106,7 +106,8 @@ def _data(run: Path, settings: dict[str, Any], runtime: dict[str, Any]) -> dict[
 
 
 def _masks(settings: dict[str, Any]) -> dict[str, Any]:
-    names = ("mask", "mask_ratio", "mask_options", "hint_schedule", "grid")
+    count = "mask_ratio" if settings.get("n_keep") is None else "n_keep"
+    names = ("mask", count, "mask_options", "hint_schedule", "grid")
     return {name: settings[name] for name in names if settings.get(name) is not None}
 
 

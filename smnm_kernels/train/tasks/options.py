@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import os
-from dataclasses import dataclass
+from dataclasses import dataclass, fields
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, get_args
 
@@ -52,6 +52,11 @@ class RecipeOptions:
     """tiny runs on two CPU cores in minutes; small and base are ViT-S and ViT-B with structured
     masks. videomae, audiomae and mae do what those methods' code does, snm-video and snm-audio what
     the structured-noise paper's tables say. A table in docs/training.md has their values."""
+    frames: Count = None
+    """Video: frames of a clip; audio: of a spectrogram, of AudioMAE's one every 10 ms. Default: the
+    preset's."""
+    size: Count = None
+    """Video, images: pixels of a side. Default: the preset's."""
     stride: Count = None
     """Video: take every N-th frame; shorter files get the largest stride that fits.
     Default: the preset's."""
@@ -101,7 +106,8 @@ class Pretrain(Training):
 def check(options: Pretrain) -> None:
     """Refuse values outside their range, before any work."""
     check_run_options(options)
-    need_at_least(options, "stride", 1)
+    for name in ("frames", "size", "stride"):
+        need_at_least(options, name, 1)
     if options.modality not in PRESETS:
         raise UsageError(f"modality must be one of {', '.join(PRESETS)}, got {options.modality!r}")
     if options.files_from is not None and not os.path.isdir(options.files_from):
@@ -135,6 +141,10 @@ def preset_of(options: Pretrain) -> Preset:
 
 def _clip_of(options: Pretrain, clip: Modality) -> Modality:
     allowed = settings_of(clip)
+    for name in ("frames", "size"):
+        value, own = getattr(options, name), {field.name for field in fields(clip)}
+        if value is not None and name not in own:
+            raise UsageError(f"--{name} {value}: {options.modality} has none")
     if options.stride is not None and "stride" not in allowed:
         raise UsageError(f"--stride {options.stride}: {options.modality} has no stride")
     if options.pixel_aspect is not None and "pixel_aspect" not in allowed:
@@ -150,6 +160,8 @@ def _clip_of(options: Pretrain, clip: Modality) -> Modality:
     mirrors = "flip" in allowed and not options.flip
     return with_settings(
         clip,
+        frames=options.frames,
+        size=options.size,
         stride=options.stride,
         pixel_aspect=options.pixel_aspect,
         padding=options.padding,

@@ -102,7 +102,10 @@ def set_up(options: Pretrain) -> Setup:
         preset, start = _from_init(options, preset)
     if options.modality == "image" and any(m.kind == "activity" for m in preset.masks.values()):
         raise UsageError("--mask activity: looks for sounds over time; pictures have none")
-    grids = preset.objective.grids(preset.clip.inputs)
+    try:
+        grids = preset.objective.grids(preset.clip.inputs)
+    except ValueError as error:
+        raise UsageError(f"{_sizes_of(options)}: {error}") from error
     kinds = {name: _kind_of(options, preset, name, grid) for name, grid in grids.items()}
     setup = Setup(preset, kinds, options.seed, find_device(options.device), start)
     try:
@@ -110,6 +113,12 @@ def set_up(options: Pretrain) -> Setup:
     except (ValueError, TypeError) as error:  # each input's masks by themselves are right
         raise UsageError(f"--hidden-time {preset.hidden_time}: {error}") from error
     return setup
+
+
+def _sizes_of(options: Pretrain) -> str:
+    """What was asked for that decides the inputs' sizes."""
+    given = {name: getattr(options, name) for name in ("preset", "frames", "size")}
+    return " ".join(f"--{name} {value}" for name, value in given.items() if value is not None)
 
 
 def _kind_of(options: Pretrain, preset: Preset, name: str, grid: tuple[int, int, int]) -> Kind:
@@ -124,6 +133,8 @@ def _kind_of(options: Pretrain, preset: Preset, name: str, grid: tuple[int, int,
     except (ValueError, TypeError) as error:
         prefix = prefix_of(name, paired)
         asked = f"{prefix} {masks.kind} {prefix}-ratio {masks.ratio}"
+        if masks.n_keep is not None:
+            asked = f"{prefix} {masks.kind} --n-keep {masks.n_keep}"
         _, _, words = asked_of(options, name, paired)
         if words:
             asked += f" {prefix}-options {' '.join(words)}"
@@ -160,6 +171,7 @@ def recipe_of(options: Pretrain, setup: Setup) -> Recipe:
             "preset": options.preset,
             "mask": _of_inputs({name: masks.kind for name, masks in preset.masks.items()}),
             "mask_ratio": _of_inputs({name: masks.ratio for name, masks in preset.masks.items()}),
+            "n_keep": options.n_keep,  # None, as in runs that were begun before: mask_ratio counts
             # None where nothing was asked for, as runs have it that were begun before.
             "mask_options": _mask_options_of(options, preset),
             "hidden_time": preset.hidden_time,
