@@ -67,8 +67,8 @@ def start_from(weights: Weights, model: ModelSettings, inputs: InputFormat) -> S
         said.append("the norm behind its last block starts anew: it has none")
     if (weights.mean, weights.scale) != (inputs.mean, inputs.scale):
         said.append(
-            f"it was trained on inputs (raw - {weights.mean}) / {weights.scale}, and gets "
-            f"(raw - {inputs.mean}) / {inputs.scale}"
+            f"it was trained on inputs (raw - {_values(weights.mean)}) / {_values(weights.scale)}, "
+            f"and gets (raw - {_values(inputs.mean)}) / {_values(inputs.scale)}"
         )
     changed = replace(
         ours, positions=encoder.settings.positions, norm_eps=encoder.settings.norm_eps
@@ -80,6 +80,11 @@ def start_from(weights: Weights, model: ModelSettings, inputs: InputFormat) -> S
         digest_of(weights.state),
         (*said, line),
     )
+
+
+def _values(values: tuple[float, ...]) -> str:
+    """All of a picture's channels; of the bands of a spectrogram the first and the last."""
+    return str(values) if len(values) < 4 else f"({values[0]}, ..., {values[-1]})"
 
 
 def _decoder_of(

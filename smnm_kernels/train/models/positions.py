@@ -14,7 +14,13 @@ from torch import Tensor
 
 Grid = tuple[int, int, int]
 Positions = Literal[
-    "flat", "rows_columns", "rows_columns_transposed", "columns_rows", "axes", "given"
+    "flat",
+    "flat_columns",
+    "rows_columns",
+    "rows_columns_transposed",
+    "columns_rows",
+    "axes",
+    "given",
 ]
 
 
@@ -24,6 +30,13 @@ def flat(grid: Grid, dim: int) -> Tensor:
     tokens = grid[0] * grid[1] * grid[2]
     angle = _angles(torch.arange(tokens, dtype=torch.float64), dim // 2)
     return torch.stack([angle.sin(), angle.cos()], dim=-1).flatten(1).float()
+
+
+def flat_columns(grid: Grid, dim: int) -> Tensor:
+    """MSM-MAE's decoder: as `flat`, with tokens counted down the columns. Its spectrograms lie with
+    time to the right, so that its rows are our columns."""
+    codes = flat((grid[0], grid[2], grid[1]), dim)
+    return codes.unflatten(0, (grid[0], grid[2], grid[1])).transpose(1, 2).flatten(0, 2)
 
 
 def rows_columns(grid: Grid, dim: int) -> Tensor:
@@ -52,8 +65,9 @@ def rows_columns_transposed(grid: Grid, dim: int) -> Tensor:
 
 
 def columns_rows(grid: Grid, dim: int) -> Tensor:
-    """CAV-MAE's audio: as MAE, for the picture with its sides exchanged. Its spectrograms lie with
-    time to the right, so the first half of the values encodes our row and the second our column."""
+    """CAV-MAE's audio, MaskSpec, MSM-MAE: as MAE, for the picture with its sides exchanged. Their
+    spectrograms lie with time to the right, so the first half of the values encodes our row and
+    the second our column."""
     codes = rows_columns((grid[0], grid[2], grid[1]), dim)
     return codes.unflatten(0, (grid[2], grid[1])).transpose(0, 1).flatten(0, 1)
 
@@ -80,6 +94,7 @@ def given(grid: Grid, dim: int) -> Tensor:
 
 POSITIONS: dict[Positions, Callable[[Grid, int], Tensor]] = {
     "flat": flat,
+    "flat_columns": flat_columns,
     "rows_columns": rows_columns,
     "rows_columns_transposed": rows_columns_transposed,
     "columns_rows": columns_rows,

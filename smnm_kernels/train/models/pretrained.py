@@ -240,7 +240,7 @@ def _of_run(path: Path) -> Weights:
     try:
         run = config["run"]
         settings = ModelSettings.from_dict(run["objective"]["model"])
-        modality, clip = run["modality"], run["clip"]
+        modality, clip = run["modality"], {**run["clip"], **(run.get("measured") or {})}
     except (KeyError, TypeError, ValueError) as error:
         raise ValueError(f"{CONFIG}: is of no pretraining run with a decoder ({error})") from error
     try:

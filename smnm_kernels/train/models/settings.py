@@ -2,7 +2,9 @@
 
 Sources. VideoMAE: Tong et al. 2022 and MCG-NJU/VideoMAE. MAE: He et al. 2022 and
 facebookresearch/mae. AudioMAE: Huang et al. 2022 and facebookresearch/AudioMAE. `transformers` has
-classes for the first two; they agree with the originals but for the eps of the norms.
+classes for the first two; they agree with the originals but for the eps of the norms. MaskSpec:
+Chong et al. 2022 and WangHelin1997/MaskSpec. MSM-MAE: Niizumi et al. 2022 and nttcslab/msm-mae,
+trained anew in nttcslab/m2d.
 
 The input's size is no setting: a model is built from its settings and (C, T, H, W), so that one
 setting serves clips of any length and size.
@@ -250,4 +252,31 @@ AUDIOMAE = ModelSettings(
         window=(4, 4),
     ),
     target="patch",
+)
+
+# The next three lie with time to the right and bands up, and number their tokens down the bands;
+# ours lie with time down. Attention takes tokens as a set: with positions that give each place the
+# code it has there, the model is the same. Their weights would need the two sides of each patch
+# exchanged, in the embedding's kernel and in the prediction's rows, and positions and tokens in our
+# order; this package reads none of their checkpoints.
+
+#: MaskSpec's ViT-B for 992 frames of 128 mel bands.
+MASKSPEC = replace(
+    MAE,
+    encoder=replace(MAE.encoder, positions="columns_rows"),
+    decoder=replace(MAE.decoder, positions="columns_rows"),
+)
+
+#: MSM-MAE's ViT-B for 208 frames of 80 mel bands, as it was published first.
+MSM_MAE = ModelSettings(
+    replace(MAE.encoder, positions="columns_rows", key_bias=False),
+    DecoderSettings(
+        dim=384, depth=4, heads=6, positions="flat_columns", key_bias=False, embed_bias=True
+    ),
+    target="pixels",
+)
+
+#: The same for 608 frames, as M2D's authors trained it anew.
+MSM_MAE_M2D = replace(
+    MASKSPEC, decoder=replace(MASKSPEC.decoder, dim=384, depth=4, heads=6), target="patch"
 )

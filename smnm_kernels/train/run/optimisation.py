@@ -38,6 +38,8 @@ class Optimisation:
     #: Shares of the schedule behind which the rate is halved, in place of a cosine down to the
     #: lowest rate.
     halvings: tuple[float, ...] = ()
+    #: Longer gradients, of all parameters together, are shortened to this length; None: none are.
+    clip_norm: float | None = None
 
     def total_steps(self, n_files: int) -> int:
         if self.steps is not None:
@@ -66,11 +68,27 @@ class Optimisation:
 
 def optimizer_of(model: nn.Module, optimisation: Optimisation) -> torch.optim.Optimizer:
     """That which `optimisation` names, with one rate for all parameters."""
-    if optimisation.optimizer == "adamw":
-        return adamw(model, optimisation)
     parameters = [p for p in model.parameters() if p.requires_grad]
-    decay, betas = optimisation.weight_decay, optimisation.betas
-    return torch.optim.Adam(parameters, lr=0.0, betas=betas, weight_decay=decay, fused=True)
+    optimizer: torch.optim.Optimizer
+    if optimisation.optimizer == "adamw":
+        optimizer = adamw(model, optimisation)
+    else:
+        decay, betas = optimisation.weight_decay, optimisation.betas
+        optimizer = torch.optim.Adam(
+            parameters, lr=0.0, betas=betas, weight_decay=decay, fused=True
+        )
+    if optimisation.clip_norm is not None:
+        _clip_before_steps(optimizer, parameters, optimisation.clip_norm)
+    return optimizer
+
+
+def _clip_before_steps(
+    optimizer: torch.optim.Optimizer, parameters: list[nn.Parameter], longest: float
+) -> None:
+    def clip(*_: Any) -> None:
+        torch.nn.utils.clip_grad_norm_(parameters, longest)
+
+    optimizer.register_step_pre_hook(clip)
 
 
 def adamw(model: nn.Module, optimisation: Optimisation) -> torch.optim.AdamW:

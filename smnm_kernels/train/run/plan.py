@@ -49,6 +49,9 @@ class Recipe:
     finder: Finder | None = None
     # The places of those usable files that are trained on: passes over the files are over these.
     trained_on: Callable[[Sequence[Record]], Sequence[int]] = lambda files: range(len(files))
+    # What is measured in the files before the first step (with so many processes that read), kept
+    # in config.json for all that comes after: as JSON holds it.
+    measure: Callable[[Listing, int], dict[str, Any]] | None = None
 
 
 @dataclass(frozen=True)
@@ -69,6 +72,7 @@ class Plan:
     resumed: bool
     trained_on: Sequence[int]  # places in `files`
     labels: Labels | None  # what the records' labels mean; without a file's own
+    measured: dict[str, Any] | None  # as the recipe measures
 
 
 def begin(
@@ -137,6 +141,8 @@ def make_plan(
     accumulate = options.accumulate or runtime.get("accumulate") or 1
     check_batch_size(optimisation.batch_size, accumulate)
     workers = default_workers() if options.workers is None else options.workers
+    if recipe.measure is not None and not before:
+        settings["measured"] = recipe.measure(listing, workers)
 
     skipped = listing.reasons()
     with bounded(folder.path, options.stall_limit):
@@ -186,6 +192,7 @@ def make_plan(
         resumed=before is not None,
         trained_on=trained_on,
         labels=listing.labels and replace(listing.labels, of={}),
+        measured=settings["measured"],
     )
 
 
@@ -221,6 +228,8 @@ def find_run(
             settings["schedule_steps"] = before["run"].get("schedule_steps")
         if options.warmup_steps is None:
             settings["warmup_steps"] = before["run"].get("warmup_steps")
+        if recipe.measure is not None:
+            settings["measured"] = before["run"].get("measured")
         check_config(out, settings, before["run"])
     return settings, before
 
@@ -241,6 +250,8 @@ def _settings(options: RunOptions, recipe: Recipe) -> dict[str, Any]:
         # None as usual, as runs have it that were begun before there was a choice.
         "optimizer": None if optimisation.optimizer == "adamw" else optimisation.optimizer,
         "halvings": optimisation.halvings or None,
+        "clip_norm": optimisation.clip_norm,
+        "measured": None,
         "warmup_steps": optimisation.warmup_steps,
         "schedule_steps": options.schedule_steps,
     }

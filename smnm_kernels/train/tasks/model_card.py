@@ -82,7 +82,10 @@ def _model(given: Weights) -> dict[str, Any]:
         "width, blocks, heads": [encoder.dim, encoder.depth, encoder.heads],
         "input is (raw - mean) / scale": {"mean": list(given.mean), "scale": list(given.scale)},
     }
-    if given.modality == "audio":
+    if given.modality == "audio" and given.clip.get("front"):
+        rows["raw"] = "log-mel spectrogram, time by band, as smnm_kernels' Spectrogram with"
+        rows["its settings"] = given.clip["front"]
+    elif given.modality == "audio":
         rows["raw"] = "log-mel spectrogram, time by band: 16 kHz, 25 ms windows every 10 ms"
     else:
         rows["raw"] = "RGB in [0, 1]"

@@ -50,11 +50,11 @@ class RecipeOptions:
 
     preset: PresetName = "tiny"
     """tiny runs on two CPU cores in minutes; small and base are ViT-S and ViT-B with structured
-    masks. videomae, audiomae and mae do what those methods' code does, snm-video and snm-audio what
-    the structured-noise paper's tables say. A table in docs/training.md has their values."""
+    masks. videomae, audiomae, maskspec, msm-mae and mae do what those methods' code does, snm-...
+    what the structured-noise paper's tables say, dwm masks as the paper on dispersion-weighted
+    masking. A table in docs/training.md has their values."""
     frames: Count = None
-    """Video: frames of a clip; audio: of a spectrogram, of AudioMAE's one every 10 ms. Default: the
-    preset's."""
+    """Video: frames of a clip; audio: of a spectrogram, one every 10 ms. Default: the preset's."""
     size: Count = None
     """Video, images: pixels of a side. Default: the preset's."""
     stride: Count = None

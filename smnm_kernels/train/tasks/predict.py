@@ -35,7 +35,7 @@ from .finetune_options import parsed_views
 from .finetune_presets import PRESETS
 
 # Of the modality that a model was trained with, what decides how a fixed view is read.
-_OF_VIEWS = ("stride", "pixel_aspect", "padding", "sampling")
+_OF_VIEWS = ("stride", "pixel_aspect", "padding", "sampling", "front")
 
 
 @dataclass(kw_only=True)

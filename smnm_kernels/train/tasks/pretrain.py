@@ -17,6 +17,7 @@ from torch import Tensor
 from smnm_kernels import AudioVideoSampler, Masks
 from smnm_kernels.errors import Unusable, UsageError
 from smnm_kernels.kinds import Kind
+from smnm_kernels.train.data.audio import Audio
 from smnm_kernels.train.data.finder import Files
 from smnm_kernels.train.data.loader import Batch, Failure, SampleDataset
 from smnm_kernels.train.data.modality import Normalisation, Record
@@ -37,6 +38,7 @@ from smnm_kernels.train.run.signals import StoppedBySignal
 
 from .mask_options import asked_of, prefix_of
 from .masking import Masking, PairedMasks, SeparateMasks, are_paired
+from .measuring import Measuring, as_trained, measures, with_measured
 from .options import Pretrain, check, preset_of
 from .presets import Preset
 from .reconstruction import reconstruction, stacked
@@ -59,6 +61,7 @@ def pretrain(options: Pretrain) -> int:
         if setup.start and folder and not plan.resumed:
             for line in setup.start.said:
                 print(f"--init {options.init}: {line}", flush=True)
+        setup = setup.with_measured(plan.measured)
         padding = padding_of(setup, plan.files)
         clip = setup.preset.clip
         dataset = SampleDataset(options.data, plan.files, clip, options.seed, padding)
@@ -79,6 +82,10 @@ class Setup:
     seed: int
     device: torch.device
     start: Start | None = None  # None: from random weights
+
+    def with_measured(self, measured: dict[str, Any] | None) -> Setup:
+        clip = with_measured(self.preset.clip, measured)
+        return replace(self, preset=replace(self.preset, clip=clip))
 
     def masking(self, schedule_steps: int) -> Masking:
         masks, grids = self.preset.masks, {name: kind.grid for name, kind in self.kinds.items()}
@@ -151,6 +158,8 @@ def _from_init(options: Pretrain, preset: Preset) -> tuple[Preset, Start]:
     (inputs,) = preset.clip.inputs.values()
     lines: list[str] = []
     weights = weights_for(asked, options.init, options.modality, inputs, lines.append, whole=True)
+    preset = replace(preset, clip=as_trained(preset.clip, weights, lines.append))
+    (inputs,) = preset.clip.inputs.values()
     try:
         start = start_from(weights, objective.model, inputs)
     except ValueError as error:
@@ -185,7 +194,15 @@ def recipe_of(options: Pretrain, setup: Setup) -> Recipe:
         notes={"init": str(options.init.resolve())} if options.init else {},
         finder=Files(options.data, options.files_from),
         check_found=partial(_check_padding, setup),
+        measure=partial(_measured, options, setup) if measures(preset.clip) else None,
     )
+
+
+def _measured(options: Pretrain, setup: Setup, listing: Listing, workers: int) -> dict[str, Any]:
+    clip, files = setup.preset.clip, listing.usable
+    assert isinstance(clip, Audio)
+    measuring = Measuring(clip, options.data, options.seed, options.stall_limit)
+    return measuring(files, range(len(files)), padding_of(setup, files), workers)
 
 
 def padding_of(setup: Setup, files: Sequence[Record]) -> Padding | None:

@@ -11,6 +11,7 @@ from smnm_kernels.train.models.positions import (
     axes,
     columns_rows,
     flat,
+    flat_columns,
     position_codes,
     rows_columns,
     rows_columns_transposed,
@@ -27,6 +28,13 @@ def test_flat_is_videomaes_table():
             angle = token / 10000 ** (2 * (j // 2) / dim)
             expected = math.cos(angle) if j % 2 else math.sin(angle)
             assert codes[token, j].item() == pytest.approx(expected, abs=1e-6)
+
+
+def test_flat_columns_is_msm_maes_table_of_the_picture_with_time_to_the_right():
+    codes, theirs = flat_columns((1, 4, 3), 8), flat((1, 3, 4), 8)
+    for time in range(4):
+        for band in range(3):
+            assert (codes[time * 3 + band] == theirs[band * 4 + time]).all()
 
 
 def place_code(row, column, dim):

@@ -148,8 +148,8 @@ def timm(given: Weights) -> Folder:
         "pretrained_cfg": {
             "input_size": [channels, h, w],
             "fixed_input_size": True,
-            "mean": list(given.mean),
-            "std": list(given.scale),
+            **({} if len(given.mean) > channels else {"mean": list(given.mean)}),
+            **({} if len(given.scale) > channels else {"std": list(given.scale)}),
             "interpolation": "bicubic",
             "crop_pct": 1.0 if given.modality == "audio" else Image.fixed_crop.share,
             "num_classes": outputs,
@@ -160,8 +160,8 @@ def timm(given: Weights) -> Folder:
     }
     if head is not None and head.settings.names:
         config["label_names"] = list(head.settings.names)
-    files = {CONFIG: config, PREPROCESSOR: _preprocessor(given)}
-    return Folder(SAFETENSORS, state, files, remarks=remarks)
+    files = {CONFIG: config, **_preprocessor(given)}
+    return Folder(SAFETENSORS, state, files, remarks=(*remarks, *_of_spectrogram(given)))
 
 
 def original(given: Weights) -> Folder:
@@ -185,7 +185,7 @@ def original(given: Weights) -> Folder:
         decoder_norm_eps=decoder.final_norm_eps if decoder else None,
         target=given.model.target if given.model else None,
     )
-    return Folder(CHECKPOINT, state, {PREPROCESSOR: _preprocessor(given)}, told)
+    return Folder(CHECKPOINT, state, _preprocessor(given), told, _of_spectrogram(given))
 
 
 #: As in `--to`.
@@ -227,11 +227,22 @@ def _classes(head: Head) -> dict[str, Any]:
     }
 
 
-def _preprocessor(given: Weights) -> dict[str, Any]:
+def _preprocessor(given: Weights) -> dict[str, dict[str, Any]]:
+    """The file of it; none where transformers has no such preprocessor."""
     if given.modality == "audio":
-        return _sounds(given)
+        return {} if given.clip.get("front") else {PREPROCESSOR: _sounds(given)}
     kind = "VideoMAEImageProcessor" if given.modality == "video" else "ViTImageProcessor"
-    return _pictures(given, kind)
+    return {PREPROCESSOR: _pictures(given, kind)}
+
+
+def _of_spectrogram(given: Weights) -> tuple[str, ...]:
+    """What other code must do that no file of the folder can ask for."""
+    if not given.clip.get("front"):
+        return ()
+    return (
+        f"no {PREPROCESSOR}: transformers' feature extractors do not compute this spectrogram. "
+        "README.md says which it is, and what it is normalised by",
+    )
 
 
 def _pictures(given: Weights, kind: str) -> dict[str, Any]:

@@ -128,7 +128,8 @@ def recognise(
     }
     mean, scale = statistics.get(channels, ((0.0,) * channels, (1.0,) * channels))
     mean, scale = told.mean or mean, told.scale or scale
-    if not len(mean) == len(scale) == channels:
+    allowed = (channels, input_size[3]) if channels == 1 else (channels,)  # or of each mel band
+    if len(mean) not in allowed or len(scale) not in allowed:
         raise ValueError(f"its input has {channels} channels, and mean and scale {mean}, {scale}")
     return Weights(
         state,
@@ -293,7 +294,12 @@ def _size_of(
 
 def _rule_of(table: Tensor, grid: Grid, dim: int, class_token: bool) -> Positions:
     """The rule that made these positions, or "given"."""
-    rules: tuple[Positions, ...] = ("rows_columns", "rows_columns_transposed")
+    rules: tuple[Positions, ...] = (
+        "rows_columns",
+        "rows_columns_transposed",
+        "columns_rows",
+        "flat_columns",
+    )
     for rule in rules if grid[0] == 1 else ("flat",):
         if dim % 4 == 0:
             made = position_codes(rule, grid, dim, class_token)

@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import Any
 
 from smnm_kernels.errors import UsageError, printable
+from smnm_kernels.train.data.audio import Audio
 from smnm_kernels.train.data.modality import InputFormat, Modality
 from smnm_kernels.train.models.formats.state import digest_of
 from smnm_kernels.train.models.pretrained import UNTRAINED, Pretrained, find_encoder
@@ -18,7 +19,7 @@ from smnm_kernels.train.tasks.presets import Preset
 
 # Fields of the modality in pretraining that say how a file is read when chance has no part in it.
 # Sizes follow from the encoder.
-_KEPT = ("stride", "pixel_aspect", "padding")
+_KEPT = ("stride", "pixel_aspect", "padding", "front")
 
 
 @dataclass(frozen=True)
@@ -64,6 +65,11 @@ def find_frozen(
         if name != UNTRAINED
     }
     kept: dict[str, Any] = {}
+    if not trained and isinstance(clip, Audio) and clip.measures:
+        raise UsageError(
+            f"--encoder {UNTRAINED}: the preset's sounds are normalised by what pretraining "
+            "measures in its data; give a pretrained encoder, and --against none"
+        )
     if trained:
         name, first = next(iter(trained.items()))
         kept, clip = first.clip, _clip_of(first.encoder.input_size, clip, first.clip, name)
@@ -110,6 +116,8 @@ def _clip_of(size: InputSize, like: Modality, kept: dict[str, Any], given: str) 
     """The modality whose samples have this size (C, T, H, W)."""
     names = {field.name for field in fields(like)}
     own = {name: kept[name] for name in _KEPT if name in kept and name in names}
+    if kept and "front" in names:
+        own.setdefault("front", None)  # an encoder from before there were others
     try:
         clip = replace(like, **own).sized(size)
     except ValueError:
