@@ -39,8 +39,12 @@ class Start:
         load_weights(model, {**model.state_dict(), **self.state})
 
 
-def start_from(weights: Weights, model: ModelSettings, inputs: InputFormat) -> Start:
+def start_from(
+    weights: Weights, model: ModelSettings, inputs: InputFormat, decoder: bool = True
+) -> Start:
     """`model` with the weights' positions and eps, and as much of their tensors as fits.
+
+    decoder: whether the model's restores patches, as the weights' does.
 
     Raises:
         ValueError: where the encoder is of another shape, or does not fit the input.
@@ -73,10 +77,14 @@ def start_from(weights: Weights, model: ModelSettings, inputs: InputFormat) -> S
     changed = replace(
         ours, positions=encoder.settings.positions, norm_eps=encoder.settings.norm_eps
     )
-    decoder, of_decoder, line = _decoder_of(weights, model.decoder, inputs.size)
+    if decoder:
+        settings, of_decoder, line = _decoder_of(weights, model.decoder, inputs.size)
+    else:
+        settings, of_decoder = model.decoder, {}
+        line = "the decoder starts anew: it is to predict other things than patches"
     return Start(
         {**state, **of_decoder},
-        replace(model, encoder=changed, decoder=replace(decoder, norm_eps=changed.norm_eps)),
+        replace(model, encoder=changed, decoder=replace(settings, norm_eps=changed.norm_eps)),
         digest_of(weights.state),
         (*said, line),
     )

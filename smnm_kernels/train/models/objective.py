@@ -51,6 +51,9 @@ class Objective(Protocol):
         `Task.watch`, a new one for each run. By default nobody watches."""
         return None
 
+    #: What pictures call that which `restore` makes.
+    picture_row: ClassVar[str] = "restored"
+
     def restore(
         self, model: Any, inputs: dict[str, Tensor], masks: dict[str, Masks]
     ) -> dict[str, Tensor]:

@@ -27,6 +27,7 @@ from .formats.state import State, check_weights, encoder_part, encoder_state, lo
 from .formats.told import EXPORT, exported, told_in
 from .formats.weights import Head, Weights
 from .mae import MaskedAutoencoder, build_model
+from .masked_autoencoding import MaskedAutoencoding
 from .resizing import at_size, how_resized
 from .settings import ModelSettings
 from .vit import Encoder, InputSize
@@ -239,6 +240,7 @@ def _of_run(path: Path) -> Weights:
     config = read_json(path / CONFIG)
     try:
         run = config["run"]
+        restores = run["objective"]["name"] == MaskedAutoencoding.__name__
         settings = ModelSettings.from_dict(run["objective"]["model"])
         modality, clip = run["modality"], {**run["clip"], **(run.get("measured") or {})}
     except (KeyError, TypeError, ValueError) as error:
@@ -250,11 +252,17 @@ def _of_run(path: Path) -> Weights:
     except Exception as error:
         raise ValueError(f"{CHECKPOINT}: is not a checkpoint that can be read ({error})") from error
     about = _input_of(modality, clip)
+    remarks: tuple[str, ...] = ()
     with torch.device("meta"):
-        check_weights(MaskedAutoencoder(settings, about.size), state)
+        if restores:
+            check_weights(MaskedAutoencoder(settings, about.size), state)
+        else:
+            state = {name: t for name, t in state.items() if name.startswith("encoder.")}
+            check_weights(Encoder(settings.encoder, about.size), encoder_part(state))
+            remarks = ("what stands behind its encoder restores no patches and is left out",)
     return Weights(
-        state, settings.encoder, about.size, modality, about.mean, about.scale, settings,
-        clip=clip, step=step,
+        state, settings.encoder, about.size, modality, about.mean, about.scale,
+        settings if restores else None, remarks=remarks, clip=clip, step=step,
     )  # fmt: skip
 
 

@@ -47,12 +47,11 @@ def sinkhorn(
 
 
 @torch.no_grad()
-def spread(chosen: Tensor, prototypes: int, over_ranks: bool = False) -> Tensor:
-    """How evenly tokens are spread: chosen, int64 [M] in [0, prototypes) -> a float32 scalar.
+def entropy_share(chosen: Tensor, prototypes: int, over_ranks: bool = False) -> Tensor:
+    """Of the prototypes that tokens have: chosen, int64 [M] in [0, K) -> a float32 scalar.
 
-    The entropy of the shares of tokens that each prototype has, as a share of the largest that so
-    many tokens and prototypes allow: 1 where all have the same, 0 where one has all (our choice of
-    a measure).
+    The entropy of the K shares of tokens that the prototypes have, as a share of the largest that
+    so many tokens and prototypes allow: 1 where all have the same, 0 where one has all.
     """
     counts = torch.zeros(prototypes, device=chosen.device)
     counts = counts.scatter_add(0, chosen, torch.ones_like(chosen, dtype=torch.float32))

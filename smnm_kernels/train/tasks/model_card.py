@@ -124,7 +124,12 @@ def _recipe(settings: dict[str, Any], runtime: dict[str, Any], given: Weights) -
     objective = settings.get("objective")
     if isinstance(objective, dict):
         rows["objective"] = objective.get("name")
-        rows["target"] = objective.get("model", {}).get("target")
+        frozen = settings.get("target")
+        rows["target"] = (
+            f"features of a frozen encoder, {frozen}"
+            if frozen
+            else objective.get("model", {}).get("target")
+        )
     if given.step is not None:
         rows["steps done"] = given.step
     return rows | {n: runtime[n] for n in ("steps", "precision") if n in runtime}

@@ -23,6 +23,7 @@ from smnm_kernels.train.run.options import (
 )
 
 from .mask_options import AudioVideoMaskOptions, MaskOptions, masks_of
+from .objectives import ObjectiveOptions, objective_of
 from .preset_options import (
     PaddingOption,
     PixelAspectOption,
@@ -50,9 +51,9 @@ class RecipeOptions:
 
     preset: PresetName = "tiny"
     """tiny runs on two CPU cores in minutes; small and base are ViT-S and ViT-B with structured
-    masks. videomae, audiomae, maskspec, msm-mae and mae do what those methods' code does, snm-...
-    what the structured-noise paper's tables say, dwm masks as the paper on dispersion-weighted
-    masking. A table in docs/training.md has their values."""
+    masks. videomae, sigma, audiomae, maskspec, msm-mae and mae do what those methods' code does,
+    snm-... what the structured-noise paper's tables say, dwm masks as the paper on
+    dispersion-weighted masking. A table in docs/training.md has their values."""
     frames: Count = None
     """Video: frames of a clip; audio: of a spectrogram, one every 10 ms. Default: the preset's."""
     size: Count = None
@@ -72,7 +73,7 @@ class RecipeOptions:
 
 # Help lists the fields of the last class first.
 @dataclass(kw_only=True)
-class Training(RunOptions, AudioVideoMaskOptions, MaskOptions, RecipeOptions):
+class Training(RunOptions, AudioVideoMaskOptions, MaskOptions, ObjectiveOptions, RecipeOptions):
     """Options of every pretraining run."""
 
 
@@ -101,6 +102,7 @@ class Pretrain(Training):
     def __post_init__(self) -> None:
         self.data, self.out = Path(self.data), Path(self.out)
         self.init = None if self.init is None else Path(self.init)
+        self.target = None if self.target is None else Path(self.target)
 
 
 def check(options: Pretrain) -> None:
@@ -124,7 +126,7 @@ def preset_of(options: Pretrain) -> Preset:
     changed = Preset(
         clip=_clip_of(options, preset.clip),
         masks=masks_of(options, preset.masks),
-        objective=preset.objective,
+        objective=objective_of(options, options.modality, preset.objective),
         optimisation=overridden(
             preset.optimisation,
             batch_size=options.batch_size,

@@ -15,6 +15,7 @@ al. 2022 and facebookresearch/mae. AudioMAE: Huang et al. 2022 and facebookresea
 the structured-noise paper. MaskSpec: Chong et al. 2022 and WangHelin1997/MaskSpec. MSM-MAE: Niizumi
 et al. 2022 and nttcslab/msm-mae; M2D: nttcslab/m2d, which trains it anew. DWM: the paper on
 dispersion-weighted masking (arXiv 2603.23810) and its author's code, which adds to M2D's.
+SIGMA: Salehi et al. 2024 and QUVA-Lab/SIGMA.
 """
 
 from __future__ import annotations
@@ -38,6 +39,7 @@ from smnm_kernels.train.models.settings import (
     VIDEOMAE,
     VIDEOMAE_SMALL,
 )
+from smnm_kernels.train.models.sigma import Sigma
 from smnm_kernels.train.run.optimisation import Optimisation
 
 from .masking import HintSettings, MaskSettings
@@ -86,6 +88,11 @@ _VIDEOMAE_OPTIMISATION = Optimisation(
     epochs=800,  # VideoMAE; also 1600, and 2400 for Something-Something v2
     warmup_epochs=40,  # VideoMAE
 )
+_SIGMA_OPTIMISATION = replace(
+    _VIDEOMAE_OPTIMISATION,
+    batch_size=640,  # SIGMA's scripts for Kinetics-400: 16 GPUs of 40
+    epochs=801,  # SIGMA's scripts
+)
 _VIDEO_OPTIMISATION = replace(_VIDEOMAE_OPTIMISATION, batch_size=1024)  # VideoMAE's appendix
 
 VIDEO: dict[str, Preset] = {
@@ -110,6 +117,15 @@ VIDEO: dict[str, Preset] = {
         replace(_VIDEOMAE_CLIP, flip=True),  # for Kinetics-400
         _GREEN3D,
         MaskedAutoencoding(VIDEOMAE),
+        replace(_VIDEOMAE_OPTIMISATION, batch_size=256),
+    ),
+    # Its scripts for ViT-B take the target from DINO's ViT-B/16: --target.
+    "sigma": Preset(_VIDEOMAE_CLIP, _VIDEOMAE_TUBE, Sigma(VIDEOMAE), _SIGMA_OPTIMISATION),
+    # Table A.9, as above; what it does not name of SIGMA is as in its code.
+    "snm-sigma": Preset(
+        replace(_VIDEOMAE_CLIP, flip=True),  # for Kinetics-400
+        _GREEN3D,
+        Sigma(VIDEOMAE),
         replace(_VIDEOMAE_OPTIMISATION, batch_size=256),
     ),
 }  # fmt: skip

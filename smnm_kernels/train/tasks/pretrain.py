@@ -27,6 +27,8 @@ from smnm_kernels.train.models.encoder_file import step_of
 from smnm_kernels.train.models.initial import Start, start_from
 from smnm_kernels.train.models.masked_autoencoding import MaskedAutoencoding
 from smnm_kernels.train.models.pretrained import weights_for
+from smnm_kernels.train.models.sigma import Sigma
+from smnm_kernels.train.models.sigma_target import Frozen, find_frozen
 from smnm_kernels.train.run import ranks
 from smnm_kernels.train.run.loop import Loop
 from smnm_kernels.train.run.machine import find_device
@@ -58,9 +60,10 @@ def pretrain(options: Pretrain) -> int:
     try:
         recipe = recipe_of(options, setup)
         plan, folder = begin(options, recipe, options.data, options.out, setup.device)
-        if setup.start and folder and not plan.resumed:
-            for line in setup.start.said:
-                print(f"--init {options.init}: {line}", flush=True)
+        if folder and not plan.resumed:
+            for given, found in (("init", setup.start), ("target", setup.target)):
+                for line in found.said if found else ():
+                    print(f"--{given} {getattr(options, given)}: {line}", flush=True)
         setup = setup.with_measured(plan.measured)
         padding = padding_of(setup, plan.files)
         clip = setup.preset.clip
@@ -82,6 +85,7 @@ class Setup:
     seed: int
     device: torch.device
     start: Start | None = None  # None: from random weights
+    target: Frozen | None = None  # of an objective that learns a frozen encoder's features
 
     def with_measured(self, measured: dict[str, Any] | None) -> Setup:
         clip = with_measured(self.preset.clip, measured)
@@ -104,9 +108,11 @@ class Setup:
 def set_up(options: Pretrain) -> Setup:
     """Everything that can be refused without looking at a file or at RUN."""
     check(options)
-    preset, start = preset_of(options), None
+    preset, start, target = preset_of(options), None, None
     if options.init is not None:
         preset, start = _from_init(options, preset)
+    if options.target is not None:
+        preset, target = _with_target(options.target, preset)
     if options.modality == "image" and any(m.kind == "activity" for m in preset.masks.values()):
         raise UsageError("--mask activity: looks for sounds over time; pictures have none")
     try:
@@ -114,7 +120,7 @@ def set_up(options: Pretrain) -> Setup:
     except ValueError as error:
         raise UsageError(f"{_sizes_of(options)}: {error}") from error
     kinds = {name: _kind_of(options, preset, name, grid) for name, grid in grids.items()}
-    setup = Setup(preset, kinds, options.seed, find_device(options.device), start)
+    setup = Setup(preset, kinds, options.seed, find_device(options.device), start, target)
     try:
         setup.masking(schedule_steps=1)
     except (ValueError, TypeError) as error:  # each input's masks by themselves are right
@@ -152,20 +158,32 @@ def _from_init(options: Pretrain, preset: Preset) -> tuple[Preset, Start]:
     """The preset's model with what --init decides of it, and the weights to begin with."""
     asked = f"--init {options.init}"
     objective = preset.objective
-    if not isinstance(objective, MaskedAutoencoding):
+    if not isinstance(objective, MaskedAutoencoding | Sigma):
         raise UsageError(f"{asked}: is for masked autoencoders, not {type(objective).__name__}")
+    restores = isinstance(objective, MaskedAutoencoding)
     assert options.init is not None
     (inputs,) = preset.clip.inputs.values()
     lines: list[str] = []
-    weights = weights_for(asked, options.init, options.modality, inputs, lines.append, whole=True)
+    weights = weights_for(
+        asked, options.init, options.modality, inputs, lines.append, whole=restores
+    )
     preset = replace(preset, clip=as_trained(preset.clip, weights, lines.append))
     (inputs,) = preset.clip.inputs.values()
     try:
-        start = start_from(weights, objective.model, inputs)
+        start = start_from(weights, objective.model, inputs, decoder=restores)
     except ValueError as error:
         raise UsageError(f"{asked}: {error}, of --preset {options.preset}") from error
     start = replace(start, said=(*(one.removeprefix(f"{asked}: ") for one in lines), *start.said))
     return replace(preset, objective=replace(objective, model=start.model)), start
+
+
+def _with_target(given: Path, preset: Preset) -> tuple[Preset, Frozen]:
+    """The preset whose model learns the features of the frozen encoder that --target names."""
+    objective = preset.objective
+    assert isinstance(objective, Sigma)
+    (inputs,) = preset.clip.inputs.values()
+    frozen = find_frozen(given, inputs, objective.model.encoder.grid(inputs.size))
+    return replace(preset, objective=replace(objective, frozen=frozen.settings)), frozen
 
 
 def recipe_of(options: Pretrain, setup: Setup) -> Recipe:
@@ -190,8 +208,13 @@ def recipe_of(options: Pretrain, setup: Setup) -> Recipe:
             "grid": _of_inputs({name: kind.grid for name, kind in setup.kinds.items()}),
             "objective": {"name": type(preset.objective).__name__, **asdict(preset.objective)},
             "init": setup.start and setup.start.digest,
+            "target": setup.target and setup.target.digest,
         },
-        notes={"init": str(options.init.resolve())} if options.init else {},
+        notes={
+            name: str(path.resolve())
+            for name, path in (("init", options.init), ("target", options.target))
+            if path
+        },
         finder=Files(options.data, options.files_from),
         check_found=partial(_check_padding, setup),
         measure=partial(_measured, options, setup) if measures(preset.clip) else None,
@@ -282,6 +305,8 @@ class Pretraining:
         model = self.objective.build(self.inputs, dataset.seed, checkpoint_activations)
         if setup.start:
             setup.start.load(model)
+        if setup.target:
+            setup.target.load(model)
         self.model = model.to(device)
         self.optimizer = optimizer_of(self.model, preset.optimisation)
         self.optimizer.register_step_post_hook(lambda *_: self.objective.after_update(self.model))
@@ -362,7 +387,8 @@ class Pretraining:
             visible = masks[name].visible.view(-1, *grid)
             real = valid[name].view(-1, *grid) if name in valid else None
             shown = undo(x[name]), visible, undo(restored[name])
-            pictures.append(reconstruction(*shown, given.picture_rows, real))
+            last = self.objective.picture_row
+            pictures.append(reconstruction(*shown, given.picture_rows, real, last))
         return stacked(pictures)
 
     def export(self, path: Path, step: int) -> None:

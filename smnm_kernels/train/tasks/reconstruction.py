@@ -10,7 +10,6 @@ from torch import Tensor
 
 from smnm_kernels.train.data.modality import PictureRows
 
-_ROWS = ("input", "visible", "restored")
 _GAP, _LABEL = 4, 84  # pixels
 
 
@@ -20,12 +19,14 @@ def reconstruction(
     restored: Tensor,
     rows: PictureRows,
     valid: Tensor | None = None,
+    name: str = "restored",
 ) -> Image.Image:
     """Three rows for each sample. Where patches are not `valid`, nothing was to be restored.
 
     raw, restored: float [B, C, T, H, W], values as they were before normalisation.
     visible: bool [B, T', H', W'], the patches that the encoder saw; the grid divides T, H and W.
     valid: likewise.
+    name: of the last row.
     """
     before, after = (np.nan_to_num(x.cpu().numpy()) for x in (raw, restored))
     seen = _of_values(visible, before.shape)
@@ -38,11 +39,12 @@ def reconstruction(
     block = 3 * step + 2 * _GAP
     picture = Image.new("RGB", (_LABEL + width + _GAP, len(samples) * block), "white")
     pen, font = ImageDraw.Draw(picture), ImageFont.load_default(size=14)
+    names = ("input", "visible", name)
     for i, three in enumerate(samples):
         for j, row in enumerate(three):
             y = i * block + _GAP + j * step
             picture.paste(Image.fromarray(row), (_LABEL, y))
-            pen.text((6, y + height // 2), _ROWS[j], fill="black", font=font, anchor="lm")
+            pen.text((6, y + height // 2), names[j], fill="black", font=font, anchor="lm")
     return picture
 
 

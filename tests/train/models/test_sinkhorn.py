@@ -4,23 +4,11 @@ import math
 
 import pytest
 import torch
+from sinkhorn_definition import defined
 
 from smnm_kernels.train.models import sinkhorn as module
 from smnm_kernels.train.models.collapse import CollapseWatch
-from smnm_kernels.train.models.sinkhorn import sinkhorn, spread
-
-
-def defined(scores, epsilon, iterations):
-    """As SIGMA's code has it, value by value, in float64: prototypes are rows there."""
-    tokens, prototypes = scores.shape
-    q = [[math.exp(scores[m, k] / epsilon) for m in range(tokens)] for k in range(prototypes)]
-    total = sum(map(sum, q))
-    q = [[value / total for value in row] for row in q]
-    for _ in range(iterations):
-        q = [[value / sum(row) / prototypes for value in row] for row in q]
-        sums = [sum(row[m] for row in q) for m in range(tokens)]
-        q = [[value / sums[m] / tokens for m, value in enumerate(row)] for row in q]
-    return torch.tensor(q, dtype=torch.float64).T * tokens
+from smnm_kernels.train.models.sinkhorn import entropy_share, sinkhorn
 
 
 def cosines(tokens=23, prototypes=7, dtype=torch.float64):
@@ -126,13 +114,22 @@ def test_wrong_arguments_are_named(arguments, said):
         ([0, 0], 1, 0.0),
     ],
 )
-def test_spread_is_the_share_of_the_largest_entropy(chosen, prototypes, expected):
-    assert spread(torch.tensor(chosen), prototypes).item() == pytest.approx(expected, abs=1e-6)
+def test_entropy_is_the_share_of_the_largest_entropy(chosen, prototypes, expected):
+    assert entropy_share(torch.tensor(chosen), prototypes).item() == pytest.approx(
+        expected, abs=1e-6
+    )
 
 
 def test_the_watch_warns_once_and_by_name_when_a_share_stays_low():
     watch = CollapseWatch(("a", "b"), low=0.2, patience=3)
     a = [0.1, 0.1, 0.3, 0.1, 0.1, 0.1, 0.1, 0.1, 0.5, 0.0, 0.0, 0.0]
-    said = {i: watch({"step": i, "a": value, "b": 0.9}) for i, value in enumerate(a)}
+    said = {i: watch({"step": i, "lr": 1.0, "a": v, "b": 0.9}) for i, v in enumerate(a)}
     assert [i for i, line in said.items() if line] == [5, 11]
-    assert "at step 5: a 0.100, below 0.2 for 3 steps" in said[5]
+    assert "at step 5: a 0.100 of the largest, below 0.2 for 3 steps" in said[5]
+
+
+def test_the_watch_waits_until_the_rate_has_risen():
+    watch = CollapseWatch(("a",), patience=3)
+    rates = [1.0, 2.0, 3.0, 4.0, 4.0, 3.0, 2.0]
+    said = [watch({"step": i, "lr": rate, "a": 0.0}) for i, rate in enumerate(rates)]
+    assert [i for i, line in enumerate(said) if line] == [6]
