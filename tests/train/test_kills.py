@@ -5,6 +5,8 @@ from kills import kills
 
 
 @pytest.mark.exhaustive
-@pytest.mark.parametrize("modality", ["video", "audio"])
-def test_killed_at_random_moments_the_losses_are_those_of_a_run_that_was_not(modality, tmp_path):
-    assert kills(modality, 4, seed=1, out=tmp_path / "kills").total() == 5
+@pytest.mark.parametrize(
+    ("command", "modality"), [("pretrain", "video"), ("pretrain", "audio"), ("finetune", "image")]
+)
+def test_killed_at_random_moments_a_run_is_one_that_was_not(command, modality, tmp_path):
+    assert kills(command, modality, 4, seed=1, out=tmp_path / "kills").total() == 5
