@@ -42,6 +42,11 @@ COMMANDS = {
         f"{_TRAIN}.tasks.segment:segment",
         "compare clusters of an encoder's features with the objects of annotated videos",
     ),
+    "retrieve": Command(
+        f"{_TRAIN}.tasks.retrieve:Retrieve",
+        f"{_TRAIN}.tasks.retrieve:retrieve",
+        "measure how well sounds find the pictures that belong to them, and the other way round",
+    ),
     "finetune": Command(
         f"{_TRAIN}.tasks.finetune_options:Finetune",
         f"{_TRAIN}.tasks.finetune:finetune",

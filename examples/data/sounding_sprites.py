@@ -3,12 +3,12 @@ neither picture nor sound tells alone.
 
     python examples/data/sounding_sprites.py --out data/sounding_sprites
 
-`clips/*.mkv` with `labels.csv` hold groups of four clips: two pictures, which differ in the shape
-of the sprite alone, each with two sounds, which differ in their timbre alone. `both` is "like"
-where shape and timbre go together (a disc that sounds pure, a cross that sounds rich) and "unlike"
-where not. Each picture comes with both values, and so does each sound: whoever sees or hears only
-guesses. `single/*.mkv` with `single.csv` are clips that share nothing, to match sounds with
-pictures: a pitch follows from a size, but not exactly, and clicks from bounces.
+`clips/SPLIT/*.mkv` with `labels.csv` hold groups of four clips: two pictures, which differ in the
+shape of the sprite alone, each with two sounds, which differ in their timbre alone. `both` is
+"like" where shape and timbre go together (a disc that sounds pure, a cross that sounds rich) and
+"unlike" where not. Each picture comes with both values, and so does each sound: whoever only sees
+or only hears guesses. `single/*.mkv` with `single.csv` are clips that share nothing, to match
+sounds with pictures: a pitch follows from a size, but not exactly, and clicks from bounces.
 
 Other columns: split (groups stay together), group, shape, timbre, size (radius as a share of the
 picture's side), pitch (Hz) and bounces. Everything is computed from the seed; the set is in the
@@ -148,11 +148,14 @@ def make(out: Path, groups: int, single: int, frames: int, size: int, seed: int)
 
     rows: list[dict[str, Any]] = []
     for group in range(groups):
-        clip = Bouncer.random(np.random.default_rng([seed, 6, group]))
+        clip, split = (
+            Bouncer.random(np.random.default_rng([seed, 6, group])),
+            split_of(group, groups),
+        )
         for shape in SHAPES:
             for timbre in TIMBRES:
-                path = f"clips/{group:04d}-{shape}-{timbre}.mkv"
-                row = {"path": path, "split": split_of(group, groups), "group": group}
+                path = f"clips/{split}/{group:04d}-{shape}-{timbre}.mkv"
+                row = {"path": path, "split": split, "group": group}
                 rows.append(row | write(path, replace(clip, shape=shape, timbre=timbre)))
     if rows:
         write_table(out / "labels.csv", rows)

@@ -7,7 +7,7 @@ the spectrogram.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -19,6 +19,7 @@ from smnm_kernels.errors import Unusable
 from . import frames as frames_of_files
 from . import media, sound
 from .audio import MIN_SECONDS, Audio
+from .crops import CentreCrop
 from .modality import FixedView, InputFormat, Record, evenly
 from .sample_randomness import SOUND, SampleRandomness
 from .source import Source
@@ -71,6 +72,14 @@ class AudioVideo:
             )
         if self.video.sampling is not None:
             raise ValueError(f"video.sampling must be None, got {self.video.sampling!r}")
+
+    @classmethod
+    def of_fixed_views(cls, kept: Mapping[str, Any]) -> AudioVideo:
+        """From what a run keeps of its own (`asdict`), to read fixed views alone: what chance does
+        in training is left out."""
+        unchanged = {"crop": CentreCrop(), "flip": False, "augment": None, "erase": None}
+        video, audio = Video(**{**kept["video"], **unchanged}), Audio(**kept["audio"])
+        return cls(video, audio, kept["spread"])
 
     @property
     def inputs(self) -> dict[str, InputFormat]:

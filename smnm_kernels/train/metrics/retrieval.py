@@ -11,6 +11,7 @@ these orders. So embeddings that are all the same find what chance finds.
 from __future__ import annotations
 
 from dataclasses import dataclass
+from functools import cached_property
 
 import numpy as np
 
@@ -31,7 +32,7 @@ class Ranks:
     def __len__(self) -> int:
         return len(self.above)
 
-    @property
+    @cached_property
     def means(self) -> np.ndarray:
         """float64 [n]: the mean rank over all orders of what is tied; 1 is the first."""
         return 1 + self.above + self.tied / 2
@@ -39,10 +40,27 @@ class Ranks:
     def measures(self, counts: np.ndarray | None = None) -> dict[str, float]:
         """recall@1, @5 and @10 of as many candidates, and the median rank, by their names; query i
         counts counts[i] times (int [n]; None: once each)."""
-        found = {f"recall@{k}": recall_at(self, k, counts) for k in RECALLS if k < len(self)}
         weights = np.ones(len(self), np.int64) if counts is None else counts
-        found["median_rank"] = float(np.median(np.repeat(self.means, weights)))
+        total = weights.sum()
+        found = {name: float(weights @ inside / total) for name, inside in self._inside.items()}
+        behind = weights[self._order].cumsum()
+        middle = np.searchsorted(behind, [(total - 1) // 2, total // 2], side="right")
+        found["median_rank"] = float(self.means[self._order[middle]].mean())
         return found
+
+    def inside(self, k: int) -> np.ndarray:
+        """float64 [n]: in which share of the orders the own one is among the k most alike ones."""
+        return np.clip((k - self.above) / (self.tied + 1), 0, 1)
+
+    # A bootstrap asks for measures thousands of times.
+
+    @cached_property
+    def _inside(self) -> dict[str, np.ndarray]:
+        return {f"recall@{k}": self.inside(k) for k in RECALLS if k < len(self)}
+
+    @cached_property
+    def _order(self) -> np.ndarray:
+        return np.argsort(self.means, kind="stable")
 
 
 def ranks(queries: np.ndarray, candidates: np.ndarray) -> Ranks:
@@ -69,12 +87,11 @@ def ranks(queries: np.ndarray, candidates: np.ndarray) -> Ranks:
     return Ranks(above, tied)
 
 
-def recall_at(found: Ranks, k: int, counts: np.ndarray | None = None) -> float:
+def recall_at(found: Ranks, k: int) -> float:
     """The share of queries whose own candidate is among the k most alike ones."""
     if k < 1:
         raise ValueError(f"k must be at least 1, got {k}")
-    inside = np.clip((k - found.above) / (found.tied + 1), 0, 1)
-    return float(np.average(inside, weights=counts))
+    return float(found.inside(k).mean())
 
 
 def _normalised(x: np.ndarray) -> np.ndarray:

@@ -1,0 +1,328 @@
+"""`smnm retrieve`: does an encoder know which sound belongs to which pictures?"""
+
+from __future__ import annotations
+
+import csv
+import io
+import json
+import os
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Annotated, Any
+
+import numpy as np
+import torch
+from torch import Tensor
+from tyro.conf import Positional, arg
+
+from smnm_kernels.errors import RunError, UsageError, printable
+from smnm_kernels.files import reason, replacing
+from smnm_kernels.train.data.audio_video import AudioVideo
+from smnm_kernels.train.data.bars import bar
+from smnm_kernels.train.data.batches import Batches
+from smnm_kernels.train.data.left_out import by_reason
+from smnm_kernels.train.data.modality import Normalisation, Record
+from smnm_kernels.train.data.padding import TokenGrid
+from smnm_kernels.train.data.records import fingerprint
+from smnm_kernels.train.data.scan import scan, shown_name
+from smnm_kernels.train.data.views import OnePass, Views, views_of
+from smnm_kernels.train.metrics.intervals import bootstrap, bootstrap_difference
+from smnm_kernels.train.metrics.retrieval import Ranks, ranks
+from smnm_kernels.train.models.encoder_file import metadata_of
+from smnm_kernels.train.models.formats.state import digest_of
+from smnm_kernels.train.models.joint_encoders import (
+    JointEncoder,
+    load_joint_encoder,
+    new_joint_encoder,
+)
+from smnm_kernels.train.models.pretrained import ENCODER, UNTRAINED
+from smnm_kernels.train.run.folder import RunFolder, write_json
+from smnm_kernels.train.run.machine import (
+    autocast_dtype,
+    cores,
+    default_workers,
+    find_device,
+    versions,
+)
+from smnm_kernels.train.run.options import Count, Precision, check_data, need_at_least
+from smnm_kernels.train.run.progress import say
+
+from .probing.results import shortened, table, unlike
+
+RESULTS, RANKS = "results.json", "ranks.csv"
+#: Queries and candidates of each direction.
+DIRECTIONS = {"sound_to_video": ("audio", "video"), "video_to_sound": ("video", "audio")}
+
+
+@dataclass(kw_only=True)
+class Retrieve:
+    """Measure whether the sound of a file finds its pictures among those of all files, and the
+    other way round.
+
+    The encoder makes one vector of the pictures and one of the sound of each file, and those that
+    are most alike are taken for a pair: recall at 1, 5 and 10, and the median rank.
+    """
+
+    data: Annotated[Positional[Path], arg(metavar="DATA")]
+    """Videos with sound: a folder, a list or a tar. Labels are ignored."""
+    encoder: str
+    """RUN of smnm pretrain audio-video, or its encoder.safetensors."""
+    out: Path
+    """Folder for results.json and ranks.csv."""
+    against: tuple[str, ...] = ()
+    """Further encoders on the same files, with intervals of the differences. none is untrained, of
+    the shape of the first encoder."""
+    clips: int = 1
+    """Moments of a file, evenly along time, whose vectors are averaged."""
+    seed: int = 0
+    """Of the weights of none, and of the bootstrap."""
+    batch_size: int = 16
+    """Samples that go through the encoder together."""
+    workers: Count = None
+    """Processes that read files; 0 reads in this one. Default: one less than there are cores, at
+    least 1, at most 8."""
+    device: str = "auto"
+    """auto, cpu, cuda or cuda:N."""
+    precision: Precision = "auto"
+    """Of the encoder's matrix products. auto is bfloat16 on CUDA and float32 on the CPU."""
+
+    def __post_init__(self) -> None:
+        self.data, self.out = Path(self.data), Path(self.out)
+
+
+@dataclass(frozen=True)
+class Embedder:
+    """An encoder of clips with sound, and how it wants files to be read."""
+
+    name: str  # as it was given
+    origin: str
+    encoder: JointEncoder  # float32, eval mode, without gradients
+    clip: AudioVideo
+    mean: dict[str, tuple[float, ...]]
+    scale: dict[str, tuple[float, ...]]
+
+    @classmethod
+    def load(cls, given: str) -> Embedder:
+        """Of RUN or its encoder.safetensors; UsageError where it is none."""
+        asked, path = f"--encoder {printable(given)}", Path(given)
+        if path.is_dir():
+            path = path / ENCODER
+        if not path.exists():
+            raise UsageError(f"{asked}: {printable(str(path))} is not there")
+        try:
+            encoder = load_joint_encoder(path)
+            held = metadata_of(path)
+            clip = AudioVideo.of_fixed_views(json.loads(held["preset"])["clip"])
+            mean, scale = (
+                {name: tuple(values) for name, values in json.loads(held[key]).items()}
+                for key in ("mean", "scale")
+            )
+        except OSError as error:
+            raise UsageError(f"{asked}: cannot be read ({reason(error)})") from error
+        except (ValueError, KeyError, TypeError) as error:
+            raise UsageError(f"{asked}: {printable(str(error))}") from error
+        origin = f"{printable(given)}, step {held['step']}" if "step" in held else printable(given)
+        return cls(given, origin, encoder.requires_grad_(False), clip, mean, scale)
+
+    def untrained(self, seed: int) -> Embedder:
+        encoder = new_joint_encoder(self.encoder.settings, self.encoder.input_sizes, seed)
+        encoder.eval().requires_grad_(False)
+        return replace(self, name=UNTRAINED, origin=f"untrained, seed {seed}", encoder=encoder)
+
+    def described(self) -> dict[str, Any]:
+        """For a row of results."""
+        return {
+            "encoder": self.name,
+            "origin": self.origin,
+            "digest": digest_of(self.encoder.state_dict()),
+            "input_sizes": {name: list(size) for name, size in self.encoder.input_sizes.items()},
+        }
+
+    @torch.no_grad()
+    def embed(
+        self, raw: dict[str, Tensor], files: Sequence[Record], precision: Precision
+    ) -> dict[str, Tensor]:
+        """As the loader reads these files -> float32 [B, dim] of "video" and "audio", without
+        their padding. The encoder is where `raw` is."""
+        device = raw["video"].device
+        inputs = {}
+        for name, form in self.clip.inputs.items():
+            form = replace(form, mean=self.mean[name], scale=self.scale[name])
+            inputs[name] = Normalisation(form, device)(raw[name])
+        dtype = autocast_dtype(precision, device)
+        with torch.autocast(device.type, dtype, enabled=dtype is not None):
+            found = self.encoder.embed(inputs, self._valid(files, device))
+        return {name: x.float() for name, x in found.items()}
+
+    def _valid(self, files: Sequence[Record], device: torch.device) -> dict[str, Tensor]:
+        """bool [B, N] of inputs that some of the files pad: tokens that hold anything real."""
+        real = [self.clip.padded(record) for record in files]
+        valid = {}
+        for name in {name for sides in real for name in sides}:
+            size = self.clip.inputs[name].size[1:]
+            tokens = TokenGrid(size, self.encoder.branch(name).grid, n_keep=None)
+            rows = [tokens.real(sides.get(name, size)).flatten() for sides in real]
+            valid[name] = torch.stack(rows).to(device)
+        return valid
+
+
+def retrieve(options: Retrieve) -> int:
+    """Returns 0. Raises UsageError, before any work, where options or DATA do not allow it."""
+    embedders = check(options)
+    device = find_device(options.device)
+    folder = RunFolder.of_results(options.out)  # locked until this returns
+    widest = max((e.clip for e in embedders), key=lambda clip: clip.least_frames)
+    listing = scan(options.data, widest, None, threads=min(32, cores()), besides=folder.path)
+    left_out = listing.reasons()
+    for name, why in left_out.items():
+        say(f"  skipped {name}: {printable(why)}")
+    files = listing.usable
+    if len(files) < 2:
+        reasons = by_reason(record["reason"] for record in listing.skipped)
+        raise UsageError(
+            f"DATA {printable(str(options.data))}: two usable files at least are needed, there "
+            f"{'is one' if len(files) else 'is none'}{f': {reasons}' if reasons else ''}"
+        )
+    vectors = [_vectors(embedder, files, options, device, left_out) for embedder in embedders]
+    usable = [place for place in range(len(files)) if all(place in found for found in vectors)]
+    if len(usable) < 2:
+        raise RunError(f"{printable(str(options.data))}: its files cannot be read any more")
+    found = [
+        {
+            direction: ranks(*(np.stack([of_one[p][name] for p in usable]) for name in names))
+            for direction, names in DIRECTIONS.items()
+        }
+        for of_one in vectors
+    ]
+    _write(folder.path, options, embedders, [files[p] for p in usable], found, left_out)
+    return 0
+
+
+def check(options: Retrieve) -> list[Embedder]:
+    """The encoders; refuses values outside their range, before any work."""
+    for name in ("clips", "batch_size"):
+        need_at_least(options, name, 1)
+    for name in ("seed", "workers"):
+        need_at_least(options, name, 0)
+    check_data(options.data, "audio-video")
+    if os.path.realpath(options.out) == os.path.realpath(options.data):
+        raise UsageError(f"--out {printable(str(options.out))}: is DATA itself; give another")
+    given = [options.encoder, *options.against]
+    trained = {name: Embedder.load(name) for name in dict.fromkeys(given) if name != UNTRAINED}
+    if not trained:
+        raise UsageError(
+            f"--encoder {UNTRAINED}: has the shape of another encoder, and none is given"
+        )
+    untrained = next(iter(trained.values())).untrained(options.seed)
+    return [trained.get(name, untrained) for name in given]
+
+
+def _vectors(
+    embedder: Embedder,
+    files: Sequence[Record],
+    options: Retrieve,
+    device: torch.device,
+    left_out: dict[str, str],
+) -> dict[int, dict[str, np.ndarray]]:
+    """Of each file by its place: float32 [dim] of "video" and "audio", the mean over its moments.
+    Files that cannot be read are put into `left_out`."""
+    embedder.encoder.to(device)
+    views = views_of(options.clips)
+    dataset = Views(options.data, files, embedder.clip, range(len(files)), views)
+    numbers = OnePass(len(dataset), options.batch_size)
+    workers = default_workers() if options.workers is None else options.workers
+    sums: dict[int, dict[str, np.ndarray]] = {}
+    counts = np.zeros(len(files), np.int64)
+    batches = Batches(dataset, numbers, workers, device, say=say)
+    try:
+        what = f"vectors of {printable(embedder.name)}"
+        with bar(what, len(dataset), unit=" moments") as shown:
+            for batch in batches:
+                for failure in batch.failures:
+                    name = printable(failure.name)
+                    if name not in left_out:  # of several moments
+                        say(f"  left out {name}: {printable(failure.reason)}")
+                    left_out[name] = failure.reason
+                shown.update(len(batch) + len(batch.failures))
+                if not len(batch):
+                    continue
+                places = batch.file_numbers.tolist()
+                of_files = [files[place] for place in places]
+                made = embedder.embed(batch.to(device).inputs, of_files, options.precision)
+                rows = {name: x.cpu().numpy() for name, x in made.items()}
+                for i, place in enumerate(places):
+                    counts[place] += 1
+                    before = sums.get(place, dict.fromkeys(rows, np.float32(0)))
+                    sums[place] = {name: before[name] + x[i] for name, x in rows.items()}
+    except torch.OutOfMemoryError as error:
+        raise RunError(
+            f"no more memory on {device} at --batch-size {options.batch_size}; a smaller one needs "
+            "less"
+        ) from error
+    finally:
+        batches.close()
+        embedder.encoder.cpu()
+    return {place: of_file for place, of_file in sums.items() if counts[place] == len(views)}
+
+
+def _write(
+    out: Path,
+    options: Retrieve,
+    embedders: Sequence[Embedder],
+    files: Sequence[Record],
+    found: Sequence[dict[str, Ranks]],
+    left_out: dict[str, str],
+) -> None:
+    """results.json and ranks.csv, and a table on the screen."""
+    names = unlike([embedder.name for embedder in embedders])
+    rows, cells = [], []
+    for name, embedder, of_one in zip(names, embedders, found, strict=True):
+        for direction, of_direction in of_one.items():
+            intervals = bootstrap(of_direction, seed=options.seed)
+            row = {
+                **embedder.described(),
+                "name": name,
+                "direction": direction,
+                "measures": {measure: i.as_row() for measure, i in intervals.items()},
+            }
+            if of_one is not found[0]:
+                differences = bootstrap_difference(
+                    found[0][direction], of_direction, seed=options.seed
+                )
+                row["first_minus_this"] = {m: i.as_row() for m, i in differences.items()}
+            rows.append(row)
+            what = f"{shortened(name)}, {direction.replace('_', ' ')}"
+            cells.append([what, *map(str, intervals.values())])
+    content = {
+        "command": "retrieve",
+        "data": str(options.data.resolve()),
+        "data_fingerprint": fingerprint(files),
+        "files": len(files),
+        "left_out": left_out,
+        "settings": {
+            "clips": options.clips, "seed": options.seed, "precision": options.precision,
+        },
+        "protocol": {
+            "vectors": "the mean of all tokens of one modality alone, compared by cosine",
+            "ties": "their mean over all orders",
+            "chance": {"recall@k": f"k / {len(files)}", "median_rank": (len(files) + 1) / 2},
+        },
+        "interval": "bootstrap over files as queries; the candidates stay the same",
+        "versions": versions(),
+        "rows": rows,
+    }  # fmt: skip
+    write_json(out / RESULTS, content)
+    text = io.StringIO(newline="")
+    writer = csv.writer(text)
+    writer.writerow(["encoder", "direction", "name", "rank"])
+    for name, of_one in zip(names, found, strict=True):
+        for direction, of_direction in of_one.items():
+            for record, mean in zip(files, of_direction.means.tolist(), strict=True):
+                writer.writerow([name, direction, shown_name(record), f"{mean:g}"])
+    with replacing(out / RANKS) as file:
+        file.write(text.getvalue().encode("utf-8", "backslashreplace"))
+    measures = list(rows[0]["measures"])
+    print(f"{len(files)} files; chance finds k of {len(files)}, median rank {len(files) / 2 + 0.5}")
+    print(table(["encoder, direction", *measures], cells))
+    print(f"results: {out / RESULTS}, {out / RANKS}", flush=True)
