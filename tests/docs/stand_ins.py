@@ -406,6 +406,14 @@ def predictions(names):
     assert names["ours"].measures().keys() == {"top1", "top5", "mean_class"}
 
 
+def paired_vectors(names):
+    need_packages("scipy")
+    videos = torch.randn(30, 8).numpy()
+    names.update(videos=videos, sounds=videos + 0.5 * torch.randn(30, 8).numpy())
+    yield
+    assert names["found"].measures()["recall@1"] > 1 / 30
+
+
 def two_recordings(names):
     with _recordings():
         yield
