@@ -18,10 +18,13 @@ from smnm_kernels.train.data.scan import scan
 from smnm_kernels.train.data.source import Source
 from smnm_kernels.train.models.pretrained import read_weights
 from smnm_kernels.train.run.signals import StoppedBySignal
-from smnm_kernels.train.tasks import measuring
+from smnm_kernels.train.tasks import finetune_presets, measuring
 from smnm_kernels.train.tasks.export import Export, export
+from smnm_kernels.train.tasks.finetune import finetune
+from smnm_kernels.train.tasks.finetune_options import Finetune
 from smnm_kernels.train.tasks.measuring import Measuring
 from smnm_kernels.train.tasks.options import Pretrain
+from smnm_kernels.train.tasks.predict import Tuned, predictions
 from smnm_kernels.train.tasks.presets import PRESETS
 from smnm_kernels.train.tasks.pretrain import pretrain, set_up
 from smnm_kernels.train.tasks.probing.features import FeatureSettings, Machine, features
@@ -329,3 +332,83 @@ def test_features_see_the_encoders_spectrogram(trained, sounds, tmp_path):
             tokens = frozen.encoder(((raw - mean) / scale)[None])[0]
         by_column = tokens.view(4, 2 * 16).mean(0)  # 4 columns of time, 2 of bands, 16 wide
         assert torch.allclose(got.rows[place]["pooled.1"], by_column, atol=1e-5)
+
+
+@pytest.fixture(scope="session")
+def labelled(tmp_path_factory):
+    """Two classes, loud and quiet, six sounds of three quarters of a second each."""
+
+    def make(folder):
+        r = np.random.default_rng(1)
+        for split, each in (("train", 4), ("val", 2)):
+            for name, loudness in (("loud", 0.5), ("quiet", 0.05)):
+                (folder / split / name).mkdir(parents=True)
+                for i in range(each):
+                    samples = loudness * r.uniform(-1, 1, 24000)
+                    write_samples(folder / split / name / f"{i}.wav", samples, rate=32000)
+
+    return made_once(tmp_path_factory, "loud-and-quiet", make)
+
+
+def tuning(labelled, out, encoder, preset, **more):
+    return Finetune(
+        modality="audio", data=labelled, out=out, encoder=str(encoder), preset=preset, steps=2,
+        schedule_steps=4, warmup_steps=1, batch_size=4, workers=0, threads=1, **more,
+    )  # fmt: skip
+
+
+@pytest.mark.parametrize(
+    ("preset", "encoder"),
+    [("maskspec-as", "maskspec"), ("maskspec-esc50", "maskspec"), ("tiny", "msm-mae")],
+)
+def test_fine_tuning_and_predictions_hear_what_the_encoder_heard(
+    trained, labelled, tmp_path, preset, encoder
+):
+    run, out = trained / encoder, tmp_path / "tuned"
+    assert finetune(tuning(labelled, out, run, preset)) == 0
+    assert finetune(replace(tuning(labelled, out, run, preset), steps=4)) == 0
+    config = json.loads((out / "config.json").read_text())["run"]
+    theirs = json.loads(metadata(run / "encoder.safetensors")["mean"])
+    clip = PRESETS["audio"][encoder].clip
+    assert config["clip"]["front"]["rate"] == clip.front.rate
+    held = metadata(out / "classifier.safetensors")
+    if preset == "maskspec-esc50":  # by the training files alone, not by the encoder's
+        train = labelled / "train"
+        mean, std = slow_statistics(clip, train, 0, LEAST, by_band=True)
+        assert config["measured"]["mean"] == pytest.approx(mean, rel=1e-5)
+        assert config["measured"]["std"] == pytest.approx(std, rel=1e-5)
+        assert (config["mean"], config["mask"], config["mask_kind"]) == (None, 4, "random")
+        assert json.loads(held["mean"]) == config["measured"]["mean"] != theirs
+        assert json.loads(held["scale"]) == config["measured"]["std"]
+    else:
+        assert config["measured"] is None
+        assert json.loads(held["mean"]) == config["mean"] == theirs
+    tuned = Tuned.load(out)
+    assert tuned.clip.front == clip.front
+    assert list(tuned.inputs.mean) == json.loads(held["mean"])
+    assert predictions(tuned, labelled / "val").values.shape == (4, 2)
+
+
+def test_an_untrained_encoder_hears_what_is_measured(labelled, tmp_path, monkeypatch):
+    preset = finetune_presets.PRESETS["audio"]["maskspec-as"]
+    little = small(PRESETS["audio"]["maskspec"])
+    preset = replace(preset, clip=little.clip, model=little.objective.model)
+    monkeypatch.setitem(finetune_presets.PRESETS["audio"], "maskspec-as", preset)
+    assert finetune(tuning(labelled, tmp_path / "run", "none", "maskspec-as")) == 0
+    config = json.loads((tmp_path / "run/config.json").read_text())["run"]
+    assert len(config["measured"]["mean"]) == 32
+
+
+def test_sizes_of_fine_tuning_are_maskspecs():
+    presets = finetune_presets.PRESETS["audio"]
+    for name, grid, n_keep in (
+        ("maskspec-as", (1, 62, 8), 296),
+        ("maskspec-esc50", (1, 31, 8), 148),
+        ("maskspec-scv2", (1, 6, 8), None),
+    ):
+        preset = presets[name]
+        [given] = preset.clip.inputs.values()
+        assert preset.model.encoder.grid(given.size) == grid
+        assert (preset.mask and preset.mask.n_keep(grid)) == n_keep
+        low = preset.optimisation.min_lr
+        assert low == pytest.approx(1e-6)

@@ -53,6 +53,7 @@ class Pretrained:
     clip: dict[str, Any] = field(default_factory=dict)
     #: Tensors of the file that the encoder has no place for.
     unmapped: tuple[str, ...] = ()
+    untrained: bool = False
 
     def at_size(
         self, input_size: InputSize, asked: str, say: Callable[[str], None] = print
@@ -90,7 +91,7 @@ def find_encoder(
     if str(given) == UNTRAINED:
         encoder = build_model(untrained, inputs.size, seed).encoder.eval()
         origin = f"untrained, seed {seed}"
-        return Pretrained(encoder, inputs.mean, inputs.scale, modality, origin)
+        return Pretrained(encoder, inputs.mean, inputs.scale, modality, origin, untrained=True)
     asked = f"--encoder {printable(str(given))}"
     weights = weights_for(asked, Path(given), modality, inputs, say)
     with torch.random.fork_rng(devices=[]):  # its random weights are replaced

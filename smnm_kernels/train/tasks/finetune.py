@@ -55,7 +55,7 @@ def finetune(options: Finetune) -> int:
     try:
         recipe = recipe_of(options, setup)
         plan, folder = begin(options, recipe, options.data, options.out, setup.device)
-        task = FineTuning(setup, options, plan)
+        task = FineTuning(setup.with_measured(plan.measured), options, plan)
         return Loop(task, plan, setup.device, options.out, folder).run()
     except StoppedBySignal as stopped:
         return 128 + stopped.number
@@ -157,6 +157,7 @@ class FineTuning:
         x = self.normalise(raw)
         if drawn is not None and not self.mix.powers:
             x = self.mix.values(x, drawn)
+            real = None if real is None else self.mix.real(real, drawn)
         return x, targets, real
 
     def outputs(self, forward: Callable[..., Any], batch: Batch) -> Tensor:

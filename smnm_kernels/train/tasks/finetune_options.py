@@ -58,9 +58,9 @@ class TuningOptions:
     """RUN, RUN/encoder.safetensors, a file or folder in a format that other codebases write, or
     none: untrained weights, the preset's model trained from scratch."""
     preset: PresetName = "tiny"
-    """tiny runs on two CPU cores in minutes. videomae (Kinetics-400), videomae-ssv2, mae and
-    audiomae-... do what those methods' code does, snm-video and snm-audio what the structured-noise
-    paper's tables say. A table in docs/evaluation.md has their values."""
+    """tiny runs on two CPU cores in minutes. videomae (Kinetics-400), videomae-ssv2, mae,
+    audiomae-... and maskspec-... do what those methods' code does, snm-video and snm-audio what
+    the structured-noise paper's tables say. A table in docs/evaluation.md has their values."""
     epochs: Count = None
     """Passes over the files that are trained on. Default: the preset's, or its steps."""
     frames: Count = None
@@ -211,7 +211,8 @@ def preset_of(options: Finetune) -> FinetunePreset:
                 f"--mask-ratio {options.mask_ratio}: is for audio; {options.modality} has no mel "
                 "bands"
             )
-        mask = InputMask(options.mask_ratio) if options.mask_ratio else None
+        kind = mask.kind if mask else InputMask.kind
+        mask = InputMask(options.mask_ratio, kind) if options.mask_ratio else None
     if options.cutmix and options.modality == "audio":
         raise UsageError(f"--cutmix {options.cutmix}: is for pictures and video")
     if (options.repeats or 1) > 1 and preset.optimisation.most_per_epoch:
@@ -291,7 +292,10 @@ def clip_of(options: Finetune, preset: FinetunePreset, pretrained: Pretrained | 
             "as many segments, however far they lie apart"
         )
     if pretrained:
-        held = {n: v for n, v in pretrained.clip.items() if n in _AS_TRAINED and n in allowed}
+        of_all = (*_AS_TRAINED, "front")
+        held = {n: v for n, v in pretrained.clip.items() if n in of_all and n in allowed}
+        if pretrained.clip and "front" in allowed:
+            held.setdefault("front", None)  # an encoder from before there were others
         try:
             clip = replace(clip, **held).sized(pretrained.encoder.input_size)
         except (ValueError, TypeError) as error:
@@ -316,4 +320,6 @@ def of_the_encoder(options: Finetune, preset: FinetunePreset, clip: Modality) ->
         unused = name == "stride" and getattr(clip, "sampling", None) == "segments"
         if value != wanted and getattr(options, name) is None and not unused:
             found.append(f"{name.replace('_', '-')} {value}, not {wanted}")
+    if getattr(preset.clip, "front", None) != getattr(clip, "front", None):
+        found.append("another spectrogram")
     return found

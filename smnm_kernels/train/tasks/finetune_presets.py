@@ -2,9 +2,10 @@
 
 A preset named after a method does what its public code does: `videomae` for Kinetics-400,
 `videomae-ssv2` for Something-Something v2, `mae` for ImageNet, `audiomae-...` for AudioSet-20K,
-AudioSet-2M and ESC-50. `snm-video` and `snm-audio` take the structured-noise paper's Tables A.10
-and A.13 (arXiv 2503.16311), and from the method's code what they leave out, augmentations aside.
-`tiny` is ours: it shows the whole path on two CPU cores in a minute or two.
+AudioSet-2M and ESC-50, `maskspec-...` for AudioSet, ESC-50 and Speech Commands. `snm-video` and
+`snm-audio` take the structured-noise paper's Tables A.10 and A.13 (arXiv 2503.16311), and from the
+method's code what they leave out, augmentations aside. `tiny` is ours: it shows the whole path on
+two CPU cores in a minute or two.
 
 Known differences from the codes. Neighbours are mixed, each pair with a share of its own, where the
 codes draw one for a whole batch. AudioMAE mixes waveforms, here powers of spectrograms are mixed.
@@ -14,12 +15,14 @@ come from the balanced draw. Its patches are masked by columns of time and rows 
 are drawn apart; here our kind time_frequency masks as many. The head starts as N(0, 2e-5), which is
 also what VideoMAE's code starts with (0.02 times 0.001). VideoMAE's num_sample reads each file so
 many times for a batch, which then holds as many more samples, at the same rates and steps;
---repeats leaves the batch as large as it is, and a pass takes more steps. MAE's code also trains
-the position codes. Warm-up begins at its first step's share of the peak.
+--repeats leaves the batch as large as it is, and a pass takes more steps. MAE's and MaskSpec's code
+also train the position codes. Of what MaskSpec's code does to waveforms (mixing, gain, shifts,
+effects) nothing is done, its balanced draw has weights of 1000 / (100 + count), and it leaves out
+the same patches of all samples of a batch. Warm-up begins at its first step's share of the peak.
 
 Sources, by the names in the comments. VideoMAE: MCG-NJU/VideoMAE, its scripts and code. MAE:
 facebookresearch/mae, FINETUNE.md and code. AudioMAE: facebookresearch/AudioMAE. SNM: the
-structured-noise paper.
+structured-noise paper. MaskSpec: WangHelin1997/MaskSpec.
 """
 
 from __future__ import annotations
@@ -37,25 +40,28 @@ from smnm_kernels.train.data.image import Image
 from smnm_kernels.train.data.modality import Modality
 from smnm_kernels.train.data.video import Video
 from smnm_kernels.train.models.classifier import Pool
-from smnm_kernels.train.models.settings import AUDIOMAE, MAE, VIDEOMAE, ModelSettings
+from smnm_kernels.train.models.settings import AUDIOMAE, MAE, MASKSPEC, VIDEOMAE, ModelSettings
 from smnm_kernels.train.run.optimisation import Optimisation
+
+from .presets import MASKSPEC_CLIP
 
 
 @dataclass(frozen=True)
 class InputMask:
-    """Patches that are masked in training: by our kind time_frequency."""
+    """Patches that are masked in training."""
 
     #: Share of all patches; or of the columns of time and of the rows of mel bands (AudioMAE).
     share: float | tuple[float, float]
+    kind: str = "time_frequency"
 
     def n_keep(self, grid: tuple[int, int, int]) -> int:
         if isinstance(self.share, tuple):
             time, mel = self.share
             return math.floor(grid[1] * (1 - time)) * math.floor(grid[2] * (1 - mel))
-        return MaskSampler("time_frequency", grid, self.share).n_keep
+        return MaskSampler(self.kind, grid, self.share).n_keep
 
     def sampler(self, grid: tuple[int, int, int], seed: int) -> MaskSampler:
-        return MaskSampler("time_frequency", grid, n_keep=self.n_keep(grid), seed=seed)
+        return MaskSampler(self.kind, grid, n_keep=self.n_keep(grid), seed=seed)
 
 
 @dataclass(frozen=True)
@@ -79,6 +85,8 @@ class FinetunePreset:
     #: Mean and standard deviation that the input is normalised by, in place of the encoder's:
     #: (x - mean) / (2 deviations), of sounds.
     statistics: tuple[float, float] | None = None
+    #: Whether mean and deviation are measured in the training files, in place of the encoder's.
+    measured: bool = False
     evaluate_every: int | None = None  # steps; None: an epoch
 
 
@@ -197,6 +205,41 @@ _AS20K = FinetunePreset(
     bands=Bands(time=192, mel=48),  # AudioMAE
 )
 
+_MASKSPEC_OPTIMISATION = Optimisation(
+    batch_size=512,  # MaskSpec: 8 GPUs of 64
+    base_lr=1e-3,  # MaskSpec
+    base_min_lr=1e-6 * 256 / 512,  # MaskSpec: 1e-6, which it does not scale
+    weight_decay=0.05,  # MaskSpec
+    betas=(0.9, 0.999),  # MaskSpec: AdamW's own
+    epochs=80,  # MaskSpec
+    warmup_epochs=5,  # MaskSpec
+)
+_MASKSPEC = FinetunePreset(
+    clip=MASKSPEC_CLIP,
+    model=MASKSPEC,
+    optimisation=replace(
+        _MASKSPEC_OPTIMISATION,
+        most_per_epoch=100_000,  # MaskSpec: weighted, without replacement
+    ),
+    layer_decay=0.75,  # MaskSpec
+    drop_path=0.1,  # MaskSpec
+    label_smoothing=0.0,  # MaskSpec: its 0.1 has no effect on mixed labels
+    mix=Mix(mixup=0.3),  # MaskSpec: of spectrograms
+    views=(1, 1),
+    mask=InputMask(200 / 496, "random"),  # MaskSpec
+    bands=Bands(time=192, mel=48),  # MaskSpec
+)
+# MaskSpec's code begins with what it has fine-tuned on AudioSet; --encoder takes that, too.
+_MASKSPEC_SMALL_SET = replace(
+    _MASKSPEC,
+    optimisation=replace(
+        _MASKSPEC_OPTIMISATION,
+        batch_size=64,  # MaskSpec
+        base_min_lr=1e-6 * 256 / 64,
+    ),
+    measured=True,  # MaskSpec
+)
+
 AUDIO: dict[str, FinetunePreset] = {
     "tiny": _tiny(
         clip=Audio(frames=512, bands=128),
@@ -248,6 +291,17 @@ AUDIO: dict[str, FinetunePreset] = {
         mix=Mix(),
         mask=InputMask(0.3),
         bands=None,
+    ),
+    "maskspec-as": _MASKSPEC,
+    "maskspec-esc50": replace(
+        _MASKSPEC_SMALL_SET,
+        clip=replace(MASKSPEC_CLIP, frames=496),  # MaskSpec: five seconds
+        mask=InputMask(100 / 248, "random"),  # MaskSpec
+    ),
+    "maskspec-scv2": replace(
+        _MASKSPEC_SMALL_SET,
+        clip=replace(MASKSPEC_CLIP, frames=96),  # MaskSpec: a second
+        mask=None,  # MaskSpec
     ),
 }
 

@@ -5,12 +5,15 @@ from __future__ import annotations
 from collections.abc import Callable
 from dataclasses import asdict, dataclass, replace
 from functools import partial
+from typing import Any
 
 import torch
 
 from smnm_kernels.errors import UsageError
+from smnm_kernels.train.data.audio import Audio
 from smnm_kernels.train.data.labels import Labels, in_split
 from smnm_kernels.train.data.modality import InputFormat, Modality
+from smnm_kernels.train.data.padding import Padding, TokenGrid
 from smnm_kernels.train.data.scan import Listing
 from smnm_kernels.train.models.formats.state import digest_of
 from smnm_kernels.train.models.pretrained import Pretrained, find_encoder
@@ -19,8 +22,9 @@ from smnm_kernels.train.run.machine import find_device
 from smnm_kernels.train.run.plan import Recipe
 
 from .finetune_options import Finetune, clip_of, of_the_encoder
-from .finetune_presets import FinetunePreset
+from .finetune_presets import FinetunePreset, InputMask
 from .label_options import finder_of
+from .measuring import Measuring, measures, with_measured
 
 
 @dataclass(frozen=True)
@@ -39,6 +43,17 @@ class Setup:
     @property
     def hides_padding(self) -> bool:
         return getattr(self.clip, "padding", "see") == "hide"
+
+    @property
+    def measures(self) -> bool:
+        """Whether what inputs are normalised by is to be measured in the training files."""
+        return self.preset.measured or (self.pretrained.untrained and measures(self.clip))
+
+    def with_measured(self, measured: dict[str, Any] | None) -> Setup:
+        if measured is None:
+            return self
+        clip = with_measured(self.clip, measured)
+        return replace(self, clip=clip, inputs=clip.inputs[self.input_name])
 
 
 def set_up(options: Finetune, preset: FinetunePreset) -> Setup:
@@ -84,7 +99,7 @@ def set_up(options: Finetune, preset: FinetunePreset) -> Setup:
 
 def recipe_of(options: Finetune, setup: Setup) -> Recipe:
     """What decides the losses beside seed and files."""
-    preset = setup.preset
+    preset, mask = setup.preset, setup.preset.mask
     optimisation = preset.optimisation
     return Recipe(
         modality=setup.clip,
@@ -105,13 +120,28 @@ def recipe_of(options: Finetune, setup: Setup) -> Recipe:
             "bands": preset.bands and asdict(preset.bands),
             "repeats": optimisation.repeats,
             "balanced": optimisation.most_per_epoch,
-            "mean": setup.inputs.mean,
-            "scale": setup.inputs.scale,
+            # None before they are measured.
+            "mean": None if setup.measures else setup.inputs.mean,
+            "scale": None if setup.measures else setup.inputs.scale,
+            # None where it is time_frequency, as runs have it that were begun before.
+            "mask_kind": mask.kind if mask and mask.kind != InputMask.kind else None,
         },
         check_found=partial(_check_labels, options, setup),
         finder=finder_of(options, options.data),
         trained_on=lambda files: in_split(files, "train"),
+        measure=partial(_measured, options, setup) if setup.measures else None,
     )
+
+
+def _measured(options: Finetune, setup: Setup, listing: Listing, workers: int) -> dict[str, Any]:
+    clip, files = setup.clip, listing.usable
+    assert isinstance(clip, Audio)
+    grid = setup.pretrained.encoder.grid
+    tokens = TokenGrid(setup.inputs.size[1:], grid, n_keep=None)
+    padding = Padding(clip, {setup.input_name: tokens}, files)
+    measuring = Measuring(clip, options.data, options.seed, options.stall_limit)
+    trained_on = in_split(files, "train")
+    return measuring(files, trained_on, padding if padding.padded else None, workers)
 
 
 def _check_labels(options: Finetune, setup: Setup, listing: Listing) -> None:

@@ -170,7 +170,7 @@ MASKSPEC_FRONT = Spectrogram(
     pads_samples=True,  # MaskSpec: of short recordings the waveform
     by_band=True,  # MaskSpec, from 10,000 recordings
 )  # fmt: skip
-_MASKSPEC_CLIP = Audio(frames=992, bands=128, padding="see", front=MASKSPEC_FRONT)  # MaskSpec
+MASKSPEC_CLIP = Audio(frames=992, bands=128, padding="see", front=MASKSPEC_FRONT)  # MaskSpec
 _MASKSPEC_OPTIMISATION = Optimisation(
     batch_size=512,  # MaskSpec: 8 GPUs of 64
     base_lr=1e-3,  # MaskSpec
@@ -182,7 +182,7 @@ _MASKSPEC_OPTIMISATION = Optimisation(
 )
 
 _MASKSPEC = Preset(
-    _MASKSPEC_CLIP,
+    MASKSPEC_CLIP,
     {"audio": MaskSettings("random", 0.75)},  # MaskSpec's scripts; its default is 0.8
     MaskedAutoencoding(MASKSPEC),
     _MASKSPEC_OPTIMISATION,
