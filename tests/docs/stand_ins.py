@@ -432,6 +432,23 @@ def finished_run(names):
         assert abs(names["x"].mean()) < 3
 
 
+def audio_video_run(names):
+    need_packages("safetensors", "av", "kaldi_native_fbank")
+    from smnm_kernels.train.tasks.presets import PRESETS
+
+    preset = PRESETS["audio-video"]["tiny"]
+    objective, inputs = preset.objective, preset.clip.inputs
+    with _new_folder():
+        Path("RUN").mkdir()
+        objective.export(objective.build(inputs, seed=0), Path("RUN/encoder.safetensors"), {})
+        names["clips"] = torch.randn(2, *inputs["video"].size)
+        names["spectrograms"] = torch.randn(2, *inputs["audio"].size)
+        yield
+        shapes = {name: x.shape for name, x in names["features"].items()}
+        assert shapes == {"video": (2, 288, 192), "audio": (2, 64, 192)}
+        assert names["likeness"].abs().max() <= 1.001
+
+
 def video_encoder(names):
     need_packages("transformers", "safetensors")
     from safetensors.torch import save_file

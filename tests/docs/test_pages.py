@@ -124,11 +124,14 @@ def test_the_table_of_presets_is_what_the_code_says():
 
 
 def _row(preset):
-    [masks], how = preset.masks.values(), preset.optimisation
+    how = preset.optimisation
     epochs = f"{how.epochs}, {how.warmup_epochs}"
     length = f"{how.steps} steps, {how.warmup_steps}" if how.steps else epochs
-    kind = f"{masks.kind} {round(masks.ratio, 2):g}"
-    return kind, how.batch_size, how.base_lr, how.weight_decay, length
+    kinds = {name: f"{m.kind} {round(m.ratio, 2):g}" for name, m in preset.masks.items()}
+    if len(kinds) > 1:
+        kinds = {name: f"{name} {kind}" for name, kind in kinds.items()}
+    rate = float(f"{how.base_lr:.5g}")
+    return ", ".join(kinds.values()), how.batch_size, rate, how.weight_decay, length
 
 
 def test_the_table_of_fine_tuning_presets_is_what_the_code_says():

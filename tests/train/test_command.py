@@ -285,6 +285,7 @@ def on_two_ranks(data, run, *arguments):
         pytest.param("video", 24, "audio", 0.74, marks=pytest.mark.exhaustive),
         pytest.param("audio", 24, "image", 0.9, marks=pytest.mark.exhaustive),
         ("image", 48, "video", 0.77),
+        pytest.param("audio-video", 24, "video", 1.45, marks=pytest.mark.exhaustive),
     ],
 )
 def test_the_demo_learns(modality, n_files, other, final_loss, exhaustive, tmp_path, capsys):
@@ -310,7 +311,12 @@ def test_the_demo_learns(modality, n_files, other, final_loss, exhaustive, tmp_p
 
 @pytest.mark.slow
 def test_demo_files_are_the_same_every_time(tmp_path):
-    for write in (demo.write_video, demo.write_recording, demo.write_image):
+    for write in (
+        demo.write_video,
+        demo.write_recording,
+        demo.write_image,
+        demo.write_sounding,
+    ):
         write(tmp_path / "a", 1)
         write(tmp_path / "b", 1)
         write(tmp_path / "c", 2)

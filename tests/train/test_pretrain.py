@@ -16,18 +16,10 @@ from smnm_kernels.train.data.image import Image
 from smnm_kernels.train.data.modality import Normalisation
 from smnm_kernels.train.data.video import Video
 from smnm_kernels.train.run.optimisation import adamw
+from smnm_kernels.train.run.schedule import Schedule
 from smnm_kernels.train.tasks.options import Pretrain, check
 from smnm_kernels.train.tasks.presets import PRESETS
 from smnm_kernels.train.tasks.reconstruction import reconstruction
-
-GRIDS = {
-    ("video", 96): (8, 6, 6),
-    ("video", 224): (8, 14, 14),
-    ("audio", 512): (1, 32, 8),
-    ("audio", 1024): (1, 64, 8),
-    ("image", 96): (1, 6, 6),
-    ("image", 224): (1, 14, 14),
-}
 
 
 @pytest.mark.parametrize(
@@ -36,19 +28,25 @@ GRIDS = {
 def test_presets_fit_together(modality, name):
     preset = PRESETS[modality][name]
     inputs = preset.clip.inputs
-    assert inputs.keys() == preset.masks.keys() == {modality}
+    assert "-".join(sorted(inputs)) == modality
+    assert inputs.keys() >= preset.masks.keys() == preset.objective.grids(inputs).keys()
     with torch.device("meta"):
         model = preset.objective.build(inputs, 0)
-    (given,) = inputs.values()
-    grid = preset.objective.grids(inputs)[modality]
-    assert grid == model.encoder.grid == GRIDS[modality, given.size[2]]
-    assert len(given.mean) == len(given.scale) == given.size[0]
-    masks = preset.masks[modality]
-    assert MaskSampler(masks.kind, grid, masks.ratio).n_keep < math.prod(grid)
-    if preset.objective.model.encoder.dim == 768:  # ViT-B's blocks without the class token
-        blocks = sum(p.numel() for p in model.encoder.blocks.parameters())
-        assert blocks == pytest.approx(12 * 7_087_872, rel=2e-4)  # without biases of keys
-    assert asdict(preset)["optimisation"]["betas"] == (0.9, 0.95)
+    for input_name, grid in preset.objective.grids(inputs).items():
+        given = inputs[input_name]
+        _, frames, height, width = given.size
+        tubelet = 2 if frames > 1 else 1
+        assert grid == (frames // tubelet, height // 16, width // 16)
+        assert len(given.mean) == len(given.scale) == given.size[0]
+        masks = preset.masks[input_name]
+        assert MaskSampler(masks.kind, grid, masks.ratio).n_keep < math.prod(grid)
+    blocks = [p for n, p in model.encoder.named_parameters() if "blocks." in n or "joint." in n]
+    if name not in ("tiny", "small"):  # ViT-B's blocks without the class token
+        count = 23 if modality == "audio-video" else 12
+        n_values = sum(p.numel() for p in blocks)
+        assert n_values == pytest.approx(count * 7_087_872, rel=4e-4)  # without biases of keys
+    betas = (0.95, 0.999) if "cav-mae" in name else (0.9, 0.95)
+    assert asdict(preset)["optimisation"]["betas"] == betas
 
 
 @pytest.mark.parametrize(
@@ -105,7 +103,32 @@ def test_only_matrices_decay():
     assert len(decayed["params"]) + len(free["params"]) == len(list(model.parameters()))
 
 
-@pytest.mark.parametrize("modality", PRESETS)
+@pytest.mark.parametrize(
+    ("name", "kinds", "adam"),
+    [
+        ("cav-mae", {"video": ("random", 49), "audio": ("random", 128)}, True),
+        ("snm-cav-mae", {"video": ("green2d", 49), "audio": ("rbn", 128)}, False),
+        ("cav-mae-clip", {"video": ("green3d", 156), "audio": ("rbn", 128)}, False),
+    ],
+)
+def test_published_recipes_of_clips_with_sound(name, kinds, adam):
+    preset = PRESETS["audio-video"][name]
+    how = preset.optimisation
+    assert (how.batch_size, how.epochs, how.weight_decay) == (120, 25, 5e-7)
+    assert how.lr == pytest.approx(1e-4, rel=1e-12)
+    assert (how.optimizer, how.warmup_epochs) == (("adam", 0) if adam else ("adamw", 2))
+    schedule = Schedule(how.lr, how.min_lr, 0, 2500, how.halvings)
+    assert schedule.rate(999) > 0.5 * how.lr
+    assert schedule.rate(2499) == pytest.approx(how.lr / 8 if adam else 0, abs=1e-9)
+    grids = preset.objective.grids(preset.clip.inputs)
+    for input_name, masks in preset.masks.items():
+        made = MaskSampler(masks.kind, grids[input_name], masks.ratio)
+        assert (made.kind, made.n_keep) == kinds[input_name]
+    sound = preset.clip.inputs["audio"]
+    assert (sound.mean, sound.scale) == ((-5.081,), (4.4849,))
+
+
+@pytest.mark.parametrize("modality", ["video", "audio", "image"])
 def test_the_picture_shows_input_visible_part_and_restored(modality):
     preset = PRESETS[modality]["tiny"]
     (given,) = preset.clip.inputs.values()
@@ -147,7 +170,10 @@ def test_input_normalisation_is_undone():
     ("wrong", "said"),
     [
         ({"precision": "fp16"}, "--precision must be one of auto, float32, bfloat16, got 'fp16'"),
-        ({"modality": "smell"}, "modality must be one of video, audio, image, got 'smell'"),
+        (
+            {"modality": "smell"},
+            "modality must be one of video, audio, image, audio-video, got 'smell'",
+        ),
         ({"steps": "3"}, "--steps must be an int, got '3'"),
         ({"out": "DATA"}, "is DATA itself"),
     ],

@@ -24,6 +24,7 @@ from smnm_kernels.train.run.options import RunOptions
 from smnm_kernels.train.run.plan import find_run
 
 from .demo_labels import DIRECTIONS, labelled_names, moving_shape
+from .demo_sounding import SOUND_RATE, sounding_ball
 from .finetune import finetune
 from .finetune_evaluation import RESULTS
 from .finetune_options import Finetune
@@ -154,11 +155,19 @@ def write_video(path: Path, number: int) -> None:
     _write_video(path, moving_pictures(number))
 
 
-def _write_video(path: Path, pictures: Iterable[np.ndarray]) -> None:
-    """H.264 in mp4 (MPEG-4 where this FFmpeg has no H.264 encoder)."""
+def write_sounding(path: Path, number: int) -> None:
+    pictures, samples = sounding_ball(number)
+    _write_video(path, pictures, samples)
+
+
+def _write_video(
+    path: Path, pictures: Iterable[np.ndarray], samples: np.ndarray | None = None
+) -> None:
+    """H.264 in mp4 (MPEG-4 where this FFmpeg has no H.264 encoder), with AAC where there are
+    samples: float at SOUND_RATE."""
     codec = "libx264" if "libx264" in av.codecs_available else "mpeg4"
     with av.open(str(path), "w", format="mp4") as container:
-        stream = None
+        stream = heard = None
         for picture in pictures:
             if stream is None:
                 stream = container.add_stream(codec, rate=VIDEO_RATE)
@@ -168,9 +177,19 @@ def _write_video(path: Path, pictures: Iterable[np.ndarray]) -> None:
                 stream.codec_context.thread_count = 1
                 stream.codec_context.gop_size = 24
                 stream.codec_context.bit_rate = 600_000
+                if samples is not None:  # all streams are there before the first packet
+                    heard = container.add_stream("aac", rate=SOUND_RATE, layout="mono")
             container.mux(stream.encode(av.VideoFrame.from_ndarray(picture, format="rgb24")))
         assert stream is not None
         container.mux(stream.encode(None))
+        if samples is not None:
+            assert heard is not None
+            for first in range(0, len(samples), 1024):
+                part = samples[None, first : first + 1024].astype(np.float32)
+                frame = av.AudioFrame.from_ndarray(part, "fltp", "mono")
+                frame.sample_rate, frame.pts = SOUND_RATE, first
+                container.mux(heard.encode(frame))
+            container.mux(heard.encode(None))
 
 
 def moving_pictures(number: int) -> Iterator[np.ndarray]:
@@ -272,6 +291,7 @@ FILES = {
         [f"image{i:02d}.{('png', 'jpg', 'webp')[i % 3]}" for i in range(48)], write_image
     ),
     "audio": DemoFiles([f"sound{i:02d}.wav" for i in range(24)], write_recording),
+    "audio-video": DemoFiles([f"sounding{i:02d}.mp4" for i in range(24)], write_sounding),
 }
 LABELLED_FILES = DemoFiles(
     labelled_names(), lambda path, number: _write_video(path, moving_shape(number))

@@ -82,55 +82,64 @@ class AudioVideoMaskOptions:
 
 def masks_of(options: Any, preset: Mapping[str, MaskSettings]) -> dict[str, MaskSettings]:
     """The preset's masks of each input, with what MaskOptions and AudioVideoMaskOptions give."""
+    _refuse_others(options, preset)
     found = {}
-    _refuse_others(options, are_paired(preset))
     need_at_least(options, "n_keep", 1)
     if options.n_keep is not None and options.mask_ratio is not None:
         raise UsageError(f"--n-keep {options.n_keep}: and --mask-ratio; give one")
     for name, masks in preset.items():
-        kind, ratio, words = asked_of(options, name, are_paired(preset))
+        kind, ratio, words = asked_of(options, name)
         found[name] = overridden(
             masks,
             kind=kind,
             ratio=ratio,
-            parameters=_parameters(words, f"{prefix_of(name, are_paired(preset))}-options"),
+            parameters=_parameters(words, f"{prefix_of(options, name)}-options"),
             hint=_hint_of(options, kind or masks.kind),
             n_keep=options.n_keep,
         )
     return found
 
 
-def prefix_of(name: str, paired: bool) -> str:
-    """Of the options of this input: with "-ratio" and "-options" behind it, the other two."""
-    return f"--{name}-mask" if paired else "--mask"
+def prefix_of(options: Any, name: str) -> str:
+    """The option for the kind of this input's masks; with "-ratio" and "-options" behind it, the
+    other two."""
+    return f"--{name}-mask" if _have_two(options) else "--mask"
 
 
-def asked_of(
-    options: Any, name: str, paired: bool
-) -> tuple[str | None, float | None, tuple[str, ...]]:
+def asked_of(options: Any, name: str) -> tuple[str | None, float | None, tuple[str, ...]]:
     """(kind, ratio, parameters) that are given for this input."""
-    prefix = f"{name}_mask" if paired else "mask"
+    prefix = f"{name}_mask" if _have_two(options) else "mask"
     kind, ratio, words = (getattr(options, prefix + end) for end in ("", "_ratio", "_options"))
     return kind, ratio, words
 
 
-def _refuse_others(options: Any, paired: bool) -> None:
-    """Options of the other kind of modality, by name."""
-    of_one = ("mask", "mask_ratio", "n_keep", "mask_options", "hint_schedule")
-    of_two = tuple(AudioVideoMaskOptions.__dataclass_fields__)
-    for name in of_one if paired else of_two:
-        given = getattr(options, name)
+def _have_two(options: Any) -> bool:
+    """Whether options name the input."""
+    return options.modality == "audio-video"
+
+
+def _refuse_others(options: Any, preset: Mapping[str, MaskSettings]) -> None:
+    """Options of another kind of modality, or of an input that is not masked."""
+    have_two = _have_two(options)
+    for name in (*MaskOptions.__dataclass_fields__, *AudioVideoMaskOptions.__dataclass_fields__):
+        given, word = getattr(options, name), "--" + name.replace("_", "-")
         if given is None or given == ():
             continue
-        word = "--" + name.replace("_", "-")
-        if not paired:
+        of_two = name in AudioVideoMaskOptions.__dataclass_fields__
+        if of_two and not have_two:
             raise UsageError(f"{word}: is for audio-video; {options.modality} has one input")
-        instead = (
-            ""
-            if name in ("n_keep", "hint_schedule")
-            else f"; give --video{word[1:]} or --audio{word[1:]}"
-        )
-        raise UsageError(f"{word}: is for one input, and audio-video has two{instead}")
+        if have_two and name in ("n_keep", "hint_schedule"):
+            raise UsageError(f"{word}: is for one input, and audio-video has two")
+        if have_two and not of_two:
+            raise UsageError(
+                f"{word}: is for one input, and audio-video has two; give --video{word[1:]} or "
+                f"--audio{word[1:]}"
+            )
+        masked = are_paired(preset) if name == "hidden_time" else name.partition("_")[0] in preset
+        if of_two and not masked:
+            raise UsageError(
+                f"{word}: this objective masks {' and '.join(preset) or 'nothing'} only"
+            )
 
 
 def _parameters(words: Sequence[str], option: str) -> dict[str, Any] | None:

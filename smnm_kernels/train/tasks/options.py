@@ -51,9 +51,10 @@ class RecipeOptions:
 
     preset: PresetName = "tiny"
     """tiny runs on two CPU cores in minutes; small and base are ViT-S and ViT-B with structured
-    masks. videomae, sigma, audiomae, maskspec, msm-mae and mae do what those methods' code does,
-    snm-... what the structured-noise paper's tables say, dwm masks as the paper on
-    dispersion-weighted masking. A table in docs/training.md has their values."""
+    masks. videomae, sigma, audiomae, maskspec, msm-mae, mae and cav-mae do what those methods' code
+    does, snm-... what the structured-noise paper's tables say, dwm masks as the paper on
+    dispersion-weighted masking, cav-mae-clip is CAV-MAE for whole clips. A table in
+    docs/training.md has their values."""
     frames: Count = None
     """Video: frames of a clip; audio: of a spectrogram, one every 10 ms. Default: the preset's."""
     size: Count = None
@@ -79,7 +80,8 @@ class Training(RunOptions, AudioVideoMaskOptions, MaskOptions, ObjectiveOptions,
 
 @dataclass(kw_only=True)
 class Pretrain(Training):
-    """Pretrain a masked autoencoder (VideoMAE, AudioMAE, MAE) on a folder of ordinary files.
+    """Pretrain a masked autoencoder (VideoMAE, AudioMAE, MAE, CAV-MAE) on a folder of ordinary
+    files.
 
     A run that was stopped, by Ctrl-C or by a crash, goes on when the same command is given again.
     """

@@ -92,7 +92,8 @@ class Setup:
         return replace(self, preset=replace(self.preset, clip=clip))
 
     def masking(self, schedule_steps: int) -> Masking:
-        masks, grids = self.preset.masks, {name: kind.grid for name, kind in self.kinds.items()}
+        grids = {name: kind.grid for name, kind in self.kinds.items()}
+        masks = {name: self.preset.masks[name] for name in grids}
         if are_paired(masks):
             arguments = {name: of_input.arguments(grids[name]) for name, of_input in masks.items()}
             hidden = self.preset.hidden_time
@@ -136,7 +137,7 @@ def _sizes_of(options: Pretrain) -> str:
 
 def _kind_of(options: Pretrain, preset: Preset, name: str, grid: tuple[int, int, int]) -> Kind:
     """Of this input's masks, at the first step; UsageError, which says what was asked for."""
-    masks, paired = preset.masks[name], are_paired(preset.masks)
+    masks = preset.masks[name]
     try:
         sampler = masks.sampler(grid, options.seed, schedule_steps=1)
         if sampler.needs_data:  # no sample of the input, which may not suit the kind
@@ -144,11 +145,11 @@ def _kind_of(options: Pretrain, preset: Preset, name: str, grid: tuple[int, int,
             sampler.masks(ids, torch.empty(0, *preset.clip.inputs[name].size))
         return sampler.settings
     except (ValueError, TypeError) as error:
-        prefix = prefix_of(name, paired)
+        prefix = prefix_of(options, name)
         asked = f"{prefix} {masks.kind} {prefix}-ratio {masks.ratio}"
         if masks.n_keep is not None:
             asked = f"{prefix} {masks.kind} --n-keep {masks.n_keep}"
-        _, _, words = asked_of(options, name, paired)
+        _, _, words = asked_of(options, name)
         if words:
             asked += f" {prefix}-options {' '.join(words)}"
         raise UsageError(f"{asked} on a grid of {grid}: {error}") from error
@@ -216,7 +217,7 @@ def recipe_of(options: Pretrain, setup: Setup) -> Recipe:
             if path
         },
         finder=Files(options.data, options.files_from),
-        check_found=partial(_check_padding, setup),
+        check_found=partial(_check_padding, options, setup),
         measure=partial(_measured, options, setup) if measures(preset.clip) else None,
     )
 
@@ -239,7 +240,7 @@ def padding_of(setup: Setup, files: Sequence[Record]) -> Padding | None:
     return padding if padding.padded else None
 
 
-def _check_padding(setup: Setup, listing: Listing) -> None:
+def _check_padding(options: Pretrain, setup: Setup, listing: Listing) -> None:
     padding = padding_of(setup, listing.usable)
     if padding is None:
         return
@@ -249,7 +250,7 @@ def _check_padding(setup: Setup, listing: Listing) -> None:
         if hidden_time is not None:
             asked = f"--hidden-time {hidden_time}"
         elif not kind.takes_valid:
-            asked = f"{prefix_of(name, are_paired(setup.kinds))} {kind.name}"
+            asked = f"{prefix_of(options, name)} {kind.name}"
         if asked:
             raise UsageError(
                 f"{asked}: cannot leave out the padding of {count} short files; give another "
@@ -267,11 +268,8 @@ def _check_padding(setup: Setup, listing: Listing) -> None:
 
 def _mask_options_of(options: Pretrain, preset: Preset) -> Any:
     """Parameters that are asked for, in one order; None where there are none."""
-    paired = are_paired(preset.masks)
-    asked = {name: sorted(asked_of(options, name, paired)[2]) for name in preset.masks}
-    if not any(asked.values()):
-        return None
-    return asked if paired else next(iter(asked.values()))
+    asked = {name: sorted(asked_of(options, name)[2]) for name in preset.masks}
+    return _of_inputs(asked) if any(asked.values()) else None
 
 
 def _of_inputs(values: dict[str, Any]) -> Any:
@@ -338,8 +336,8 @@ class Pretraining:
         self.masking.load_state(state["mask_samplers"])
 
     @property
-    def pictures(self) -> Pretraining:
-        return self
+    def pictures(self) -> Pretraining | None:
+        return self if self.grids else None  # nothing is masked, so nothing is restored
 
     def read_for_picture(
         self, report: Callable[[Failure], None]
@@ -357,7 +355,7 @@ class Pretraining:
         return samples or None
 
     def picture(self, samples: list[tuple[int, dict[str, Tensor]]]) -> Image:
-        """Of all inputs, one below the other."""
+        """Of all inputs that are masked, one below the other."""
         raw = {n: torch.stack([s[n] for _, s in samples]).to(self.device) for n in self.inputs}
         x, valid, real = self._normalised(raw), {}, {}
         if self.dataset.padding is not None:
@@ -382,13 +380,13 @@ class Pretraining:
         restored = self.objective.restore(self.model, x, masks)
         self.model.train()
         pictures = []
-        for name, given in self.inputs.items():
+        for name in restored:
             undo, grid = self.normalisations[name].undo, self.grids[name]
             visible = masks[name].visible.view(-1, *grid)
             real = valid[name].view(-1, *grid) if name in valid else None
             shown = undo(x[name]), visible, undo(restored[name])
-            last = self.objective.picture_row
-            pictures.append(reconstruction(*shown, given.picture_rows, real, last))
+            rows, last = self.inputs[name].picture_rows, self.objective.picture_row
+            pictures.append(reconstruction(*shown, rows, real, last))
         return stacked(pictures)
 
     def export(self, path: Path, step: int) -> None:

@@ -5,9 +5,10 @@ from __future__ import annotations
 import os
 from dataclasses import dataclass, fields
 from pathlib import Path
-from typing import Annotated, get_args
+from typing import TYPE_CHECKING, Annotated, get_args
 
 from tyro.conf import Positional, arg
+from tyro.extras import literal_type_from_choices
 
 from smnm_kernels.errors import UsageError, printable
 from smnm_kernels.train.data.audio import Treatment
@@ -16,12 +17,18 @@ from smnm_kernels.train.data.waiting import DEFAULT_STALL_LIMIT_S
 from smnm_kernels.train.run.options import Count, Precision, flag, need_at_least
 
 from .label_options import Folder, LabelOptions
-from .options import ModalityName, PaddingOption, PixelAspectOption, PresetName
-from .presets import PRESETS
+from .options import PaddingOption, PixelAspectOption, PresetName
+from .presets import PRESETS as ALL_PRESETS
 from .probing.layers import Pool
 from .probing.protocol import ProbeName
 
 LAST = "last"
+#: Of encoders with one input.
+PRESETS = {name: presets for name, presets in ALL_PRESETS.items() if name != "audio-video"}
+if TYPE_CHECKING:
+    ModalityName = str
+else:
+    ModalityName = Positional[literal_type_from_choices(PRESETS)]
 
 
 @dataclass(kw_only=True)
