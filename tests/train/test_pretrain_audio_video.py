@@ -18,6 +18,9 @@ from smnm_kernels.errors import UsageError
 from smnm_kernels.train.models.audio_video_encoder import load_audio_video_encoder
 from smnm_kernels.train.models.cav_mae import CavMae
 from smnm_kernels.train.models.cav_mae_model import CAV_MAE
+from smnm_kernels.train.models.encoder_file import encoder_metadata, save_tensors
+from smnm_kernels.train.models.mae import build_model
+from smnm_kernels.train.models.settings import MAE
 from smnm_kernels.train.tasks.mask_options import masks_of
 from smnm_kernels.train.tasks.masking import MaskSettings, PairedMasks
 from smnm_kernels.train.tasks.options import Pretrain
@@ -164,6 +167,33 @@ def test_options_of_each_input_reach_its_masks():
 def test_what_does_not_fit_is_refused_by_the_option(options, said):
     with pytest.raises(UsageError, match=said):
         set_up(job(**options))
+
+
+def test_it_begins_with_a_model_of_pictures_and_no_other(films, tmp_path, capsys):
+    settings = MAE.resized(
+        dim=16, depth=2, heads=2, decoder_dim=16, decoder_depth=1, decoder_heads=2
+    )
+    picture, sound = tmp_path / "picture", tmp_path / "sound"
+    for folder, modality, size in ((picture, "image", (3, 1, 96, 96)), (sound, "audio", None)):
+        folder.mkdir()
+        encoder = build_model(settings, size or (1, 1, 64, 128), 0).encoder
+        mean, scale = ([0.5] * 3, [1] * 3) if size else ([0], [1])
+        norm = {"mean": json.dumps(mean), "scale": json.dumps(scale)}
+        about = encoder_metadata(encoder, modality=modality, step="7", **norm)
+        save_tensors(encoder, folder / "encoder.safetensors", about)
+    run = tmp_path / "run"
+    assert pretrain(films, "--out", run, "--steps", 1, "--init", picture) == 0
+    said = capsys.readouterr().out
+    assert f"--init {picture}: the decoder starts anew: there is none" in said
+    assert "it was trained on inputs (raw - (0.5, 0.5, 0.5))" in said
+    assert json.loads((run / "config.json").read_text())["run"]["init"]
+    assert pretrain(films, "--out", run, "--steps", 2) == 2
+    assert "init is" in capsys.readouterr().err
+    for other in (sound, run):
+        assert pretrain(films, "--out", tmp_path / "other", "--init", other) == 2
+        error = capsys.readouterr().err
+        assert f"--init {other}: " in error
+        assert "audio-video begins with a model of pictures (MAE)" in error
 
 
 def test_options_of_two_inputs_are_refused_for_one():

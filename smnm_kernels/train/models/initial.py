@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass, replace
+from typing import Any
 
 import torch
 from torch import nn
@@ -30,7 +31,7 @@ _DECODER = ("dim", "depth", "heads", "embed_bias", "window", "mlp_ratio")
 @dataclass(frozen=True)
 class Start:
     state: State  # of the model, without what starts from random weights
-    model: ModelSettings  # which the state is for
+    model: Any  # settings of the model that the state is for
     digest: str  # of the weights that it comes from
     said: tuple[str, ...]  # what is taken and what is not, a line each
 

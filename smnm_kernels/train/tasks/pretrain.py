@@ -23,6 +23,8 @@ from smnm_kernels.train.data.loader import Batch, Failure, SampleDataset
 from smnm_kernels.train.data.modality import Normalisation, Record
 from smnm_kernels.train.data.padding import Padding, TokenGrid, with_quiet_padding
 from smnm_kernels.train.data.scan import Listing
+from smnm_kernels.train.models.cav_mae import CavMae
+from smnm_kernels.train.models.cav_mae_initial import start_from_pictures
 from smnm_kernels.train.models.encoder_file import step_of
 from smnm_kernels.train.models.initial import Start, start_from
 from smnm_kernels.train.models.masked_autoencoding import MaskedAutoencoding
@@ -159,6 +161,8 @@ def _from_init(options: Pretrain, preset: Preset) -> tuple[Preset, Start]:
     """The preset's model with what --init decides of it, and the weights to begin with."""
     asked = f"--init {options.init}"
     objective = preset.objective
+    if isinstance(objective, CavMae):
+        return _from_pictures(options, preset, objective)
     if not isinstance(objective, MaskedAutoencoding | Sigma):
         raise UsageError(f"{asked}: is for masked autoencoders, not {type(objective).__name__}")
     restores = isinstance(objective, MaskedAutoencoding)
@@ -176,6 +180,23 @@ def _from_init(options: Pretrain, preset: Preset) -> tuple[Preset, Start]:
         raise UsageError(f"{asked}: {error}, of --preset {options.preset}") from error
     start = replace(start, said=(*(one.removeprefix(f"{asked}: ") for one in lines), *start.said))
     return replace(preset, objective=replace(objective, model=start.model)), start
+
+
+def _from_pictures(options: Pretrain, preset: Preset, objective: CavMae) -> tuple[Preset, Start]:
+    """CAV-MAE begins with an MAE of pictures."""
+    assert options.init is not None
+    asked, inputs, lines = f"--init {options.init}", preset.clip.inputs, list[str]()
+    channels, _, height, width = inputs["video"].size
+    picture = replace(inputs["video"], size=(channels, 1, height, width))
+    try:
+        weights = weights_for(asked, options.init, "image", picture, lines.append, whole=True)
+        start = start_from_pictures(weights, objective.model, inputs)
+    except UsageError as error:
+        raise UsageError(f"{error}; audio-video begins with a model of pictures (MAE)") from error
+    except ValueError as error:
+        raise UsageError(f"{asked}: {error}, of --preset {options.preset}") from error
+    said = (*(one.removeprefix(f"{asked}: ") for one in lines), *start.said)
+    return preset, replace(start, said=said)
 
 
 def _with_target(given: Path, preset: Preset) -> tuple[Preset, Frozen]:
