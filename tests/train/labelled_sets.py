@@ -2,7 +2,9 @@
 
 import csv
 import json
+from fractions import Fraction
 
+import av
 import numpy as np
 from clips import write_samples, write_video
 from PIL import Image
@@ -49,6 +51,44 @@ def videos(folder, counts=COUNTS):
     return folder
 
 
+def films(folder, counts=COUNTS, seconds=0.8):
+    """Dark ones with low tones, light ones with high tones; the sound of some is shorter than
+    their window."""
+    rng = np.random.default_rng(0)
+    for split, n in counts.items():
+        for name, mean, hertz in (("dark", 70, 300), ("light", 180, 3000)):
+            (folder / split / name).mkdir(parents=True)
+            for i in range(n):
+                frames = int(30 * (seconds + 0.2 * (i % 4)))
+                noise = mean + 30 * rng.standard_normal((frames, 32, 32, 3))
+                t = np.arange(frames * 16000 // 30) / 16000
+                tone = 0.5 * np.sin(2 * np.pi * hertz * (1 + 0.2 * rng.random()) * t)
+                write_film(folder / split / name / f"{i}.mkv", np.clip(noise, 0, 255), tone)
+    return folder
+
+
+def write_film(path, pictures, samples):
+    """Pictures [n, h, w, 3] at 30 a second, and a sound at 16 kHz."""
+    with av.open(str(path), "w") as container:
+        video = container.add_stream("libx264", rate=30)
+        video.width, video.height, video.pix_fmt = *pictures.shape[2:0:-1], "yuv420p"
+        video.codec_context.thread_count = 1
+        audio = container.add_stream("pcm_s16le", rate=16000, layout="mono")
+        packets = []
+        for picture in pictures:
+            frame = av.VideoFrame.from_ndarray(picture.astype(np.uint8), format="rgb24")
+            packets += video.encode(frame)
+        packets += video.encode(None)
+        whole = (32767 * samples).astype("i2")[None]
+        for first in range(0, len(samples), 1600):
+            part = np.ascontiguousarray(whole[:, first : first + 1600])
+            frame = av.AudioFrame.from_ndarray(part, "s16", "mono")
+            frame.sample_rate, frame.pts, frame.time_base = 16000, first, Fraction(1, 16000)
+            packets += audio.encode(frame)
+        packets += audio.encode(None)
+        container.mux(sorted(packets, key=lambda p: p.dts * p.time_base))
+
+
 def pictures_with_numbers(folder):
     """A list: brightness of each picture, and which of its channels are light."""
     rng = np.random.default_rng(0)
@@ -71,6 +111,7 @@ SMALL = {
     "image": ("--size", 32),
     "audio": ("--frames", 64),
     "video": ("--size", 32),
+    "audio-video": ("--size", 32),
 }
 
 

@@ -17,7 +17,9 @@ from smnm_kernels.train.data.crops import CentreCrop, ResizedCrop
 from smnm_kernels.train.data.image import Image
 from smnm_kernels.train.data.labels import Labels
 from smnm_kernels.train.data.video import Video
+from smnm_kernels.train.models.audio_video_encoder import AudioVideoEncoder
 from smnm_kernels.train.models.classifier import Classifier, HeadSettings
+from smnm_kernels.train.models.joint_classifier import JointClassifier
 from smnm_kernels.train.models.vit import Encoder
 from smnm_kernels.train.tasks.finetune import _order
 from smnm_kernels.train.tasks.finetune_options import (
@@ -36,15 +38,25 @@ ALL = [(modality, name) for modality in PRESETS for name in PRESETS[modality]]
 @pytest.mark.parametrize(("modality", "name"), ALL)
 def test_presets_fit_together(modality, name):
     preset = PRESETS[modality][name]
-    (given,) = preset.clip.inputs.values()
+    formats = preset.clip.inputs
     assert preset.clip.name == modality
-    with torch.device("meta"):
-        encoder = Encoder(preset.model.encoder, given.size)
     head = HeadSettings("class", ("a", "b"), preset.pool)
+    with torch.device("meta"):
+        if modality == "audio-video":
+            sizes = {of: given.size for of, given in formats.items()}
+            encoder = AudioVideoEncoder(preset.model, sizes)
+            last = encoder.joint[-1]
+        else:
+            (given,) = formats.values()
+            encoder = Encoder(preset.model.encoder, given.size)
+            last = encoder.blocks[-1]
     with torch.device("cpu"):
-        model = Classifier(encoder, head, drop_path=preset.drop_path)
-    assert model.encoder.blocks[-1].drop_path == preset.drop_path
-    assert preset.optimisation.betas == (0.9, 0.999)
+        if modality == "audio-video":
+            JointClassifier(encoder, head, tuple(formats), drop_path=preset.drop_path)
+        else:
+            Classifier(encoder, head, drop_path=preset.drop_path)
+    assert last.drop_path == preset.drop_path
+    assert preset.optimisation.betas[1] == 0.999
     assert preset.optimisation.batch_size % 2 == 0
     if preset.mask:
         assert preset.mask.sampler(encoder.grid, 0).n_keep == preset.mask.n_keep(encoder.grid)
@@ -191,7 +203,10 @@ def test_views():
 @pytest.mark.parametrize(
     ("wrong", "said"),
     [
-        ({"modality": "smell"}, "modality must be one of video, audio, image, got 'smell'"),
+        (
+            {"modality": "smell"},
+            "modality must be one of video, audio, image, audio-video, got 'smell'",
+        ),
         ({"pool": "max"}, "--pool must be mean or class, got 'max'"),
         ({"padding": "drop"}, "--padding must be hide or see, got 'drop'"),
         ({"encoder": ""}, "--encoder is empty"),

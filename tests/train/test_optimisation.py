@@ -6,7 +6,13 @@ import pytest
 import torch
 from torch import nn
 
-from smnm_kernels.train.run.optimisation import Optimisation, adamw, optimizer_of, set_rate
+from smnm_kernels.train.run.optimisation import (
+    Optimisation,
+    adamw,
+    layerwise,
+    optimizer_of,
+    set_rate,
+)
 from smnm_kernels.train.run.schedule import Schedule
 
 ADAM = Optimisation(
@@ -76,3 +82,16 @@ def test_the_default_is_adamw():
     assert [g["weight_decay"] for g in ours.param_groups] == [
         g["weight_decay"] for g in plain.param_groups
     ]
+
+
+@pytest.mark.parametrize("optimizer", ["adamw", "adam"])
+def test_the_head_may_have_a_rate_of_its_own(optimizer):
+    model = nn.Sequential(nn.Linear(2, 2), nn.Linear(2, 2))
+    how = replace(ADAM, optimizer=optimizer)
+    found = layerwise(model, how, lambda name: int(name[0]), 1, 1.0, head_rate=10.0)
+    set_rate(found, 0.5)
+    rates = {id(p): group["lr"] for group in found.param_groups for p in group["params"]}
+    assert [rates[id(p)] for p in model.parameters()] == [0.5, 0.5, 5, 5]
+    decays = {id(p): g["weight_decay"] for g in found.param_groups for p in g["params"]}
+    expected = [0.1, 0, 0.1, 0] if optimizer == "adamw" else [0.1] * 4
+    assert [decays[id(p)] for p in model.parameters()] == expected

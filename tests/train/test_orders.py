@@ -5,7 +5,7 @@ from collections import Counter
 import numpy as np
 import pytest
 
-from smnm_kernels.train.data.orders import Balanced, Passes, label_weights
+from smnm_kernels.train.data.orders import Balanced, Drawn, Passes, label_weights
 from smnm_kernels.train.data.sample_randomness import file_of
 
 
@@ -80,3 +80,16 @@ def test_label_weights_are_audiomaes():
     inverse = [1000 / (count + 0.01) for count in counts]
     expected = [inverse[0], inverse[0] + inverse[1], inverse[0] + inverse[2], inverse[0]]
     assert label_weights(labels, 3) == pytest.approx(expected)
+
+
+def test_with_replacement_each_sample_draws_by_weight_alone():
+    weights = np.array([1.0, 2.0, 5.0])
+    order = Drawn([7, 8, 9], weights)
+    draws = 4000
+    counts = Counter(order.file_of(3, index) for index in range(draws))
+    for number, weight in zip((7, 8, 9), weights, strict=True):
+        share = weight / weights.sum()
+        assert abs(counts[number] / draws - share) < 4 * (share * (1 - share) / draws) ** 0.5
+    assert [order.file_of(3, i) for i in range(50)] == [order.file_of(3, i) for i in range(50)]
+    assert [order.file_of(3, i) for i in range(50)] != [order.file_of(4, i) for i in range(50)]
+    assert {order.file_of(3, 0, attempt) for attempt in range(3)} == {7, 8, 9}

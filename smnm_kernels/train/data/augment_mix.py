@@ -10,7 +10,7 @@ sample's own distribution is the same.
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import numpy as np
 import torch
@@ -53,6 +53,11 @@ class Mix:
     def __post_init__(self) -> None:
         if self.powers and self.cutmix:
             raise ValueError(f"cutmix must be 0 where powers are mixed, got {self.cutmix}")
+
+    def of_sounds(self) -> Mix:
+        """The same draws for log-mel spectrograms: powers are mixed, also where a box is cut out of
+        pictures, by its share (our choice)."""
+        return self if self.powers else replace(self, powers=True, cutmix=0.0)
 
     @property
     def on(self) -> bool:

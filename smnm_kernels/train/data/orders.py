@@ -4,11 +4,12 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass, field
+from functools import cached_property
 from typing import Protocol
 
 import numpy as np
 
-from .sample_randomness import epoch_words, file_of
+from .sample_randomness import DRAW, SampleRandomness, epoch_words, file_of
 
 
 class Order(Protocol):
@@ -77,6 +78,27 @@ class Balanced:
             u = ((words >> np.uint64(11)) + 0.5) * 2.0**-53
             self._orders[seed, epoch] = np.argsort(-np.log(u) / self.weights, kind="stable")
         return self._orders[seed, epoch]
+
+
+@dataclass(frozen=True, eq=False)
+class Drawn:
+    """Each sample reads a file that is drawn with probability in proportion to its weight,
+    whichever were drawn before (CAV-MAE's sampler, torch's WeightedRandomSampler)."""
+
+    numbers: Sequence[int]
+    weights: np.ndarray  # float64, above 0
+
+    def __len__(self) -> int:
+        return len(self.numbers)
+
+    @cached_property
+    def _ends(self) -> np.ndarray:
+        return np.cumsum(self.weights) / self.weights.sum()
+
+    def file_of(self, seed: int, index: int, attempt: int = 0) -> int:
+        u = SampleRandomness(seed, index, DRAW).uniforms(1)[0]
+        place = min(int(np.searchsorted(self._ends, u, side="right")), len(self.numbers) - 1)
+        return self.numbers[(place + attempt) % len(self.numbers)]
 
 
 def label_weights(labels: Sequence[Sequence[int]], n_classes: int) -> np.ndarray:

@@ -90,7 +90,7 @@ class Padding:
     """What a run knows of the padding of its files: which of its inputs any of them pads."""
 
     modality: Modality
-    tokens: dict[str, TokenGrid]  # of each input
+    tokens: dict[str, TokenGrid]  # of each input that a model looks at
     files: Sequence[Record]
 
     @cached_property
@@ -107,7 +107,8 @@ class Padding:
         found: dict[str, int] = {}
         for record in self.files:
             for name, real in self.modality.padded(record).items():
-                found[name] = found.get(name, 0) + counts(self.tokens[name], real)
+                if name in self.tokens:
+                    found[name] = found.get(name, 0) + counts(self.tokens[name], real)
         return {name: n for name, n in found.items() if n}
 
     def valid(self, file_numbers: Sequence[int]) -> dict[str, Tensor]:

@@ -102,33 +102,37 @@ def adamw(model: nn.Module, optimisation: Optimisation) -> torch.optim.AdamW:
     return _adamw(groups, optimisation)
 
 
-def layerwise_adamw(
+def layerwise(
     model: nn.Module,
     optimisation: Optimisation,
     layer_of: Callable[[str], int],
     last: int,
     layer_decay: float,
-) -> torch.optim.AdamW:
-    """As `adamw`, with rates that fall from the last layer to the first (BEiT, MAE, VideoMAE): that
-    of layer i is the step's rate times layer_decay ** (last - i).
+    head_rate: float = 1.0,
+) -> torch.optim.Optimizer:
+    """As `optimizer_of`, with rates that fall from the last layer to the first (BEiT, MAE,
+    VideoMAE): that of layer i is the step's rate times layer_decay ** (last - i).
 
     layer_of: the number of the layer, 0 to `last`, that a parameter of this name belongs to.
+    head_rate: the last layer's rate by the step's (CAV-MAE).
     """
+    by_adam = optimisation.optimizer == "adam"
     groups: dict[tuple[int, bool], list[nn.Parameter]] = {}
     for name, parameter in model.named_parameters():
         if parameter.requires_grad:
-            groups.setdefault((layer_of(name), _decays(name, parameter)), []).append(parameter)
-    return _adamw(
-        [
-            {
-                "params": groups[layer, decays],
-                "weight_decay": optimisation.weight_decay if decays else 0.0,
-                SCALE: layer_decay ** (last - layer),
-            }
-            for layer, decays in sorted(groups)
-        ],
-        optimisation,
-    )
+            decays = by_adam or _decays(name, parameter)
+            groups.setdefault((layer_of(name), decays), []).append(parameter)
+    given = [
+        {
+            "params": groups[layer, decays],
+            "weight_decay": optimisation.weight_decay if decays else 0.0,
+            SCALE: head_rate if layer == last else layer_decay ** (last - layer),
+        }
+        for layer, decays in sorted(groups)
+    ]
+    if by_adam:
+        return torch.optim.Adam(given, lr=0.0, betas=optimisation.betas, fused=True)
+    return _adamw(given, optimisation)
 
 
 def set_rate(optimizer: torch.optim.Optimizer, rate: float) -> None:

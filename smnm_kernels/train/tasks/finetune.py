@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Callable, Sequence
-from dataclasses import asdict, fields, replace
+from dataclasses import asdict, replace
 from pathlib import Path
 from typing import Any
 
@@ -18,27 +18,25 @@ from smnm_kernels.train.data.labels import Labels
 from smnm_kernels.train.data.loader import Batch, SampleDataset
 from smnm_kernels.train.data.modality import Normalisation, Record
 from smnm_kernels.train.data.on_device import moved
-from smnm_kernels.train.data.orders import Balanced, Order, Passes, label_weights
-from smnm_kernels.train.data.padding import Padding, TokenGrid
-from smnm_kernels.train.models.classifier import (
-    Classifier,
-    HeadSettings,
-    loss_of,
-    save_classifier,
-)
-from smnm_kernels.train.models.encoder_file import encoder_metadata, save_tensors, step_of
+from smnm_kernels.train.data.orders import Balanced, Drawn, Order, Passes, label_weights
+from smnm_kernels.train.data.padding import Padding
+from smnm_kernels.train.models.classifier import HeadSettings, loss_of
+from smnm_kernels.train.models.encoder_file import step_of
 from smnm_kernels.train.run import ranks
 from smnm_kernels.train.run.loop import Loop
 from smnm_kernels.train.run.meter import StepClock
-from smnm_kernels.train.run.optimisation import layerwise_adamw
+from smnm_kernels.train.run.optimisation import layerwise
 from smnm_kernels.train.run.options import check_data
 from smnm_kernels.train.run.plan import Plan, begin
 from smnm_kernels.train.run.signals import StoppedBySignal
 
 from .finetune_evaluation import Judging
+from .finetune_forms import Given
 from .finetune_options import Finetune, check, preset_of
 from .finetune_presets import FinetunePreset
-from .finetune_setup import Setup, recipe_of, set_up
+from .finetune_settled import Setup
+from .finetune_setup import recipe_of, set_up
+from .preset_options import settings_of, with_settings
 
 
 def finetune(options: Finetune) -> int:
@@ -63,6 +61,9 @@ def finetune(options: Finetune) -> int:
         ranks.stop()
 
 
+SOUND = "audio"  # the name of inputs that are spectrograms
+
+
 class FineTuning:
     """The Task: classes or numbers from all patches of a sample."""
 
@@ -72,12 +73,15 @@ class FineTuning:
     def __init__(self, setup: Setup, options: Finetune, plan: Plan) -> None:
         assert plan.labels is not None
         self.setup, self.plan, self.labels = setup, plan, plan.labels
-        preset, device = setup.preset, setup.device
-        self.name = setup.input_name
+        preset, device, self.form = setup.preset, setup.device, setup.form
         kind = self.labels.kind
         # What follows from classes does not hold for numbers; `_check_labels` has refused what was
         # asked for by an option.
         self.mix = replace(preset.mix, cutmix=0.0) if kind == "number" else preset.mix
+        self.mixes = {
+            name: self.mix.of_sounds() if name == SOUND and len(setup.formats) > 1 else self.mix
+            for name in setup.inputs
+        }
         self.smoothing = preset.label_smoothing if kind == "class" else 0.0
         self.head = _head(self.labels, plan, preset)
         self.padding = _padding(setup, plan.files)
@@ -89,26 +93,23 @@ class FineTuning:
             self.padding,
             _order(preset, self.labels, plan),
         )
-        self.normalise = Normalisation(setup.inputs, device)
-        encoder = setup.pretrained.encoder
-        self.sampler: MaskSampler | None = None
+        self.normalisations = {
+            name: Normalisation(given, device) for name, given in setup.inputs.items()
+        }
+        self.samplers: dict[str, MaskSampler] = {}
         if preset.mask is not None:
-            self.sampler = preset.mask.sampler(encoder.grid, options.seed).to(device)
-        model = Classifier(
-            encoder.train(),
-            self.head,
-            drop_path=preset.drop_path,
-            head_std=preset.head_std,
-            seed=options.seed,
-        )
-        encoder.checkpoint_activations = options.checkpoint_activations
+            ((name, grid),) = setup.grids.items()
+            self.samplers[name] = preset.mask.sampler(grid, options.seed).to(device)
+        model = self.form.build(self.head, preset, options.seed, options.checkpoint_activations)
+        self.form.to(device)
         self.model = model.to(device)
-        self.optimizer = layerwise_adamw(
+        self.optimizer = layerwise(
             self.model,
             preset.optimisation,
             model.layer_of,
             model.depth + 1,
             preset.layer_decay,
+            preset.head_rate,
         )
         self.evaluations = Judging(self, options)
         self._best_step: int | None = None  # once the best weights have been taken
@@ -116,16 +117,19 @@ class FineTuning:
     def step(
         self, forward: Callable[..., Any], batch: Batch, clock: StepClock
     ) -> dict[str, Tensor]:
-        ids, real = batch.sample_ids.tolist(), batch.real.get(self.name)
+        hides = self.setup.hides_padding
         with clock.measure("mix_ms"):
-            x = batch.inputs[self.name]
-            targets = moved(self._targets(batch.file_numbers.tolist()), x.device)
-            x, targets, real = self._mixed(x, targets, real, ids)
-            keep = None
-            if self.sampler is not None:
-                keep = self.sampler.masks(moved(batch.sample_ids, x.device)).ids_keep
-        outputs = forward(x, keep, real if self.setup.hides_padding else None)
-        return {"loss": loss_of(self.labels.kind, outputs, targets)}
+            targets = self._targets(batch.file_numbers.tolist())
+            x, targets, real = self._mixed(batch, moved(targets, self.setup.device))
+            ids = moved(batch.sample_ids, self.setup.device)
+            keep = {name: sampler.masks(ids).ids_keep for name, sampler in self.samplers.items()}
+        given = Given(batch.sample_ids, keep, real if hides else {}, batch.valid)
+        outputs, others, weighted = self.form.learn(forward, x, given)
+        loss = loss_of(self.labels.kind, outputs, targets)
+        if not others:
+            return {"loss": loss}
+        of_each = {f"loss_{name}": value for name, value in others.items()}
+        return {"loss": loss + weighted, "loss_labels": loss, **of_each}
 
     def _targets(self, file_numbers: Sequence[int]) -> Tensor:
         """float32 [B, k], what the outputs of samples of these files are compared with. Made for
@@ -138,33 +142,41 @@ class FineTuning:
         return ((targets - self.head.offset) / self.head.scale)[:, None].float()
 
     def _mixed(
-        self, raw: Tensor, targets: Tensor, real: Tensor | None, ids: list[int]
-    ) -> tuple[Tensor, Tensor, Tensor | None]:
-        """Normalised inputs, targets, and how much of them is no padding. Powers of sounds are
+        self, batch: Batch, targets: Tensor
+    ) -> tuple[dict[str, Tensor], Tensor, dict[str, Tensor]]:
+        """Normalised inputs, targets, and how much of each input is no padding. All inputs of a
+        sample are mixed with those of the same other one, by the same share. Powers of sounds are
         mixed, and their bands masked, before they are normalised; pictures are mixed after."""
-        bands, seed = self.setup.preset.bands, self.setup.seed
-        height, width = raw.shape[3:]
+        bands, seed, ids = self.setup.preset.bands, self.setup.seed, batch.sample_ids.tolist()
+        raw = {name: batch.inputs[name] for name in self.normalisations}
+        real = {name: batch.real[name] for name in raw if name in batch.real}
+        device = self.setup.device
         drawn = None
         if self.mix.on:
-            drawn = self.mix.draw(seed, ids, height, width).to(raw.device)
+            drawn = self.mix.draw(seed, ids, *next(iter(raw.values())).shape[3:]).to(device)
             targets = self.mix.targets(targets, drawn)
-            if self.mix.powers:
-                raw = self.mix.values(raw, drawn, real)
-                real = None if real is None else self.mix.real(real, drawn)
-        if bands is not None:
-            drawn_bands = moved(bands.draw(seed, ids, height, width), raw.device)
-            raw = bands.values(raw, drawn_bands)
-        x = self.normalise(raw)
-        if drawn is not None and not self.mix.powers:
-            x = self.mix.values(x, drawn)
-            real = None if real is None else self.mix.real(real, drawn)
+        x = {}
+        for name, values in raw.items():
+            mix = self.mixes[name]
+            if drawn is not None and mix.powers:
+                values = mix.values(values, drawn, real.get(name))
+                if name in real:
+                    real[name] = mix.real(real[name], drawn)
+            if name == SOUND and bands is not None:
+                where = moved(bands.draw(seed, ids, *values.shape[3:]), device)
+                values = bands.values(values, where)
+            x[name] = self.normalisations[name](values)
+            if drawn is not None and not mix.powers:
+                x[name] = mix.values(x[name], drawn)
+                if name in real:
+                    real[name] = mix.real(real[name], drawn)
         return x, targets, real
 
     def outputs(self, forward: Callable[..., Any], batch: Batch) -> Tensor:
         """Probabilities or numbers [B, k] of a batch, nothing masked or mixed."""
-        x = self.normalise(batch.inputs[self.name])
-        real = batch.real.get(self.name) if self.setup.hides_padding else None
-        return self.head.predictions(forward(x, None, real))
+        x = {name: of(batch.inputs[name]) for name, of in self.normalisations.items()}
+        real = batch.real if self.setup.hides_padding else {}
+        return self.head.predictions(self.form.outputs(forward, x, real))
 
     def state(self) -> dict[str, Any]:
         return {}
@@ -178,27 +190,26 @@ class FineTuning:
         return {
             "modality": setup.clip.name,
             "step": str(step),
-            "mean": json.dumps(setup.inputs.mean),
-            "scale": json.dumps(setup.inputs.scale),
+            "mean": json.dumps(setup.of_formats("mean")),
+            "scale": json.dumps(setup.of_formats("scale")),
             "preset": json.dumps({"clip": clip}),
             "labels": json.dumps({"kind": self.labels.kind, "names": self.labels.names}),
-            "finetuned_from": setup.pretrained.origin,
+            "finetuned_from": setup.origin,
         }
 
     def export(self, path: Path, step: int) -> None:
-        """The encoder as it is now; it has no final norm where the head has one of its own. Of the
-        best model the file has the step, not that of the run's end."""
-        encoder, step = self.model.encoder, self._best_step or step
-        save_tensors(encoder, path, encoder_metadata(encoder, **self.metadata(step)))
+        """The encoder as it is now. Of the best model the file has the step, not that of the run's
+        end."""
+        self.form.export(self.model, path, self.metadata(self._best_step or step))
 
     def exported_step(self, path: Path) -> int | None:
         return step_of(path)
 
     def save(self, path: Path, step: int) -> None:
-        save_classifier(self.model, path, self.metadata(step))
+        self.form.save(self.model, path, self.metadata(step))
 
     def load(self, path: Path) -> None:
-        self.model.load_state_dict(load_file(str(path)))
+        self.form.kept(self.model).load_state_dict(load_file(str(path)))
         self._best_step = step_of(path)
 
 
@@ -212,23 +223,28 @@ def _head(labels: Labels, plan: Plan, preset: FinetunePreset) -> HeadSettings:
 
 def _order(preset: FinetunePreset, labels: Labels, plan: Plan) -> Order:
     draws = preset.optimisation.most_per_epoch
+    if preset.with_replacement and labels.kind != "number":
+        return Drawn(plan.trained_on, _weights(labels, plan))
     if draws is None:
         return Passes(plan.trained_on, preset.optimisation.repeats)
     draws = min(draws, len(plan.trained_on))
     if labels.kind == "number":
         return Balanced(plan.trained_on, np.ones(len(plan.trained_on)), draws)
+    return Balanced(plan.trained_on, _weights(labels, plan), draws)
+
+
+def _weights(labels: Labels, plan: Plan) -> np.ndarray:
+    """By which files with rare labels are drawn sooner."""
     found = [plan.files[number]["label"] for number in plan.trained_on]
     several = [[label] if labels.kind == "class" else label for label in found]
-    weights = label_weights(several, len(labels.names))
-    return Balanced(plan.trained_on, weights, draws)
+    return label_weights(several, len(labels.names))
 
 
 def _padding(setup: Setup, files: Sequence[Record]) -> Padding | None:
     """What these files leave of their windows, whether a model sees it or not; None where they fill
     them."""
     clip = setup.clip
-    if any(field.name == "padding" for field in fields(clip)):
-        clip = replace(clip, padding="hide")
-    tokens = TokenGrid(setup.inputs.size[1:], setup.pretrained.encoder.grid, n_keep=None)
-    padding = Padding(clip, {setup.input_name: tokens}, files)
+    if "padding" in settings_of(clip):
+        clip = with_settings(clip, padding="hide")
+    padding = Padding(clip, setup.form.tokens(setup.sizes), files)
     return padding if padding.padded else None

@@ -164,7 +164,7 @@ class Judging:
         self._curves(folder / CURVES, _rows(folder / METRICS), rows)
         config = read_config(folder) or {}
         results |= {
-            "encoder": task.setup.pretrained.origin,
+            "encoder": task.setup.origin,
             "labels": {"kind": task.labels.kind, "names": list(task.labels.names)},
             "data": fingerprint(task.plan.files),
             "settings": config.get("run"),

@@ -29,6 +29,7 @@ from smnm_kernels.train.run.options import (
     need_at_least,
 )
 
+from .finetune_joint import JointOptions, check_joint, mix_of
 from .finetune_presets import PRESETS, FinetunePreset, InputMask
 from .label_options import LabelOptions
 from .preset_options import PaddingOption, PixelAspectOption, chosen, overridden
@@ -114,7 +115,8 @@ class TuningOptions:
 
 
 @dataclass(kw_only=True)
-class FinetuneTraining(RunOptions, LabelOptions, TuningOptions):  # help lists the last one first
+class FinetuneTraining(RunOptions, LabelOptions, JointOptions, TuningOptions):
+    # Help lists the fields of the last class first.
     """Options of every fine-tuning run."""
 
 
@@ -161,6 +163,7 @@ def check(options: Finetune) -> None:
         value = getattr(options, name)
         if value not in (None, *get_args(allowed)):
             raise UsageError(f"--{name.replace('_', '-')} must be {of}, got {value!r}")
+    check_joint(options)
     if not str(options.encoder):
         raise UsageError("--encoder is empty; RUN, a file, a folder or none is needed")
     if os.path.realpath(options.out) == os.path.realpath(options.data):
@@ -249,7 +252,7 @@ def preset_of(options: Finetune) -> FinetunePreset:
         layer_decay=options.layer_decay,
         drop_path=options.drop_path,
         label_smoothing=options.label_smoothing,
-        mix=overridden(preset.mix, mixup=options.mixup, cutmix=options.cutmix),
+        mix=mix_of(options, overridden(preset.mix, mixup=options.mixup, cutmix=options.cutmix)),
         pool=options.pool,
         views=None if options.views is None else parsed_views(options.views),
         evaluate_every=options.evaluate_every,
@@ -270,7 +273,7 @@ def preset_of(options: Finetune) -> FinetunePreset:
 def _turned_on(mix: Mix, before: Mix, options: Finetune) -> Mix:
     """Sounds are mixed by their powers also where the preset does not mix."""
     if mix.on and not before.on:
-        return replace(mix, powers=options.modality == "audio")
+        return replace(mix, powers=mix.powers or options.modality == "audio")
     return mix
 
 

@@ -32,13 +32,16 @@ from dataclasses import dataclass, replace
 
 from smnm_kernels import MaskSampler
 from smnm_kernels.train.data.audio import Audio
+from smnm_kernels.train.data.audio_video import AudioVideo
 from smnm_kernels.train.data.augment import RandAugment, RandomErasing
 from smnm_kernels.train.data.augment_bands import Bands
 from smnm_kernels.train.data.augment_mix import Mix
-from smnm_kernels.train.data.crops import ResizedCrop
+from smnm_kernels.train.data.crops import CentreCrop, ResizedCrop
 from smnm_kernels.train.data.image import Image
 from smnm_kernels.train.data.modality import Modality
 from smnm_kernels.train.data.video import Video
+from smnm_kernels.train.models.audio_video_encoder import AudioVideoSettings
+from smnm_kernels.train.models.cav_mae_model import CAV_MAE
 from smnm_kernels.train.models.classifier import Pool
 from smnm_kernels.train.models.settings import AUDIOMAE, MAE, MASKSPEC, VIDEOMAE, ModelSettings
 from smnm_kernels.train.run.optimisation import Optimisation
@@ -69,7 +72,7 @@ class FinetunePreset:
     #: How files are read in training. Its sizes are an untrained encoder's; another one brings its
     #: own.
     clip: Modality
-    model: ModelSettings  # of --encoder none
+    model: ModelSettings | AudioVideoSettings  # of --encoder none
     optimisation: Optimisation
     layer_decay: float
     drop_path: float  # of the last block
@@ -88,11 +91,14 @@ class FinetunePreset:
     #: Whether mean and deviation are measured in the training files, in place of the encoder's.
     measured: bool = False
     evaluate_every: int | None = None  # steps; None: an epoch
+    head_rate: float = 1.0  # of the head and the norm before it, by the step's
+    #: Files are drawn with replacement, those with rare labels more often (CAV-MAE).
+    with_replacement: bool = False
 
 
 def _tiny(
     clip: Modality,
-    model: ModelSettings,
+    model: ModelSettings | AudioVideoSettings,
     views: tuple[int, int] = (1, 1),
     mask: InputMask | None = None,
 ) -> FinetunePreset:
@@ -339,4 +345,72 @@ IMAGE: dict[str, FinetunePreset] = {
     ),
 }
 
-PRESETS: dict[str, dict[str, FinetunePreset]] = {"video": VIDEO, "audio": AUDIO, "image": IMAGE}
+# Clips with sound.
+
+_CAV_MAE_CLIP = AudioVideo(
+    Video(frames=1, size=224, stride=1, crop=CentreCrop(interpolation="bicubic"), flip=False),
+    # CAV-MAE's code: (x + 5.081) / 4.4849, which is not two deviations as in AudioMAE's.
+    Audio(frames=1024, bands=128, padding="see", mean=(-5.081,), std=(4.4849 / 2,)),
+    spread=10,  # CAV-MAE: one of ten frames
+)
+_CAV_MAE_RATE = 1e-4 * 256 / 48  # its code's 1e-4, at its batch
+_CAV_MAE = FinetunePreset(
+    clip=_CAV_MAE_CLIP,
+    model=CAV_MAE.encoder,
+    optimisation=Optimisation(
+        batch_size=48,  # CAV-MAE, VGGSound
+        base_lr=_CAV_MAE_RATE,
+        base_min_lr=_CAV_MAE_RATE / 2**8,  # eight halvings
+        weight_decay=5e-7,  # CAV-MAE's code
+        betas=(0.95, 0.999),  # CAV-MAE's code
+        epochs=10,  # CAV-MAE
+        optimizer="adam",  # CAV-MAE's code
+        halvings=tuple(epoch / 10 for epoch in range(2, 10)),  # CAV-MAE's code: after each of these
+    ),
+    layer_decay=1.0,
+    drop_path=0.0,
+    label_smoothing=0.1,  # CAV-MAE's code
+    mix=Mix(mixup=10.0, prob=0.5),  # CAV-MAE's code
+    views=(10, 1),  # CAV-MAE: all ten frames
+    head_std=0.02,  # ours, as torch starts a layer: within 1 / sqrt(768)
+    bands=Bands(time=192, mel=48),  # CAV-MAE
+    head_rate=10.0,  # CAV-MAE
+    with_replacement=True,  # CAV-MAE
+)
+
+AUDIO_VIDEO: dict[str, FinetunePreset] = {
+    "tiny": _tiny(
+        clip=AudioVideo(
+            Video(frames=16, size=96, stride=2, crop=ResizedCrop(area=(0.5, 1.0)), flip=False),
+            Audio(frames=128, bands=128),
+        ),
+        model=CAV_MAE.with_clips().encoder.resized(dim=192, depth=4, heads=3),
+        views=(2, 1),
+    ),
+    "cav-mae": _CAV_MAE,
+    # Table A.15. It names neither the lowest rate, 0 here, nor bands, nor a rate of its own for the
+    # head, nor rates that fall from layer to layer.
+    "snm-cav-mae": replace(
+        _CAV_MAE,
+        optimisation=replace(
+            _CAV_MAE.optimisation,
+            base_min_lr=0.0,
+            weight_decay=0.05,
+            betas=(0.9, 0.999),  # AdamW's own
+            warmup_epochs=2,
+            optimizer="adamw",
+            halvings=(),
+        ),
+        drop_path=0.1,
+        mix=_VIDEOMAE_MIX,
+        bands=None,
+        head_rate=1.0,
+    ),
+}
+
+PRESETS: dict[str, dict[str, FinetunePreset]] = {
+    "video": VIDEO,
+    "audio": AUDIO,
+    "image": IMAGE,
+    "audio-video": AUDIO_VIDEO,
+}

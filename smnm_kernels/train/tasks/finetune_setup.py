@@ -3,61 +3,36 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from dataclasses import asdict, dataclass, replace
+from dataclasses import asdict, replace
 from functools import partial
 from typing import Any
-
-import torch
 
 from smnm_kernels.errors import UsageError
 from smnm_kernels.train.data.audio import Audio
 from smnm_kernels.train.data.labels import Labels, in_split
-from smnm_kernels.train.data.modality import InputFormat, Modality
-from smnm_kernels.train.data.padding import Padding, TokenGrid
+from smnm_kernels.train.data.padding import Padding
 from smnm_kernels.train.data.scan import Listing
 from smnm_kernels.train.models.formats.state import digest_of
-from smnm_kernels.train.models.pretrained import Pretrained, find_encoder
+from smnm_kernels.train.models.pretrained import find_encoder
+from smnm_kernels.train.models.settings import ModelSettings
 from smnm_kernels.train.run import ranks
 from smnm_kernels.train.run.machine import find_device
 from smnm_kernels.train.run.plan import Recipe
 
+from .finetune_forms import OneInput
+from .finetune_joint import NAME, set_up_joint
 from .finetune_options import Finetune, clip_of, of_the_encoder
 from .finetune_presets import FinetunePreset, InputMask
+from .finetune_settled import Setup, of_inputs
 from .label_options import finder_of
-from .measuring import Measuring, measures, with_measured
-
-
-@dataclass(frozen=True)
-class Setup:
-    """What follows from the options and the encoder alone."""
-
-    preset: FinetunePreset
-    clip: Modality
-    input_name: str
-    inputs: InputFormat  # normalised as the encoder, or the preset, wants it
-    pretrained: Pretrained
-    digest: str  # of the encoder's weights
-    device: torch.device
-    seed: int
-
-    @property
-    def hides_padding(self) -> bool:
-        return getattr(self.clip, "padding", "see") == "hide"
-
-    @property
-    def measures(self) -> bool:
-        """Whether what inputs are normalised by is to be measured in the training files."""
-        return self.preset.measured or (self.pretrained.untrained and measures(self.clip))
-
-    def with_measured(self, measured: dict[str, Any] | None) -> Setup:
-        if measured is None:
-            return self
-        clip = with_measured(self.clip, measured)
-        return replace(self, clip=clip, inputs=clip.inputs[self.input_name])
+from .measuring import Measuring
 
 
 def set_up(options: Finetune, preset: FinetunePreset) -> Setup:
     """Everything that can be refused without looking at a file or at RUN."""
+    if options.modality == NAME:
+        return set_up_joint(options, preset)
+    assert isinstance(preset.model, ModelSettings)
     device = find_device(options.device)
     asked = f"--encoder {options.encoder}"
     first = clip_of(options, preset, None)
@@ -93,8 +68,18 @@ def set_up(options: Finetune, preset: FinetunePreset) -> Setup:
             preset.mask.sampler(pretrained.encoder.grid, options.seed)
         except (ValueError, TypeError) as error:
             raise UsageError(f"--mask-ratio {preset.mask.share}: {error}") from error
-    digest = digest_of(pretrained.encoder.state_dict())
-    return Setup(preset, clip, name, inputs, pretrained, digest, device, options.seed)
+    return Setup(
+        preset,
+        clip,
+        {name: inputs},
+        OneInput(name, pretrained.encoder),
+        {name: pretrained.encoder.grid},
+        pretrained.origin,
+        digest_of(pretrained.encoder.state_dict()),
+        device,
+        options.seed,
+        untrained=pretrained.untrained,
+    )
 
 
 def recipe_of(options: Finetune, setup: Setup) -> Recipe:
@@ -109,22 +94,23 @@ def recipe_of(options: Finetune, setup: Setup) -> Recipe:
             "task": "finetune",
             "preset": options.preset,
             "encoder": setup.digest,
-            "encoder_settings": setup.pretrained.encoder.settings.to_dict(),
+            **setup.form.settings,
             "pool": preset.pool,
             "layer_decay": preset.layer_decay,
             "drop_path": preset.drop_path,
             "head_std": preset.head_std,
             "label_smoothing": preset.label_smoothing,
             "mix": asdict(preset.mix),
-            "mask": preset.mask and preset.mask.n_keep(setup.pretrained.encoder.grid),
+            "mask": preset.mask and preset.mask.n_keep(of_inputs(setup.grids)),
             "bands": preset.bands and asdict(preset.bands),
             "repeats": optimisation.repeats,
             "balanced": optimisation.most_per_epoch,
             # None before they are measured.
-            "mean": None if setup.measures else setup.inputs.mean,
-            "scale": None if setup.measures else setup.inputs.scale,
+            "mean": None if setup.measures else setup.of_formats("mean"),
+            "scale": None if setup.measures else setup.of_formats("scale"),
             # None where it is time_frequency, as runs have it that were begun before.
             "mask_kind": mask.kind if mask and mask.kind != InputMask.kind else None,
+            **_unusual(preset),
         },
         check_found=partial(_check_labels, options, setup),
         finder=finder_of(options, options.data),
@@ -136,12 +122,19 @@ def recipe_of(options: Finetune, setup: Setup) -> Recipe:
 def _measured(options: Finetune, setup: Setup, listing: Listing, workers: int) -> dict[str, Any]:
     clip, files = setup.clip, listing.usable
     assert isinstance(clip, Audio)
-    grid = setup.pretrained.encoder.grid
-    tokens = TokenGrid(setup.inputs.size[1:], grid, n_keep=None)
-    padding = Padding(clip, {setup.input_name: tokens}, files)
+    padding = Padding(clip, setup.form.tokens(setup.sizes), files)
     measuring = Measuring(clip, options.data, options.seed, options.stall_limit)
     trained_on = in_split(files, "train")
     return measuring(files, trained_on, padding if padding.padded else None, workers)
+
+
+_USUAL = {"head_rate": 1.0, "with_replacement": False}
+
+
+def _unusual(preset: FinetunePreset) -> dict[str, Any]:
+    """What few presets have: runs that were begun before there was such a thing have none."""
+    found = {name: getattr(preset, name) for name in _USUAL}
+    return {name: value for name, value in found.items() if value != _USUAL[name]}
 
 
 def _check_labels(options: Finetune, setup: Setup, listing: Listing) -> None:

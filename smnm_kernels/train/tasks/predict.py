@@ -25,14 +25,18 @@ from smnm_kernels.train.data.views import OnePass, Views, views_of
 from smnm_kernels.train.metrics.predictions import write_predictions
 from smnm_kernels.train.models.classifier import Classifier, load_classifier
 from smnm_kernels.train.models.encoder_file import metadata_of
+from smnm_kernels.train.models.joint_classifier import FORMAT as JOINT
+from smnm_kernels.train.models.joint_classifier import JointClassifier, load_joint_classifier
+from smnm_kernels.train.models.vit import Encoder, InputSize
 from smnm_kernels.train.run.evaluating import Outputs
 from smnm_kernels.train.run.machine import cores, default_workers, find_device
 from smnm_kernels.train.run.options import Count, check_data, need_at_least
 from smnm_kernels.train.run.progress import say
 
 from .finetune_evaluation import BEST, mean_of_views
+from .finetune_joint import clip_as_trained
 from .finetune_options import parsed_views
-from .finetune_presets import PRESETS
+from .finetune_presets import AUDIO_VIDEO, PRESETS
 
 # Of the modality that a model was trained with, what decides how a fixed view is read.
 _OF_VIEWS = ("stride", "pixel_aspect", "padding", "sampling", "front")
@@ -78,10 +82,9 @@ class Predictions:
 class Tuned:
     """A fine-tuned model, and how it wants files to be read."""
 
-    model: Classifier
+    model: Classifier | JointClassifier
     clip: Modality
-    input_name: str
-    inputs: InputFormat
+    inputs: dict[str, InputFormat]  # those that the model looks at
 
     @classmethod
     def load(cls, path: Path) -> Tuned:
@@ -93,17 +96,23 @@ class Tuned:
             )
             raise UsageError(f"{printable(str(path))}: {what}")
         try:
-            model = load_classifier(file)
             held = metadata_of(file)
-            kept = json.loads(held["preset"])["clip"]
-            clip = PRESETS[held["modality"]]["tiny"].clip.sized(model.encoder.input_size)
-            names = {field.name for field in fields(clip)}
-            clip = replace(clip, **{n: kept[n] for n in _OF_VIEWS if n in kept and n in names})
-            [(name, inputs)] = clip.inputs.items()
-            mean, scale = (tuple(json.loads(held[key])) for key in ("mean", "scale"))
+            model: Classifier | JointClassifier
+            if held.get("format") == JOINT:
+                model = load_joint_classifier(file)
+                kept = json.loads(held["preset"])["clip"]
+                clip: Modality = clip_as_trained(AUDIO_VIDEO["tiny"].clip, kept)
+                names = model.inputs
+            else:
+                model = load_classifier(file)
+                clip = _clip_of_one(held, model.encoder.input_size)
+                names = tuple(clip.inputs)
+            mean, scale = (_by_input(held[key], names) for key in ("mean", "scale"))
+            formats = clip.inputs
+            inputs = {n: replace(formats[n], mean=mean[n], scale=scale[n]) for n in names}
         except (ValueError, KeyError, TypeError, OSError) as error:
             raise UsageError(f"{printable(str(file))}: is no fine-tuned model ({error})") from error
-        return cls(model, clip, name, replace(inputs, mean=mean, scale=scale))
+        return cls(model, clip, inputs)
 
     @property
     def labels(self) -> Labels:
@@ -112,9 +121,38 @@ class Tuned:
 
     def padding(self, listing: Listing) -> Padding | None:
         """None where no file is padded, or padding is seen as if it were real."""
-        tokens = TokenGrid(self.inputs.size[1:], self.model.encoder.grid, n_keep=None)
-        found = Padding(self.clip, {self.input_name: tokens}, listing.usable)
+        tokens = {
+            name: TokenGrid(given.size[1:], self._encoder(name).grid, n_keep=None)
+            for name, given in self.inputs.items()
+        }
+        found = Padding(self.clip, tokens, listing.usable)
         return found if found.padded else None
+
+    def _encoder(self, name: str) -> Encoder:
+        encoder = self.model.encoder
+        return encoder if isinstance(encoder, Encoder) else encoder.branch(name)
+
+    def predict(self, x: dict[str, Tensor], real: dict[str, Tensor]) -> Tensor:
+        """Of normalised inputs on the model's device; `real` where they are padded."""
+        if isinstance(self.model, JointClassifier):
+            return self.model.predict(x, real)
+        ((name, values),) = x.items()
+        return self.model.predict(values, real.get(name))
+
+
+def _clip_of_one(held: dict[str, str], size: InputSize) -> Modality:
+    """How the files of a model of one input are read, by its file's metadata."""
+    kept = json.loads(held["preset"])["clip"]
+    clip = PRESETS[held["modality"]]["tiny"].clip.sized(size)
+    names = {field.name for field in fields(clip)}
+    return replace(clip, **{n: kept[n] for n in _OF_VIEWS if n in kept and n in names})
+
+
+def _by_input(text: str, names: tuple[str, ...]) -> dict[str, tuple[float, ...]]:
+    """Values of each input, as metadata have them: of the only one, or by names."""
+    held = json.loads(text)
+    by_name = held if isinstance(held, dict) else {names[0]: held}
+    return {name: tuple(values) for name, values in by_name.items()}
 
 
 def predict(options: Predict) -> int:
@@ -196,8 +234,8 @@ def predictions(
 def _outputs(
     tuned: Tuned, reading: Views, batch_size: int, workers: int, device: torch.device
 ) -> Outputs:
-    model = tuned.model.to(device).eval()
-    normalise = Normalisation(tuned.inputs, device)
+    tuned.model.to(device).eval()
+    normalisations = {name: Normalisation(of, device) for name, of in tuned.inputs.items()}
     ids: list[int] = []
     values: list[Tensor] = []
     failed: dict[str, str] = {}
@@ -213,8 +251,8 @@ def _outputs(
                 if not len(batch):
                     continue
                 there = batch.to(device)
-                x = normalise(there.inputs[tuned.input_name])
-                values.append(model.predict(x, there.real.get(tuned.input_name)).cpu())
+                x = {name: of(there.inputs[name]) for name, of in normalisations.items()}
+                values.append(tuned.predict(x, there.real).cpu())
                 ids += batch.sample_ids.tolist()
     finally:
         batches.close()

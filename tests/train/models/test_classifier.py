@@ -19,7 +19,7 @@ from smnm_kernels.train.models.classifier import (
 )
 from smnm_kernels.train.models.settings import AUDIOMAE, MAE, VIDEOMAE
 from smnm_kernels.train.models.vit import Encoder, drop_path
-from smnm_kernels.train.run.optimisation import Optimisation, adamw, layerwise_adamw, set_rate
+from smnm_kernels.train.run.optimisation import Optimisation, adamw, layerwise, set_rate
 
 SIZES = {"video": (3, 4, 32, 32), "audio": (1, 1, 64, 32), "image": (3, 1, 32, 48)}
 MODELS = {"video": VIDEOMAE, "audio": AUDIOMAE, "image": MAE}
@@ -117,7 +117,7 @@ def test_rates_fall_from_layer_to_layer():
     how = Optimisation(
         batch_size=8, base_lr=1, base_min_lr=0, weight_decay=0.05, betas=(0.9, 0.999)
     )
-    optimizer = layerwise_adamw(model, how, model.layer_of, model.depth + 1, 0.75)
+    optimizer = layerwise(model, how, model.layer_of, model.depth + 1, 0.75)
     set_rate(optimizer, 2.0)
     of_name = {}
     names = {id(p): name for name, p in model.named_parameters()}
@@ -142,7 +142,7 @@ def test_the_weight_of_a_single_output_decays_as_others_do():
     how = Optimisation(
         batch_size=8, base_lr=1, base_min_lr=0, weight_decay=0.05, betas=(0.9, 0.999)
     )
-    for optimizer in (adamw(model, how), layerwise_adamw(model, how, model.layer_of, 4, 0.75)):
+    for optimizer in (adamw(model, how), layerwise(model, how, model.layer_of, 4, 0.75)):
         decayed = [p for g in optimizer.param_groups if g["weight_decay"] for p in g["params"]]
         assert any(p is model.head.weight for p in decayed)
         assert not any(p is model.token or p is model.head.bias for p in decayed)
