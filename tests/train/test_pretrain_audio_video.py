@@ -1,6 +1,8 @@
 """smnm pretrain audio-video: masks of both inputs, options, resuming, the encoder it leaves."""
 
 import json
+import subprocess
+import sys
 from dataclasses import replace
 from pathlib import Path
 
@@ -235,3 +237,47 @@ def test_parts_of_a_batch_are_contrasted_by_themselves(films, tmp_path):
         assert found[0][name] == pytest.approx(found[1][name], rel=1e-4)
     # Untrained means are much alike: then the loss is near the log of the number of samples.
     assert found[1]["loss_contrast"] < found[0]["loss_contrast"] - 0.3
+
+
+_SMALL = """
+import sys
+from dataclasses import replace
+from smnm_kernels.cli import main
+from smnm_kernels.train.models.cav_mae import CavMae
+from smnm_kernels.train.models.cav_mae_model import CAV_MAE
+from smnm_kernels.train.tasks.presets import AUDIO_VIDEO
+model = CAV_MAE.with_clips().resized(
+    dim=16, depth=2, heads=2, decoder_dim=16, decoder_depth=1, decoder_heads=2
+)
+AUDIO_VIDEO["tiny"] = replace(AUDIO_VIDEO["tiny"], objective=CavMae(model, contrast_weight=1.0))
+sys.exit(main(["pretrain", "audio-video", *sys.argv[1:]]))
+"""
+
+
+@pytest.mark.exhaustive
+@pytest.mark.parametrize("more", [(), ("--accumulate", "2"), ("--hidden-time", "0.5")])
+def test_two_processes_do_what_one_does(films, tmp_path, more):
+    script = tmp_path / "small.py"
+    script.write_text(_SMALL)
+    words = [str(films), "--steps", "4", "--batch-size", "8", "--warmup-steps", "0", *more]
+    words += ["--workers", "0", "--threads", "1"]
+    found = []
+    for processes in (1, 2):
+        run = tmp_path / str(processes)
+        launcher = ["-m", "torch.distributed.run", "--standalone", "--nproc-per-node", "2"]
+        command = [sys.executable, *(launcher if processes == 2 else []), str(script)]
+        done = subprocess.run(
+            [*command, *words, "--out", str(run)], capture_output=True, text=True, timeout=300
+        )
+        assert done.returncode == 0, done.stderr
+        found.append((rows(run), load_audio_video_encoder(run / "encoder.safetensors")))
+    (one, encoder), (two, other) = found
+    for row, same in zip(one, two, strict=True):
+        for name in ("loss", "loss_video", "loss_audio", "loss_contrast", "contrast_accuracy"):
+            assert row[name] == pytest.approx(same[name], rel=1e-4, abs=1e-6), (row["step"], name)
+    for name, tensor in encoder.state_dict().items():
+        same = other.state_dict()[name]
+        if name.endswith("attn.qkv.bias"):  # keys have no gradient but rounding, which Adam scales
+            tensor, same = (torch.cat(t.tensor_split(3)[::2]) for t in (tensor, same))
+        torch.testing.assert_close(tensor, same, rtol=1e-3, atol=1e-4)
+    assert losses(tmp_path / "1")[-1] != losses(tmp_path / "1")[0]
