@@ -77,6 +77,11 @@ COMMANDS = {
         f"{_TRAIN}.tasks.spectrum:spectrum",
         "show where the energy of files lies, beside that of masks",
     ),
+    "study": Command(
+        f"{_TRAIN}.tasks.study:Study",
+        f"{_TRAIN}.tasks.study:study",
+        "train and measure encoders for all masks and seeds of a plan, and report",
+    ),
     "bench": Command(
         "smnm_kernels.timing.command:Bench",
         "smnm_kernels.timing.command:Bench.run",

@@ -58,7 +58,7 @@ def write_confusion_matrix(path: Path, counts: Tensor, names: Sequence[str]) -> 
     side = min(max(0.42 * n, 2.5), 13) if has_names else 9.0
     beside = 1.0 if has_names else 5.2
     width, height = longest + side + beside + 0.7, side + longest + 0.9
-    figure = _figure((width, height))
+    figure = new_figure((width, height))
     axes = figure.add_axes(
         ((longest + 0.5) / width, (longest + 0.4) / height, side / width, side / height)
     )
@@ -98,7 +98,7 @@ def write_confusion_matrix(path: Path, counts: Tensor, names: Sequence[str]) -> 
         figure.text(
             place, 1 - 0.6 / height, "\n".join(lines), fontsize=8, va="top", parse_math=False
         )
-    _save(figure, path)
+    save_figure(figure, path)
 
 
 def _worst(table: np.ndarray, names: Sequence[str], most: int = 40) -> list[str]:
@@ -122,7 +122,7 @@ def write_curves(
     panels: by what is drawn ("loss"), then by the curve's name ("train"): pairs of place and value.
     along: what the place is ("step").
     """
-    figure = _figure((7, 0.5 + 2.3 * len(panels)), layout="constrained")
+    figure = new_figure((7, 0.5 + 2.3 * len(panels)), layout="constrained")
     # A curve has one colour in all panels.
     names = dict.fromkeys(name for curves in panels.values() for name in curves)
     colours = dict(zip(names, itertools.cycle(_COLOURS), strict=False))
@@ -143,7 +143,7 @@ def write_curves(
         axes.set_ylabel(printable(what))
         _plain(axes, shown)
     all_axes[-1].set_xlabel(along)
-    _save(figure, path)
+    save_figure(figure, path)
 
 
 def write_few_shot(path: Path, curves: Mapping[str, Mapping[int, Interval]], what: str) -> None:
@@ -151,7 +151,7 @@ def write_few_shot(path: Path, curves: Mapping[str, Mapping[int, Interval]], wha
 
     what: is measured.
     """
-    figure = _figure((7, 4), layout="constrained")
+    figure = new_figure((7, 4), layout="constrained")
     axes = figure.subplots()
     shown = {}
     # Beside each other where they would lie behind each other.
@@ -169,10 +169,11 @@ def write_few_shot(path: Path, curves: Mapping[str, Mapping[int, Interval]], wha
     axes.set_xlabel("training files a class")
     axes.set_ylabel(what)
     _plain(axes, shown)
-    _save(figure, path)
+    save_figure(figure, path)
 
 
-def _figure(inches: tuple[float, float], **more: Any) -> Figure:
+def new_figure(inches: tuple[float, float], **more: Any) -> Figure:
+    """White, of this width and height; more: as matplotlib's Figure takes it."""
     figure = import_for_pictures("matplotlib.figure").Figure(figsize=inches, dpi=110, **more)
     import_for_pictures("matplotlib.backends.backend_agg")
     figure.set_facecolor("white")
@@ -198,7 +199,8 @@ def _short(name: str) -> str:
     return shown if len(shown) <= _LONGEST else f"{shown[: _LONGEST - 1]}…"
 
 
-def _save(figure: Figure, path: Path) -> None:
+def save_figure(figure: Figure, path: Path) -> None:
+    """As a PNG, whole or not at all; the same bytes for the same figure."""
     with replacing(path) as file, warnings.catch_warnings():
         warnings.filterwarnings("ignore", message="Glyph")  # of a name; it is drawn as a box
         figure.savefig(file, format="png", metadata={"Software": None})

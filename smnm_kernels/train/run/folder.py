@@ -88,6 +88,10 @@ class RunFolder:
                 )
         return cls(path)
 
+    def release(self) -> None:
+        """Let go of the lock before the process ends."""
+        self._lock.close()
+
     def remove_if_unused(self) -> None:
         """Where this process made RUN and wrote nothing into it, as when the data is refused."""
         if self._is_new and [f.name for f in self.path.iterdir()] == [".lock"]:

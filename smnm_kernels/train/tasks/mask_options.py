@@ -93,7 +93,7 @@ def masks_of(options: Any, preset: Mapping[str, MaskSettings]) -> dict[str, Mask
             masks,
             kind=kind,
             ratio=ratio,
-            parameters=_parameters(words, f"{prefix_of(options, name)}-options"),
+            parameters=parsed_parameters(words, f"{prefix_of(options, name)}-options"),
             hint=_hint_of(options, kind or masks.kind),
             n_keep=options.n_keep,
         )
@@ -142,7 +142,7 @@ def _refuse_others(options: Any, preset: Mapping[str, MaskSettings]) -> None:
             )
 
 
-def _parameters(words: Sequence[str], option: str) -> dict[str, Any] | None:
+def parsed_parameters(words: Sequence[str], option: str) -> dict[str, Any] | None:
     """From NAME=VALUE: numbers, True and False, sequences with commas, else text."""
     parameters = {}
     for word in words:

@@ -411,14 +411,19 @@ class Pretraining:
         return stacked(pictures)
 
     def export(self, path: Path, step: int) -> None:
-        metadata = {
-            "modality": self.preset.clip.name,
-            "step": str(step),
-            "mean": json.dumps(_of_inputs({n: i.mean for n, i in self.inputs.items()})),
-            "scale": json.dumps(_of_inputs({n: i.scale for n, i in self.inputs.items()})),
-            "preset": json.dumps(asdict(self.preset)),
-        }
-        self.objective.export(self.model, path, metadata)
+        self.objective.export(self.model, path, export_metadata(self.preset, step))
 
     def exported_step(self, path: Path) -> int | None:
         return step_of(path)
+
+
+def export_metadata(preset: Preset, step: int) -> dict[str, str]:
+    """What an encoder's file says of the training behind it."""
+    inputs = preset.clip.inputs
+    return {
+        "modality": preset.clip.name,
+        "step": str(step),
+        "mean": json.dumps(_of_inputs({n: i.mean for n, i in inputs.items()})),
+        "scale": json.dumps(_of_inputs({n: i.scale for n, i in inputs.items()})),
+        "preset": json.dumps(asdict(preset)),
+    }

@@ -115,8 +115,8 @@ def test_a_confusion_matrix_of_any_number_of_classes(tmp_path, n, monkeypatch):
     drawn = []
     monkeypatch.setattr(
         plots,
-        "_save",
-        lambda figure, path, save=plots._save: drawn.append(figure) or save(figure, path),
+        "save_figure",
+        lambda figure, path, save=plots.save_figure: drawn.append(figure) or save(figure, path),
     )
     path = tmp_path / "confusion.png"
     plots.write_confusion_matrix(path, plots.confusions(predicted, targets, n), names)
@@ -159,8 +159,8 @@ def test_names_in_a_legend_are_shown_as_they_are(tmp_path, monkeypatch):
             shown.extend(text.get_text() for text in axes.get_legend().get_texts())
         save(figure, path)
 
-    save = plots._save
-    monkeypatch.setattr(plots, "_save", noted)
+    save = plots.save_figure
+    monkeypatch.setattr(plots, "save_figure", noted)
     points = [(1, 0.5), (2, 0.7)]
     plots.write_curves(tmp_path / "curves.png", {"loss": dict.fromkeys(names, points)}, "step")
     ends = ((0.4, 0.6), (math.nan, math.nan))

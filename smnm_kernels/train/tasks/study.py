@@ -1,0 +1,163 @@
+"""`smnm study`: many runs, what is measured on each, and a report."""
+
+from __future__ import annotations
+
+import os
+import sys
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Annotated
+
+from tyro.conf import Positional, arg
+
+from smnm_kernels.errors import UsageError, printable
+from smnm_kernels.files import replacing
+from smnm_kernels.train.run.folder import before_any_work
+from smnm_kernels.train.run.options import Count, need_at_least
+
+from .studying.cells import Cell, cells_of, need_data
+from .studying.folders import PLAN, StudyFolder
+from .studying.listing import print_list
+from .studying.measuring import Machine, run_cell
+from .studying.plan import StudyPlan, find_plan, load_plan
+from .studying.report import write_report
+from .studying.running import ENDS_WITH_INPUT, Share, end_with_input, run_all
+
+_REPORT = "report"
+
+
+@dataclass(kw_only=True)
+class Study:
+    """Train an encoder for each mask, seed and data set of a plan, and measure all alike.
+
+    smnm study PLAN --out DIR runs what is not done; smnm study report DIR writes tables of what is
+    there. Each encoder with its measures is a cell, in a process of its own. A finished cell is
+    never run again, one that was stopped goes on.
+    """
+
+    plan: Annotated[Positional[str], arg(metavar="PLAN|report")]
+    """A file (docs/studies.md says what it holds), or a plan of ours: quick, paper-small-video,
+    paper-small-audio, paper-video, paper-audio. Or the word report."""
+    dir: Annotated[Positional[Path | None], arg(metavar="[DIR]", help_behavior_hint="")] = None
+    """Of report: the folder of a study."""
+    out: Annotated[Path | None, arg(metavar="DIR", help_behavior_hint="")] = None
+    """Folder of the study. Of report: where it is written. Default: DIR/report."""
+    data: Annotated[
+        tuple[str, ...], arg(metavar="NAME=PATH [NAME=PATH ...]", help_behavior_hint="")
+    ] = ()
+    """Where the plan's data sets are."""
+    jobs: int = 1
+    """Cells that run at a time; they share the cores."""
+    shard: Annotated[str | None, arg(metavar="I/N", help_behavior_hint="")] = None
+    """Run every N-th cell alone, from the I-th on, I from 1 to N: for a scheduler's job array."""
+    list: bool = False
+    """Print the cells with their states, and run none."""
+    cell: Annotated[str | None, arg(metavar="ID", help_behavior_hint="")] = None
+    """Run this cell alone, in this process."""
+    other_code: bool = False
+    """Count cells as done that other code of this package finished."""
+    device: str = "auto"
+    """auto, cpu, cuda or cuda:N."""
+    threads: Count = None
+    """CPU threads of each cell. Default: its share of the cores, less one for reading files."""
+    workers: Count = None
+    """Processes of each cell that read files. Default: one less than its share of the cores."""
+
+
+def study(options: Study) -> int:
+    """Returns 0; 1 where cells failed; 130 or 143 when a signal stopped them.
+
+    Raises UsageError, before any work, where plan, options or data do not allow it.
+    """
+    if options.plan == _REPORT:
+        return _report(options)
+    if options.dir is not None:
+        raise UsageError(f"{printable(str(options.dir))}: is one argument too many; --out DIR")
+    for name, least in (("jobs", 1), ("threads", 1), ("workers", 0)):
+        need_at_least(options, name, least)
+    plan = load_plan(find_plan(options.plan))
+    cells = _shard(cells_of(plan, _paths(options.data, plan)), options.shard)
+    if options.out is None:
+        if not options.list:
+            raise UsageError("--out must be given: the folder of the study")
+        print_list(plan, None, cells, options.other_code)
+        return 0
+    folder = StudyFolder(options.out)
+    if options.list:
+        print_list(plan, folder, cells, options.other_code)
+        return 0
+    if options.cell is not None:
+        return _one(options, plan, folder, cells)
+    return _all(options, plan, folder, cells)
+
+
+def _all(options: Study, plan: StudyPlan, folder: StudyFolder, cells: Sequence[Cell]) -> int:
+    need_data(plan, cells)
+    with before_any_work(folder.path):
+        folder.path.mkdir(parents=True, exist_ok=True)
+        with replacing(folder.path / PLAN) as file:
+            file.write(plan.text)
+    todo = [cell for cell in cells if folder.result_of(cell, options.other_code) is None]
+    seconds = folder.seconds()
+    about = f", about {len(todo) * seconds / options.jobs / 3600:.1f} hours" if seconds else ""
+    print(f"{plan.name}: {len(cells)} cells, {len(cells) - len(todo)} done{about}", flush=True)
+    assert options.out is not None
+    share, given = Share.of(options.jobs), options
+    threads = share.threads if given.threads is None else given.threads
+    workers = share.workers if given.workers is None else given.workers
+    words = [sys.executable, "-m", "smnm_kernels.cli", "study", given.plan, "--out"]
+    words += [str(given.out), "--device", given.device, "--threads", str(threads)]
+    words += ["--workers", str(workers), *(["--data", *given.data] if given.data else [])]
+    code = run_all(
+        [folder.cell(cell) for cell in todo],
+        options.jobs,
+        lambda one: [*words, "--cell", one.cell.id],
+    )
+    if code == 0:
+        print(f"all cells are done; smnm study report {options.out} writes the tables")
+    return code
+
+
+def _one(options: Study, plan: StudyPlan, folder: StudyFolder, cells: Sequence[Cell]) -> int:
+    cell = next((cell for cell in cells if cell.id == options.cell), None)
+    if cell is None:
+        raise UsageError(f"--cell {options.cell}: there is none such; --list prints them")
+    need_data(plan, [cell])
+    if os.environ.get(ENDS_WITH_INPUT):
+        end_with_input()
+    machine = Machine(options.device, options.threads, options.workers)
+    return run_cell(plan, folder.cell(cell), machine)
+
+
+def _report(options: Study) -> int:
+    if options.dir is None:
+        raise UsageError("smnm study report DIR: DIR is missing, the folder of a study")
+    path = options.dir / PLAN
+    if not path.is_file():
+        raise UsageError(f"{printable(str(options.dir))}: is no study, it has no {PLAN}")
+    plan = load_plan(path)
+    write_report(plan, StudyFolder(options.dir), options.out or options.dir / _REPORT)
+    return 0
+
+
+def _paths(given: Sequence[str], plan: StudyPlan) -> dict[str, Path]:
+    found = {}
+    for word in given:
+        name, equals, path = word.partition("=")
+        if not (equals and path) or name not in plan.data:
+            names = ", ".join(plan.data)
+            raise UsageError(f"--data {printable(word)}: must be NAME=PATH, NAME one of {names}")
+        if not Path(path).exists():
+            raise UsageError(f"--data {printable(word)}: is not there")
+        found[name] = Path(path)
+    return found
+
+
+def _shard(cells: Sequence[Cell], given: str | None) -> list[Cell]:
+    if given is None:
+        return list(cells)
+    part, slash, parts = given.partition("/")
+    if not (slash and part.isdecimal() and parts.isdecimal() and 1 <= int(part) <= int(parts)):
+        raise UsageError(f"--shard {given}: must be I/N, I from 1 to N")
+    return list(cells[int(part) - 1 :: int(parts)])

@@ -1,0 +1,1 @@
+"""Studies: tables of runs, what is measured on each, and what follows from it."""

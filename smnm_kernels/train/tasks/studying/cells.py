@@ -1,0 +1,152 @@
+"""The cells of a study: one encoder each, with all that is measured on it, named by its content."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import os
+from collections.abc import Mapping, Sequence
+from dataclasses import asdict, dataclass
+from functools import cache
+from importlib.metadata import version
+from pathlib import Path
+from typing import Any
+
+import smnm_kernels
+from smnm_kernels.errors import UsageError, printable
+
+from .plan import DataSet, Measure, Run, StudyPlan
+
+_LISTS = (".csv", ".tsv", ".txt", ".json", ".jsonl")
+#: A set's generator notes there what it ran with; that makes no other files.
+_NOT_DATA = ("manifest.json",)
+
+
+@dataclass(frozen=True)
+class Cell:
+    """An encoder of one run, seed and data set."""
+
+    run: Run
+    data: str
+    seed: int
+    settings: dict[str, Any]  # all that decides its numbers
+    paths: Mapping[str, Path]  # of the data sets it reads; without those that are not there
+
+    @property
+    def name(self) -> str:
+        return f"{self.data} {self.run.name} seed {self.seed}"
+
+    @property
+    def has_data(self) -> bool:
+        return all(one["fingerprint"] is not None for one in self.settings["data"].values())
+
+    @property
+    def id(self) -> str:
+        """16 hexadecimal digits of everything that decides its numbers, code among it."""
+        return _digest(self.settings)
+
+    @property
+    def id_of_any_code(self) -> str:
+        """Of all but the code."""
+        return _digest({k: v for k, v in self.settings.items() if k != "code"})
+
+
+def cells_of(plan: StudyPlan, given: Mapping[str, Path]) -> list[Cell]:
+    """All cells, those of the first seed first. `given`: paths of data sets that take the place of
+    the plan's."""
+    paths = {
+        name: given.get(name, Path(data.path) if data.path else None)
+        for name, data in plan.data.items()
+    }
+    there = {name: path for name, path in paths.items() if path is not None and path.exists()}
+    prints = {name: fingerprint(path) for name, path in there.items()}
+    cells = [
+        Cell(run, data, seed, _settings(plan, run, data, seed, prints), there)
+        for run in plan.runs.values()
+        for data in run.on
+        for seed in run.seeds
+    ]
+    order = {name: place for place, name in enumerate(plan.runs)}
+    return sorted(cells, key=lambda cell: (cell.run.seeds.index(cell.seed), order[cell.run.name]))
+
+
+def measures_of(plan: StudyPlan, run: str, data: str) -> list[Measure]:
+    """What is measured on the encoders of a run on a data set."""
+    return [one for one in plan.measures.values() if data in one.on and run in one.runs]
+
+
+def need_data(plan: StudyPlan, cells: Sequence[Cell]) -> None:
+    """Raises UsageError, which says how to get it, where a data set that is read is not there."""
+    for cell in cells:
+        for name, one in cell.settings["data"].items():
+            if one["fingerprint"] is None:
+                make = plan.data[name].make
+                how = f"; it is made by: {make}" if make else ""
+                raise UsageError(
+                    f"data {name} of the plan is not there: give --data {name}=PATH{how}"
+                )
+
+
+def _settings(
+    plan: StudyPlan, run: Run, data: str, seed: int, prints: Mapping[str, str]
+) -> dict[str, Any]:
+    measures = {m.name: asdict(m) for m in measures_of(plan, run.name, data)}
+    for measure in measures.values():
+        del measure["name"], measure["on"], measure["runs"]
+    names = dict.fromkeys([data, *(m["of"] for m in measures.values() if m["of"])])
+    content = {
+        "modality": plan.modality,
+        "data": {name: _of_data(plan.data[name], prints.get(name)) for name in names},
+        "trained_on": data,
+        "untrained": run.untrained,
+        "pretrain": run.options | {"seed": seed},
+        "measures": measures,
+        "code": {"smnm_kernels": version("smnm_kernels"), "sources": source_digest()},
+    }
+    return json.loads(json.dumps(content, default=str))
+
+
+def _of_data(data: DataSet, print_of: str | None) -> dict[str, Any]:
+    kept = {k: v for k, v in asdict(data).items() if k not in ("path", "make", "train")}
+    return kept | {"fingerprint": print_of}
+
+
+def _digest(content: Any) -> str:
+    text = json.dumps(content, sort_keys=True, separators=(",", ":"))
+    return hashlib.sha256(text.encode()).hexdigest()[:16]
+
+
+@cache
+def source_digest() -> str:
+    """Of the package's Python sources."""
+    root, found = Path(smnm_kernels.__file__).parent, hashlib.sha256()
+    for path in sorted(root.rglob("*.py")):
+        content = path.read_bytes()
+        found.update(f"{path.relative_to(root).as_posix()} {len(content)}\n".encode() + content)
+    return found.hexdigest()[:16]
+
+
+@cache
+def fingerprint(path: Path) -> str:
+    """Of a data set, quickly: names and sizes of its files, and what its lists say. Files that
+    change and keep their size are not seen; what training reads has its own fingerprint in the
+    results."""
+    found = hashlib.sha256()
+    if path.is_file():
+        files = [path]
+    else:
+        files = sorted(
+            Path(folder, name)
+            for folder, below, names in os.walk(path)
+            for name in names
+            if not name.startswith(".") and name not in _NOT_DATA
+        )
+    for file in files:
+        name = file.relative_to(path) if file != path else Path(file.name)
+        try:
+            found.update(f"{name.as_posix()} {file.stat().st_size}\n".encode("utf-8", "replace"))
+            if file.suffix.lower() in _LISTS:
+                found.update(file.read_bytes())
+        except OSError as error:
+            raise UsageError(f"DATA {printable(str(file))}: {error.strerror}") from error
+    return found.hexdigest()[:16]

@@ -1,0 +1,158 @@
+"""What lies in the folder of a study.
+
+plan.toml                the plan as it was run last
+cells/ID/cell.json       what the cell is
+cells/ID/state.json      what it is doing, since when
+cells/ID/pretrain/       its run, as `smnm pretrain` leaves it
+cells/ID/NAME/           results of the measure NAME
+cells/ID/log.txt         what it printed
+cells/ID/failed.json     why it ended; gone when it is begun again
+cells/ID/result.json     its numbers, written last: a cell that has it is never run again
+"""
+
+from __future__ import annotations
+
+import errno
+import fcntl
+import json
+import time
+from collections.abc import Sequence
+from dataclasses import dataclass
+from functools import cached_property
+from pathlib import Path
+from typing import Any, Literal
+
+from smnm_kernels.train.run.folder import METRICS, write_json
+
+from .cells import Cell
+
+CELLS, PLAN = "cells", "plan.toml"
+_RESULT, _STATE, _FAILED, _ABOUT, LOG = (
+    "result.json", "state.json", "failed.json", "cell.json", "log.txt",
+)  # fmt: skip
+RUN = "pretrain"
+State = Literal["done", "running", "failed", "begun", "open", "no data"]
+
+
+class CellFolder:
+    """One cell's."""
+
+    def __init__(self, study: Path, cell: Cell) -> None:
+        self.cell = cell
+        self.path = study / CELLS / cell.id
+
+    @property
+    def run(self) -> Path:
+        return self.path / RUN
+
+    @property
+    def result(self) -> dict[str, Any] | None:
+        return read_json(self.path / _RESULT)
+
+    @property
+    def failure(self) -> dict[str, Any] | None:
+        return read_json(self.path / _FAILED)
+
+    def finish(self, result: dict[str, Any]) -> None:
+        write_json(self.path / _RESULT, result)
+        (self.path / _STATE).unlink(missing_ok=True)
+
+    def begin(self) -> None:
+        (self.path / _FAILED).unlink(missing_ok=True)
+        write_json(self.path / _ABOUT, {"name": self.cell.name, "settings": self.cell.settings})
+
+    def fail(self, lines: Sequence[str]) -> None:
+        write_json(self.path / _FAILED, {"last_lines": list(lines)})
+
+    def note(self, doing: str, steps: int | None = None) -> None:
+        """What the cell does now, for who looks from outside."""
+        write_json(self.path / _STATE, {"doing": doing, "steps": steps, "since": time.time()})
+
+    def doing(self) -> tuple[str, int, int | None]:
+        """(what the cell does, how many steps are done, of how many)."""
+        state = read_json(self.path / _STATE) or {}
+        steps = state.get("steps")
+        return state.get("doing", "starting"), last_step(self.run) if steps else 0, steps
+
+    def is_locked(self) -> bool:
+        """Whether a process works in it."""
+        try:
+            with (self.path / ".lock").open("a") as file:
+                fcntl.lockf(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+                fcntl.lockf(file, fcntl.LOCK_UN)
+        except FileNotFoundError:
+            return False
+        except OSError as error:
+            return error.errno in (errno.EACCES, errno.EAGAIN)
+        return False
+
+    def state(self) -> State:
+        if not self.cell.has_data:
+            return "no data"
+        if not self.path.exists():
+            return "open"
+        if (self.path / _RESULT).exists():
+            return "done"
+        if self.is_locked():
+            return "running"
+        if (self.path / _FAILED).exists():
+            return "failed"
+        return "begun" if (self.path / _STATE).exists() else "open"
+
+    def last_lines(self, count: int = 5) -> list[str]:
+        """Of what it printed."""
+        try:
+            text = (self.path / LOG).read_bytes()[-20_000:].decode("utf-8", "replace")
+        except OSError:
+            return []
+        return [line for line in text.splitlines() if line.strip()][-count:]
+
+
+@dataclass(frozen=True)
+class StudyFolder:
+    """DIR of a study."""
+
+    path: Path
+
+    def cell(self, cell: Cell) -> CellFolder:
+        return CellFolder(self.path, cell)
+
+    @cached_property
+    def results(self) -> list[dict[str, Any]]:
+        """Of all cells that were finished when this was first asked, of other plans, too."""
+        found = [read_json(path) for path in sorted(self.path.glob(f"{CELLS}/*/{_RESULT}"))]
+        return [one for one in found if one is not None]
+
+    def result_of(self, cell: Cell, any_code: bool) -> dict[str, Any] | None:
+        """The cell's numbers; with `any_code` also those that other code of this package made."""
+        if not cell.has_data:
+            return None
+        for one in self.results:
+            key, wanted = ("id_of_any_code", cell.id_of_any_code) if any_code else ("id", cell.id)
+            if one[key] == wanted:
+                return one
+        return None
+
+    def seconds(self) -> float | None:
+        """What a finished cell took, on average."""
+        taken = [sum(one["seconds"].values()) for one in self.results]
+        return sum(taken) / len(taken) if taken else None
+
+
+def read_json(path: Path) -> Any:
+    try:
+        return json.loads(path.read_text())
+    except (OSError, ValueError):
+        return None
+
+
+def last_step(run: Path) -> int:
+    """Steps of a run that have their row."""
+    try:
+        with (run / METRICS).open("rb") as file:
+            file.seek(0, 2)
+            file.seek(max(0, file.tell() - 4096))
+            rows = file.read().split(b"\n")[:-1]
+        return int(json.loads(rows[-1])["step"]) if rows else 0
+    except (OSError, ValueError, KeyError):
+        return 0

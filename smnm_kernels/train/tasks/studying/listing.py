@@ -1,0 +1,65 @@
+"""`smnm study --list`: the cells, what each is, and how far it is."""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Sequence
+
+from smnm_kernels.train.tasks.probing.results import table
+
+from .cells import Cell
+from .folders import StudyFolder
+from .plan import StudyPlan
+from .running import in_words
+
+
+def print_list(
+    plan: StudyPlan, folder: StudyFolder | None, cells: Sequence[Cell], any_code: bool
+) -> None:
+    rows, states = [], Counter[str]()
+    for cell in cells:
+        state = shown = _state(folder, cell, any_code)
+        states[state] += 1
+        if folder and state == "running":
+            shown = in_words(folder.cell(cell)).removeprefix(f"{cell.name}: ")
+        rows.append([cell.id if cell.has_data else "-", cell.name, _words(plan, cell), shown])
+
+    print(table(["id", "cell", "masks", "state"], rows))
+    counts = ", ".join(f"{count} {state}" for state, count in states.items())
+    print(f"{len(cells)} cells: {counts}")
+    undone = len(cells) - states["done"]
+    seconds = folder.seconds() if folder else None
+    if seconds:
+        print(
+            f"a finished cell took {seconds:.0f} s on average; the others would take about "
+            f"{undone * seconds / 3600:.1f} hours one after the other"
+        )
+    elif plan.hours_a_cell:
+        print(
+            f"by the plan's estimate a cell takes {plan.hours_a_cell:g} hours, and {undone} take "
+            f"{undone * plan.hours_a_cell:,.1f}"
+        )
+    missing = [name for name, data in plan.data.items() if data.make and states["no data"]]
+    for name in missing:
+        print(f"data {name}: --data {name}=PATH; made by: {plan.data[name].make}")
+
+
+def _state(folder: StudyFolder | None, cell: Cell, any_code: bool) -> str:
+    if not cell.has_data:
+        return "no data"
+    if folder is None:
+        return "open"
+    if folder.result_of(cell, any_code) is not None:
+        return "done"
+    return folder.cell(cell).state()
+
+
+def _words(plan: StudyPlan, cell: Cell) -> str:
+    """The cell's masks."""
+    if cell.run.untrained:
+        return "untrained"
+    setup, options = plan.setups[cell.run.name], cell.run.options
+    (masks,) = setup.preset.masks.values()
+    n_keep, grid = plan.n_keep(cell.run.name)
+    words = [masks.kind, *options.get("mask_options", ())]
+    return f"{' '.join(words)}, {n_keep} of {'x'.join(map(str, grid))} visible"

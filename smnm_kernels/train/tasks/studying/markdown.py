@@ -1,0 +1,138 @@
+"""A report as Markdown."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+
+def markdown(
+    content: Mapping[str, Any], plots: Mapping[str, str], pictures: Mapping[str, str]
+) -> str:
+    """content: of report.json. plots: file of each table's title and data set; pictures: of what
+    runs restore."""
+    cells = content["cells"]
+    lines = [f"# {content['plan']}", "", content["about"], ""] if content["about"] else []
+    lines = lines or [f"# {content['plan']}", ""]
+    lines += [
+        f"{cells['finished']} of {cells['planned']} cells are finished. Values are means over "
+        "seeds with Student's 95% interval; Δ is the difference from the reference, paired by "
+        "seed. What the paper reports is of other data and models: orders can be compared, not "
+        "values.",
+        "",
+    ]
+    if content["missing"]:
+        lines += ["Missing: " + _some(content["missing"]) + ".", ""]
+    for name, prints in content["data"].items():
+        if len(prints) > 1:
+            lines += [f"**Cells on {name} read different files** ({', '.join(prints)}).", ""]
+    if content["orderings"]:
+        lines += ["## Orders", "", *_orderings(content["orderings"]), ""]
+    for table in content["tables"]:
+        lines += [f"## {table['title']} ({table['data']})", "", *_table(table), ""]
+        plot = plots.get(f"{table['title']} {table['data']}")
+        if plot:
+            lines += [f"![{table['title']}]({plot})", ""]
+    if content["costs"]:
+        lines += ["## Cost", "", *_costs(content["costs"]), ""]
+    if pictures:
+        lines += ["## Restored", "", "Input, visible part, restored; first seed of each.", ""]
+        lines += [f"{name}\n\n![{name}]({file})\n" for name, file in pictures.items()]
+    lines += ["## Made with", "", *_environments(content["environments"])]
+    for name, prints in content["data"].items():
+        lines.append(f"* data {name}: fingerprint {', '.join(prints)}")
+    return "\n".join(lines).rstrip() + "\n"
+
+
+def _orderings(orderings: Sequence[Mapping[str, Any]]) -> list[str]:
+    lines = [
+        "| claim | source | value | data | verdict | pairs: higher - lower [95%], seeds |",
+        "|---|---|---|---|---|---|",
+    ]
+    for one in orderings:
+        pairs = "; ".join(_pair(pair) for pair in one["pairs"])
+        lines.append(
+            f"| {one['claim']} | {one['source']} | {one['value']} | {one['data']} | "
+            f"**{one['verdict']}** | {pairs} |"
+        )
+    return lines
+
+
+def _pair(pair: Mapping[str, Any]) -> str:
+    shown = f"{pair['lower']} < {pair['higher']}: "
+    if not pair["seeds"]:
+        return shown + "no rows"
+    shown += f"{interval(pair['difference'], sign='+')}, {pair['seeds']} seeds, {pair['word']}"
+    if pair["word"].startswith("not"):
+        needed = "an unknown number of" if pair["needed"] is None else f"about {pair['needed']}"
+        shown += f" ({needed} seeds would decide)"
+    return shown
+
+
+def _table(table: Mapping[str, Any]) -> list[str]:
+    columns = table["columns"]
+    titles = []
+    for column in columns:
+        titles.append(column)
+        if table["reference"]:
+            titles.append(f"Δ {table['reference']}")
+        if column in table["paper_columns"]:
+            titles.append(f"paper: {table['paper_columns'][column]}")
+    lines = [f"| run | visible | seeds | {' | '.join(titles)} |", "|---" * (3 + len(titles)) + "|"]
+    for row in table["rows"]:
+        shown = []
+        for column in columns:
+            cell = row["columns"][column]
+            shown.append(interval(cell["mean"]))
+            if table["reference"]:
+                shown.append(interval(cell["difference"], sign="+") if cell["difference"] else "")
+            if column in table["paper_columns"]:
+                shown.append("" if cell["paper"] is None else f"{cell['paper']:g}")
+        seeds = max(len(row["columns"][column]["seeds"]) for column in columns)
+        visible = f"{row['n_keep']} of {math.prod(row['grid'])}"
+        lines.append(f"| {row['run']} | {visible} | {seeds} | {' | '.join(shown)} |")
+    if table["source"]:
+        lines += ["", f"The paper's figures: {table['source']}."]
+    if table["note"]:
+        lines += ["", table["note"]]
+    return lines
+
+
+def interval(row: Mapping[str, Any], sign: str = "") -> str:
+    """value [low, high]; without bounds where there are none."""
+    if row["value"] is None or math.isnan(row["value"]):
+        return "-"
+    shown = f"{row['value']:{sign}.4g}"
+    if row["low"] is None or math.isnan(row["low"]):
+        return shown
+    return f"{shown} [{row['low']:{sign}.4g}, {row['high']:{sign}.4g}]"
+
+
+def _costs(costs: Sequence[Mapping[str, Any]]) -> list[str]:
+    lines = [
+        "| data | run | cells | parameters | clips a second | masks, ms a step | s a cell |",
+        "|---|---|---|---|---|---|---|",
+    ]
+    return lines + [
+        f"| {c['data']} | {c['run']} | {c['cells']} | {c['parameters']:,} | "
+        f"{c['clips_per_s']:.1f} | {c['mask_ms']:.2f} | {c['seconds_a_cell']:.0f} |"
+        for c in costs
+    ]
+
+
+def _environments(environments: Sequence[Mapping[str, Any]]) -> list[str]:
+    lines = []
+    for one in environments:
+        versions = ", ".join(f"{name} {v}" for name, v in one["versions"].items())
+        lines.append(
+            f"* {one['cells']} cells: {one['processor']} ({one['machine']}), {one['cores']} cores, "
+            f"{one['threads']} threads, device {one['device']}; commit {one['commit']}, sources "
+            f"{one['code']['sources']}; {versions}"
+        )
+    return lines
+
+
+def _some(names: Sequence[str], most: int = 12) -> str:
+    more = f" and {len(names) - most} more" if len(names) > most else ""
+    return ", ".join(names[:most]) + more

@@ -1,0 +1,295 @@
+"""One cell: pretrain an encoder, measure it, write down what was found."""
+
+from __future__ import annotations
+
+import json
+import math
+import shutil
+import time
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from smnm_kernels.errors import UsageError
+from smnm_kernels.train.data.finder import Files
+from smnm_kernels.train.data.records import fingerprint, read_files
+from smnm_kernels.train.data.scan import scan
+from smnm_kernels.train.run.folder import CHECKPOINT, ENCODER, FILES, METRICS, RunFolder, write_json
+from smnm_kernels.train.run.signals import StoppedBySignal
+from smnm_kernels.train.tasks.finetune import finetune
+from smnm_kernels.train.tasks.finetune_options import Finetune
+from smnm_kernels.train.tasks.pretrain import Setup, export_metadata, pretrain, set_up
+from smnm_kernels.train.tasks.probe import probe
+from smnm_kernels.train.tasks.probe_options import Probe
+from smnm_kernels.train.tasks.segment import Segment, segment
+
+from .cells import measures_of
+from .environment import environment
+from .folders import CellFolder, read_json
+from .heldout_loss import HeldOutLoss, build, common_masks, heldout_loss
+from .plan import Measure, StudyPlan
+from .splitting import label_options, labelled_at, split, write_list
+
+_LINES = 5  # of an error that are kept
+_LAST = 20  # losses that "train.loss" is the mean of
+_PARTS, _TRAIN, _HELD_OUT = "parts.json", "train.csv", "held_out.csv"
+
+
+@dataclass(frozen=True)
+class Machine:
+    """What a cell may use."""
+
+    device: str = "auto"
+    threads: int | None = None
+    workers: int | None = None
+
+
+def run_cell(plan: StudyPlan, folder: CellFolder, machine: Machine) -> int:
+    """Returns 0 when the cell is finished, by this or another process; 130 or 143 when a signal
+    made it keep what was done and stop. Raises UsageError where another process works in it."""
+    lock = RunFolder(folder.path)  # locked until this returns
+    try:
+        if folder.result is not None:
+            return 0
+        folder.begin()
+        work = _Work(plan, folder, machine)
+        work.pretrain()
+        for measure in work.measures:
+            work.measure(measure)
+        folder.finish(work.result())
+        work.tidy()
+        return 0
+    except StoppedBySignal as stopped:
+        return 128 + stopped.number
+    except Exception as error:
+        folder.fail([*str(error).splitlines()[-_LINES:]] or [type(error).__name__])
+        raise
+    finally:
+        lock.release()
+
+
+class _Work:
+    def __init__(self, plan: StudyPlan, folder: CellFolder, machine: Machine) -> None:
+        self.plan, self.folder, self.machine = plan, folder, machine
+        self.cell = folder.cell
+        self.measures = measures_of(plan, self.cell.run.name, self.cell.data)
+        steps = [step for measure in self.measures for step in measure.at]
+        options = self.cell.run.pretrain(
+            plan.modality,
+            folder.path / _TRAIN,
+            folder.run,
+            seed=self.cell.seed,
+            device=machine.device,
+            threads=machine.threads,
+            workers=machine.workers,
+            keep_every=math.gcd(*steps) if steps else None,
+        )
+        self.options = options
+        # What is finished of the cell, by name: its values and seconds.
+        self._parts: dict[str, Any] = read_json(folder.path / _PARTS) or {}
+
+    def _part(self, name: str, doing: str, make: Callable[[], dict[str, Any]]) -> None:
+        if name in self._parts:
+            return
+        print(f"--- {self.cell.name}: {doing}", flush=True)
+        self.folder.note(doing, self.setup.preset.optimisation.steps if name == "train" else None)
+        began = time.perf_counter()
+        found = make()
+        found["seconds"] = round(time.perf_counter() - began, 2)
+        self._parts[name] = found
+        write_json(self.folder.path / _PARTS, self._parts)
+
+    @property
+    def setup(self) -> Setup:
+        return set_up(self.options)
+
+    def pretrain(self) -> None:
+        path = self.cell.paths[self.cell.data]
+        data = self.plan.data[self.cell.data]
+        train, held_out = split(data, path, self.setup.preset.clip.suffixes)
+        write_list(self.folder.path / _TRAIN, train)
+        write_list(self.folder.path / _HELD_OUT, held_out)
+        self._part("train", "untrained" if self.cell.run.untrained else "pretraining", self._train)
+
+    def _train(self) -> dict[str, Any]:
+        run, setup = self.folder.run, self.setup
+        ((_, kind),) = setup.kinds.items()
+        about = {"n_keep": kind.n_keep, "grid": list(kind.grid)}
+        if self.cell.run.untrained:
+            run.mkdir(exist_ok=True)
+            model = build(setup, self.cell.seed, None)
+            setup.preset.objective.export(model, run / ENCODER, export_metadata(setup.preset, 0))
+            return {"values": {}, "about": about}
+        _or_stop(pretrain(self.options))
+        rows = [json.loads(line) for line in (run / METRICS).read_text().splitlines()]
+        usable, _ = read_files(run / FILES)
+        last = rows[-_LAST:]
+        about |= {
+            "data_fingerprint": fingerprint(usable),
+            "files": len(usable),
+            "steps": len(rows),
+            "parameters": sum(p.numel() for p in build(setup, 0, None).parameters()),
+            # Without the first steps, which warm up.
+            "clips_per_s": float(np.median([r["clips_per_s"] for r in rows[len(rows) // 4 :]])),
+            "mask_ms": float(np.median([r["mask_ms"] for r in rows[len(rows) // 4 :]])),
+        }
+        return {"values": {"train.loss": float(np.mean([r["loss"] for r in last]))}, "about": about}
+
+    def measure(self, measure: Measure) -> None:
+        if measure.command == "loss":
+            self._part(measure.name, measure.name, lambda: self._loss(measure))
+            return
+        command = {"probe": self._probe, "finetune": self._finetune, "segment": self._segment}
+        make = command[measure.command]
+        self._part(measure.name, measure.name, lambda: make(measure, self.folder.run / ENCODER, ""))
+        for step in () if self.cell.run.untrained else measure.at:
+            name = f"{measure.name}@{step}"
+            encoder = self.folder.run / "encoders" / f"step-{step:08}.safetensors"
+
+            def of_step(encoder: Path = encoder, end: str = f"@{step}") -> dict[str, Any]:
+                return make(measure, encoder, end)
+
+            self._part(name, name, of_step)
+
+    def _loss(self, measure: Measure) -> dict[str, Any]:
+        setup, settings = self.setup, HeldOutLoss(**measure.options)
+        model = build(setup, self.cell.seed, None if self.cell.run.untrained else self.folder.run)
+        finder = Files(self.folder.path / _HELD_OUT)
+        listing = scan(finder, setup.preset.clip, None, threads=2)
+        if not listing.usable:
+            raise UsageError(f"{self.cell.data}: no held-out file can be read")
+        (own,) = setup.preset.masks.values()
+        values: dict[str, float] = {}
+        failed: dict[str, str] = {}
+        for name, masks in (("own", own), ("common", common_masks(setup, settings))):
+            values[f"{measure.name}.{name}"], failed = heldout_loss(
+                model, setup, masks, listing.found.base, listing.usable, settings
+            )
+        return {"values": values, "failed": failed | listing.reasons()}
+
+    def _probe(self, measure: Measure, encoder: Path, end: str) -> dict[str, Any]:
+        data, options = self._labelled(measure)
+        out = self.folder.path / f"{measure.name}{end}"
+        options |= {"seed": self.cell.seed, "cache": self.folder.path / "features"}
+        _or_stop(
+            probe(
+                Probe(
+                    modality=self.plan.modality,
+                    data=data,
+                    encoder=str(encoder),
+                    out=out,
+                    device=self.machine.device,
+                    workers=self.machine.workers,
+                    **options,
+                )
+            )
+        )
+        found = json.loads((out / "results.json").read_text())
+        values: dict[str, Any] = {}
+        layers = {row["layer"] for row in found["rows"]}
+        for row in found["rows"]:
+            name = f"{measure.name}.{row['probe']}"
+            name += f".layer-{row['layer']}" if len(layers) > 1 else ""
+            values |= _measures(name, row["measures"], found["main"], end)
+            for few in row.get("few_shot", ()):
+                value = few[found["main"]]["value"]
+                values[f"{name}.{few['files_a_class']}-shot{end}"] = value
+        return {"values": values, "data_fingerprint": found["data_fingerprint"]}
+
+    def _finetune(self, measure: Measure, encoder: Path, end: str) -> dict[str, Any]:
+        data, options = self._labelled(measure)
+        out = self.folder.path / f"{measure.name}{end}"
+        _or_stop(
+            finetune(
+                Finetune(
+                    modality=self.plan.modality,
+                    data=data,
+                    encoder=str(encoder),
+                    out=out,
+                    seed=self.cell.seed,
+                    device=self.machine.device,
+                    threads=self.machine.threads,
+                    workers=self.machine.workers,
+                    **options,
+                )
+            )
+        )
+        found = json.loads((out / "results.json").read_text())
+        main = found["chosen_by"].split()[0]
+        main = main if main in found["measures"] else next(iter(found["measures"]))
+        values = _measures(measure.name, found["measures"], main, end)
+        return {"values": values, "data_fingerprint": found["data"]}
+
+    def _segment(self, measure: Measure, encoder: Path, end: str) -> dict[str, Any]:
+        out = self.folder.path / f"{measure.name}{end}"
+        name = measure.of or self.cell.data
+        options = {"pictures": 0} | measure.options
+        _or_stop(
+            segment(
+                Segment(
+                    data=self.cell.paths[name] / measure.list,
+                    encoder=str(encoder),
+                    out=out,
+                    device=self.machine.device,
+                    **options,
+                )
+            )
+        )
+        found = json.loads((out / "results.json").read_text())
+        values = {f"{measure.name}.{r['way']}{end}": r["miou"]["value"] for r in found["rows"]}
+        return {"values": values, "data_fingerprint": found["data_fingerprint"]}
+
+    def _labelled(self, measure: Measure) -> tuple[Path, dict[str, Any]]:
+        """(DATA, options) of a command on labelled files. On its own list the data set's labels
+        hold, too."""
+        name = measure.of or self.cell.data
+        path, data = self.cell.paths[name], self.plan.data[name]
+        own = {} if measure.list else label_options(data, path)
+        return path / (measure.list or data.list), own | labelled_at(path, measure.options)
+
+    def result(self) -> dict[str, Any]:
+        cell, parts = self.cell, self._parts
+        return {
+            "id": cell.id,
+            "id_of_any_code": cell.id_of_any_code,
+            "name": cell.name,
+            "written": time.time(),
+            "data": cell.data,
+            "run": cell.run.name,
+            "seed": cell.seed,
+            "settings": cell.settings,
+            "about": parts["train"]["about"],
+            "values": {k: v for part in parts.values() for k, v in part["values"].items()},
+            "seconds": {name: part["seconds"] for name, part in parts.items()},
+            "failed": {name: part["failed"] for name, part in parts.items() if part.get("failed")},
+            "data_fingerprints": {
+                name: part["data_fingerprint"]
+                for name, part in parts.items()
+                if "data_fingerprint" in part
+            },
+            "environment": environment(self.machine.device, self.machine.threads),
+        }
+
+    def tidy(self) -> None:
+        """What nobody needs any more, and takes room: checkpoints and features."""
+        for path in self.folder.path.glob(f"*/{CHECKPOINT}"):
+            path.unlink()
+        for path in self.folder.path.glob("*/classifier*.safetensors"):
+            path.unlink()
+        shutil.rmtree(self.folder.path / "features", ignore_errors=True)
+
+
+def _or_stop(code: int) -> None:
+    if code:
+        raise StoppedBySignal(code - 128)
+
+
+def _measures(name: str, found: dict[str, Any], main: str, end: str) -> dict[str, Any]:
+    """The main one by the measure's name, the others by theirs behind it."""
+    return {
+        f"{name}{end}" if measure == main else f"{name}.{measure}{end}": interval["value"]
+        for measure, interval in found.items()
+    }

@@ -1,0 +1,45 @@
+"""Pictures of a report: every seed as a dot, means with their intervals."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+from smnm_kernels.train.metrics.plots import new_figure, save_figure
+
+
+def write_plots(tables: Sequence[Mapping[str, Any]], out: Path) -> dict[str, str]:
+    """A PNG of each table that has values; file names by "TITLE DATA"."""
+    found = {}
+    for table in tables:
+        if any(cell["seeds"] for row in table["rows"] for cell in row["columns"].values()):
+            name = f"{table['title']} {table['data']}"
+            file = re.sub(r"[^\w.-]+", "-", name).strip("-.")[:80] + ".png"
+            _write(table, out / file)
+            found[name] = file
+    return found
+
+
+def _write(table: Mapping[str, Any], path: Path) -> None:
+    rows, columns = table["rows"], table["columns"]
+    figure = new_figure((1.6 + 2.6 * len(columns), 1.1 + 0.32 * len(rows)), layout="constrained")
+    all_axes = figure.subplots(1, len(columns), squeeze=False, sharey=True)[0]
+    for axes, column in zip(all_axes, columns, strict=True):
+        for place, row in enumerate(rows):
+            cell = row["columns"][column]
+            values = list(cell["seeds"].values())
+            axes.plot(values, [place] * len(values), "o", color="#56b4e9", ms=3, alpha=0.8)
+            mean = cell["mean"]
+            if mean["value"] is not None:
+                axes.plot([mean["value"]], [place], "|", color="black", ms=9)
+            if mean["low"] is not None:
+                axes.plot([mean["low"], mean["high"]], [place, place], color="black", lw=1.2)
+        axes.set_title(column, fontsize=9, parse_math=False)
+        axes.set_yticks(range(len(rows)), [row["run"] for row in rows], parse_math=False)
+        axes.set_ylim(len(rows) - 0.5, -0.5)
+        axes.tick_params(labelsize=8)
+        axes.grid(axis="x", color="#dddddd", lw=0.6)
+        axes.spines[["top", "right"]].set_visible(False)
+    save_figure(figure, path)

@@ -1,0 +1,248 @@
+"""`smnm study report`: tables of what is there, beside the paper's, and verdicts."""
+
+from __future__ import annotations
+
+import json
+import math
+import shutil
+from collections import Counter
+from collections.abc import Sequence
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Any
+
+from smnm_kernels.files import replacing
+from smnm_kernels.train.metrics.intervals import Interval, t_interval
+from smnm_kernels.train.run.folder import write_json
+
+from .cells import Cell, cells_of
+from .folders import StudyFolder
+from .markdown import markdown
+from .paper import published
+from .plan import Ordering, StudyPlan, Table
+from .plots import write_plots
+from .verdicts import overall, paired, verdict
+
+REPORT, JSON = "report.md", "report.json"
+_PICTURE = "reconstruction.png"
+
+
+@dataclass(frozen=True)
+class Rows:
+    """The finished cells of a plan."""
+
+    plan: StudyPlan
+    results: list[dict[str, Any]]
+    cells: list[Cell]  # of the plan
+    missing: list[Cell]
+    twice: int  # results that newer ones of the same cells took the place of
+
+    def values(self, data: str, run: str, value: str) -> dict[int, float]:
+        """By seed; without those that are undefined."""
+        found = {}
+        for one in self.results:
+            if (one["data"], one["run"]) == (data, run):
+                number = one["values"].get(value)
+                if number is not None and not math.isnan(number):
+                    found[one["seed"]] = float(number)
+        return dict(sorted(found.items()))
+
+    def data_of(self, runs: Sequence[str]) -> list[str]:
+        """Data sets on which any of these runs are trained, in the plan's order."""
+        return [d for d in self.plan.data if any(d in self.plan.runs[run].on for run in runs)]
+
+
+def rows_of(plan: StudyPlan, folder: StudyFolder) -> Rows:
+    """What there is of the plan's cells, whatever code made it and wherever its data lay: settings
+    must be the plan's. Of several the one that was written last."""
+    cells = cells_of(plan, {})
+    wanted = {_key(cell.settings): cell for cell in cells}
+    found: dict[str, dict[str, Any]] = {}
+    twice = 0
+    for one in folder.results:
+        key = _key(one["settings"])
+        if key in wanted:
+            twice += key in found
+            if key not in found or one["written"] > found[key]["written"]:
+                found[key] = one
+    results = [found[key] for key in wanted if key in found]
+    missing = [cell for key, cell in wanted.items() if key not in found]
+    return Rows(plan, results, cells, missing, twice)
+
+
+def _key(settings: dict[str, Any]) -> str:
+    """Of what the plan says of a cell."""
+    data = {
+        n: {k: v for k, v in d.items() if k != "fingerprint"} for n, d in settings["data"].items()
+    }
+    kept = {k: v for k, v in settings.items() if k != "code"} | {"data": data}
+    return json.dumps(kept, sort_keys=True)
+
+
+def write_report(plan: StudyPlan, folder: StudyFolder, out: Path) -> None:
+    """OUT/report.md, report.json and pictures; prints where they are and the verdicts."""
+    rows = rows_of(plan, folder)
+    out.mkdir(parents=True, exist_ok=True)
+    content: dict[str, Any] = {
+        "plan": plan.name,
+        "about": plan.about,
+        "cells": {"planned": len(rows.cells), "finished": len(rows.results)},
+        "missing": [cell.name for cell in rows.missing],
+        "replaced": rows.twice,
+        "tables": [of for table in plan.tables for of in tables_of(rows, table)],
+        "orderings": [of for one in plan.orderings for of in orderings_of(rows, one)],
+        "costs": _costs(rows),
+        "environments": _environments(rows),
+        "data": _fingerprints(rows),
+        "interval": "95%, Student's over seeds; differences are paired by seed",
+        "rows": [
+            {k: one[k] for k in ("id", "data", "run", "seed", "values", "about", "seconds")}
+            for one in rows.results
+        ],
+    }
+    pictures = _pictures(rows, folder, out)
+    plots = write_plots(content["tables"], out)
+    write_json(out / JSON, _without_nan(content))
+    with replacing(out / REPORT) as file:
+        file.write(markdown(content, plots, pictures).encode())
+    print(f"{len(rows.results)} of {len(rows.cells)} cells are finished")
+    for one in content["orderings"]:
+        print(f"  {one['claim']} ({one['value']}, {one['data']}): {one['verdict']}")
+    print(f"report: {out / REPORT}")
+
+
+def tables_of(rows: Rows, table: Table) -> list[dict[str, Any]]:
+    """One for each data set: of each run and value mean, interval, seeds, the paired difference
+    from the reference, and the paper's figure."""
+    found = []
+    for data in rows.data_of(table.rows):
+        lines = []
+        for run in table.rows:
+            if data in rows.plan.runs[run].on:
+                counts = _counts(rows.plan, run)
+                columns = {v: _cell(rows, table, data, run, v) for v in table.columns}
+                lines.append({"run": run, **counts, "columns": columns})
+                for seed in rows.plan.runs[run].seeds if table.each_seed else ():
+                    columns = {v: _cell(rows, table, data, run, v, seed) for v in table.columns}
+                    lines.append({"run": f"{run}, seed {seed}", **counts, "columns": columns})
+        found.append(
+            {
+                "title": table.title,
+                "data": data,
+                "source": table.source,
+                "paper_columns": table.paper,
+                "reference": table.reference,
+                "note": table.note,
+                "columns": list(table.columns),
+                "rows": lines,
+            }
+        )
+    return found
+
+
+def _cell(
+    rows: Rows, table: Table, data: str, run: str, value: str, seed: int | None = None
+) -> dict[str, Any]:
+    """Of all seeds, or of one, beside which the paper has nothing."""
+    values = rows.values(data, run, value)
+    if seed is not None:
+        values = {seed: values[seed]} if seed in values else {}
+    difference = None
+    if table.reference and run != table.reference:
+        gained = paired(values, rows.values(data, table.reference, value))
+        difference = t_interval(gained).as_row() | {"seeds": len(gained)} if gained else None
+    return {
+        "mean": _mean(values).as_row(),
+        "seeds": {str(seed): number for seed, number in values.items()},
+        "difference": difference,
+        "paper": None
+        if seed is not None
+        else published(table.source, table.paper.get(value, ""), run),
+    }
+
+
+def _mean(values: dict[int, float]) -> Interval:
+    if not values:
+        return Interval(math.nan, math.nan, math.nan)
+    return t_interval(list(values.values()))
+
+
+def _counts(plan: StudyPlan, run: str) -> dict[str, Any]:
+    n_keep, grid = plan.n_keep(run)
+    return {"n_keep": n_keep, "grid": list(grid)}
+
+
+def orderings_of(rows: Rows, ordering: Ordering) -> list[dict[str, Any]]:
+    """One for each data set: the claim's verdict, and that on each pair."""
+    found = []
+    for data in rows.data_of(ordering.runs):
+        values = {run: rows.values(data, run, ordering.value) for run in ordering.runs}
+        pairs = [verdict(lower, higher, values) for lower, higher in ordering.pairs]
+        found.append(
+            {
+                "claim": ordering.claim,
+                "source": ordering.source,
+                "value": ordering.value,
+                "data": data,
+                "verdict": overall(pairs),
+                "pairs": [asdict(one) | {"difference": one.difference.as_row()} for one in pairs],
+            }
+        )
+    return found
+
+
+def _costs(rows: Rows) -> list[dict[str, Any]]:
+    """Of each run and data set: what a step and its masks take, as A.6 has it of an epoch."""
+    found = []
+    for data in rows.plan.data:
+        for run in rows.plan.runs:
+            of = [r for r in rows.results if (r["data"], r["run"]) == (data, run)]
+            of = [one for one in of if "clips_per_s" in one["about"]]
+            if of:
+                names = ("clips_per_s", "mask_ms")
+                means = {n: sum(one["about"][n] for one in of) / len(of) for n in names}
+                seconds = sum(sum(one["seconds"].values()) for one in of) / len(of)
+                about = {"parameters": of[0]["about"]["parameters"], "seconds_a_cell": seconds}
+                found.append({"data": data, "run": run, "cells": len(of), **means, **about})
+    return found
+
+
+def _environments(rows: Rows) -> list[dict[str, Any]]:
+    """All that cells were run in, with the numbers of their cells."""
+    counted = Counter(
+        json.dumps(one["environment"] | {"code": one["settings"]["code"]}, sort_keys=True)
+        for one in rows.results
+    )
+    return [json.loads(text) | {"cells": count} for text, count in counted.most_common()]
+
+
+def _fingerprints(rows: Rows) -> dict[str, list[str]]:
+    """Of what was trained on: more than one of a data set means that cells cannot be compared."""
+    found: dict[str, set[str]] = {}
+    for one in rows.results:
+        print_of = one["about"].get("data_fingerprint")
+        if print_of is not None:
+            found.setdefault(one["data"], set()).add(print_of)
+    return {data: sorted(prints) for data, prints in found.items()}
+
+
+def _pictures(rows: Rows, folder: StudyFolder, out: Path) -> dict[str, str]:
+    """Copies of what the first seed of each run restores, by "DATA RUN"."""
+    found: dict[str, str] = {}
+    for one in rows.results:
+        name = f"{one['data']} {one['run']}"
+        path = folder.path / "cells" / one["id"] / "pretrain" / _PICTURE
+        if name not in found and path.exists():
+            target = f"restored-{one['data']}-{one['run']}.png"
+            shutil.copyfile(path, out / target)
+            found[name] = target
+    return found
+
+
+def _without_nan(value: Any) -> Any:
+    """For JSON, which has none."""
+    if isinstance(value, dict):
+        return {key: _without_nan(one) for key, one in value.items()}
+    if isinstance(value, list | tuple):
+        return [_without_nan(one) for one in value]
+    return None if isinstance(value, float) and math.isnan(value) else value

@@ -1,0 +1,103 @@
+"""What rows say about a claimed order: paired differences, their intervals, verdicts, power."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import Literal
+
+import numpy as np
+from scipy import stats
+
+from smnm_kernels.train.metrics.intervals import Interval, t_interval
+
+POWER, LEVEL = 0.8, 0.95
+MOST_SEEDS = 10_000
+Word = Literal["reproduced", "contradicted", "not decided at this scale", "no rows"]
+
+
+@dataclass(frozen=True)
+class Verdict:
+    """On one pair: that `lower` is below `higher`."""
+
+    lower: str
+    higher: str
+    word: Word
+    difference: Interval  # higher - lower
+    seeds: int  # pairs that it is of
+    #: Seeds that would decide it; None: already decided, no rows, or more than MOST_SEEDS.
+    needed: int | None
+
+
+def paired(ours: Mapping[int, float], theirs: Mapping[int, float]) -> list[float]:
+    """ours - theirs of the keys (seeds) that both have."""
+    return [ours[key] - theirs[key] for key in ours if key in theirs]
+
+
+def verdict(lower: str, higher: str, values: Mapping[str, Mapping[int, float]]) -> Verdict:
+    """Whether the mean of higher - lower, of the same seeds, lies above zero.
+
+    values: of each run, by seed.
+
+    The interval is Student's at 95%, two-sided, of the paired differences. It lies above zero:
+    reproduced; below: contradicted; else not decided. Where the two do not differ, a pair is called
+    reproduced or contradicted in 5% of studies. Claims are not corrected for their number.
+    """
+    found = paired(values.get(higher, {}), values.get(lower, {}))
+    if not found:
+        nothing = Interval(math.nan, math.nan, math.nan, LEVEL)
+        return Verdict(lower, higher, "no rows", nothing, 0, None)
+    interval = t_interval(found, LEVEL)
+    word: Word = "not decided at this scale"
+    if interval.low > 0:
+        word = "reproduced"
+    elif interval.high < 0:
+        word = "contradicted"
+    needed = seeds_needed(found) if word.startswith("not") else None
+    return Verdict(lower, higher, word, interval, len(found), needed)
+
+
+def overall(verdicts: Sequence[Verdict]) -> Word:
+    """Of a claim: contradicted where one of its pairs is, reproduced where all are."""
+    worst: tuple[Word, ...] = ("contradicted", "no rows", "not decided at this scale")
+    for word in worst:
+        if any(one.word == word for one in verdicts):
+            return word
+    return "reproduced"
+
+
+def seeds_needed(differences: Sequence[float], power: float = POWER) -> int | None:
+    """The fewest seeds with which a study like this one would decide, with probability `power`.
+
+    The smallest n for which P(|T| > t) >= power, where t is the two-sided critical value of
+    Student's t with n - 1 degrees of freedom and T has the noncentral t distribution with
+    noncentrality sqrt(n) |mean| / sd, mean and sd (n - 1 in its denominator) being those of the
+    observed differences (Cohen 1988, chapter 2, for pairs). The effect is the observed one, so the
+    number is as unsure as that. None: of one difference, without an effect, or more than 10,000.
+    """
+    if len(differences) < 2:
+        return None
+    mean, deviation = float(np.mean(differences)), float(np.std(differences, ddof=1))
+    if deviation == 0:
+        return 2 if mean else None
+    effect = abs(mean) / deviation
+    if power_of(MOST_SEEDS, effect) < power:
+        return None
+    low, high = 1, MOST_SEEDS  # power grows with n: `low` has too little of it, `high` enough
+    while high - low > 1:
+        middle = (low + high) // 2
+        low, high = (low, middle) if power_of(middle, effect) >= power else (middle, high)
+    return high
+
+
+def power_of(n: int, effect: float) -> float:
+    """Of the two-sided paired t-test at 5% with n pairs, for a mean of `effect` deviations."""
+    if n < 2:
+        return 0.0
+    critical = float(stats.t.ppf((1 + LEVEL) / 2, n - 1))
+    shift = math.sqrt(n) * effect
+    # Far out scipy's distribution is nan; what lies there is nothing, or all.
+    above, below = stats.nct.sf(critical, n - 1, shift), stats.nct.cdf(-critical, n - 1, shift)
+    above = float(shift > critical) if math.isnan(above) else float(above)
+    return above + (0.0 if math.isnan(below) else float(below))

@@ -1,0 +1,165 @@
+"""Plans: what is wrong is refused by its place in the file; kinds are compared at equal n_keep."""
+
+from pathlib import Path
+
+import pytest
+from tiny_study import PLAN, write_pictures
+
+from smnm_kernels.cli import main
+from smnm_kernels.errors import UsageError
+from smnm_kernels.train.tasks.studying import cells
+from smnm_kernels.train.tasks.studying.cells import cells_of
+from smnm_kernels.train.tasks.studying.paper import published
+from smnm_kernels.train.tasks.studying.plan import PLANS, load_plan
+from smnm_kernels.train.tasks.studying.reading import Wrong, typed
+
+
+def loaded(folder, text=PLAN):
+    path = folder / "tiny.toml"
+    path.write_text(text)
+    return load_plan(path)
+
+
+@pytest.fixture
+def data(tmp_path):
+    write_pictures(tmp_path / "data", 2)
+    return tmp_path / "data"
+
+
+def test_a_plan_makes_a_cell_of_each_run_seed_and_data_set(tmp_path):
+    plan = loaded(tmp_path)
+    assert [cell.name for cell in cells_of(plan, {})] == [
+        "colours random seed 0",
+        "colours green2d seed 0",
+        "colours untrained seed 0",
+        "colours random seed 1",
+        "colours green2d seed 1",
+    ]
+    assert plan.runs["green2d"].options["mask_options"] == ("sigma=variant-3",)
+    assert plan.n_keep("green2d") == (4, (1, 4, 4))
+    assert plan.orderings[0].pairs == [("random", "green2d")]
+
+
+@pytest.mark.parametrize(
+    ("old", "new", "words"),
+    [
+        ("steps = 3", "step = 3", "tiny.toml.runs.random.step: there is no such key; did you mean"),
+        (
+            "steps = 3",
+            'steps = "3"',
+            "tiny.toml.runs.random.steps: must be a whole number, got '3'",
+        ),
+        ("steps = 3", "steps = true", "runs.random.steps: must be a whole number, got True"),
+        ('mask = "random"', 'mask = "rnd"', "tiny.toml.runs.random: .*kind must be one of"),
+        ('"sigma=variant-3"', '"sigma=9,1"', "tiny.toml.runs.green2d: --mask green2d"),
+        ('common = "blue2d"', 'common = "blue9"', "tiny.toml.measures.loss: common blue9"),
+        ("masks = 2", "masks = 0", "measures.loss.masks: must be at least 1"),
+        ("at = [2]", "at = [4]", "measures.class.at: step 4: run random has 3 steps"),
+        ('with = "probe"', 'with = "prob"', "measures.class.with: must be one of loss, probe"),
+        ("few_shot = [2]", "few_shot = 2", "measures.class.few_shot: must be a list, got 2"),
+        ("seeds = 2", "seeds = 0", "runs.random.seeds: must be a number of seeds"),
+        ('modality = "image"', 'modality = "text"', "tiny.toml.modality: must be one of video"),
+        ('rows = ["random"', 'rows = ["rand"', r"tables\[0\]: there is no run 'rand'"),
+        ('"loss.own", "loss.c', '"los.own", "loss.c', r"tables\[0\]: value 'los.own' is of no"),
+        ("ascending", "highest = 'random'\nascending", r"orderings\[0\]: needs ascending"),
+        ('reference = "random"', 'referee = "x"', r"tables\[0\].referee: there is no such key"),
+        ("n_keep = 4", "n_keep = 40", "tiny.toml.runs.random: --mask random --n-keep 40"),
+        ('modality = "image"', "modality =", "cannot be read .*line 3"),
+    ],
+)
+def test_what_is_wrong_is_refused_by_its_place(tmp_path, old, new, words):
+    assert old in PLAN
+    with pytest.raises(UsageError, match="(?s)" + words):
+        loaded(tmp_path, PLAN.replace(old, new, 1))
+
+
+def test_kinds_are_compared_at_equal_numbers_of_patches(tmp_path):
+    text = PLAN.replace('mask = "green2d",', 'mask = "green2d", mask_ratio = 0.5,')
+    with pytest.raises(UsageError, match=r"tables\[0\]: .*random 4 of 1x4x4, green2d 8 of 1x4x4"):
+        loaded(tmp_path, text)
+    text = text.replace('title = "Table 6"', 'title = "Table 6"\nunequal_n_keep = true')
+    with pytest.raises(UsageError, match=r"orderings\[0\]: .*unequal_n_keep = true"):
+        loaded(tmp_path, text)
+    text = text.replace("[[orderings]]", "[[orderings]]\nunequal_n_keep = true")
+    assert loaded(tmp_path, text).n_keep("green2d")[0] == 8
+
+
+def test_a_cell_is_named_by_settings_data_and_code(tmp_path, data, monkeypatch):
+    def ids(text=PLAN, path=data):
+        cells.fingerprint.cache_clear()
+        return [cell.id for cell in cells_of(loaded(tmp_path, text), {"colours": path})]
+
+    first = ids()
+    assert len(set(first)) == 5
+    assert ids() == first
+    assert ids(PLAN.replace('title = "Table 6"', 'title = "other"')) == first
+    changed = ids(PLAN.replace("sigma=variant-3", "sigma=variant-4"))
+    assert [a == b for a, b in zip(first, changed, strict=True)] == [True, False, True, True, False]
+    assert not set(ids(PLAN.replace("clips = 3", "clips = 4"))) & set(first)
+    (data / "train/dark/more.png").write_bytes(b"x")
+    assert not set(ids()) & set(first)
+    (data / "train/dark/more.png").unlink()
+    assert ids() == first
+    monkeypatch.setattr(cells, "source_digest", lambda: "other")
+    assert not set(ids()) & set(first)
+    plan = loaded(tmp_path)
+    assert cells_of(plan, {"colours": data})[0].id_of_any_code != first[0]
+
+
+def test_the_list_needs_no_data_and_says_how_it_is_made(tmp_path, data, capsys):
+    loaded(tmp_path)
+    plan = str(tmp_path / "tiny.toml")
+    assert main(["study", plan, "--list"]) == 0
+    shown = capsys.readouterr().out
+    assert "5 cells: 5 no data" in shown
+    assert "made by: paint them" in shown
+    given = ["--data", f"colours={data}", "--out", str(tmp_path / "out")]
+    assert main(["study", plan, "--list", *given, "--shard", "2/2"]) == 0
+    shown = capsys.readouterr().out
+    assert "colours green2d seed 0" in shown
+    assert "green2d sigma=variant-3, 4 of 1x4x4 visible" in shown
+    assert "2 cells: 2 open" in shown
+    assert not (tmp_path / "out").exists()
+
+
+@pytest.mark.parametrize(
+    ("words", "said"),
+    [
+        (["nothing"], "PLAN nothing: is no file, and no plan of ours: "),
+        (["PLAN"], "--out must be given"),
+        (["PLAN", "--out", "OUT"], "give --data colours=PATH; it is made by: paint them"),
+        (["PLAN", "--list", "--data", "colour=x"], "must be NAME=PATH, NAME one of colours"),
+        (["PLAN", "--list", "--data", "colours=x"], "--data colours=x: is not there"),
+        (["PLAN", "--list", "--shard", "3/2"], "--shard 3/2: must be I/N, I from 1 to N"),
+        (["PLAN", "--out", "OUT", "--jobs", "0"], "--jobs must be at least 1"),
+        (["PLAN", "--out", "OUT", "--cell", "x"], "--cell x: there is none such"),
+        (["PLAN", "DIR", "--out", "OUT"], "DIR: is one argument too many"),
+        (["report"], "DIR is missing"),
+        (["report", "OUT"], "is no study, it has no plan.toml"),
+    ],
+)
+def test_wrong_commands_are_refused_in_one_line(tmp_path, capsys, words, said):
+    loaded(tmp_path)
+    places = {"PLAN": str(tmp_path / "tiny.toml"), "OUT": str(tmp_path / "out")}
+    assert main(["study", *(places.get(word, word) for word in words)]) == 2
+    assert said in capsys.readouterr().err
+    assert not (tmp_path / "out").exists()
+
+
+def test_values_must_be_of_their_types():
+    assert typed(3, float, "x") == 3.0
+    assert typed(["a"], tuple[str, ...], "x") == ("a",)
+    assert typed("a", Path | None, "x") == Path("a")
+    for value, hint in ((True, int), (1.5, int), ("a", bool), (1, str), ({}, tuple[int, ...])):
+        with pytest.raises(Wrong, match="x: must be"):
+            typed(value, hint, "x")
+
+
+@pytest.mark.parametrize("path", sorted(PLANS.glob("*.toml")), ids=lambda path: path.stem)
+def test_our_plans_are_plans(path):
+    plan = load_plan(path)
+    assert plan.runs
+    for table in plan.tables:
+        for column in table.paper.values():
+            found = [published(table.source, column, run) for run in table.rows]
+            assert any(figure is not None for figure in found), (table.title, column)

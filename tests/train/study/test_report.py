@@ -1,0 +1,113 @@
+"""A report of synthetic rows: its statistics are scipy's, what is missing is said."""
+
+import json
+
+import numpy as np
+import pytest
+from scipy import stats
+from tiny_study import PLAN
+
+from smnm_kernels.cli import main
+from smnm_kernels.train.run.folder import write_json
+from smnm_kernels.train.tasks.studying.cells import cells_of
+from smnm_kernels.train.tasks.studying.environment import environment
+from smnm_kernels.train.tasks.studying.plan import load_plan
+
+TEXT = PLAN.replace("seeds = 2", "seeds = 5")
+VALUES = {
+    "random": [0.50, 0.52, 0.49, 0.53, 0.51],
+    "green2d": [0.56, 0.55, 0.58, 0.59, 0.55],
+}
+
+
+def finished(folder, text=TEXT, values=VALUES):
+    """A study whose cells were finished, as far as there are values."""
+    folder.mkdir(exist_ok=True)
+    (folder / "plan.toml").write_text(text)
+    plan = load_plan(folder / "plan.toml")
+    for cell in cells_of(plan, {}):
+        name, seed = cell.run.name, cell.seed
+        if seed >= len(values.get(name, [])):
+            continue
+        about = {"data_fingerprint": "d", "clips_per_s": 10.0, "mask_ms": 0.5, "parameters": 7}
+        of = {"loss.own": values[name][seed], "loss.common": 1.0, "class.linear": None}
+        (folder / "cells" / cell.id).mkdir(parents=True)
+        write_json(
+            folder / "cells" / cell.id / "result.json",
+            {
+                **{"id": cell.id, "id_of_any_code": cell.id_of_any_code, "name": cell.name},
+                **{"written": 1.0, "data": cell.data, "run": name, "seed": seed},
+                **{"settings": cell.settings, "about": about, "values": of},
+                **{"seconds": {"train": 9.0}, "environment": environment("cpu", 1)},
+            },
+        )
+    return folder
+
+
+def report(folder, capsys):
+    assert main(["study", "report", str(folder)]) == 0
+    content = json.loads((folder / "report/report.json").read_text())
+    return content, (folder / "report/report.md").read_text(), capsys.readouterr().out
+
+
+def test_tables_have_means_intervals_and_paired_differences(tmp_path, capsys):
+    content, text, said = report(finished(tmp_path / "study"), capsys)
+    (table,) = content["tables"]
+    first, second = (row["columns"]["loss.own"] for row in table["rows"])
+    random, green = map(np.array, VALUES.values())
+    low, high = stats.ttest_1samp(green, 0).confidence_interval(0.95)
+    assert (second["mean"]["low"], second["mean"]["high"]) == pytest.approx((low, high))
+    test = stats.ttest_rel(green, random)
+    low, high = test.confidence_interval(0.95)
+    difference = second["difference"]
+    assert (difference["low"], difference["high"]) == pytest.approx((low, high))
+    assert difference["value"] == pytest.approx(np.mean(green - random))
+    assert first["difference"] is None
+    assert (first["paper"], second["paper"]) == (0.52, 0.57)
+    assert first["seeds"] == dict(zip("01234", VALUES["random"], strict=True))
+    (ordering,) = content["orderings"]
+    assert ordering["verdict"] == "reproduced"
+    assert content["missing"] == ["colours untrained seed 0"]
+    assert "10 of 11 cells are finished" in text
+    assert "| green2d | 4 of 16 | 5 | 0.566 [" in text
+    assert "random is easier (loss.own, colours): reproduced" in said
+    assert (tmp_path / "study/report/Table-6-colours.png").exists()
+
+
+def test_an_incomplete_study_says_what_is_missing_and_what_would_decide(tmp_path, capsys):
+    values = {"random": [0.5, 0.6], "green2d": [0.55, 0.58, 0.9]}
+    content, text, _ = report(finished(tmp_path / "study", values=values), capsys)
+    (ordering,) = content["orderings"]
+    (pair,) = ordering["pairs"]
+    assert (pair["word"], pair["seeds"]) == ("not decided at this scale", 2)
+    assert f"about {pair['needed']} seeds would decide" in text
+    assert len(content["missing"]) == 6
+    content, text, _ = report(finished(tmp_path / "none", values={}), capsys)
+    assert content["orderings"][0]["verdict"] == "no rows"
+    assert "0 of 11 cells are finished" in text
+
+
+def test_rows_of_other_settings_are_not_the_plans(tmp_path, capsys):
+    folder = finished(tmp_path / "study")
+    (folder / "plan.toml").write_text(TEXT.replace("steps = 3", "steps = 2"))
+    content, _, _ = report(folder, capsys)
+    assert content["cells"] == {"planned": 11, "finished": 0}
+
+
+def test_cells_of_other_data_are_told(tmp_path, capsys):
+    folder = finished(tmp_path / "study")
+    path = next(folder.glob("cells/*/result.json"))
+    row = json.loads(path.read_text())
+    row["about"]["data_fingerprint"] = "e"
+    write_json(path, row)
+    _, text, _ = report(folder, capsys)
+    assert "**Cells on colours read different files** (d, e)" in text
+
+
+def test_a_table_may_have_a_row_of_each_seed(tmp_path, capsys):
+    text = TEXT.replace('title = "Table 6"', 'title = "Seeds"\neach_seed = true')
+    content, _, _ = report(finished(tmp_path / "study", text), capsys)
+    rows = content["tables"][0]["rows"]
+    assert [row["run"] for row in rows[:3]] == ["random", "random, seed 0", "random, seed 1"]
+    second = rows[2]["columns"]["loss.own"]
+    assert (second["mean"]["value"], second["mean"]["low"], second["paper"]) == (0.52, None, None)
