@@ -18,7 +18,8 @@ _CASES = {
     "--seed: got '1.5', a whole number is needed (smnm pretrain --help)": (
         "pretrain", "video", "x", *_OUT, "--seed", "1.5",
     ),
-    "modality vidoe: is none of video, audio, image; did you mean video? (smnm pretrain --help)": (
+    "modality vidoe: is none of video, audio, image, audio-video; did you mean video? "
+    "(smnm pretrain --help)": (
         "pretrain", "vidoe", "x", *_OUT,
     ),
     "--to onnx: is none of hf-videomae, hf-vitmae, timm, mae (smnm export --help)": (
