@@ -107,6 +107,21 @@ def pretrain(*arguments, modality="video"):
     return main(["pretrain", modality, *command(*arguments)])
 
 
+def on_two_ranks(data, run, *arguments):
+    """smnm pretrain video in two processes under torchrun."""
+    words = ["pretrain", "video", data, "--out", run, "--workers", 0, "--threads", 1, *arguments]
+    done = subprocess.run(
+        [sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc-per-node", "2"]
+        + ["-m", "smnm_kernels.cli"]
+        + [str(w) for w in words],
+        capture_output=True,
+        text=True,
+        check=False,
+        timeout=120,
+    )
+    assert done.returncode == 0, done.stderr
+
+
 def command(*arguments):
     given = [str(a) for a in arguments]
     for name, value in (("--batch-size", "2"), ("--workers", "0"), ("--threads", "1")):

@@ -10,7 +10,7 @@ from itertools import pairwise
 import numpy as np
 import pytest
 import torch
-from clips import losses, pretrain, rows, write_sound, write_video
+from clips import losses, on_two_ranks, pretrain, rows, write_sound, write_video
 from PIL import Image
 
 from smnm_kernels.cli import main
@@ -261,20 +261,6 @@ def test_ranks_that_accumulate_do_what_one_process_does(videos, tmp_path):
     assert pretrain(videos, "--out", tmp_path / "one", *arguments) == 0
     on_two_ranks(videos, tmp_path / "two", *arguments, "--accumulate", 2)
     assert losses(tmp_path / "two") == pytest.approx(losses(tmp_path / "one"), abs=5e-4)
-
-
-def on_two_ranks(data, run, *arguments):
-    words = ["pretrain", "video", data, "--out", run, "--workers", 0, "--threads", 1, *arguments]
-    done = subprocess.run(
-        [sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc-per-node", "2"]
-        + ["-m", "smnm_kernels.cli"]
-        + [str(w) for w in words],
-        capture_output=True,
-        text=True,
-        check=False,
-        timeout=120,
-    )
-    assert done.returncode == 0, done.stderr
 
 
 @pytest.mark.slow

@@ -6,7 +6,7 @@ from dataclasses import replace
 
 import pytest
 import torch
-from clips import losses, pretrain, rows
+from clips import losses, on_two_ranks, pretrain, rows
 from safetensors.torch import load_file
 from testing import made_once
 
@@ -67,7 +67,7 @@ def test_a_run_from_files_to_an_encoder_that_others_load(videos, tmp_path, capsy
     assert config["objective"]["name"] == "Sigma"
     assert config["target"] is None
     saved = torch.load(out / "last.pt", weights_only=True)["model"]
-    assert torch.allclose(saved["prototypes"].norm(dim=1), torch.ones(128), atol=1e-5)
+    assert torch.allclose(saved["prototypes"].norm(dim=1), torch.ones(32), atol=1e-5)
     encoder = load_encoder(out / "encoder.safetensors")
     for name, tensor in encoder.state_dict().items():
         assert torch.equal(tensor, saved[f"encoder.{name}"])
@@ -137,6 +137,19 @@ def test_parts_of_a_batch_are_balanced_each_by_itself(videos, tmp_path):
     assert run(videos, parts, "--batch-size", 4, "--accumulate", 2, steps=1) == 0
     assert losses(parts) != losses(whole)
     assert losses(parts) == pytest.approx(losses(whole), rel=0.2)
+
+
+@pytest.mark.exhaustive
+@pytest.mark.parametrize("parts", [1, 2])
+def test_two_processes_do_what_one_does(videos, parts, tmp_path, monkeypatch):
+    """Of the preset as it is, which other processes know."""
+    monkeypatch.undo()
+    arguments = (*SIGMA, "--batch-size", 4, "--steps", 4, "--accumulate", parts)
+    assert pretrain(videos, "--out", tmp_path / "one", *arguments) == 0
+    on_two_ranks(videos, tmp_path / "two", *arguments)
+    for name in ("loss", "entropy", "target_entropy"):
+        one, two = ([row[name] for row in rows(tmp_path / run)] for run in ("one", "two"))
+        assert two == pytest.approx(one, abs=5e-3), name
 
 
 def test_collapse_is_said_by_name(videos, tmp_path, capsys, monkeypatch):

@@ -23,7 +23,7 @@ def sigma_of(model: ModelSettings) -> Sigma:
     """With the method's numbers; of encoders narrower than ViT-S with smaller ones (ours)."""
     if model.encoder.dim >= VIDEOMAE_SMALL.encoder.dim:
         return Sigma(model)
-    return Sigma(model, projection=(256, 256, 128), dim=64, prototypes=128)
+    return Sigma(model, projection=(256, 256, 128), dim=64, prototypes=32)
 
 
 def _mae_of(own: Any) -> MaskedAutoencoding:
