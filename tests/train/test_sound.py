@@ -267,3 +267,20 @@ def test_any_part_of_an_mp3(sounds_of_all_kinds, start, count):
 
 
 _KEPT = {}
+
+
+def test_more_channels_than_pyav_finds_are_named(tmp_path):
+    """Of planar frames with more than eight it reads behind the list of planes: noise, or a fault
+    of the process."""
+    path = tmp_path / "a.opus"
+    with av.open(str(path), "w") as container:
+        stream = container.add_stream("libopus", rate=48000, layout="hexadecagonal")
+        stream.options = {"mapping_family": "255"}
+        samples = (9000 * noisy(1.0, 48000, 16)).astype("i2")
+        for start in range(0, 48000, 1024):
+            part = samples[:, start : start + 1024].T.reshape(1, -1)
+            frame = av.AudioFrame.from_ndarray(part, "s16", "hexadecagonal")
+            frame.sample_rate, frame.pts = 48000, start
+            container.mux(stream.encode(frame))
+        container.mux(stream.encode(None))
+    assert reason(path) == "does not decode (16 channels, 8 at most can be read)"

@@ -24,6 +24,8 @@ MOST_DAMAGED = 0.01
 # Frames of more pixels are refused (16384 x 16384): a few damaged bytes may ask for any size.
 _MOST_PIXELS = 1 << 28
 
+# Of frames whose channels lie apart PyAV finds no more: it reads behind the list of the others.
+_MOST_CHANNELS = 8
 # More than any packet or header needs.
 _SOME_MEMORY = 1 << 26
 # Where the data of a JPEG picture begin.
@@ -181,10 +183,18 @@ class Reader:
             raise
         except (av.error.FFmpegError, ValueError) as error:
             return [], error
+        channels = max((_channels_apart(frame) for frame in frames), default=0)
+        if channels > _MOST_CHANNELS:
+            return [], ValueError(f"{channels} channels, {_MOST_CHANNELS} at most can be read")
         if self._is_vp8 and packet is not None:  # FFmpeg does not ask libvpx for it
             for frame in frames:
                 frame.key_frame = not bytes(packet)[0] & 1
         return frames, None
+
+
+def _channels_apart(frame: Any) -> int:
+    is_sound = isinstance(frame, av.AudioFrame) and frame.format.is_planar
+    return frame.layout.nb_channels if is_sound else 0
 
 
 @cache
