@@ -106,7 +106,7 @@ def test_statistics_are_those_of_the_first_samples(sounds, tmp_path, name, capsy
     config = json.loads((tmp_path / "run/config.json").read_text())["run"]
     assert config["measured"]["mean"] == pytest.approx(mean, rel=1e-5)
     assert config["measured"]["std"] == pytest.approx(std, rel=1e-5)
-    assert "loudness in 12 excerpts" in capsys.readouterr().out
+    assert "log-mel values of 12 excerpts: mean -" in capsys.readouterr().out
     # The encoder says by what its input was normalised, and of which front end it was.
     held = metadata(tmp_path / "run/encoder.safetensors")
     assert json.loads(held["mean"]) == config["measured"]["mean"]
@@ -332,6 +332,27 @@ def test_features_see_the_encoders_spectrogram(trained, sounds, tmp_path):
             tokens = frozen.encoder(((raw - mean) / scale)[None])[0]
         by_column = tokens.view(4, 2 * 16).mean(0)  # 4 columns of time, 2 of bands, 16 wide
         assert torch.allclose(got.rows[place]["pooled.1"], by_column, atol=1e-5)
+
+
+def test_mean_and_deviation_may_be_given(sounds, tmp_path):
+    given = job(sounds, tmp_path / "run", "maskspec", mean=-7.1, std=4.2)
+    setup = set_up(given)
+    inputs = setup.preset.clip.inputs["audio"]
+    assert (inputs.mean, inputs.scale) == ((-7.1,), (4.2,))
+    assert pretrain(given) == 0
+    assert json.loads((tmp_path / "run/config.json").read_text())["run"]["measured"] is None
+    assert json.loads(metadata(tmp_path / "run/encoder.safetensors")["scale"]) == [4.2]
+    of_audiomae = set_up(replace(given, preset="tiny")).preset.clip.inputs["audio"]
+    assert of_audiomae.scale == (8.4,)
+    for change, message in (
+        ({"std": None}, "--mean -7.1: and its other half"),
+        ({"mean": None}, "--std 4.2: and its other half"),
+        ({"std": 0.0}, "--std must be above 0, got 0.0"),
+        ({"mean": float("nan")}, "--mean must be a number, got nan"),
+        ({"modality": "video", "preset": "tiny"}, "--std 4.2: is for sound; video has none"),
+    ):
+        with pytest.raises(UsageError, match=message):
+            set_up(replace(given, **change))
 
 
 @pytest.fixture(scope="session")

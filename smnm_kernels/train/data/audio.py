@@ -61,6 +61,8 @@ class Audio:
         for name in ("mean", "std"):
             value = getattr(self, name)
             object.__setattr__(self, name, None if value is None else tuple(value))
+        if (self.mean is None) != (self.std is None):
+            raise ValueError(f"mean and std must be given together, got {self.mean} and {self.std}")
 
     name = "audio"
     suffixes = SUFFIXES

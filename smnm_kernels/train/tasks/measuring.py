@@ -63,7 +63,7 @@ class Measuring:
         workers = workers if count > _WORTH_WORKERS else 0
         sums = torch.zeros(3, self.clip.bands, dtype=torch.float64)  # of 1, x, x * x
         failed: list[str] = []
-        with StopSignal() as stop, bar("measuring loudness", count, " excerpts") as shown:
+        with StopSignal() as stop, bar("measuring log-mel values", count, " excerpts") as shown:
 
             def stopping() -> bool:
                 return stop.number is not None
@@ -93,7 +93,11 @@ class Measuring:
         std = (squares / n - mean.square()).clamp(min=0).sqrt()
         # A band that is always the same, as one narrower than the distance of two frequencies.
         std = torch.where(std > 1e-3, std, 1.0)
-        print(f"  loudness in {count} excerpts: {_range(mean)} +- {_range(std)}", flush=True)
+        print(
+            f"  log-mel values of {count} excerpts: mean {_range(mean)}, standard deviation "
+            f"{_range(std)}",
+            flush=True,
+        )
         return {"mean": _digits(mean), "std": _digits(std)}
 
 

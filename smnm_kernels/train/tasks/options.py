@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import os
 from dataclasses import dataclass, fields
 from pathlib import Path
@@ -16,6 +17,7 @@ from smnm_kernels.train.data.modality import Modality
 from smnm_kernels.train.data.view import PixelAspect
 from smnm_kernels.train.run.options import (
     Count,
+    Number,
     RunOptions,
     check_batch_size,
     check_run_options,
@@ -68,6 +70,12 @@ class RecipeOptions:
     padding: PaddingOption = None
     """Audio, of recordings shorter than the window: hide never shows the padding to the model and
     leaves it out of the loss; see treats it as sound. Default: the preset's."""
+    mean: Number = None
+    """Audio: what log-mel values are normalised by, together with --std: (x - mean) / std, with
+    AudioMAE's spectrogram (x - mean) / (2 std). Default: AudioSet's; of MaskSpec's and MSM-MAE's
+    spectrograms measured in DATA, or --init's."""
+    std: Number = None
+    """See --mean."""
     flip: bool = True
     """Mirror half of the samples where the preset does; --no-flip mirrors none."""
 
@@ -162,6 +170,7 @@ def _clip_of(options: Pretrain, clip: Modality) -> Modality:
     if options.padding not in (None, *get_args(Treatment)):
         raise UsageError(f"--padding must be hide or see, got {options.padding!r}")
     mirrors = "flip" in allowed and not options.flip
+    mean, std = _statistics(options, allowed)
     return with_settings(
         clip,
         frames=options.frames,
@@ -169,5 +178,26 @@ def _clip_of(options: Pretrain, clip: Modality) -> Modality:
         stride=options.stride,
         pixel_aspect=options.pixel_aspect,
         padding=options.padding,
+        mean=mean,
+        std=std,
         flip=False if mirrors else None,
     )
+
+
+def _statistics(
+    options: Pretrain, allowed: set[str]
+) -> tuple[tuple[float] | None, tuple[float] | None]:
+    """--mean and --std, as the modality has them."""
+    mean, std = options.mean, options.std
+    if mean is None and std is None:
+        return None, None
+    given = f"--mean {mean}" if std is None else f"--std {std}"
+    if mean is None or std is None:
+        raise UsageError(f"{given}: and its other half; give both --mean and --std, or neither")
+    if "std" not in allowed:
+        raise UsageError(f"{given}: is for sound; {options.modality} has none")
+    if not math.isfinite(mean):
+        raise UsageError(f"--mean must be a number, got {mean}")
+    if not 0 < std < math.inf:
+        raise UsageError(f"--std must be above 0, got {std}")
+    return (mean,), (std,)
