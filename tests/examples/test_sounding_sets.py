@@ -8,6 +8,7 @@ from testing import need_packages
 
 need_packages("av", "tqdm", "PIL")
 
+import retrieval_rule  # noqa: E402
 import set_files  # noqa: E402
 import sounding_sprites as sounding  # noqa: E402
 from set_checks import check_same, check_splits, manifest, table  # noqa: E402
@@ -120,6 +121,16 @@ def test_neither_picture_nor_sound_alone_tells_the_class(tmp_path):
     single = table(tmp_path / "a/single.csv")
     assert {row["split"] for row in single} == {"test"}
     assert len({(tmp_path / "a" / row["path"]).read_bytes() for row in single}) == 3
+
+
+def test_the_rule_of_sizes_finds_some_and_not_all(tmp_path):
+    for name, clips in (("labels.csv", bouncers(100)), ("single.csv", bouncers(300)[100:])):
+        rows = [{"split": "train", **clip.labels(2.0)} for clip in clips]
+        set_files.write_table(tmp_path / name, rows)
+    for found in retrieval_rule.rule(tmp_path).values():
+        measures = found.measures()
+        assert 3 * 10 / 200 < measures["recall@10"] < 0.9
+        assert 1 < measures["median_rank"] < 40
 
 
 @pytest.mark.slow

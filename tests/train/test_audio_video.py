@@ -14,6 +14,7 @@ from flashes import CLICK, write_flashes
 from smnm_kernels.train.data import media
 from smnm_kernels.train.data.audio import Audio
 from smnm_kernels.train.data.audio_video import AudioVideo
+from smnm_kernels.train.data.batches import Batches
 from smnm_kernels.train.data.crops import CentreCrop
 from smnm_kernels.train.data.loader import SampleDataset
 from smnm_kernels.train.data.modality import FixedView
@@ -303,3 +304,14 @@ def test_clips_keep_clear_of_damage(film):
     for k in range(9):
         numbers = CLIPS.fixed_moment(damaged, FixedView(k, 9)).numbers
         assert max(numbers) < 40
+
+
+@pytest.mark.exhaustive
+def test_processes_read_what_one_reads(tmp_path):
+    for k in range(3):
+        write_flashes(tmp_path / f"{k}.mkv", n=30 + k, rate=16000, codecs=("libx264", "flac"))
+    dataset = SampleDataset(tmp_path, scan(tmp_path, CLIPS, None, 1).usable, CLIPS, seed=2)
+    numbers = [[0, 1, 2], [3, 4, 5]]
+    for here, there in zip(Batches(dataset, numbers, 0), Batches(dataset, numbers, 2), strict=True):
+        for name in ("video", "audio"):
+            assert torch.equal(here.inputs[name], there.inputs[name])

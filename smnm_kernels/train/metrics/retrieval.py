@@ -76,15 +76,23 @@ def ranks(queries: np.ndarray, candidates: np.ndarray) -> Ranks:
     if not (np.isfinite(queries).all() and np.isfinite(candidates).all()):
         raise ValueError("queries and candidates must be finite")
     q, c = (_normalised(x.astype(np.float64)) for x in (queries, candidates))
-    above, tied = np.empty(len(q), np.int64), np.empty(len(q), np.int64)
     step = max(1, _CELLS_AT_ONCE // len(q))
+    parts = []
     for begin in range(0, len(q), step):
         part = slice(begin, begin + step)
-        alike = q[part] @ c.T
-        own = np.einsum("nd,nd->n", q[part], c[part])[:, None]
-        above[part] = (alike > own + SAME).sum(1)
-        tied[part] = (abs(alike - own) <= SAME).sum(1) - 1
-    return Ranks(above, tied)
+        parts.append(_ranks(q[part] @ c.T, np.einsum("nd,nd->n", q[part], c[part])))
+    return Ranks(*(np.concatenate([getattr(p, name) for p in parts]) for name in ("above", "tied")))
+
+
+def ranks_of(alike: np.ndarray) -> Ranks:
+    """By float [n, n], how alike query i (row) and candidate j (column) are in any measure, where i
+    and i belong together."""
+    return _ranks(alike, np.diagonal(alike))
+
+
+def _ranks(alike: np.ndarray, own: np.ndarray) -> Ranks:
+    own = own[:, None]
+    return Ranks((alike > own + SAME).sum(1), (abs(alike - own) <= SAME).sum(1) - 1)
 
 
 def recall_at(found: Ranks, k: int) -> float:

@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 
 from smnm_kernels.train.metrics.intervals import bootstrap, bootstrap_difference
-from smnm_kernels.train.metrics.retrieval import Ranks, ranks, recall_at
+from smnm_kernels.train.metrics.retrieval import Ranks, ranks, ranks_of, recall_at
 
 
 def by_counting(queries, candidates, k):
@@ -35,6 +35,8 @@ def test_it_is_the_mean_over_all_orders(seed):
     queries += 2  # no zeros; many are the same
     candidates += 2
     found = ranks(queries, 3 * candidates)
+    cosines = [[q @ c / np.linalg.norm(q) / np.linalg.norm(c) for c in candidates] for q in queries]
+    assert ranks_of(np.array(cosines)).means.tolist() == found.means.tolist()
     for k in range(1, 6):
         recall, places = by_counting(queries, candidates, k)
         assert recall_at(found, k) == pytest.approx(recall)
