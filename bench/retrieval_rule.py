@@ -10,8 +10,8 @@ those of `smnm retrieve`.
 
 from __future__ import annotations
 
+import argparse
 import csv
-import sys
 from pathlib import Path
 
 import numpy as np
@@ -42,7 +42,9 @@ def _sizes_and_octaves(rows: list[dict[str, str]]) -> tuple[np.ndarray, np.ndarr
 
 
 def main() -> None:
-    found = {way: bootstrap(of_way) for way, of_way in rule(Path(sys.argv[1])).items()}
+    parser = argparse.ArgumentParser(description=__doc__.split("\n\n")[0])
+    parser.add_argument("data", type=Path, help="what examples/data/sounding_sprites.py made")
+    found = {way: bootstrap(of_way) for way, of_way in rule(parser.parse_args().data).items()}
     cells = [[way.replace("_", " "), *map(str, of_way.values())] for way, of_way in found.items()]
     print(table(["direction", *next(iter(found.values()))], cells))
 
