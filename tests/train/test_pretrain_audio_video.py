@@ -8,11 +8,12 @@ from pathlib import Path
 
 import pytest
 import torch
-from clips import losses, rows
+from clips import Started, losses, rows
 from clips import pretrain as pretrain_words
 from flashes import write_flashes
 from PIL import Image
 from safetensors import safe_open
+from safetensors.torch import load_file
 from testing import made_once
 
 from smnm_kernels import AudioVideoSampler, MaskSampler
@@ -191,10 +192,10 @@ def test_it_begins_with_a_model_of_pictures_and_no_other(films, tmp_path, capsys
     assert json.loads((run / "config.json").read_text())["run"]["init"]
     assert pretrain(films, "--out", run, "--steps", 2) == 2
     assert "init is" in capsys.readouterr().err
-    for other in (sound, run):
+    for other, why in ((sound, "is of audio"), (run, "is an encoder of clips with their sound")):
         assert pretrain(films, "--out", tmp_path / "other", "--init", other) == 2
         error = capsys.readouterr().err
-        assert f"--init {other}: " in error
+        assert f"--init {other}: {why}" in error
         assert "audio-video begins with a model of pictures (MAE)" in error
 
 
@@ -237,6 +238,34 @@ def test_parts_of_a_batch_are_contrasted_by_themselves(films, tmp_path):
         assert found[0][name] == pytest.approx(found[1][name], rel=1e-4)
     # Untrained means are much alike: then the loss is near the log of the number of samples.
     assert found[1]["loss_contrast"] < found[0]["loss_contrast"] - 0.3
+
+
+@pytest.mark.exhaustive
+def test_killed_and_started_again_it_ends_like_one_that_was_not(films, tmp_path):
+    """Also while a checkpoint is being written."""
+    straight, run = tmp_path / "straight", tmp_path / "run"
+    words = ("--steps", 9, "--checkpoint-every", 2, "--workers", 1, "--batch-size", 4)
+    words += ("--hidden-time", 0.5)
+    code, said = Started(
+        straight, films, "--out", straight, *words, modality="audio-video"
+    ).finish()
+    assert code == 0, said
+    for wait in (
+        lambda started: started.wait_for_rows(1),
+        lambda started: started.wait_for_checkpoint_write(),
+        lambda started: started.wait_for_rows(6),
+    ):
+        started = Started(run, films, "--out", run, *words, modality="audio-video")
+        wait(started)
+        started.process.kill()
+        started.finish()
+    code, said = Started(run, films, "--out", run, *words, modality="audio-video").finish()
+    assert code == 0, said
+    for row, same in zip(rows(run), rows(straight), strict=True):
+        for name in ("loss", "loss_video", "loss_audio", "loss_contrast", "contrast_accuracy"):
+            assert row[name] == same[name]
+    ours, theirs = (load_file(folder / "encoder.safetensors") for folder in (run, straight))
+    assert all(torch.equal(ours[name], theirs[name]) for name in theirs)
 
 
 _SMALL = """

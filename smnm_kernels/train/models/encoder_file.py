@@ -22,6 +22,10 @@ from .settings import EncoderSettings
 from .vit import Encoder, InputSize
 
 FORMAT = "smnm-encoder-2"
+#: Where an encoder of one input is wanted.
+OF_CLIPS_WITH_SOUND = (
+    "is an encoder of clips with their sound: smnm finetune audio-video and smnm retrieve take it"
+)
 _FORMAT_1 = "smnm-encoder-1"
 
 
@@ -71,6 +75,8 @@ def load_encoder(path: str | Path) -> Encoder:
         ValueError: where the file is no encoder of this package; it names the file.
     """
     metadata, state = read(path)
+    if metadata.get("modality") == "audio-video":
+        raise ValueError(f"{path}: {OF_CLIPS_WITH_SOUND}")
     if metadata.get("format") not in _READERS:
         raise ValueError(
             f"path must be an encoder exported by smnm ({' or '.join(_READERS)}), "

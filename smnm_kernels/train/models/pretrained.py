@@ -20,7 +20,7 @@ from smnm_kernels.train.data.video import Video
 
 from .classifier import FORMAT as CLASSIFIER_FORMAT
 from .classifier import load_classifier
-from .encoder_file import load_encoder, metadata_of
+from .encoder_file import OF_CLIPS_WITH_SOUND, load_encoder, metadata_of
 from .formats.files import read_json, read_tensors, weight_files
 from .formats.recognise import check_modality, recognise
 from .formats.state import State, check_weights, encoder_part, encoder_state, load_weights, named
@@ -239,6 +239,8 @@ def _described(encoder: Encoder, path: Path) -> Weights:
 def _of_run(path: Path) -> Weights:
     """The model of a run's last checkpoint, with its decoder."""
     config = read_json(path / CONFIG)
+    if config.get("run", {}).get("modality") == "audio-video":
+        raise ValueError(OF_CLIPS_WITH_SOUND)
     try:
         run = config["run"]
         restores = run["objective"]["name"] == MaskedAutoencoding.__name__
