@@ -38,7 +38,7 @@ class Study:
 
     plan: Annotated[Positional[str], arg(metavar="PLAN|report")]
     """A file (docs/studies.md says what it holds), or a plan of ours: quick, paper-small-video,
-    paper-small-audio, paper-video, paper-audio. Or the word report."""
+    paper-small-audio, paper, paper-audio. Or the word report."""
     dir: Annotated[Positional[Path | None], arg(metavar="[DIR]", help_behavior_hint="")] = None
     """Of report: the folder of a study."""
     out: Annotated[Path | None, arg(metavar="DIR", help_behavior_hint="")] = None

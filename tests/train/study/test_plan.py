@@ -64,6 +64,10 @@ def test_a_plan_makes_a_cell_of_each_run_seed_and_data_set(tmp_path):
         ("ascending", "highest = 'random'\nascending", r"orderings\[0\]: needs ascending"),
         ('reference = "random"', 'referee = "x"', r"tables\[0\].referee: there is no such key"),
         ("n_keep = 4", "n_keep = 40", "tiny.toml.runs.random: --mask random --n-keep 40"),
+        ('"paint them"', "'x'\npretrain = {mask = 'tube'}", "colours.pretrain.mask: there is no"),
+        ('"paint them"', "'x'\nlabels = {label = 'x'}", "colours.labels.label: there is no such"),
+        ('"paint them"', "'x'\nheld_out_share = 1.0", r"held_out_share: must be in \(0, 1\)"),
+        ("at = [2]", 'runs = ["rand"]', "measures.class.runs: there is no run 'rand'"),
         ('modality = "image"', "modality =", "cannot be read .*line 3"),
     ],
 )
@@ -82,6 +86,15 @@ def test_kinds_are_compared_at_equal_numbers_of_patches(tmp_path):
         loaded(tmp_path, text)
     text = text.replace("[[orderings]]", "[[orderings]]\nunequal_n_keep = true")
     assert loaded(tmp_path, text).n_keep("green2d")[0] == 8
+
+
+def test_a_data_set_has_its_own_way_of_reading_and_a_measure_its_runs(tmp_path):
+    text = PLAN.replace('"paint them"', "'x'\npretrain = {flip = false}")
+    plan = loaded(tmp_path, text.replace("at = [2]", 'runs = ["random"]'))
+    first, second, *_ = cells_of(plan, {})
+    assert first.settings["pretrain"]["flip"] is False
+    assert list(first.settings["measures"]) == ["loss", "class"]
+    assert list(second.settings["measures"]) == ["loss"]
 
 
 def test_a_cell_is_named_by_settings_data_and_code(tmp_path, data, monkeypatch):

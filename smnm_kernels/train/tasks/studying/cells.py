@@ -99,7 +99,7 @@ def _settings(
         "data": {name: _of_data(plan.data[name], prints.get(name)) for name in names},
         "trained_on": data,
         "untrained": run.untrained,
-        "pretrain": run.options | {"seed": seed},
+        "pretrain": run.options | plan.data[data].pretrain | {"seed": seed},
         "measures": measures,
         "code": {"smnm_kernels": version("smnm_kernels"), "sources": source_digest()},
     }
@@ -107,7 +107,7 @@ def _settings(
 
 
 def _of_data(data: DataSet, print_of: str | None) -> dict[str, Any]:
-    kept = {k: v for k, v in asdict(data).items() if k not in ("path", "make", "train")}
+    kept = {k: v for k, v in asdict(data).items() if k not in ("path", "make", "train", "pretrain")}
     return kept | {"fingerprint": print_of}
 
 

@@ -86,6 +86,7 @@ class _Work:
             threads=machine.threads,
             workers=machine.workers,
             keep_every=math.gcd(*steps) if steps else None,
+            **plan.data[self.cell.data].pretrain,
         )
         self.options = options
         # What is finished of the cell, by name: its values and seconds.

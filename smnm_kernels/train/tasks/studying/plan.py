@@ -39,6 +39,8 @@ _OURS = {
     *("modality", "data", "out", "seed", "encoder", "against", "cache", "device", "workers"),
     *("threads", "stall_limit", "scan_of", "keep_every", "checkpoint_every", "init"),
 }
+#: Options of smnm pretrain that may differ between data sets: how their files are read.
+_OF_DATA = ("stride", "flip", "pixel_aspect", "padding")
 _NAME = re.compile(r"[\w+-]+")
 
 
@@ -53,6 +55,7 @@ class DataSet:
     held_out: Literal["val", "test"] = "test"  # the split that losses are measured on
     #: Of files without labels: the share that is held out, by the hashes of names.
     held_out_share: float | None = None
+    pretrain: dict[str, Any] = field(default_factory=dict)  # options of its own, see _OF_DATA
     train: bool = True  # false: encoders are only measured on it
 
 
@@ -67,7 +70,8 @@ class Run:
     options: dict[str, Any]  # of smnm pretrain, those of the plan among them
 
     def pretrain(self, modality: str, data: Path, out: Path, **ours: Any) -> Pretrain:
-        return Pretrain(modality=modality, data=data, out=out, **self.options, **ours)
+        """The options of smnm pretrain; `ours` take the place of the run's."""
+        return Pretrain(modality=modality, data=data, out=out, **(self.options | ours))
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -211,6 +215,9 @@ def load_plan(path: Path) -> StudyPlan:
                 raise Wrong(f"{place}.{kind}.{name}", "a name has letters, digits and _+- only")
     for name, data in given.data.items():
         options_of(LabelOptions, data.labels, f"{place}.data.{name}.labels")
+        own = f"{place}.data.{name}.pretrain"
+        refuse_unknown(data.pretrain, _OF_DATA, own)
+        options_of(Pretrain, data.pretrain, own)
         share = data.held_out_share
         if share is not None and not 0 < share < 1:
             raise Wrong(f"{place}.data.{name}.held_out_share", f"must be in (0, 1), got {share}")
