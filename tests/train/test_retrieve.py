@@ -21,7 +21,7 @@ from smnm_kernels.train.data.video import Video
 from smnm_kernels.train.metrics.retrieval import ranks
 from smnm_kernels.train.models.cav_mae import CavMae
 from smnm_kernels.train.models.cav_mae_model import CAV_MAE
-from smnm_kernels.train.tasks.retrieve import Embedder
+from smnm_kernels.train.tasks.retrieve import Retrieve, check
 
 CLIP = AudioVideo(Video(4, 32, 2, MultiScaleCrop(), flip=True), Audio(frames=64, bands=32))
 SMALL = CAV_MAE.with_clips().resized(
@@ -111,12 +111,20 @@ def test_it_ranks_what_the_encoder_makes_of_each_file(clips, made, tmp_path, cap
     assert results["protocol"]["chance"]["median_rank"] == 3.5
 
 
-def test_an_untrained_encoder_is_another_one_with_each_seed(made):
-    loaded = Embedder.load(str(made[1]))
-    one, other, again = (loaded.untrained(seed).described() for seed in (0, 1, 0))
-    assert one == again
-    assert one["digest"] not in (other["digest"], loaded.described()["digest"])
+def test_an_untrained_encoder_has_the_shape_of_another_and_is_another_one_with_each_seed(made):
+    def two(**given):
+        asked = Retrieve(data=made[0], out=made[0] / "out", encoder="none", **given)
+        return [embedder.described() for embedder in check(asked)]
+
+    run = (str(made[1]),)
+    one, loaded = two(against=run)
+    other, _ = two(against=run, seed=2)  # the run has weights of seed 1
+    assert two(against=run)[0] == one
+    assert one["input_sizes"] == other["input_sizes"] == loaded["input_sizes"]
+    assert len({one["digest"], other["digest"], loaded["digest"]}) == 3
     assert one["origin"] == "untrained, seed 0"
+    [alone] = two()
+    assert alone["input_sizes"]["video"] == [3, 16, 96, 96]  # the preset's
 
 
 def test_what_cannot_be_is_refused(made, tmp_path, capsys):
@@ -125,8 +133,8 @@ def test_what_cannot_be_is_refused(made, tmp_path, capsys):
     write_flashes(tmp_path / "one/1.mkv", n=30, rate=16000, codecs=("libx264", "flac"))
     (tmp_path / "no.safetensors").write_bytes(b"none")
     for words, why in (
-        ([films, "--encoder", "none"], "--encoder none: has the shape of another encoder"),
-        ([films, "--encoder", tmp_path / "gone"], "gone is not there"),
+        ([films, "--encoder", run, "--preset", "mae"], "--preset mae: audio-video has tiny"),
+        ([films, "--encoder", tmp_path / "gone"], "gone: is not there"),
         ([films, "--encoder", tmp_path / "no.safetensors"], "no.safetensors: "),
         ([films, "--encoder", run, "--clips", "0"], "--clips must be at least 1, got 0"),
         ([tmp_path / "gone", "--encoder", run], "a folder of audio-video files"),

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import csv
 import io
-import json
 import os
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
@@ -17,26 +16,22 @@ from torch import Tensor
 from tyro.conf import Positional, arg
 
 from smnm_kernels.errors import RunError, UsageError, printable
-from smnm_kernels.files import reason, replacing
+from smnm_kernels.files import replacing
 from smnm_kernels.train.data.audio_video import AudioVideo
 from smnm_kernels.train.data.bars import bar
 from smnm_kernels.train.data.batches import Batches
 from smnm_kernels.train.data.left_out import by_reason
-from smnm_kernels.train.data.modality import Normalisation, Record
+from smnm_kernels.train.data.modality import InputFormat, Normalisation, Record
 from smnm_kernels.train.data.padding import TokenGrid
 from smnm_kernels.train.data.records import fingerprint
 from smnm_kernels.train.data.scan import scan, shown_name
 from smnm_kernels.train.data.views import OnePass, Views, views_of
 from smnm_kernels.train.metrics.intervals import bootstrap, bootstrap_difference
 from smnm_kernels.train.metrics.retrieval import Ranks, ranks
-from smnm_kernels.train.models.encoder_file import metadata_of
 from smnm_kernels.train.models.formats.state import digest_of
-from smnm_kernels.train.models.joint_encoders import (
-    JointEncoder,
-    load_joint_encoder,
-    new_joint_encoder,
-)
-from smnm_kernels.train.models.pretrained import ENCODER, UNTRAINED
+from smnm_kernels.train.models.joint_encoders import JointEncoder
+from smnm_kernels.train.models.joint_pretrained import JointPretrained, find_joint_encoder
+from smnm_kernels.train.models.pretrained import UNTRAINED
 from smnm_kernels.train.run.folder import RunFolder, write_json
 from smnm_kernels.train.run.machine import (
     autocast_dtype,
@@ -48,6 +43,8 @@ from smnm_kernels.train.run.machine import (
 from smnm_kernels.train.run.options import Count, Precision, check_data, need_at_least
 from smnm_kernels.train.run.progress import say
 
+from .options import PresetName
+from .presets import PRESETS
 from .probing.results import shortened, table, unlike
 
 RESULTS, RANKS = "results.json", "ranks.csv"
@@ -67,14 +64,17 @@ class Retrieve:
     data: Annotated[Positional[Path], arg(metavar="DATA")]
     """Videos with sound: a folder, a list or a tar. Labels are ignored."""
     encoder: str
-    """RUN of smnm pretrain audio-video, or its encoder.safetensors."""
+    """RUN of smnm pretrain audio-video or finetune audio-video, a file of it, or none
+    (untrained)."""
     out: Path
     """Folder for results.json and ranks.csv."""
     against: tuple[str, ...] = ()
-    """Further encoders on the same files, with intervals of the differences. none is untrained, of
-    the shape of the first encoder."""
+    """Further encoders on the same files, with intervals of the differences. none has the shape of
+    the first encoder that is not none."""
     clips: int = 1
     """Moments of a file, evenly along time, whose vectors are averaged."""
+    preset: PresetName = "tiny"
+    """Architecture of an encoder none, where no other encoder is given."""
     seed: int = 0
     """Of the weights of none, and of the bootstrap."""
     batch_size: int = 16
@@ -99,36 +99,22 @@ class Embedder:
     origin: str
     encoder: JointEncoder  # float32, eval mode, without gradients
     clip: AudioVideo
-    mean: dict[str, tuple[float, ...]]
-    scale: dict[str, tuple[float, ...]]
+    inputs: dict[str, InputFormat]  # with the encoder's own normalisation
 
     @classmethod
-    def load(cls, given: str) -> Embedder:
-        """Of RUN or its encoder.safetensors; UsageError where it is none."""
-        asked, path = f"--encoder {printable(given)}", Path(given)
-        if path.is_dir():
-            path = path / ENCODER
-        if not path.exists():
-            raise UsageError(f"{asked}: {printable(str(path))} is not there")
-        try:
-            encoder = load_joint_encoder(path)
-            held = metadata_of(path)
-            clip = AudioVideo.of_fixed_views(json.loads(held["preset"])["clip"])
-            mean, scale = (
-                {name: tuple(values) for name, values in json.loads(held[key]).items()}
-                for key in ("mean", "scale")
-            )
-        except OSError as error:
-            raise UsageError(f"{asked}: cannot be read ({reason(error)})") from error
-        except (ValueError, KeyError, TypeError) as error:
-            raise UsageError(f"{asked}: {printable(str(error))}") from error
-        origin = f"{printable(given)}, step {held['step']}" if "step" in held else printable(given)
-        return cls(given, origin, encoder.requires_grad_(False), clip, mean, scale)
-
-    def untrained(self, seed: int) -> Embedder:
-        encoder = new_joint_encoder(self.encoder.settings, self.encoder.input_sizes, seed)
-        encoder.eval().requires_grad_(False)
-        return replace(self, name=UNTRAINED, origin=f"untrained, seed {seed}", encoder=encoder)
+    def of(cls, name: str, found: JointPretrained, clip: AudioVideo) -> Embedder:
+        inputs = {
+            of: replace(form, mean=found.mean[of], scale=found.scale[of])
+            for of, form in clip.inputs.items()
+        }
+        for of, form in inputs.items():
+            if tuple(form.size) != tuple(found.encoder.input_sizes[of]):
+                raise UsageError(
+                    f"--encoder {printable(name)}: takes {of} of (C, T, H, W) = "
+                    f"{tuple(found.encoder.input_sizes[of])}, and its files are read as "
+                    f"{tuple(form.size)}"
+                )
+        return cls(name, found.origin, found.encoder.requires_grad_(False), clip, inputs)
 
     def described(self) -> dict[str, Any]:
         """For a row of results."""
@@ -146,10 +132,9 @@ class Embedder:
         """As the loader reads these files -> float32 [B, dim] of "video" and "audio", without
         their padding. The encoder is where `raw` is."""
         device = raw["video"].device
-        inputs = {}
-        for name, form in self.clip.inputs.items():
-            form = replace(form, mean=self.mean[name], scale=self.scale[name])
-            inputs[name] = Normalisation(form, device)(raw[name])
+        inputs = {
+            name: Normalisation(form, device)(raw[name]) for name, form in self.inputs.items()
+        }
         dtype = autocast_dtype(precision, device)
         with torch.autocast(device.type, dtype, enabled=dtype is not None):
             found = self.encoder.embed(inputs, self._valid(files, device))
@@ -160,7 +145,7 @@ class Embedder:
         real = [self.clip.padded(record) for record in files]
         valid = {}
         for name in {name for sides in real for name in sides}:
-            size = self.clip.inputs[name].size[1:]
+            size = self.inputs[name].size[1:]
             tokens = TokenGrid(size, self.encoder.branch(name).grid, n_keep=None)
             rows = [tokens.real(sides.get(name, size)).flatten() for sides in real]
             valid[name] = torch.stack(rows).to(device)
@@ -208,14 +193,36 @@ def check(options: Retrieve) -> list[Embedder]:
     check_data(options.data, "audio-video")
     if os.path.realpath(options.out) == os.path.realpath(options.data):
         raise UsageError(f"--out {printable(str(options.out))}: is DATA itself; give another")
-    given = [options.encoder, *options.against]
-    trained = {name: Embedder.load(name) for name in dict.fromkeys(given) if name != UNTRAINED}
-    if not trained:
+    if options.preset not in PRESETS["audio-video"]:
         raise UsageError(
-            f"--encoder {UNTRAINED}: has the shape of another encoder, and none is given"
+            f"--preset {options.preset}: audio-video has {', '.join(PRESETS['audio-video'])}"
         )
-    untrained = next(iter(trained.values())).untrained(options.seed)
-    return [trained.get(name, untrained) for name in given]
+    return _embedders(options)
+
+
+def _embedders(options: Retrieve) -> list[Embedder]:
+    """The encoders that were asked for, in their order. "none" has the shape, files and
+    normalisation of the first of them that is something, else those of the preset."""
+    given = [options.encoder, *options.against]
+    preset = PRESETS["audio-video"][options.preset]
+    clip, settings = preset.clip, preset.objective.model.encoder  # type: ignore[attr-defined]
+    assert isinstance(clip, AudioVideo)
+    inputs, found = clip.inputs, {}
+    for name in sorted(dict.fromkeys(given), key=lambda name: name == UNTRAINED):
+        pretrained = find_joint_encoder(name, inputs, settings, options.seed)
+        own = clip
+        if name != UNTRAINED:
+            try:
+                own = AudioVideo.of_fixed_views(pretrained.clip)
+            except (KeyError, TypeError, ValueError) as error:
+                raise UsageError(
+                    f"--encoder {printable(name)}: does not say how its files are read ({error})"
+                ) from error
+        found[name] = Embedder.of(name, pretrained, own)
+        if len(found) == 1:
+            clip, settings = own, pretrained.encoder.settings
+            inputs = found[name].inputs
+    return [found[name] for name in given]
 
 
 def _vectors(
