@@ -94,6 +94,7 @@ def study(options: Study) -> int:
 
 def _all(options: Study, plan: StudyPlan, folder: StudyFolder, cells: Sequence[Cell]) -> int:
     need_data(plan, cells)
+    _check_out(folder.path, cells)
     with before_any_work(folder.path):
         folder.path.mkdir(parents=True, exist_ok=True)
         with replacing(folder.path / PLAN) as file:
@@ -117,6 +118,16 @@ def _all(options: Study, plan: StudyPlan, folder: StudyFolder, cells: Sequence[C
     if code == 0:
         print(f"all cells are done; smnm study report {options.out} writes the tables")
     return code
+
+
+def _check_out(out: Path, cells: Sequence[Cell]) -> None:
+    """What cells write must not change what their data is."""
+    for path in {path for cell in cells for path in cell.paths.values()}:
+        if out.resolve().is_relative_to(path.resolve()):
+            raise UsageError(
+                f"--out {printable(str(out))}: lies in the data {printable(str(path))}; give a "
+                "folder outside of it"
+            )
 
 
 def _one(options: Study, plan: StudyPlan, folder: StudyFolder, cells: Sequence[Cell]) -> int:

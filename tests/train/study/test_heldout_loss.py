@@ -39,8 +39,9 @@ def setup_of(modality="image", **given):
 def found(data, setup, model, masks, settings):
     listing = scan(Files(data), setup.preset.clip, None, threads=1)
     files = listing.usable
-    loss, failed = heldout_loss(model, setup, masks, listing.found.base, files, settings)
-    return loss, failed, files
+    given = (listing.found.base, files, settings)
+    losses, failed = heldout_loss(model, setup, {"these": masks}, *given)
+    return losses["these"], failed, files
 
 
 @torch.no_grad()
@@ -117,7 +118,7 @@ def test_files_that_cannot_be_read_are_named(tmp_path):
     (own,) = setup.preset.masks.values()
     listing = scan(Files(tmp_path), setup.preset.clip, None, threads=1)
     (tmp_path / "test/dark/00.png").unlink()
-    arguments = (model, setup, own, tmp_path, listing.usable, HeldOutLoss(masks=1))
+    arguments = (model, setup, {"own": own}, tmp_path, listing.usable, HeldOutLoss(masks=1))
     assert list(heldout_loss(*arguments)[1]) == ["test/dark/00.png"]
     for path in tmp_path.rglob("*.png"):
         path.unlink()

@@ -147,14 +147,17 @@ def test_the_list_needs_no_data_and_says_how_it_is_made(tmp_path, data, capsys):
         (["PLAN", "--out", "OUT", "--jobs", "0"], "--jobs must be at least 1"),
         (["PLAN", "--out", "OUT", "--cell", "x"], "--cell x: there is none such"),
         (["PLAN", "DIR", "--out", "OUT"], "DIR: is one argument too many"),
+        (["PLAN", "--out", "DATA/out", "--data", "colours=DATA"], "lies in the data"),
         (["report"], "DIR is missing"),
         (["report", "OUT"], "is no study, it has no plan.toml"),
     ],
 )
 def test_wrong_commands_are_refused_in_one_line(tmp_path, capsys, words, said):
     loaded(tmp_path)
-    places = {"PLAN": str(tmp_path / "tiny.toml"), "OUT": str(tmp_path / "out")}
-    assert main(["study", *(places.get(word, word) for word in words)]) == 2
+    (tmp_path / "data").mkdir()
+    for name, path in (("PLAN", "tiny.toml"), ("OUT", "out"), ("DATA", "data")):
+        words = [word.replace(name, str(tmp_path / path)) for word in words]
+    assert main(["study", *words]) == 2
     assert said in capsys.readouterr().err
     assert not (tmp_path / "out").exists()
 

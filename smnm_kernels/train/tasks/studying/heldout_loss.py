@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 
@@ -66,13 +66,15 @@ def build(setup: Setup, seed: int, run: Path | None) -> nn.Module:
 def heldout_loss(
     model: nn.Module,
     setup: Setup,
-    masks: MaskSettings,
+    masks: Mapping[str, MaskSettings],
     base: Path,
     files: Sequence[Record],
     settings: HeldOutLoss,
-) -> tuple[float, dict[str, str]]:
-    """(the mean over files of the objective's loss, {file: why it could not be read}).
+) -> tuple[dict[str, float], dict[str, str]]:
+    """(under each of these masks the mean over files of the objective's loss,
+    {file: why it could not be read}).
 
+    masks: by name; they show as many patches as the run's own.
     files: relative to `base`; of more than `settings.clips` as many are taken, evenly. Of each the
     middle is read, and nothing about it is drawn. Mask j of file i is sample i * masks + j of the
     kind's stream under a fixed seed, so two encoders see the same patches of the same files. A
@@ -82,12 +84,15 @@ def heldout_loss(
     ((name, given),) = preset.clip.inputs.items()
     kind = setup.kinds[name]
     # Without a schedule of hints: as at its end.
-    sampler = replace(masks, hint=None).sampler(kind.grid, SEED, schedule_steps=1)
-    sampler = sampler.to(setup.device)
+    samplers = {
+        key: replace(one, hint=None).sampler(kind.grid, SEED, schedule_steps=1).to(setup.device)
+        for key, one in masks.items()
+    }
     normalise = Normalisation(given, setup.device)
     padding = padding_of(setup, files)
     chosen = _evenly(len(files), settings.clips)
-    losses, failed = [], {}
+    losses: dict[str, list[float]] = {key: [] for key in masks}
+    failed: dict[str, str] = {}
     for place in bar("losses of held-out files", over=chosen, delay=1):
         entry = Entry.of(files[place])
         try:
@@ -103,12 +108,13 @@ def heldout_loss(
             real = padding.real(numbers)[name].to(setup.device)
             looked_at = with_quiet_padding(x, real)
         ids = torch.arange(settings.masks, device=setup.device) + place * settings.masks
-        drawn = sampler.masks(ids, looked_at if sampler.needs_data else None, valid.get(name))
-        found = preset.objective.losses(model, {name: x}, {name: drawn}, valid)
-        losses.append(found["loss"].double().item())
-    if not losses:
+        for key, sampler in samplers.items():
+            drawn = sampler.masks(ids, looked_at if sampler.needs_data else None, valid.get(name))
+            found = preset.objective.losses(model, {name: x}, {name: drawn}, valid)
+            losses[key].append(found["loss"].double().item())
+    if len(failed) == len(chosen):
         raise UsageError(f"{base}: of {len(chosen)} held-out files none can be read")
-    return sum(losses) / len(losses), failed
+    return {key: sum(of_files) / len(of_files) for key, of_files in losses.items()}, failed
 
 
 def _evenly(n: int, most: int) -> list[int]:

@@ -163,12 +163,11 @@ class _Work:
         if not listing.usable:
             raise UsageError(f"{self.cell.data}: no held-out file can be read")
         (own,) = setup.preset.masks.values()
-        values: dict[str, float] = {}
-        failed: dict[str, str] = {}
-        for name, masks in (("own", own), ("common", common_masks(setup, settings))):
-            values[f"{measure.name}.{name}"], failed = heldout_loss(
-                model, setup, masks, listing.found.base, listing.usable, settings
-            )
+        masks = {"own": own, "common": common_masks(setup, settings)}
+        losses, failed = heldout_loss(
+            model, setup, masks, listing.found.base, listing.usable, settings
+        )
+        values = {f"{measure.name}.{name}": loss for name, loss in losses.items()}
         return {"values": values, "failed": failed | listing.reasons()}
 
     def _probe(self, measure: Measure, encoder: Path, end: str) -> dict[str, Any]:
