@@ -15,7 +15,7 @@ from smnm_kernels.train.data.modality import InputFormat
 
 from .audio_video_encoder import MODALITIES
 from .avt_encoder import FusedEncoder, FusedEncoderSettings, fused_encoder_metadata
-from .avt_learner import AvtLearner, LossWeights, avt_losses, weighted
+from .avt_learner import AvtLearner, LossWeights, avt_losses, check_learns, weighted
 from .encoder_file import save_tensors
 from .objective import Objective
 from .vit import InputSize
@@ -31,6 +31,9 @@ class Avt(Objective):
 
     model: FusedEncoderSettings
     weights: LossWeights = field(default_factory=LossWeights)
+
+    def __post_init__(self) -> None:
+        check_learns(self.weights, self.model.fusion)
 
     def grids(self, inputs: dict[str, InputFormat]) -> dict[str, tuple[int, int, int]]:
         """Of the sound: nothing of the video is masked. Of nothing where no segment is restored."""

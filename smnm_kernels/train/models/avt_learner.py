@@ -20,6 +20,7 @@ from smnm_kernels import Masks, activity_segments
 from .audio_video_encoder import mean_of
 from .avt_encoder import FusedEncoder
 from .contrast import cosines, everyones, info_nce
+from .fusion import FusionSettings
 from .vit import patches_of, select_tokens
 
 #: Of contrast, and of the draw of hard negatives. Our choice: where ALBEF (Li et al. 2021) begins.
@@ -38,6 +39,24 @@ class LossWeights:
         for name, weight in asdict(self).items():
             if not 0 <= weight < float("inf"):
                 raise ValueError(f"the weight of {name} must be a number from 0 on, got {weight}")
+
+
+def _telling(fusion: FusionSettings) -> int:
+    """Of the video's blocks, how many tell the sound's stream something: what one gives reaches the
+    sound's next block."""
+    return 0 if fusion.kind == "late" else fusion.blocks - 1
+
+
+def check_learns(weights: LossWeights, fusion: FusionSettings) -> None:
+    """ValueError where these losses, without labels, leave an input unlearnt."""
+    if not (weights.contrast or weights.matching or weights.segment):
+        raise ValueError("the weights of contrast, matching and segment must not all be 0")
+    heard = fusion.kind == "concat" or _telling(fusion)
+    if not (weights.contrast or weights.matching or heard):
+        raise ValueError(
+            f"segment alone, with {fusion.kind} fusion of {fusion.blocks} blocks, learns nothing "
+            "of the video"
+        )
 
 
 class Parts(NamedTuple):
@@ -96,21 +115,13 @@ class AvtLearner(nn.Module):
     def _leave_alone_what_is_not_read(self) -> None:
         """A restored segment reads the sound's stream behind fusion, contrast nothing there. DDP
         takes weights that get no gradient for a fault."""
-        w, fusion, encoder = self.weights, self.encoder.fusion, self.encoder
-        if not (w.contrast or w.segment):
-            raise ValueError("the weights of contrast, matching and segment must not all be 0")
-        if not w.segment:
-            for module in (fusion, encoder.norm):
+        check_learns(self.weights, self.encoder.settings.fusion)
+        fusion = self.encoder.fusion
+        if not self.weights.segment:
+            for module in (fusion, self.encoder.norm):
                 module.requires_grad_(False)
             return
-        kind, blocks = fusion.settings.kind, fusion.settings.blocks
-        # What a block of the video gives reaches the sound's next block.
-        telling = 0 if kind == "late" else blocks - 1
-        if not w.contrast and not telling and kind != "concat":
-            raise ValueError(
-                f"segment alone, with {kind} fusion of {blocks} blocks, learns nothing of the video"
-            )
-        for block in list(fusion.blocks["video"].children())[telling:]:
+        for block in list(fusion.blocks["video"].children())[_telling(fusion.settings) :]:
             block.requires_grad_(False)
 
     def forward(

@@ -102,8 +102,9 @@ def _peak(
                 held.append(weight.grad)
         with _LiveStorages((*held, *tree_leaves(arguments))) as live:
             with precision:
-                losses = tree_leaves(model(*arguments))
-            torch.autograd.backward([x.sum() for x in losses if x.requires_grad])
+                out = tree_leaves(model(*arguments))
+            losses = [x for x in out if isinstance(x, Tensor) and x.requires_grad]
+            torch.autograd.backward([x.sum() for x in losses])
     return live.peak
 
 

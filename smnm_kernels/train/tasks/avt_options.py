@@ -12,6 +12,7 @@ from smnm_kernels.train.models.audio_video_encoder import AudioVideoSettings
 from smnm_kernels.train.models.avt_encoder import FusedEncoderSettings
 from smnm_kernels.train.models.avt_learner import LossWeights
 from smnm_kernels.train.models.fusion import FusionKind, FusionSettings
+from smnm_kernels.train.run import ranks
 from smnm_kernels.train.run.options import Count, Number
 
 from .preset_options import overridden
@@ -69,6 +70,17 @@ def loss_weights(options: AvtOptions) -> LossWeights:
     return overridden(
         LossWeights(), **{field: getattr(options, name) for field, name in _OF_LOSSES.items()}
     )
+
+
+def check_pairs(options: Any, batch_size: int, weights: LossWeights) -> None:
+    """UsageError where a process gets too few samples at a time to compare them."""
+    part = batch_size // (options.accumulate or 1) // ranks.world_size()
+    if part < 2 and (weights.contrast or weights.matching):
+        raise UsageError(
+            f"--batch-size {batch_size}: contrast and matching compare samples with each other, "
+            f"and {part} goes through the model at a time; give more, or --contrast-weight 0 "
+            "--matching-weight 0"
+        )
 
 
 def fusion_of(options: AvtOptions, fusion: FusionSettings) -> FusionSettings:

@@ -28,6 +28,7 @@ from .avt_options import (
     SEGMENT_RATIO,
     AvtOptions,
     asked,
+    check_pairs,
     check_same_fusion,
     fused_like,
     fusion_of,
@@ -101,24 +102,12 @@ def mix_of(options: Any, mix: Mix) -> Mix:
     return mix
 
 
-def check_pairs(options: Any, weights: LossWeights, part: int) -> None:
-    """UsageError where so many samples at a time leave nothing to compare."""
-    if part < 2 and (weights.contrast or weights.matching):
-        raise UsageError(
-            f"--batch-size: contrast and matching compare samples with each other, and {part} "
-            "goes through the model at a time; give more, or --contrast-weight 0 "
-            "--matching-weight 0"
-        )
-
-
 def set_up_joint(options: Any, preset: FinetunePreset) -> Setup:
     """Everything that can be refused without looking at a file or at RUN."""
     device = find_device(options.device)
     say: Callable[[str], None] = print if ranks.rank() == 0 else lambda text: None
     weights = loss_weights(options) if options.objective else LossWeights(0, 0, 0)
-    optimisation = preset.optimisation
-    part = optimisation.batch_size // (options.accumulate or 1) // ranks.world_size()
-    check_pairs(options, weights, part)
+    check_pairs(options, preset.optimisation.batch_size, weights)
     first = clip_of(options, preset, None)
     try:
         pretrained = find_joint_encoder(

@@ -138,7 +138,8 @@ def _refuse_others(options: Any, preset: Mapping[str, MaskSettings]) -> None:
         masked = are_paired(preset) if name == "hidden_time" else name.partition("_")[0] in preset
         if of_two and not masked:
             raise UsageError(
-                f"{word}: this objective masks {' and '.join(preset) or 'nothing'} only"
+                f"{word}: this objective masks "
+                + (f"{' and '.join(preset)} only" if preset else "nothing")
             )
 
 

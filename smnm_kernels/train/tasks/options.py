@@ -15,6 +15,7 @@ from smnm_kernels.errors import UsageError, printable
 from smnm_kernels.train.data.audio import Treatment
 from smnm_kernels.train.data.modality import Modality
 from smnm_kernels.train.data.view import PixelAspect
+from smnm_kernels.train.models.avt import Avt
 from smnm_kernels.train.run.options import (
     Count,
     Number,
@@ -24,8 +25,9 @@ from smnm_kernels.train.run.options import (
     need_at_least,
 )
 
+from .avt_options import check_pairs
 from .mask_options import AudioVideoMaskOptions, MaskOptions, masks_of
-from .objectives import ObjectiveOptions, objective_of
+from .objectives import ObjectiveOptions, objective_of, own_masks
 from .preset_options import (
     PaddingOption,
     PixelAspectOption,
@@ -133,10 +135,11 @@ def check(options: Pretrain) -> None:
 def preset_of(options: Pretrain) -> Preset:
     """The preset, with the options that were given put in place of its values."""
     preset = chosen(PRESETS, options.modality, options.preset)
+    objective = objective_of(options, options.modality, preset.objective)
     changed = Preset(
         clip=_clip_of(options, preset.clip),
-        masks=masks_of(options, preset.masks),
-        objective=objective_of(options, options.modality, preset.objective),
+        masks=masks_of(options, own_masks(objective, preset.masks)),
+        objective=objective,
         optimisation=overridden(
             preset.optimisation,
             batch_size=options.batch_size,
@@ -148,6 +151,8 @@ def preset_of(options: Pretrain) -> Preset:
         hidden_time=preset.hidden_time if options.hidden_time is None else options.hidden_time,
     )
     check_batch_size(changed.optimisation.batch_size, options.accumulate)
+    if isinstance(objective, Avt):
+        check_pairs(options, changed.optimisation.batch_size, objective.weights)
     return changed
 
 

@@ -1,0 +1,183 @@
+"""smnm pretrain audio-video --objective avt: losses, options, going on, what it leaves."""
+
+import subprocess
+import sys
+from dataclasses import replace
+from pathlib import Path
+
+import labelled_sets as sets
+import pytest
+from clips import losses, rows
+from clips import pretrain as pretrain_words
+from labelled_sets import finetune, results
+from PIL import Image
+
+from smnm_kernels.errors import UsageError
+from smnm_kernels.train.models.avt_encoder import load_fused_encoder
+from smnm_kernels.train.models.cav_mae import CavMae
+from smnm_kernels.train.models.cav_mae_model import CAV_MAE
+from smnm_kernels.train.run import forward
+from smnm_kernels.train.tasks import finetune_evaluation
+from smnm_kernels.train.tasks.options import Pretrain
+from smnm_kernels.train.tasks.presets import PRESETS
+from smnm_kernels.train.tasks.pretrain import set_up
+
+TINY = CAV_MAE.with_clips().resized(
+    dim=32, depth=2, heads=2, decoder_dim=16, decoder_depth=1, decoder_heads=2
+)
+
+
+@pytest.fixture(scope="module")
+def films(tmp_path_factory):
+    counts = {"train": 3, "val": 1}
+    return sets.films(tmp_path_factory.mktemp("sets") / "films", counts)
+
+
+@pytest.fixture(autouse=True)
+def _small(monkeypatch):
+    tiny = PRESETS["audio-video"]["tiny"]
+    monkeypatch.setitem(PRESETS["audio-video"], "tiny", replace(tiny, objective=CavMae(TINY)))
+    for name in ("write_curves", "write_confusion_matrix"):
+        monkeypatch.setattr(finetune_evaluation, name, lambda *given: None)
+
+
+def pretrain(films, run, *words):
+    given = ("--objective", "avt", "--batch-size", 4, "--fusion-blocks", 2, "--warmup-steps", 1)
+    return pretrain_words(films, "--out", run, *given, *words, modality="audio-video")
+
+
+@pytest.fixture(scope="module")
+def run(films, tmp_path_factory):
+    with pytest.MonkeyPatch.context() as patch:
+        tiny = PRESETS["audio-video"]["tiny"]
+        patch.setitem(PRESETS["audio-video"], "tiny", replace(tiny, objective=CavMae(TINY)))
+        run = tmp_path_factory.mktemp("runs") / "run"
+        assert pretrain(films, run, "--steps", 4, "--schedule-steps", 4) == 0
+    return run
+
+
+def test_a_run_leaves_its_losses_a_picture_of_the_sound_and_an_encoder(run):
+    for row in rows(run):
+        parts = 0.5 * row["loss_contrast"] + 0.1 * row["loss_matching"] + 0.01 * row["loss_segment"]
+        assert row["loss"] == pytest.approx(parts, rel=1e-5)
+    with Image.open(run / "reconstruction.png") as picture:
+        assert picture.height == 3 * (3 * 132 + 8)
+    encoder = load_fused_encoder(run / "encoder.safetensors")
+    assert encoder.settings.fusion.blocks == 2
+    assert encoder.input_sizes["audio"] == (1, 1, 128, 128)
+
+
+def test_it_goes_on_after_a_stop_as_if_there_had_been_none(run, films, tmp_path):
+    halves = tmp_path / "halves"
+    assert pretrain(films, halves, "--steps", 2, "--schedule-steps", 4) == 0
+    assert pretrain(films, halves, "--steps", 4, "--schedule-steps", 4) == 0
+    assert losses(halves) == losses(run)
+    name = "encoder.safetensors"
+    states = [load_fused_encoder(folder / name).state_dict() for folder in (run, halves)]
+    assert all((states[0][n] == states[1][n]).all() for n in states[0])
+
+
+def test_its_encoder_is_fine_tuned_with_the_same_losses(run, films, tmp_path, capsys):
+    tuned = tmp_path / "tuned"
+    given = ("--objective", "avt", "--steps", 1, "--warmup-steps", 0)
+    assert finetune("audio-video", films, tuned, *given, encoder=run) == 0
+    assert results(tuned)["encoder"] == f"{run}, step 4"
+    assert results(tuned)["settings"]["encoder_settings"]["fusion"]["blocks"] == 2
+    wrong = (*given, "--fusion", "late")
+    assert finetune("audio-video", films, tmp_path / "no", *wrong, encoder=run) == 2
+    said = capsys.readouterr().err
+    assert "--fusion late: " in said
+    assert "was trained with bottleneck fusion of 2 blocks and 4 tokens" in said
+
+
+def test_without_a_segment_nothing_is_masked_and_nothing_pictured(films, tmp_path):
+    assert pretrain(films, tmp_path, "--segment-weight", 0, "--steps", 1) == 0
+    assert "loss_segment" not in rows(tmp_path)[0]
+    assert not (tmp_path / "reconstruction.png").exists()
+    assert (tmp_path / "encoder.safetensors").exists()
+
+
+def job(**options):
+    given = {"objective": "avt"} | options
+    return Pretrain(modality="audio-video", data=Path("DATA"), out=Path("RUN"), **given)
+
+
+def test_options_reach_the_model_its_losses_and_masks():
+    given = {"fusion": "bottleneck", "bottleneck": 7, "fusion_blocks": 3, "matching_weight": 0.0}
+    objective = set_up(job(**given)).preset.objective
+    fusion = objective.model.fusion
+    assert (fusion.kind, fusion.tokens, fusion.blocks) == ("bottleneck", 7, 3)
+    weights = objective.weights
+    assert (weights.contrast, weights.matching, weights.segment) == (0.5, 0, 0.01)
+    masks = set_up(job(audio_mask_ratio=0.25)).preset.masks
+    assert {name: (m.kind, m.ratio) for name, m in masks.items()} == {"audio": ("activity", 0.25)}
+    assert set_up(job(preset="cav-mae")).preset.objective.model.video.depth == 11
+
+
+@pytest.mark.parametrize(
+    ("options", "said"),
+    [
+        ({"video_mask": "tube"}, "--video-mask: this objective masks audio only"),
+        ({"video_mask": "tube", "segment_weight": 0}, "this objective masks nothing"),
+        ({"hidden_time": 0.5}, "--hidden-time: this objective masks audio only"),
+        ({"objective": "cav-mae", "fusion": "late"}, "--fusion late: is for --objective avt"),
+        ({"fusion": "sum"}, "--fusion must be bottleneck, concat or late, got 'sum'"),
+        ({"batch_size": 2, "accumulate": 2}, "contrast and matching compare samples"),
+        (
+            {"contrast_weight": 0, "matching_weight": 0, "segment_weight": 0},
+            "must not all be 0",
+        ),
+        (
+            {"contrast_weight": 0, "matching_weight": 0, "fusion": "late"},
+            "segment alone, with late fusion of 4 blocks, learns nothing of the video",
+        ),
+    ],
+)
+def test_what_does_not_go_together_is_refused(options, said):
+    with pytest.raises(UsageError, match=said):
+        set_up(job(**options))
+
+
+@pytest.mark.exhaustive
+def test_two_processes_compare_the_samples_of_both(films, tmp_path, monkeypatch):
+    """But for matching, which draws among a process's own."""
+    monkeypatch.undo()
+    given = [
+        "pretrain", "audio-video", films, "--objective", "avt", "--batch-size", 4, "--steps", 3,
+        "--matching-weight", 0, "--fusion-blocks", 1, "--fusion", "concat", "--workers", 0,
+        "--threads", 1, "--warmup-steps", 1,
+    ]  # fmt: skip
+    launcher = ["-m", "torch.distributed.run", "--standalone", "--nproc-per-node", "2"]
+    for run, before in (("one", []), ("two", launcher)):
+        words = [*before, "-m", "smnm_kernels.cli", *given, "--out", tmp_path / run]
+        done = subprocess.run(
+            [sys.executable, *map(str, words)], capture_output=True, text=True, timeout=300,
+            check=False,
+        )  # fmt: skip
+        assert done.returncode == 0, done.stderr
+    assert losses(tmp_path / "two") == pytest.approx(losses(tmp_path / "one"), abs=2e-3)
+
+
+@pytest.mark.exhaustive
+@pytest.mark.parametrize("given", [("--compile",), ("--precision", "bfloat16")])
+def test_ways_to_compute_change_losses_by_no_more_than_rounding(given, run, films, tmp_path):
+    assert pretrain(films, tmp_path, "--steps", 4, "--schedule-steps", 4, *given) == 0
+    # The negatives of another rounding may be others from some step on.
+    assert losses(tmp_path)[:2] == pytest.approx(losses(run)[:2], rel=0.03)
+
+
+def test_the_memory_of_a_step_is_computed(films, tmp_path, capsys, monkeypatch):
+    said = []
+    monkeypatch.setattr(forward.Forward, "_memory", _remembered(said))
+    assert pretrain(films, tmp_path, "--steps", 1) == 0
+    assert said[0].startswith("computed ")
+
+
+def _remembered(said):
+    whole = forward.Forward._memory
+
+    def memory(self, arguments):
+        said.append(whole(self, arguments))
+        return said[-1]
+
+    return memory
