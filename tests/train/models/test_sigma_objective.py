@@ -114,6 +114,9 @@ def test_the_model_hands_masked_tokens_to_the_loss(name):
         model.prototypes.detach().double(),
         model.settings,
     )
+    if model.frozen:
+        token = int(masks.ids_masked[1, 3])
+        assert torch.equal(target[1, 3], model.frozen(x)[1, token])
     losses = model(x, masks)
     assert losses.keys() == {"loss", "target_entropy", "entropy"}
     assert losses["loss"].item() == pytest.approx(expected.item(), rel=1e-4)
@@ -176,7 +179,9 @@ def test_frozen_features_by_definition(name, scale):
     assert torch.allclose(target(x), expected, atol=1e-4)
 
 
-@pytest.mark.parametrize("name", ["projection", "pictures"])
+@pytest.mark.parametrize(
+    "name", ["projection", pytest.param("pictures", marks=pytest.mark.exhaustive)]
+)
 def test_it_compiles_in_one_piece(name):
     model = built(name)
     x, masks = inputs(model)
@@ -192,6 +197,10 @@ def test_in_bfloat16_the_losses_are_nearly_the_same_and_float32(name):
     expected = model(x, masks)
     with torch.autocast("cpu", torch.bfloat16):
         made = model(x, masks)
+        predicted, target = (features.flatten(0, 1) for features in model.features(x, masks))
+    # Lower precision ends with the features.
+    whole = assignment_losses(target, predicted, model.prototypes, model.settings, False)
+    assert torch.equal(made["loss"], whole["loss"])
     assert all(value.dtype == torch.float32 for value in made.values())
     assert made["loss"].item() == pytest.approx(expected["loss"].item(), rel=0.05)
     made["loss"].backward()
