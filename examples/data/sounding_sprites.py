@@ -7,7 +7,9 @@ neither picture nor sound tells alone.
 shape of the sprite alone, each with two sounds, which differ in their timbre alone. `both` is
 "like" where shape and timbre go together (a disc that sounds pure, a cross that sounds rich) and
 "unlike" where not. Each picture comes with both values, and so does each sound: whoever only sees
-or only hears guesses. `single/*.mkv` with `single.csv` are clips that share nothing, to match
+or only hears guesses. `pair` names shape and timbre, of which who only sees or only hears knows one
+and guesses the other: half of them right. (It is the easier one: `both` is no sum of what is seen
+and what is heard.) `single/*.mkv` with `single.csv` are clips that share nothing, to match
 sounds with pictures: a pitch follows from a size, but not exactly, and clicks from bounces.
 
 Other columns: split (groups stay together), group, shape, timbre, size (radius as a share of the
@@ -120,6 +122,7 @@ class Bouncer:
         is_like = SHAPES.index(self.shape) == list(TIMBRES).index(self.timbre)
         return {
             "both": "like" if is_like else "unlike",
+            "pair": f"{self.shape}-{self.timbre}",
             "shape": self.shape,
             "timbre": self.timbre,
             "size": self.radius,

@@ -109,6 +109,7 @@ def test_neither_picture_nor_sound_alone_tells_the_class(tmp_path):
         assert row["both"] == (
             "like" if (row["shape"] == "disc") == (row["timbre"] == "pure") else "unlike"
         )
+        assert row["pair"] == f"{row['shape']}-{row['timbre']}"
     for alike, same, other in ((by_sight, "shape", "timbre"), (by_ear, "timbre", "shape")):
         assert len(alike) == 8
         for pair in alike.values():
