@@ -19,13 +19,13 @@ import numpy as np
 import torch
 from torch import nn
 
-from smnm_kernels import MaskSampler
 from smnm_kernels.train.models.masked_autoencoding import MaskedAutoencoding
 from smnm_kernels.train.models.settings import MAE
 from smnm_kernels.train.models.sigma import Sigma
 from smnm_kernels.train.models.sigma_target import FrozenSettings
 from smnm_kernels.train.run.machine import autocast_dtype, find_device
 from smnm_kernels.train.run.optimisation import optimizer_of
+from smnm_kernels.train.tasks.masking import masking_of
 from smnm_kernels.train.tasks.objectives import sigma_of
 from smnm_kernels.train.tasks.presets import PRESETS, Preset
 
@@ -46,21 +46,21 @@ class Step:
         model = self.objective.build(inputs, 0)
         self.model: nn.Module = model.to(self.device)
         self.optimizer = optimizer_of(self.model, self.preset.optimisation)
-        (self.name,) = inputs
-        masks, grid = self.preset.masks[self.name], self.objective.grids(inputs)[self.name]
-        self.sampler = MaskSampler(masks.kind, grid, masks.ratio).to(self.device)
-        size = (self.batch_size, *inputs[self.name].size)
-        self.x = torch.randn(size, generator=torch.Generator().manual_seed(0)).to(self.device)
+        masks, grids = self.preset.masks, self.objective.grids(inputs)
+        self.masking = masking_of(masks, grids, self.preset.hidden_time, 0, 1, self.device)
+        noise = torch.Generator().manual_seed(0)
+        self.x = {
+            name: torch.randn((self.batch_size, *given.size), generator=noise).to(self.device)
+            for name, given in inputs.items()
+        }
         self.dtype = autocast_dtype("auto", self.device)
 
     def __call__(self) -> tuple[float, float]:
         """Seconds of a step, and of its masks."""
         begin = self._now()
-        masks = self.sampler(self.batch_size)
+        masks = self.masking.draw(self.batch_size, {}, {})
         drawn = self._now()
-        losses = self.objective.losses(
-            self._forward, {self.name: self.x}, {self.name: masks}, valid={}
-        )
+        losses = self.objective.losses(self._forward, self.x, masks, {})
         losses["loss"].backward()
         self.optimizer.step()
         self.objective.after_update(self.model)
@@ -118,6 +118,11 @@ def main() -> None:
 
 def rows(name: str, batch_size: int, count: int, device: torch.device) -> list[str]:
     steps = steps_of(PRESETS["video"][name], batch_size, device)
+    return timed_rows(f"{name}, {batch_size} clips", steps, count)
+
+
+def timed_rows(label: str, steps: dict[str, Step], count: int) -> list[str]:
+    """Of steps in turns, beside VideoMAE's."""
     for warm_up in steps.values():
         warm_up()
         warm_up()
@@ -125,17 +130,14 @@ def rows(name: str, batch_size: int, count: int, device: torch.device) -> list[s
     for i in range(count):
         for kind, step in steps.items():
             taken[kind][i] = step()
-    return [_row(name, batch_size, kind, taken) for kind in steps]
+    return [_row(label, kind, taken) for kind in steps]
 
 
-def _row(name: str, batch_size: int, kind: str, taken: dict[str, np.ndarray]) -> str:
+def _row(label: str, kind: str, taken: dict[str, np.ndarray]) -> str:
     ratios = taken[kind][:, 0] / taken[VIDEOMAE][:, 0]
     low, middle, high = np.percentile(ratios, (5, 50, 95))
     share = np.median(taken[kind][:, 1] / taken[kind][:, 0])
-    return (
-        f"| {name}, {batch_size} clips | {kind} | {middle:.2f} ({low:.2f} to {high:.2f}) "
-        f"| {100 * share:.3f}% |"
-    )
+    return f"| {label} | {kind} | {middle:.2f} ({low:.2f} to {high:.2f}) | {100 * share:.3f}% |"
 
 
 if __name__ == "__main__":

@@ -155,3 +155,22 @@ class PairedMasks:
 
     def load_state(self, state: dict[str, Any]) -> None:
         self.sampler.load_state_dict(state["audio-video"])
+
+
+def masking_of(
+    masks: Mapping[str, MaskSettings],
+    grids: Mapping[str, Grid],
+    hidden_time: float | None,
+    seed: int,
+    schedule_steps: int,
+    device: torch.device,
+) -> Masking:
+    """Of the inputs that have a grid. Raises what the samplers raise."""
+    if are_paired(grids):
+        arguments = {name: masks[name].arguments(grid) for name, grid in grids.items()}
+        sampler = AudioVideoSampler(**arguments, hidden_time=hidden_time, seed=seed)
+        return PairedMasks(sampler, device)
+    samplers = {
+        name: masks[name].sampler(grid, seed, schedule_steps) for name, grid in grids.items()
+    }
+    return SeparateMasks(samplers, device)

@@ -14,7 +14,7 @@ import torch
 from PIL.Image import Image
 from torch import Tensor
 
-from smnm_kernels import AudioVideoSampler, Masks
+from smnm_kernels import Masks
 from smnm_kernels.errors import Unusable, UsageError
 from smnm_kernels.kinds import Kind
 from smnm_kernels.train.data.audio import Audio
@@ -41,7 +41,7 @@ from smnm_kernels.train.run.plan import Plan, Recipe, begin
 from smnm_kernels.train.run.signals import StoppedBySignal
 
 from .mask_options import asked_of, prefix_of
-from .masking import Masking, PairedMasks, SeparateMasks, are_paired
+from .masking import Masking, masking_of
 from .measuring import Measuring, as_trained, measures, with_measured
 from .options import Pretrain, check, preset_of
 from .presets import Preset
@@ -95,17 +95,8 @@ class Setup:
 
     def masking(self, schedule_steps: int) -> Masking:
         grids = {name: kind.grid for name, kind in self.kinds.items()}
-        masks = {name: self.preset.masks[name] for name in grids}
-        if are_paired(masks):
-            arguments = {name: of_input.arguments(grids[name]) for name, of_input in masks.items()}
-            hidden = self.preset.hidden_time
-            sampler = AudioVideoSampler(**arguments, hidden_time=hidden, seed=self.seed)
-            return PairedMasks(sampler, self.device)
-        samplers = {
-            name: of_input.sampler(grids[name], self.seed, schedule_steps)
-            for name, of_input in masks.items()
-        }
-        return SeparateMasks(samplers, self.device)
+        masks, hidden = self.preset.masks, self.preset.hidden_time
+        return masking_of(masks, grids, hidden, self.seed, schedule_steps, self.device)
 
 
 def set_up(options: Pretrain) -> Setup:
