@@ -41,6 +41,14 @@ def test_verdicts_are_those_of_the_paired_t_test():
     assert len(words) == 3
 
 
+def test_intervals_are_close_to_a_bootstraps():
+    rng = np.random.default_rng(3)
+    lower, gained = rng.normal(size=400), rng.normal(0.2, 1, 400)
+    found = verdict("a", "b", of(lower, lower + gained)).difference
+    means = gained[rng.integers(0, 400, (4000, 400))].mean(1)
+    assert (found.low, found.high) == pytest.approx(np.quantile(means, [0.025, 0.975]), abs=0.01)
+
+
 def test_without_a_difference_five_of_a_hundred_are_called_one(monkeypatch):
     """1000 studies of five seeds: the share of false verdicts, half in each direction."""
     monkeypatch.setattr(verdicts, "seeds_needed", lambda _: None)

@@ -24,6 +24,7 @@ from .folders import LOG, CellFolder
 #: In the environment of a cell's process: it ends when its input does, as with who started it.
 ENDS_WITH_INPUT = "SMNM_STUDY_ENDS_WITH_INPUT"
 _LOOK_S, _PATIENCE_S = 0.5, 60.0
+_WITH_STEPS = "{desc} |{bar}| {n_fmt}/{total_fmt} steps"
 
 
 @dataclass(frozen=True)
@@ -177,9 +178,14 @@ class _Bars:
                     print(f"{folder.cell.name} ({folder.cell.id})", file=sys.stderr, flush=True)
                     self._told.add(folder.cell.name)
             return
-        texts = [in_words(folder) for folder in folders]
         for i, one in enumerate(self._each):
-            one.set_description_str(texts[i] if i < len(texts) else "", refresh=True)
+            text, step, steps = "", 0, None
+            if i < len(folders):
+                doing, step, steps = folders[i].doing()
+                text = f"{folders[i].cell.name}: {doing}"
+            one.bar_format = _WITH_STEPS if steps else "{desc}"
+            one.total, one.n = steps, step
+            one.set_description_str(text, refresh=True)
         if self._whole is not None:
             self._whole.refresh()
 
