@@ -7,7 +7,7 @@ import numpy as np
 import pytest
 
 from smnm_kernels.cli import main
-from smnm_kernels.train.tasks import demo, demo_labels
+from smnm_kernels.train.tasks import demo, demo_finetune, demo_labels
 
 
 def circular_centre(weights):
@@ -16,12 +16,21 @@ def circular_centre(weights):
     return np.array([np.angle((weights.sum(axis) * around).sum()) for axis in (0, 1)]) / (2 * np.pi)
 
 
-def ground_of(pictures):
-    """[h, w, 3]: the plane through the pixels that the shape never covers."""
-    y, x = np.mgrid[0 : demo_labels.SIZE, 0 : demo_labels.SIZE]
-    plane = np.stack([np.ones(x.shape), x, y], -1)
-    bare = (np.ptp(pictures, axis=0) == 0).all(-1)
-    return plane @ np.linalg.lstsq(plane[bare], pictures[0][bare], rcond=None)[0]
+def bright(number):
+    """bool [frames, h, w]: where the form is."""
+    return np.stack(list(demo_labels.moving_form(number)))[..., 0] > 160
+
+
+def reach(held):
+    """How far a form reaches along the diagonals, of how far along the axes."""
+    size = len(held)
+    x, y = circular_centre(held.astype(float)) * size
+    there = held.nonzero()
+    dy, dx = ((p - c + size / 2) % size - size / 2 for p, c in zip(there, (y, x), strict=True))
+    along_axes = [abs(d)[abs(other) < 1].max() for d, other in ((dx, dy), (dy, dx))]
+    across = abs(dx) < abs(dy) + 1.5, abs(dy) < abs(dx) + 1.5
+    diagonal = np.hypot(dx, dy)[across[0] & across[1]].max()
+    return diagonal / np.mean(along_axes)
 
 
 def test_classes_are_balanced_in_every_split():
@@ -29,18 +38,32 @@ def test_classes_are_balanced_in_every_split():
     assert len(set(names)) == len(names)
     found = Counter(tuple(name.split("/")[:2]) for name in names)
     for split, count in demo_labels.COUNTS.items():
-        assert [found[split, way] for way in demo_labels.DIRECTIONS] == [count] * 4
+        assert [found[split, form] for form in demo_labels.FORMS] == [count] * 4
 
 
-def test_a_shape_moves_as_its_folder_says():
+def test_a_form_is_what_its_folder_says():
     names = demo_labels.labelled_names()
-    for number in range(0, len(names), 7):
-        pictures = np.stack(list(demo_labels.moving_shape(number))).astype(int)
-        shape = abs(pictures - ground_of(pictures)).sum(3) > 12
-        moved = (circular_centre(shape[21]) - circular_centre(shape[18]) + 0.5) % 1 - 0.5
-        step = demo_labels.DIRECTIONS[names[number].split("/")[1]]
-        assert abs(moved @ step * demo_labels.SIZE / 3 - 2.25) < 0.9
-        assert abs(moved @ step[::-1]) < 0.01
+    expected = {"cross": 0.56, "diamond": 0.71, "disc": 1, "square": 1.41}
+    for number in range(0, len(names), 31):
+        form = names[number].split("/")[1]
+        held = bright(number)[::13]
+        found = np.mean([reach(one) for one in held])
+        nearest = min(expected, key=lambda name: abs(expected[name] - found))
+        assert nearest == form, (names[number], found)
+        assert 0.09 < held.mean() < 0.26
+
+
+def test_a_form_goes_straight_over_a_ground_that_all_files_share():
+    first = np.stack(list(demo_labels.moving_form(0)))
+    for number in (57, 301):
+        pictures = np.stack(list(demo_labels.moving_form(number)))
+        held = bright(number)
+        both = ~held[0] & ~bright(0)[0]
+        assert np.array_equal(pictures[0][both], first[0][both])
+        centres = np.array([circular_centre(one.astype(float)) for one in held])
+        steps = (np.diff(centres, axis=0) + 0.5) % 1 - 0.5
+        assert 0.3 <= np.hypot(*steps.mean(0)) * demo_labels.SIZE <= 1.2
+        assert abs(steps - steps.mean(0)).max() * demo_labels.SIZE < 0.4  # of whole pixels
 
 
 def test_labelled_files_are_the_same_twice(tmp_path):
@@ -64,20 +87,24 @@ def test_what_has_no_labels_is_refused(words, said, tmp_path, capsys):
 
 @pytest.mark.exhaustive
 def test_it_ends_with_both_accuracies(tmp_path, monkeypatch, capsys):
-    monkeypatch.setattr(demo, "FINETUNING_STEPS", 2)
+    monkeypatch.setattr(demo_finetune, "FINETUNING_STEPS", 2)
     monkeypatch.setattr(demo_labels, "COUNTS", {"train": 2, "val": 1, "test": 2})
     files = demo.DemoFiles(demo_labels.labelled_names(), demo.LABELLED_FILES.write)
     monkeypatch.setattr(demo, "LABELLED_FILES", files)
     words = ["demo", "video", "--finetune", "--steps", "2", "--warmup-steps", "1"]
     words += ["--workers", "0", "--threads", "1", "--out", str(tmp_path)]
     assert main(words) == 0
-    title, heads, *lines = capsys.readouterr().out.splitlines()[-4:]
-    assert title.endswith("top-1 of 8 files, 95% interval")
+    title, heads, *lines, gained = capsys.readouterr().out.splitlines()[-5:]
+    assert title.endswith("top-1 of 8 files, 95% interval; gained: on the same files")
     assert heads.split() == ["fine-tuned", "linear", "probe"]
     probed = json.loads((tmp_path / "probe/results.json").read_text())["rows"]
+    values = []
     for line, row, name in zip(lines, probed, ("pretrained", "untrained"), strict=True):
         tuned = json.loads((tmp_path / name / "results.json").read_text())
-        shown = [f"{found['measures']['top1']['value']:.2f}" for found in (tuned, row)]
+        values.append([found["measures"]["top1"]["value"] for found in (tuned, row)])
+        shown = [f"{value:.2f}" for value in values[-1]]
         assert [line.split()[i] for i in (0, 1, 4)] == [name, *shown]
+    differences = [f"{ours - theirs:+.2f}" for ours, theirs in zip(*values, strict=True)]
+    assert [gained.split()[i] for i in (0, 1, 4)] == ["gained", *differences]
     assert main(["demo", "video", "--out", str(tmp_path)]) == 2  # those are other files
     assert "holds a demo" in capsys.readouterr().err

@@ -1,13 +1,15 @@
 """smnm pretrain --n-keep, --frames, --size: as many visible patches for every kind of mask."""
 
 import json
+from dataclasses import replace
 
 import pytest
 import torch
 from clips import pretrain as command
 
 from smnm_kernels.errors import UsageError
-from smnm_kernels.train.tasks.options import Pretrain
+from smnm_kernels.train.tasks.options import Pretrain, preset_of
+from smnm_kernels.train.tasks.presets import PRESETS
 from smnm_kernels.train.tasks.pretrain import set_up
 
 
@@ -29,6 +31,21 @@ def test_a_ratio_gives_kinds_other_counts_and_n_keep_gives_them_one():
 def test_sizes_take_the_place_of_the_presets():
     assert kind(frames=8, size=64).grid == (4, 4, 4)
     assert kind(modality="audio", frames=128).grid == (1, 8, 8)
+
+
+@pytest.mark.parametrize("modality", PRESETS)
+def test_no_crop_takes_the_squares_of_evaluation(modality):
+    cropped, whole = (
+        preset_of(Pretrain(modality=modality, data="DATA", out="OUT", crop=crop)).clip
+        for crop in (True, False)
+    )
+    if modality == "audio":
+        assert whole == cropped
+        return
+    if modality == "audio-video":
+        assert whole.audio == cropped.audio
+        cropped, whole = cropped.video, whole.video
+    assert whole == replace(cropped, crop=cropped.fixed_crop) != cropped
 
 
 @pytest.mark.parametrize(

@@ -5,10 +5,9 @@ The same files on every machine up to the encoder's version; made once, then fou
 
 from __future__ import annotations
 
-import json
 import os
 from collections.abc import Callable, Iterable, Iterator
-from dataclasses import dataclass, fields, replace
+from dataclasses import dataclass, fields
 from pathlib import Path
 from typing import Any
 from wave import open as open_wave
@@ -19,21 +18,15 @@ import PIL.Image
 from tqdm import tqdm
 
 from smnm_kernels.errors import UsageError
-from smnm_kernels.train.models.pretrained import UNTRAINED
-from smnm_kernels.train.run.options import RunOptions
 from smnm_kernels.train.run.plan import find_run
 
-from .demo_labels import DIRECTIONS, labelled_names, moving_shape
+from .demo_finetune import evaluate, labelled_options
+from .demo_labels import labelled_names, moving_form
 from .demo_sounding import SOUND_RATE, sounding_ball
-from .finetune import finetune
-from .finetune_evaluation import RESULTS
-from .finetune_options import Finetune
 from .options import ModalityName, Pretrain, Training
 from .pretrain import pretrain, recipe_of, set_up
-from .probe import Probe, probe
 
 VIDEO_SIZE, VIDEO_FRAMES, VIDEO_RATE = 128, 72, 30
-PRETRAINING_STEPS, FINETUNING_STEPS = 200, 80  # with --finetune
 RECORDING_SECONDS = 8.0
 RECORDING_RATES = (16_000, 44_100, 22_050)  # Hz, in turn; two of them need resampling
 
@@ -46,8 +39,9 @@ class Demo(Training):
     out: Path | None = None
     """Folder of the run; its files go to OUT/data. Default: smnm-demo-MODALITY."""
     finetune: bool = False
-    """Video: then fine-tune and probe on labels (which way a shape moves), from the pretrained
-    encoder and from an untrained one, and print the accuracy of both."""
+    """Video: other files, with labels (which form moves). Then fine-tune and probe on these, from
+    the pretrained encoder and from an untrained one, and print the accuracy of both and what
+    pretraining gained."""
 
 
 def demo(options: Demo) -> int:
@@ -73,60 +67,6 @@ def demo(options: Demo) -> int:
     if n_made:
         print(f"made {n_made} {options.modality} files in {folder}", flush=True)
     return pretrain(job) or (evaluate(options, out, folder) if options.finetune else 0)
-
-
-def labelled_options(options: Demo) -> Demo:
-    """With fewer steps where none were asked for; refuses what has no labels."""
-    if options.modality != "video":
-        raise UsageError(f"--finetune: is for smnm demo video; {options.modality} has no labels")
-    if options.preset != "tiny":
-        raise UsageError(f"--finetune: is for --preset tiny, got {options.preset}")
-    return options if options.steps else replace(options, steps=PRETRAINING_STEPS)
-
-
-def evaluate(options: Demo, out: Path, folder: Path) -> int:
-    """`smnm finetune` and `smnm probe`, of the pretrained encoder and of an untrained one, and a
-    table of what they gave. An exit code."""
-    encoders = {"pretrained": str(out), "untrained": UNTRAINED}
-    shared = {field.name: getattr(options, field.name) for field in fields(RunOptions)}
-    shared |= {"steps": FINETUNING_STEPS, "schedule_steps": None, "scan_of": None}
-    cells: dict[str, list[str]] = {name: [] for name in encoders}
-    for name, encoder in encoders.items():
-        run = out / name
-        print(f"fine-tuning, {name}: {run}", flush=True)
-        code = finetune(Finetune(modality="video", data=folder, out=run, encoder=encoder, **shared))
-        if code:
-            return code
-        cells[name].append(_top1(json.loads((run / RESULTS).read_text())))
-    probed = Probe(
-        modality="video",
-        data=folder,
-        out=out / "probe",
-        encoder=encoders["pretrained"],
-        against=(encoders["untrained"],),
-        probes=("linear",),
-        few_shot=(),
-        seed=options.seed,
-        device=options.device,
-        workers=options.workers,
-    )
-    code = probe(probed)
-    if code:
-        return code
-    rows = json.loads((probed.out / RESULTS).read_text())["rows"]
-    for name, row in zip(encoders, rows, strict=True):
-        cells[name].append(_top1(row))
-    count = sum(name.startswith("test/") for name in LABELLED_FILES.names)
-    print(f"\nwhich of {len(DIRECTIONS)} ways a shape moves: top-1 of {count} files, 95% interval")
-    print(f"{'':12}{'fine-tuned':20}{'linear probe':20}")
-    for name, of_encoder in cells.items():
-        print(f"{name:12}" + "".join(f"{cell:20}" for cell in of_encoder).rstrip(), flush=True)
-    return 0
-
-
-def _top1(results: dict[str, Any]) -> str:
-    found = results["measures"]["top1"]
-    return f"{found['value']:.2f} [{found['low']:.2f}, {found['high']:.2f}]"
 
 
 def _check_demo(folder: Path, files: DemoFiles) -> None:
@@ -294,5 +234,5 @@ FILES = {
     "audio-video": DemoFiles([f"sounding{i:02d}.mp4" for i in range(24)], write_sounding),
 }
 LABELLED_FILES = DemoFiles(
-    labelled_names(), lambda path, number: _write_video(path, moving_shape(number))
+    labelled_names(), lambda path, number: _write_video(path, moving_form(number))
 )

@@ -6,7 +6,7 @@ import math
 import os
 from dataclasses import dataclass, fields
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, get_args
+from typing import TYPE_CHECKING, Annotated, Any, get_args
 
 from tyro.conf import Positional, arg
 from tyro.extras import literal_type_from_choices
@@ -80,6 +80,9 @@ class RecipeOptions:
     """See --mean."""
     flip: bool = True
     """Mirror half of the samples where the preset does; --no-flip mirrors none."""
+    crop: bool = True
+    """Cut random parts from video and pictures; --no-crop takes the squares that evaluation
+    takes."""
 
 
 # Help lists the fields of the last class first.
@@ -186,6 +189,7 @@ def _clip_of(options: Pretrain, clip: Modality) -> Modality:
         mean=mean,
         std=std,
         flip=False if mirrors else None,
+        crop=None if options.crop else _fixed_crop(clip),
     )
 
 
@@ -206,3 +210,10 @@ def _statistics(
     if not 0 < std < math.inf:
         raise UsageError(f"--std must be above 0, got {std}")
     return (mean,), (std,)
+
+
+def _fixed_crop(clip: Any) -> Any:
+    """That of evaluation, of a modality or of the one of its parts that has pictures; None: none
+    has."""
+    own = [getattr(clip, field.name) for field in fields(clip)]
+    return next((part.fixed_crop for part in (clip, *own) if hasattr(part, "fixed_crop")), None)
