@@ -9,6 +9,7 @@ from smnm_kernels.cli import main
 from smnm_kernels.errors import UsageError
 from smnm_kernels.train.tasks.studying import cells
 from smnm_kernels.train.tasks.studying.cells import cells_of
+from smnm_kernels.train.tasks.studying.folders import CellFolder
 from smnm_kernels.train.tasks.studying.paper import published
 from smnm_kernels.train.tasks.studying.plan import PLANS, load_plan
 from smnm_kernels.train.tasks.studying.reading import Wrong, typed
@@ -179,3 +180,24 @@ def test_our_plans_are_plans(path):
         for column in table.paper.values():
             found = [published(table.source, column, run) for run in table.rows]
             assert any(figure is not None for figure in found), (table.title, column)
+
+
+def test_a_cell_that_was_begun_says_how_far_it_is(tmp_path, data, capsys):
+    plan = loaded(tmp_path)
+    cells.fingerprint.cache_clear()
+    cell = cells_of(plan, {"colours": data})[0]
+    folder = CellFolder(tmp_path / "out", cell)
+    assert folder.state() == "open"
+    folder.run.mkdir(parents=True)
+    folder.begin()
+    folder.note("pretraining", "pretrain")
+    assert folder.doing() == ("pretraining", 0, None)
+    (folder.run / "config.json").write_text('{"runtime": {"steps": 3}}')
+    (folder.run / "metrics.jsonl").write_text('{"step": 1}\n{"step": 2}\n{"st')
+    given = ["--data", f"colours={data}", "--out", str(tmp_path / "out")]
+    assert main(["study", str(tmp_path / "tiny.toml"), "--list", *given]) == 0
+    shown = capsys.readouterr().out
+    assert "begun: pretraining, step 2 of 3" in shown
+    assert "5 cells: 1 begun, 4 open" in shown
+    folder.fail(["no"])
+    assert folder.state() == "failed"

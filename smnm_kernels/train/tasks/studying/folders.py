@@ -22,7 +22,7 @@ from functools import cached_property
 from pathlib import Path
 from typing import Any, Literal
 
-from smnm_kernels.train.run.folder import METRICS, write_json
+from smnm_kernels.train.run.folder import CONFIG, METRICS, write_json
 
 from .cells import Cell
 
@@ -64,15 +64,18 @@ class CellFolder:
     def fail(self, lines: Sequence[str]) -> None:
         write_json(self.path / _FAILED, {"last_lines": list(lines)})
 
-    def note(self, doing: str, steps: int | None = None) -> None:
-        """What the cell does now, for who looks from outside."""
-        write_json(self.path / _STATE, {"doing": doing, "steps": steps, "since": time.time()})
+    def note(self, doing: str, run: str) -> None:
+        """What the cell does now, for who looks from outside; `run` is the folder below its own
+        where that leaves its results."""
+        write_json(self.path / _STATE, {"doing": doing, "run": run, "since": time.time()})
 
     def doing(self) -> tuple[str, int, int | None]:
-        """(what the cell does, how many steps are done, of how many)."""
+        """(what the cell does or did last, how many steps of it are done, of how many); None where
+        it has no steps."""
         state = read_json(self.path / _STATE) or {}
-        steps = state.get("steps")
-        return state.get("doing", "starting"), last_step(self.run) if steps else 0, steps
+        run = self.path / state.get("run", RUN)
+        runtime = (read_json(run / CONFIG) or {}).get("runtime", {})
+        return state.get("doing", "starting"), last_step(run), runtime.get("steps")
 
     def is_locked(self) -> bool:
         """Whether a process works in it."""

@@ -20,8 +20,9 @@ def print_list(
     for cell in cells:
         state = shown = _state(folder, cell, any_code)
         states[state] += 1
-        if folder and state == "running":
-            shown = in_words(folder.cell(cell)).removeprefix(f"{cell.name}: ")
+        if folder and state in ("running", "begun"):
+            words = in_words(folder.cell(cell)).removeprefix(f"{cell.name}: ")
+            shown = words if state == "running" else f"begun: {words}"
         rows.append([cell.id if cell.has_data else "-", cell.name, _words(plan, cell), shown])
 
     print(table(["id", "cell", "masks", "state"], rows))

@@ -28,7 +28,7 @@ from smnm_kernels.train.tasks.segment import Segment, segment
 
 from .cells import measures_of
 from .environment import environment
-from .folders import CellFolder, read_json
+from .folders import RUN, CellFolder, read_json
 from .heldout_loss import HeldOutLoss, build, common_masks, heldout_loss
 from .plan import Measure, StudyPlan
 from .splitting import label_options, labelled_at, split, write_list
@@ -96,7 +96,7 @@ class _Work:
         if name in self._parts:
             return
         print(f"--- {self.cell.name}: {doing}", flush=True)
-        self.folder.note(doing, self.setup.preset.optimisation.steps if name == "train" else None)
+        self.folder.note(doing, RUN if name == "train" else name)
         began = time.perf_counter()
         found = make()
         found["seconds"] = round(time.perf_counter() - began, 2)
