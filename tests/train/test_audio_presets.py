@@ -16,9 +16,10 @@ from smnm_kernels.train.data.modality import FixedView
 from smnm_kernels.train.data.padding import Padding, TokenGrid
 from smnm_kernels.train.data.scan import scan
 from smnm_kernels.train.data.source import Source
+from smnm_kernels.train.models.encoder_file import load_encoder, save_tensors
 from smnm_kernels.train.models.pretrained import read_weights
 from smnm_kernels.train.run.signals import StoppedBySignal
-from smnm_kernels.train.tasks import finetune_presets, measuring
+from smnm_kernels.train.tasks import finetune_options, finetune_presets, finetune_setup, measuring
 from smnm_kernels.train.tasks.export import Export, export
 from smnm_kernels.train.tasks.finetune import finetune
 from smnm_kernels.train.tasks.finetune_options import Finetune
@@ -406,8 +407,25 @@ def test_fine_tuning_and_predictions_hear_what_the_encoder_heard(
         assert json.loads(held["mean"]) == config["mean"] == theirs
     tuned = Tuned.load(out)
     assert tuned.clip.front == clip.front
-    assert list(tuned.inputs.mean) == json.loads(held["mean"])
+    assert list(tuned.inputs["audio"].mean) == json.loads(held["mean"])
     assert predictions(tuned, labelled / "val").values.shape == (4, 2)
+
+
+def test_an_encoder_from_before_hears_audiomaes_spectrogram(trained, labelled, tmp_path):
+    """Whatever the preset has: its file says nothing of spectrograms, for there was only one."""
+    old = tmp_path / "encoder.safetensors"
+    weights = load_encoder(trained / "maskspec" / "encoder.safetensors")
+    held = metadata(trained / "maskspec" / "encoder.safetensors")
+    held |= {"mean": "[-4.2677393]", "scale": "[9.1379948]"}
+    preset = json.loads(held["preset"])
+    for name in ("front", "mean", "std"):
+        del preset["clip"][name]
+    save_tensors(weights, old, held | {"preset": json.dumps(preset)})
+    options = tuning(labelled, tmp_path / "run", old, "maskspec-as")
+    setup = finetune_setup.set_up(options, finetune_options.preset_of(options))
+    assert setup.clip.front is None
+    [frozen] = find_frozen([old], "audio", PRESETS["audio"]["maskspec"], 0, {})
+    assert frozen.clip.front is None
 
 
 def test_an_untrained_encoder_hears_what_is_measured(labelled, tmp_path, monkeypatch):
