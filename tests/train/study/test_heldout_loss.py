@@ -111,6 +111,27 @@ def test_padding_is_no_part_of_it(tmp_path):
     assert loss == pytest.approx(sum(losses) / 2, rel=1e-5)
 
 
+def test_masks_that_follow_the_data_see_quiet_padding(tmp_path):
+    write_sound(tmp_path / "a.wav", 0.35)
+    setup = setup_of("audio", mask="dispersion")
+    model = build(setup, 0, None)
+    (own,) = setup.preset.masks.values()
+    loss, _, files = found(tmp_path, setup, model, own, HeldOutLoss(masks=1))
+    clip = setup.preset.clip
+    read = clip.read_fixed(Source(tmp_path / "a.wav"), files[0], FixedView())["audio"]
+    real = clip.padded(files[0])["audio"][1]
+    x = Normalisation(clip.inputs["audio"])(read[None])
+    quiet = x.clone()
+    quiet[..., real:, :] = x[..., :real, :].min()
+    valid = (torch.arange(32) // 8 < -(-real // 16))[None]
+    sampler = MaskSampler("dispersion", (1, 4, 8), n_keep=2, seed=SEED)
+    masks = sampler.masks(torch.tensor([0]), quiet, valid)
+    assert not torch.equal(masks.visible, sampler.masks(torch.tensor([0]), x, valid).visible)
+    with torch.no_grad():
+        expected = model(x, masks, valid).item()
+    assert loss == pytest.approx(expected, rel=1e-6)
+
+
 def test_files_that_cannot_be_read_are_named(tmp_path):
     write_pictures(tmp_path, 1)
     setup = setup_of()

@@ -7,6 +7,7 @@ from tiny_study import PLAN, write_pictures
 
 from smnm_kernels.cli import main
 from smnm_kernels.errors import UsageError
+from smnm_kernels.train.run.folder import write_json
 from smnm_kernels.train.tasks.studying import cells
 from smnm_kernels.train.tasks.studying.cells import cells_of
 from smnm_kernels.train.tasks.studying.folders import CellFolder
@@ -114,10 +115,11 @@ def test_a_cell_is_named_by_settings_data_and_code(tmp_path, data, monkeypatch):
     assert not set(ids()) & set(first)
     (data / "train/dark/more.png").unlink()
     assert ids() == first
+    of_any_code = [c.id_of_any_code for c in cells_of(loaded(tmp_path), {"colours": data})]
     monkeypatch.setattr(cells, "source_digest", lambda: "other")
     assert not set(ids()) & set(first)
-    plan = loaded(tmp_path)
-    assert cells_of(plan, {"colours": data})[0].id_of_any_code != first[0]
+    again = cells_of(loaded(tmp_path), {"colours": data})
+    assert [cell.id_of_any_code for cell in again] == of_any_code
 
 
 def test_the_list_needs_no_data_and_says_how_it_is_made(tmp_path, data, capsys):
@@ -180,6 +182,23 @@ def test_our_plans_are_plans(path):
         for column in table.paper.values():
             found = [published(table.source, column, run) for run in table.rows]
             assert any(figure is not None for figure in found), (table.title, column)
+
+
+def test_cells_of_other_code_count_as_done_where_that_is_asked_for(tmp_path, data, capsys):
+    plan, out = loaded(tmp_path), tmp_path / "out"
+    cells.fingerprint.cache_clear()
+    cell = cells_of(plan, {"colours": data})[0]
+    (out / "cells/other").mkdir(parents=True)
+    row = {"id": "other", "id_of_any_code": cell.id_of_any_code, "seconds": {"train": 7200.0}}
+    write_json(out / "cells/other/result.json", row)
+    given = ["--data", f"colours={data}", "--out", str(out), "--list"]
+    for more, said in (([], "5 open"), (["--other-code"], "1 done, 4 open")):
+        assert main(["study", str(tmp_path / "tiny.toml"), *given, *more]) == 0
+        assert f"5 cells: {said}" in capsys.readouterr().out
+    assert main(["study", str(tmp_path / "tiny.toml"), *given]) == 0
+    assert "took 7200 s on average; the others would take about 10.0 hours" in (
+        capsys.readouterr().out
+    )
 
 
 def test_a_cell_that_was_begun_says_how_far_it_is(tmp_path, data, capsys):

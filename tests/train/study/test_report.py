@@ -94,6 +94,22 @@ def test_rows_of_other_settings_are_not_the_plans(tmp_path, capsys):
     assert content["cells"] == {"planned": 11, "finished": 0}
 
 
+def test_of_several_results_of_a_cell_the_newest_counts(tmp_path, capsys):
+    folder = finished(tmp_path / "study")
+    for path in sorted(folder.glob("cells/*/result.json")):
+        row = json.loads(path.read_text())
+        if (row["run"], row["seed"]) == ("random", 0):
+            for name, written, value in (("0", 0.5, 7.0), ("z", 2.0, 8.0), ("zz", 0.7, 9.0)):
+                other = row | {"id": name, "written": written, "values": {"loss.own": value}}
+                other["settings"] = row["settings"] | {"code": {"sources": name}}
+                (folder / "cells" / name).mkdir()
+                write_json(folder / "cells" / name / "result.json", other)
+    content, _, _ = report(folder, capsys)
+    assert content["tables"][0]["rows"][0]["columns"]["loss.own"]["seeds"]["0"] == 8.0
+    assert content["replaced"] == 3
+    assert content["cells"]["finished"] == 10
+
+
 def test_cells_of_other_data_are_told(tmp_path, capsys):
     folder = finished(tmp_path / "study")
     path = next(folder.glob("cells/*/result.json"))
