@@ -39,9 +39,8 @@ class Demo(Training):
     out: Path | None = None
     """Folder of the run; its files go to OUT/data. Default: smnm-demo-MODALITY."""
     finetune: bool = False
-    """Video: other files, with labels (which form moves). Then fine-tune and probe on these, from
-    the pretrained encoder and from an untrained one, and print the accuracy of both and what
-    pretraining gained."""
+    """Video: other files, with labels (which form moves). Then fine-tune on these, probe the
+    pretrained encoder and an untrained one, and print accuracies and what pretraining gained."""
 
 
 def demo(options: Demo) -> int:
