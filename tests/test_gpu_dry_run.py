@@ -20,7 +20,8 @@ pytestmark = pytest.mark.exhaustive
 TESTS = Path(__file__).parent
 #: What imports a hidden package where it is imported.
 LEFT_OUT = {
-    *("bench/test_bench_command.py", "pictures/test_show.py", "pictures/test_show_data.py"),
+    *("bench/test_bench_command.py", "bench/test_fusion_study.py"),
+    *("pictures/test_show.py", "pictures/test_show_data.py"),
     *("examples/test_data_sets.py", "examples/test_sounding_sets.py", "test_refusals.py", "train"),
 }
 
