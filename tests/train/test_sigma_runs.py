@@ -61,8 +61,7 @@ def test_a_run_from_files_to_an_encoder_that_others_load(videos, tmp_path, capsy
     assert "computed" in capsys.readouterr().out  # memory of a step
     for row in rows(out):
         assert 0 <= row["entropy"] <= 1
-        assert 0 < row["target_entropy"] <= 1
-    assert losses(out)[-1] < losses(out)[0]
+        assert 0 <= row["target_entropy"] <= 1
     config = json.loads((out / "config.json").read_text())["run"]
     assert config["objective"]["name"] == "Sigma"
     assert config["target"] is None
@@ -152,11 +151,12 @@ def test_two_processes_do_what_one_does(videos, parts, tmp_path, monkeypatch):
         assert two == pytest.approx(one, abs=5e-3), name
 
 
-def test_collapse_is_said_by_name(videos, tmp_path, capsys, monkeypatch):
+def test_collapse_is_said_by_name(videos, pictures, tmp_path, capsys, monkeypatch):
     """Every patch has one feature: the model's own, and the target."""
     monkeypatch.setattr("smnm_kernels.train.models.collapse.PATIENCE", 3)
     flat = ("--warmup-steps", 0)
-    assert run(videos, tmp_path / "healthy", *flat) == 0
+    assert run(videos, tmp_path / "healthy", "--target", pictures, *flat) == 0
+    assert all(row["entropy"] > 0.1 for row in rows(tmp_path / "healthy"))
     healthy = capsys.readouterr().out
     build = Sigma.build
 
