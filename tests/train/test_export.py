@@ -73,7 +73,8 @@ def model_of(run):
 
 
 def found(path, encoder, modality):
-    inputs = InputFormat(encoder.input_size, (0.0,), (1.0,), None)
+    channels = encoder.input_size[0]
+    inputs = InputFormat(encoder.input_size, (0.0,) * channels, (1.0,) * channels, None)
     return find_encoder(path, modality, inputs, None, 0, lambda line: None)
 
 

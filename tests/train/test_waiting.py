@@ -312,7 +312,7 @@ def test_nothing_is_saved_without_the_rows_of_all_steps(tmp_path, monkeypatch, c
 
 
 def read_every_third(loop, read):
-    return read(loop) if loop.step % 3 == 0 else (False, {"loss": 0, "clips_per_s": 0})
+    return read(loop) if loop.step % 3 == 0 else (False, {"loss": 0, "bias": 0, "clips_per_s": 0})
 
 
 def test_a_lost_collective_is_no_traceback(tmp_path, monkeypatch):
