@@ -25,6 +25,7 @@ from __future__ import annotations
 
 import argparse
 import csv
+import json
 import time
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
@@ -137,14 +138,19 @@ def rows_of(path: Path) -> list[dict[str, str]]:
         return list(csv.DictReader(file))
 
 
+def fingerprint(folder: Path) -> str:
+    """Of a set, by its generator."""
+    return json.loads((folder / "manifest.json").read_text())["fingerprint"]
+
+
 def load(folder: Path, table: str, setting: Setting, cache: Path) -> Clips:
-    """The clips of "labels" or "single"; from the cache where they are there."""
+    """The clips of "labels" or "single"; from the cache where this set's are there."""
     rows = rows_of(folder / f"{table}.csv")
     for row in rows:
         row["group"] = f"{folder} {table} {row['group']}"
         row["pair"] = f"{row['shape']}-{row['timbre']}"  # sets from before have no such column
     s = setting
-    held = cache / f"{folder.name}-{table}-{s.size}-{s.frames}-{s.sound}.npz"
+    held = cache / f"{fingerprint(folder)[:16]}-{table}-{s.size}-{s.frames}-{s.sound}.npz"
     if not held.exists():
         cache.mkdir(parents=True, exist_ok=True)
         found = [_read(folder / row["path"], setting.clip) for row in rows]
@@ -319,6 +325,14 @@ def main() -> None:
     tables = [folder / f"{name}.csv" for folder in given.data for name in ("labels", "single")]
     setting = Setting(**chosen, clips=sum(len(rows_of(path)) for path in tables))
     table = Rows(given.out / "rows.jsonl")
+    sets = json.dumps([fingerprint(folder) for folder in given.data])
+    held = given.out / "data.json"
+    if held.exists() and held.read_text() != sets:
+        raise SystemExit(f"--out {given.out}: has rows of other sets; give another folder")
+    if not given.report:
+        given.out.mkdir(parents=True, exist_ok=True)
+        with replacing(held) as file:
+            file.write(sets.encode())
     if given.report:
         words = f"--data {' '.join(str(folder) for folder in given.data)}"
         given.report.write_text(report(setting, table.rows, given.data[0], words))

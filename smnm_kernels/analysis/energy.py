@@ -115,7 +115,7 @@ def propose(powers: np.ndarray) -> Proposal:
     """The green noise whose energy is spread over space and time most like that of data.
 
     powers: float64 [n, T, H, W], periodograms of n clips, pictures or spectrograms brought to one
-        value a patch.
+        value a patch. Those without any energy are left out; ValueError where none has any.
 
     Of fixed pairs of sigmas one is taken whose energy below each frequency differs least from the
     data's mean: the sum of the largest difference along space and the largest along time (within
@@ -123,6 +123,9 @@ def propose(powers: np.ndarray) -> Proposal:
     middle half of the clips take one by one.
     """
     grid = powers.shape[1:]
+    powers = powers[powers.sum((1, 2, 3)) > 0]
+    if not len(powers):
+        raise ValueError("powers must have energy in some clip: the patches of all are flat")
     axes = _axes(grid)
     pairs = [
         (first, quotient, scale)
@@ -144,9 +147,8 @@ def propose(powers: np.ndarray) -> Proposal:
     firsts = [pair for pair in pairs if pair[1:] == (quotient, scale)]
     taken = []
     for power in powers:
-        if power.sum() > 0:
-            of_clip = [distribution(power, a) for a in axes]
-            taken.append(min(firsts, key=lambda pair: misfit(pair, of_clip))[0])
+        of_clip = [distribution(power, a) for a in axes]
+        taken.append(min(firsts, key=lambda pair: misfit(pair, of_clip))[0])
     low, high = np.percentile(taken, (25, 75), method="nearest").tolist()
     best = _field(grid, (low, high), quotient, scale)
     default = NoiseField.parse(grid, "green", None)

@@ -111,3 +111,12 @@ def test_distance_is_the_largest_difference_below_a_frequency():
     spreads = [distribution(p, (2,)) for p in (one, other)]
     assert apart(*spreads) == 1
     assert apart(spreads[0], spreads[0]) == 0
+
+
+def test_clips_of_which_no_patch_differs_have_no_proposal():
+    fields = smnm.noise(torch.arange(20), (1, 8, 8), "green").numpy()
+    powers = periodogram(fields)
+    flat = np.zeros_like(powers[:5])
+    assert propose(np.concatenate([flat, powers])) == propose(powers)
+    with pytest.raises(ValueError, match="the patches of all are flat"):
+        propose(flat)

@@ -139,8 +139,8 @@ def read(files: ChosenFiles, grid: Grid, count: int) -> Clips:
         of_patches.append(periodogram(tokens))
         if len(shown) < _LOOKED_AT:
             shown.append(normalise(clip[None])[0])
-    if not of_patches:
-        raise UsageError("DATA: every clip of it is flat, or fails to be read")
+    if not any(one.any() for one in of_patches):
+        raise UsageError("DATA: the patches of every clip have one mean, or fail to be read")
     mean = power / len(of_patches)
     return Clips(mean, np.stack(of_patches), patch, grid, torch.stack(shown))
 
