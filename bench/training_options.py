@@ -20,6 +20,7 @@ import statistics
 import time
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 from smnm_kernels.train.data.loader import SampleDataset
 from smnm_kernels.train.run.loop import Loop
@@ -49,10 +50,11 @@ class Result:
 class TimedLoop(Loop):
     """Takes the CPU time of every step."""
 
-    def _step(self, *arguments: object) -> None:
+    def _whole_step(self, *arguments: Any) -> bool:
         before = time.process_time()
-        super()._step(*arguments)
+        done = super()._whole_step(*arguments)
         self.cpu_s = [*getattr(self, "cpu_s", []), time.process_time() - before]
+        return done
 
 
 def main() -> None:
@@ -92,7 +94,7 @@ def train(given: argparse.Namespace, name: str, seed: int, steps: int) -> Result
         recipe = recipe_of(options, setup)
         plan, folder = begin(options, recipe, options.data, out, setup.device)
         dataset = SampleDataset(options.data, plan.files, setup.preset.clip, seed)
-        task = Pretraining(setup, dataset, options.checkpoint_activations)
+        task = Pretraining(setup, dataset, plan, options.checkpoint_activations)
         loop = TimedLoop(task, plan, setup.device, out, folder)
         loop.run()
     lines = (out / "metrics.jsonl").read_text().splitlines()[steps // 2 :]

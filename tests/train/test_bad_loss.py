@@ -9,6 +9,7 @@ from clips import losses
 from line import Line, Numbers, run_line
 from torch import nn
 
+from smnm_kernels import Masks
 from smnm_kernels.errors import RunError
 from smnm_kernels.train.data.sample_randomness import file_of
 from smnm_kernels.train.run.folder import load_checkpoint
@@ -169,12 +170,14 @@ class KeepsAll(Adamant):
         x = batch.inputs["x"].flatten(1)
         visible = torch.ones(len(x), 2, dtype=torch.bool)
         visible[:, 0] = len(self.seen) > 16
-        return {"loss": forward(x, visible)}
+        ids = torch.zeros(len(x), 2, dtype=torch.int64)
+        valid = torch.ones(len(x), 2, dtype=torch.bool)
+        return {"loss": forward(x, Masks(visible, ids, ids), valid)}
 
 
 class MeanOfHidden(nn.Linear):
-    def forward(self, x, visible):
-        return super().forward(x).expand(-1, 2)[~visible].mean()
+    def forward(self, x, masks, valid):
+        return super().forward(x).expand(-1, 2)[~masks.visible & valid].mean()
 
 
 def test_a_mask_that_hides_nothing_is_named(tmp_path):
@@ -185,7 +188,7 @@ def test_a_mask_that_hides_nothing_is_named(tmp_path):
             self.optimizer = torch.optim.SGD(self.model.parameters())
 
     text = why(tmp_path, Task)
-    assert "argument [1] of the model is a mask that hides all or nothing" in text
+    assert "argument [1].visible of the model is a mask that hides all or nothing" in text
     assert "another --mask or --mask-ratio" in text
     assert "--lr" not in text
 
@@ -197,3 +200,28 @@ def test_a_look_that_fails_still_says_what_is_known(tmp_path, monkeypatch):
     monkeypatch.setattr("smnm_kernels.train.run.bad_loss.find", fail)
     text = why(tmp_path, Overflows)
     assert "the loss of step 5 is inf: it could not be looked into (the disk stands still)" in text
+
+
+def test_tokens_that_are_all_valid_are_no_mask(tmp_path):
+    class Task(KeepsAll):
+        def __init__(self, dataset):
+            super().__init__(dataset)
+            self.model = OverflowsOfHidden(1, 1)
+            self.optimizer = torch.optim.SGD(self.model.parameters())
+
+        def step(self, forward, batch, clock):
+            self.seen += batch.sample_ids.tolist()
+            shown = torch.tensor([[True, False]]).expand(len(batch), 2)
+            ids = torch.zeros(len(batch), 2, dtype=torch.int64)
+            large = torch.tensor(1e38 if len(self.seen) > 16 else 1.0)
+            x = batch.inputs["x"].flatten(1)
+            return {"loss": forward(x, Masks(shown, ids, ids), torch.ones_like(shown), large)}
+
+    text = why(tmp_path, Task)
+    assert "is a mask" not in text
+    assert "--lr" in text
+
+
+class OverflowsOfHidden(MeanOfHidden):
+    def forward(self, x, masks, valid, large):
+        return super().forward(x, masks, valid) * large * large

@@ -151,15 +151,15 @@ class _Looking:
         self._hooks.close()
 
     def __call__(self, *arguments: Any) -> Any:
-        tensors = [
-            (f"argument {keystr(path)} of the model", x)
-            for path, x in tree_flatten_with_path(arguments)[0]
-            if isinstance(x, Tensor)
-        ]
-        for where, x in tensors:
+        for path, x in tree_flatten_with_path(arguments)[0]:
+            if not isinstance(x, Tensor):
+                continue
+            where = f"argument {keystr(path)} of the model"
             self._note(_not_finite(x), where)
-            # Of values that are fine, no mean over hidden patches can be taken where none is.
-            if x.dtype == torch.bool and x.dim() == 2 and (x.all(1) | ~x.any(1)).any():
+            # Of values that are fine, no mean over hidden patches can be taken where none is. Other
+            # bools, such as which tokens are no padding, may well be all alike.
+            is_mask = getattr(path[-1], "name", None) == "visible"
+            if is_mask and (x.all(1) | ~x.any(1)).any():
                 self.mask = self.mask or not self.found
                 self._note("is a mask that hides all or nothing", where)
         return self._forward.plainly(*arguments)
