@@ -185,7 +185,8 @@ def test_parts_of_a_batch_are_mixed_as_the_whole(films, tmp_path):
 
 
 WRONG = {
-    ("--modalities", "ears"): "",
+    ("--modalities", "ears"): "ears",
+    ("--preset", "cav-mae", "--stride", 3): "--stride 3: frames are spread over the sound",
     ("--modalities", "audio", "--objective", "avt"): "--objective avt compares pictures with sound",
     ("--fusion", "late"): "--fusion late: is for --objective avt",
     ("--objective", "avt", "--fusion", "late", "--bottleneck", 2): "is for --fusion bottleneck",

@@ -165,6 +165,7 @@ def test_options_of_each_input_reach_its_masks():
         ({"hidden_time": 0.5, "video_mask": "tube"}, r"--hidden-time 0\.5: .* may change"),
         ({"hidden_time": 0.5, "audio_mask": "bands"}, r"--hidden-time 0\.5: .* noise or R-BN"),
         ({"init": Path("x")}, "--init x"),
+        ({"preset": "cav-mae", "stride": 3}, "--stride 3: --preset cav-mae spreads 10 frames"),
     ],
 )
 def test_what_does_not_fit_is_refused_by_the_option(options, said):

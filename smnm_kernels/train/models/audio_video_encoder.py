@@ -12,7 +12,7 @@ import torch
 from torch import Tensor, nn
 
 from .contrast import normalised
-from .encoder_file import metadata_of, read
+from .encoder_file import read
 from .settings import EncoderSettings
 from .vit import Block, Encoder, InputSize, init_xavier, run_block
 
@@ -228,11 +228,6 @@ def audio_video_metadata(encoder: AudioVideoEncoder, **more: str) -> dict[str, s
     """What `load_audio_video_encoder` needs to build the module again."""
     shape = {"input_sizes": encoder.input_sizes, "settings": asdict(encoder.settings)}
     return {"format": FORMAT, "encoder": json.dumps(shape), **more}
-
-
-def is_audio_video(path: str | Path) -> bool:
-    """Whether a safetensors file holds an AudioVideoEncoder; errors as `metadata_of`."""
-    return metadata_of(path).get("format") == FORMAT
 
 
 def load_audio_video_encoder(path: str | Path) -> AudioVideoEncoder:

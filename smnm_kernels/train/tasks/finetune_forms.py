@@ -194,7 +194,7 @@ class WithAvtLosses(WithSound):
 
     @property
     def settings(self) -> dict[str, Any]:
-        masks = self.sampler and {"ratio_masked": self.sampler.n_keep, "kind": "activity"}
+        masks = self.sampler and {"n_keep": self.sampler.n_keep, "kind": "activity"}
         return super().settings | {"weights": asdict(self.weights), "segment_masks": masks}
 
     def n_keep(self, name: str) -> int | None:

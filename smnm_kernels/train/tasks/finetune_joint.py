@@ -167,11 +167,6 @@ def clip_of(options: Any, preset: FinetunePreset, pretrained: JointPretrained | 
     """
     clip = preset.clip
     assert isinstance(clip, AudioVideo)
-    if options.frames is not None and clip.spread is not None:
-        raise UsageError(
-            f"--frames {options.frames}: --preset {options.preset} takes frames that are spread "
-            "over the sound"
-        )
     if pretrained and pretrained.clip:
         try:
             clip = clip_as_trained(clip, pretrained.clip)
@@ -179,6 +174,13 @@ def clip_of(options: Any, preset: FinetunePreset, pretrained: JointPretrained | 
             raise UsageError(
                 f"--encoder {options.encoder}: its samples are not of this version ({error})"
             ) from error
+    for name in ("frames", "stride"):
+        value = getattr(options, name)
+        if value is not None and clip.spread is not None:
+            raise UsageError(
+                f"--{name} {value}: frames are spread over the sound here, {clip.spread} of them "
+                f"(--preset {options.preset}, or as the encoder was trained)"
+            )
     video = overridden(
         clip.video,
         frames=options.frames,

@@ -167,6 +167,12 @@ def _clip_of(options: Pretrain, clip: Modality) -> Modality:
             raise UsageError(f"--{name} {value}: {options.modality} has none")
     if options.stride is not None and "stride" not in allowed:
         raise UsageError(f"--stride {options.stride}: {options.modality} has no stride")
+    spread = getattr(clip, "spread", None)
+    if options.stride is not None and spread is not None:
+        raise UsageError(
+            f"--stride {options.stride}: --preset {options.preset} spreads {spread} frames over "
+            "the sound"
+        )
     if options.pixel_aspect is not None and "pixel_aspect" not in allowed:
         raise UsageError(
             f"--pixel-aspect {options.pixel_aspect}: is for video; {options.modality} has none"
