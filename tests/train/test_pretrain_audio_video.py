@@ -165,6 +165,8 @@ def test_options_of_each_input_reach_its_masks():
         ({"hidden_time": 0.5, "video_mask": "tube"}, r"--hidden-time 0\.5: .* may change"),
         ({"hidden_time": 0.5, "audio_mask": "bands"}, r"--hidden-time 0\.5: .* noise or R-BN"),
         ({"init": Path("x")}, "--init x"),
+        ({"batch_size": 1}, "--batch-size 1: cav-mae compares samples with each other, and 1 goes"),
+        ({"batch_size": 4, "accumulate": 4}, "--batch-size 4: cav-mae compares samples"),
         ({"preset": "cav-mae", "stride": 3}, "--stride 3: --preset cav-mae spreads 10 frames"),
     ],
 )

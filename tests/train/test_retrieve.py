@@ -136,6 +136,7 @@ def test_what_cannot_be_is_refused(made, tmp_path, capsys):
         ([films, "--encoder", run, "--preset", "mae"], "--preset mae: audio-video has tiny"),
         ([films, "--encoder", tmp_path / "gone"], "gone: is not there"),
         ([films, "--encoder", tmp_path / "no.safetensors"], "no.safetensors: "),
+        ([films, "--encoder", run, "--against", tmp_path / "gone"], "--against "),
         ([films, "--encoder", run, "--clips", "0"], "--clips must be at least 1, got 0"),
         ([tmp_path / "gone", "--encoder", run], "a folder of audio-video files"),
         ([tmp_path / "one", "--encoder", run], "two usable files at least are needed, there is"),
@@ -143,6 +144,7 @@ def test_what_cannot_be_is_refused(made, tmp_path, capsys):
         out = tmp_path / "out"
         assert main(["retrieve", *map(str, words), "--out", str(out)]) == 2
         assert why in capsys.readouterr().err
+        assert not out.exists()
     assert main(["retrieve", str(films), "--encoder", str(run), "--out", str(films)]) == 2
 
 

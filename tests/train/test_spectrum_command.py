@@ -29,7 +29,8 @@ def test_a_picture_a_table_and_a_proposal_that_pretrain_takes(films, tmp_path, c
     code, said = run(capsys, films, "--preset", "tiny", "--clips", 4, "--out", out)
     assert code == 0
     assert Image.open(out).size[0] > 1000
-    assert "our proposal: --mask green3d --mask-options 'sigma=(" in said.out
+    where = "our proposal for --preset tiny, 8x6x6 patches"
+    assert f"{where}: --mask green3d --mask-options 'sigma=(" in said.out
     assert "green3d" in said.out
     assert "data, mean of each patch" in said.out
     assert "broken.mp4" in said.err

@@ -12,7 +12,7 @@ import torch
 from torch import Tensor, nn
 
 from .contrast import normalised
-from .encoder_file import read
+from .encoder_file import loaded
 from .settings import EncoderSettings
 from .vit import Block, Encoder, InputSize, init_xavier, run_block
 
@@ -237,22 +237,15 @@ def load_audio_video_encoder(path: str | Path) -> AudioVideoEncoder:
     Raises:
         ValueError: where the file is none; it names the file.
     """
-    metadata, state = read(path)
-    if metadata.get("format") != FORMAT:
-        raise ValueError(
-            f"path must be an encoder exported by smnm pretrain audio-video ({FORMAT}), "
-            f"got {path} of format {metadata.get('format')!r}"
-        )
-    try:
-        shape = json.loads(metadata["encoder"])
-        settings = AudioVideoSettings.from_dict(shape["settings"])
-        sizes = {name: _size(size) for name, size in shape["input_sizes"].items()}
-        with torch.random.fork_rng(devices=[]):  # its random weights are replaced
-            encoder = AudioVideoEncoder(settings, sizes)
-        encoder.load_state_dict(state)
-    except (ValueError, KeyError, TypeError, RuntimeError) as error:
-        raise ValueError(f"{path}: its tensors do not fit its metadata: {error}") from error
-    return encoder.eval()
+    return loaded(path, FORMAT, "smnm pretrain audio-video", empty_audio_video_encoder)
+
+
+def empty_audio_video_encoder(shape: Mapping[str, Any]) -> AudioVideoEncoder:
+    """What the metadata describe under "encoder", with weights that wait for a file's."""
+    settings = AudioVideoSettings.from_dict(shape["settings"])
+    sizes = {name: _size(size) for name, size in shape["input_sizes"].items()}
+    with torch.random.fork_rng(devices=[]):
+        return AudioVideoEncoder(settings, sizes)
 
 
 def _size(values: list[int]) -> InputSize:

@@ -18,7 +18,7 @@ from torch import Tensor, nn
 
 from .audio_video_encoder import MODALITIES, mean_of
 from .contrast import normalised
-from .encoder_file import read
+from .encoder_file import loaded
 from .fusion import Fusion, FusionSettings
 from .settings import EncoderSettings
 from .vit import Encoder, InputSize, select_tokens
@@ -165,15 +165,4 @@ def load_fused_encoder(path: str | Path) -> FusedEncoder:
     Raises:
         ValueError: where the file is none; it names the file.
     """
-    metadata, state = read(path)
-    if metadata.get("format") != FORMAT:
-        raise ValueError(
-            f"path must be an encoder exported by --objective avt ({FORMAT}), got {path} of format "
-            f"{metadata.get('format')!r}"
-        )
-    try:
-        encoder = empty_fused_encoder(json.loads(metadata["encoder"]))
-        encoder.load_state_dict(state)
-    except (ValueError, KeyError, TypeError, RuntimeError) as error:
-        raise ValueError(f"{path}: its tensors do not fit its metadata: {error}") from error
-    return encoder.eval()
+    return loaded(path, FORMAT, "--objective avt", empty_fused_encoder)

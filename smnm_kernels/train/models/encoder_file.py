@@ -10,7 +10,7 @@ import json
 import re
 from collections.abc import Callable
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 
 from safetensors import SafetensorError, safe_open
 from safetensors.torch import save as safetensors_bytes
@@ -27,6 +27,8 @@ OF_CLIPS_WITH_SOUND = (
     "is an encoder of clips with their sound: smnm finetune audio-video and smnm retrieve take it"
 )
 _FORMAT_1 = "smnm-encoder-1"
+
+Module = TypeVar("Module", bound=nn.Module)
 
 
 def encoder_metadata(encoder: Encoder, **more: str) -> dict[str, str]:
@@ -56,6 +58,30 @@ def read(path: str | Path) -> tuple[dict[str, str], dict[str, Tensor]]:
     metadata = metadata_of(path)
     with safe_open(str(path), framework="pt") as file:
         return metadata, {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118
+
+
+def loaded(
+    path: str | Path, format_name: str, exported_by: str, empty: Callable[[dict[str, Any]], Module]
+) -> Module:
+    """The module that `empty` makes of what the metadata have under "encoder", with the file's
+    weights, in eval mode on the CPU.
+
+    Raises:
+        ValueError: where the file is of another format, or its tensors do not fit; it names the
+            file.
+    """
+    metadata, state = read(path)
+    if metadata.get("format") != format_name:
+        raise ValueError(
+            f"path must be an encoder exported by {exported_by} ({format_name}), got {path} of "
+            f"format {metadata.get('format')!r}"
+        )
+    try:
+        module = empty(json.loads(metadata["encoder"]))
+        module.load_state_dict(state)
+    except (ValueError, KeyError, TypeError, RuntimeError) as error:
+        raise ValueError(f"{path}: its tensors do not fit its metadata: {error}") from error
+    return module.eval()
 
 
 def step_of(path: Path) -> int | None:

@@ -18,11 +18,13 @@ from .audio_video_encoder import (
     AudioVideoEncoder,
     AudioVideoSettings,
     audio_video_metadata,
+    empty_audio_video_encoder,
     load_audio_video_encoder,
 )
 from .avt_encoder import (
     FusedEncoder,
     FusedEncoderSettings,
+    empty_fused_encoder,
     fused_encoder_metadata,
     load_fused_encoder,
 )
@@ -33,9 +35,9 @@ from .vit import InputSize
 JointEncoder = AudioVideoEncoder | FusedEncoder
 JointSettings = AudioVideoSettings | FusedEncoderSettings
 
-_SETTINGS: dict[str, type[JointSettings]] = {
-    audio_video_encoder.FORMAT: AudioVideoSettings,
-    avt_encoder.FORMAT: FusedEncoderSettings,
+_EMPTY: dict[str, Callable[[dict[str, Any]], JointEncoder]] = {
+    audio_video_encoder.FORMAT: empty_audio_video_encoder,
+    avt_encoder.FORMAT: empty_fused_encoder,
 }
 _READERS: dict[str, Callable[[str | Path], JointEncoder]] = {
     audio_video_encoder.FORMAT: load_audio_video_encoder,
@@ -78,10 +80,7 @@ def new_joint_encoder(
 
 def joint_encoder_like(metadata: dict[str, str]) -> JointEncoder:
     """What `joint_metadata` describe, with weights that wait for a file's."""
-    shape: dict[str, Any] = json.loads(metadata["encoder"])
-    settings = _SETTINGS[metadata["format"]].from_dict(shape["settings"])
-    sizes = {name: tuple(size) for name, size in shape["input_sizes"].items()}
-    return new_joint_encoder(settings, sizes, seed=0)
+    return _EMPTY[metadata["format"]](json.loads(metadata["encoder"]))
 
 
 _OWN_BLOCK = re.compile(r"(?:branches|encoders)\.(\w+)\.blocks\.(\d+)\.")

@@ -32,16 +32,17 @@ class JointPretrained:
 
 
 def find_joint_encoder(
-    given: str, inputs: dict[str, InputFormat], untrained: JointSettings, seed: int
+    asked: str, given: str, inputs: dict[str, InputFormat], untrained: JointSettings, seed: int
 ) -> JointPretrained:
-    """The encoder that `--encoder GIVEN` means: RUN, a file of it, or "none" for the seed's weights
-    of `untrained` on these inputs. Raises UsageError, which names it, where it is none."""
+    """The encoder that is meant: RUN, a file of it, or "none" for the seed's weights of `untrained`
+    on these inputs. Raises UsageError, which begins with `asked`, the option with its value, where
+    it is none."""
     if given == UNTRAINED:
         sizes = {name: one.size for name, one in inputs.items()}
         encoder = new_joint_encoder(untrained, sizes, seed).eval()
         mean, scale = ({n: getattr(i, k) for n, i in inputs.items()} for k in ("mean", "scale"))
         return JointPretrained(encoder, mean, scale, f"untrained, seed {seed}")
-    asked, path = f"--encoder {printable(given)}", Path(given)
+    path = Path(given)
     try:
         if path.is_dir():
             there = [path / name for name in (ENCODER, CLASSIFIER) if (path / name).exists()]

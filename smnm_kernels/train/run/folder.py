@@ -88,6 +88,14 @@ class RunFolder:
                 )
         return cls(path)
 
+    def __enter__(self) -> RunFolder:
+        return self
+
+    def __exit__(self, kind: object, error: BaseException | None, trace: object) -> None:
+        """What was refused leaves nothing behind."""
+        if isinstance(error, UsageError):
+            self.remove_if_unused()
+
     def release(self) -> None:
         """Let go of the lock before the process ends."""
         self._lock.close()

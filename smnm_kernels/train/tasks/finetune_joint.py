@@ -9,7 +9,7 @@ from typing import Annotated, Any, Literal, get_args
 from tyro.conf import arg
 
 from smnm_kernels import MaskSampler
-from smnm_kernels.errors import UsageError
+from smnm_kernels.errors import UsageError, printable
 from smnm_kernels.train.data.audio_video import AudioVideo
 from smnm_kernels.train.data.augment_mix import Mix
 from smnm_kernels.train.data.modality import InputFormat, Modality
@@ -111,7 +111,11 @@ def set_up_joint(options: Any, preset: FinetunePreset) -> Setup:
     first = clip_of(options, preset, None)
     try:
         pretrained = find_joint_encoder(
-            options.encoder, first.inputs, _untrained(options, preset), options.seed
+            f"--encoder {printable(options.encoder)}",
+            options.encoder,
+            first.inputs,
+            _untrained(options, preset),
+            options.seed,
         )
     except ValueError as error:  # sizes that patches do not fill, of an untrained encoder
         raise UsageError(f"--encoder {options.encoder}: {error}") from error

@@ -16,6 +16,7 @@ from smnm_kernels.train.data.audio import Treatment
 from smnm_kernels.train.data.modality import Modality
 from smnm_kernels.train.data.view import PixelAspect
 from smnm_kernels.train.models.avt import Avt
+from smnm_kernels.train.models.cav_mae import CavMae
 from smnm_kernels.train.run.options import (
     Count,
     Number,
@@ -154,9 +155,21 @@ def preset_of(options: Pretrain) -> Preset:
         hidden_time=preset.hidden_time if options.hidden_time is None else options.hidden_time,
     )
     check_batch_size(changed.optimisation.batch_size, options.accumulate)
+    if isinstance(objective, CavMae):
+        _check_contrast(options, changed.optimisation.batch_size, objective)
     if isinstance(objective, Avt):
         check_pairs(options, changed.optimisation.batch_size, objective.weights)
     return changed
+
+
+def _check_contrast(options: Pretrain, batch_size: int, objective: CavMae) -> None:
+    """Samples of all processes are compared."""
+    part = batch_size // (options.accumulate or 1)
+    if part < 2 and objective.contrast_weight:
+        raise UsageError(
+            f"--batch-size {batch_size}: cav-mae compares samples with each other, and {part} goes "
+            "through the model at a time; give more, or a smaller --accumulate"
+        )
 
 
 def _clip_of(options: Pretrain, clip: Modality) -> Modality:

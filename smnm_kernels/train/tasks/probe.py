@@ -61,49 +61,46 @@ def probe(options: Probe) -> int:
     check_data(options.data, options.modality)
     encoders = _encoders(options)
     layers = _layers(options, encoders)
-    folder = RunFolder.of_results(options.out)  # locked until this returns
-    try:
-        listing = scan_into(
-            folder.path, _widest(encoders), finder, options.scan_of, options.stall_limit
-        )
-        labels, files = listing.labels, listing.usable
-        assert labels is not None
-        splits = _splits(labels, files, options.fold)
-        _check_neighbours(options, splits)
-        _check_tokens(options, encoders, len(files), layers)
-        about = _about(options, files, device)
-        _say_what_is_replaced(about, encoders, options.out)
-        contents = Contents.of(options.data, files)
-        computed = [
-            features(
-                frozen,
-                options.data,
-                files,
-                FeatureSettings(
-                    tuple(of_each),
-                    options.clips,
-                    options.crops,
-                    options.pool,
-                    "attentive" in options.probes,
-                    _precision(options, device),
-                ),
-                Machine(device, options.batch_size, _workers(options)),
-                options.cache or options.out / "features",
-                contents,
+    with RunFolder.of_results(options.out) as folder:  # locked until this returns
+        try:
+            listing = scan_into(
+                folder.path, _widest(encoders), finder, options.scan_of, options.stall_limit
             )
-            for frozen, of_each in zip(encoders, layers, strict=True)
-        ]
-    except StoppedBySignal as stopped:
-        return 128 + stopped.number
-    except UsageError:
-        folder.remove_if_unused()
-        raise
-    data = _data(options, labels, files, splits, computed)
-    rows = _rows(options, encoders, layers, computed, data, device)
-    failed = {name: why for found in computed for name, why in found.failed.items()}
-    about["left_out"] = listing.reasons() | failed
-    write_report(options.out, Asked(labels, data, about), rows)
-    return 0
+            labels, files = listing.labels, listing.usable
+            assert labels is not None
+            splits = _splits(labels, files, options.fold)
+            _check_neighbours(options, splits)
+            _check_tokens(options, encoders, len(files), layers)
+            about = _about(options, files, device)
+            _say_what_is_replaced(about, encoders, options.out)
+            contents = Contents.of(options.data, files)
+            computed = [
+                features(
+                    frozen,
+                    options.data,
+                    files,
+                    FeatureSettings(
+                        tuple(of_each),
+                        options.clips,
+                        options.crops,
+                        options.pool,
+                        "attentive" in options.probes,
+                        _precision(options, device),
+                    ),
+                    Machine(device, options.batch_size, _workers(options)),
+                    options.cache or options.out / "features",
+                    contents,
+                )
+                for frozen, of_each in zip(encoders, layers, strict=True)
+            ]
+        except StoppedBySignal as stopped:
+            return 128 + stopped.number
+        data = _data(options, labels, files, splits, computed)
+        rows = _rows(options, encoders, layers, computed, data, device)
+        failed = {name: why for found in computed for name, why in found.failed.items()}
+        about["left_out"] = listing.reasons() | failed
+        write_report(options.out, Asked(labels, data, about), rows)
+        return 0
 
 
 def _about(options: Probe, files: Records, device: torch.device) -> dict[str, Any]:

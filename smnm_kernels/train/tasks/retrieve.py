@@ -102,7 +102,8 @@ class Embedder:
     inputs: dict[str, InputFormat]  # with the encoder's own normalisation
 
     @classmethod
-    def of(cls, name: str, found: JointPretrained, clip: AudioVideo) -> Embedder:
+    def of(cls, asked: str, name: str, found: JointPretrained, clip: AudioVideo) -> Embedder:
+        """asked: the option with its value, for a UsageError."""
         inputs = {
             of: replace(form, mean=found.mean[of], scale=found.scale[of])
             for of, form in clip.inputs.items()
@@ -110,7 +111,7 @@ class Embedder:
         for of, form in inputs.items():
             if tuple(form.size) != tuple(found.encoder.input_sizes[of]):
                 raise UsageError(
-                    f"--encoder {printable(name)}: takes {of} of (C, T, H, W) = "
+                    f"{asked}: takes {of} of (C, T, H, W) = "
                     f"{tuple(found.encoder.input_sizes[of])}, and its files are read as "
                     f"{tuple(form.size)}"
                 )
@@ -156,9 +157,16 @@ def retrieve(options: Retrieve) -> int:
     """Returns 0. Raises UsageError, before any work, where options or DATA do not allow it."""
     embedders = check(options)
     device = find_device(options.device)
-    folder = RunFolder.of_results(options.out)  # locked until this returns
+    with RunFolder.of_results(options.out) as folder:  # locked until this returns
+        _retrieve(options, embedders, device, folder.path)
+    return 0
+
+
+def _retrieve(
+    options: Retrieve, embedders: list[Embedder], device: torch.device, out: Path
+) -> None:
     widest = max((e.clip for e in embedders), key=lambda clip: clip.least_frames)
-    listing = scan(options.data, widest, None, threads=min(32, cores()), besides=folder.path)
+    listing = scan(options.data, widest, None, threads=min(32, cores()), besides=out)
     left_out = listing.reasons()
     for name, why in left_out.items():
         say(f"  skipped {name}: {printable(why)}")
@@ -180,8 +188,7 @@ def retrieve(options: Retrieve) -> int:
         }
         for of_one in vectors
     ]
-    _write(folder.path, options, embedders, [files[p] for p in usable], found, left_out)
-    return 0
+    _write(out, options, embedders, [files[p] for p in usable], found, left_out)
 
 
 def check(options: Retrieve) -> list[Embedder]:
@@ -209,16 +216,17 @@ def _embedders(options: Retrieve) -> list[Embedder]:
     assert isinstance(clip, AudioVideo)
     inputs, found = clip.inputs, {}
     for name in sorted(dict.fromkeys(given), key=lambda name: name == UNTRAINED):
-        pretrained = find_joint_encoder(name, inputs, settings, options.seed)
+        asked = f"--{'encoder' if name == options.encoder else 'against'} {printable(name)}"
+        pretrained = find_joint_encoder(asked, name, inputs, settings, options.seed)
         own = clip
         if name != UNTRAINED:
             try:
                 own = AudioVideo.of_fixed_views(pretrained.clip)
             except (KeyError, TypeError, ValueError) as error:
                 raise UsageError(
-                    f"--encoder {printable(name)}: does not say how its files are read ({error})"
+                    f"{asked}: does not say how its files are read ({error})"
                 ) from error
-        found[name] = Embedder.of(name, pretrained, own)
+        found[name] = Embedder.of(asked, name, pretrained, own)
         if len(found) == 1:
             clip, settings = own, pretrained.encoder.settings
             inputs = found[name].inputs

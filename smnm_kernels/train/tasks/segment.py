@@ -108,38 +108,38 @@ def segment(options: Segment) -> int:
     overrides = {"frames": options.frames, "size": options.size}
     encoders = _encoders(options, overrides)
     videos, left_out = find_videos(options.data, options.set)
-    folder = RunFolder.of_results(options.out)  # locked until this returns
-    for video in videos:
-        if video.unannotated:
-            print(
-                f"{printable(video.name)}: {video.unannotated} frames have no annotation and are "
-                "not used"
-            )
-    found: list[Found] = []
-    pictured: list[tuple[str, Strips]] = []
-    looked_at: list[dict[str, str]] = []
-    with bar("segmenting", unit=" videos", over=videos) as shown:
-        for video in shown:
-            try:
-                read = _read(video, encoders[0], options, clips)
-            except Unusable as error:
-                left_out[video.name] = str(error)
-                continue
-            looked_at += [{"name": video.name, "digest": clip.digest} for clip in read]
-            results = [_segmented(frozen, read, options, device) for frozen in encoders]
-            found.append(Found(video.name, results))
-            if len(pictured) < options.pictures:
-                pictured.append((video.name, _strips(read[0], results[0])))
-    for name, why in left_out.items():
-        print(f"left out {printable(name)}: {printable(why)}")
-    if not found:
-        raise UsageError(f"DATA {printable(str(options.data))}: no video is of use, see above")
-    settings = {k: v for k, v in asdict(options).items() if k not in _NOT_SETTINGS}
-    settings["device"] = device.type
-    about = About(str(options.data.resolve()), fingerprint(looked_at), settings, left_out)
-    write_results(folder.path, about, encoders, found, options.background, options.seed)
-    _draw(folder.path, pictured)
-    return 0
+    with RunFolder.of_results(options.out) as folder:  # locked until this returns
+        for video in videos:
+            if video.unannotated:
+                print(
+                    f"{printable(video.name)}: {video.unannotated} frames have no annotation and "
+                    "are not used"
+                )
+        found: list[Found] = []
+        pictured: list[tuple[str, Strips]] = []
+        looked_at: list[dict[str, str]] = []
+        with bar("segmenting", unit=" videos", over=videos) as shown:
+            for video in shown:
+                try:
+                    read = _read(video, encoders[0], options, clips)
+                except Unusable as error:
+                    left_out[video.name] = str(error)
+                    continue
+                looked_at += [{"name": video.name, "digest": clip.digest} for clip in read]
+                results = [_segmented(frozen, read, options, device) for frozen in encoders]
+                found.append(Found(video.name, results))
+                if len(pictured) < options.pictures:
+                    pictured.append((video.name, _strips(read[0], results[0])))
+        for name, why in left_out.items():
+            print(f"left out {printable(name)}: {printable(why)}")
+        if not found:
+            raise UsageError(f"DATA {printable(str(options.data))}: no video is of use, see above")
+        settings = {k: v for k, v in asdict(options).items() if k not in _NOT_SETTINGS}
+        settings["device"] = device.type
+        about = About(str(options.data.resolve()), fingerprint(looked_at), settings, left_out)
+        write_results(folder.path, about, encoders, found, options.background, options.seed)
+        _draw(folder.path, pictured)
+        return 0
 
 
 def check(options: Segment) -> int | None:

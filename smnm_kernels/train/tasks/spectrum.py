@@ -113,7 +113,7 @@ def spectrum(options: Spectrum) -> int:
         for title, axes in _COLUMNS[modality.name].items()
     ]
     proposal = propose(clips.of_patches)
-    lines = _in_words(proposal, grid)
+    lines = _in_words(proposal, grid, options.preset)
     n = len(clips.of_patches)
     title = f"{n} {_noun(modality.name, n)} of {printable(options.data.name or str(options.data))}"
     notes = [f"grid {grid[0]} x {grid[1]} x {grid[2]} patches, mask ratio {ratio:g}", *lines]
@@ -205,7 +205,7 @@ def _noun(modality: str, count: int) -> str:
     return word if count == 1 else f"{word}s"
 
 
-def _in_words(proposal: Proposal, grid: Grid) -> list[str]:
+def _in_words(proposal: Proposal, grid: Grid, preset: str) -> list[str]:
     (low1, high1), (low2, high2) = proposal.sigma
     kind, axes = ("green3d", (" in space", " in time")) if grid[0] > 1 else ("green2d", ("",))
     asked = f"--mask {kind} --mask-options 'sigma=({low1:g},{high1:g}),({low2:g},{high2:g})'"
@@ -216,7 +216,7 @@ def _in_words(proposal: Proposal, grid: Grid) -> list[str]:
         return ", ".join(f"{d:.2f}{axis}" for d, axis in zip(distances, axes, strict=True))
 
     lines = [
-        f"our proposal: {asked}",
+        f"our proposal for --preset {preset}, {grid[0]}x{grid[1]}x{grid[2]} patches: {asked}",
         "its share of energy below a frequency differs from that of the data's patches by at most "
         f"{words(proposal.distance)}; {kind}'s defaults: {words(proposal.default_distance)}",
     ]

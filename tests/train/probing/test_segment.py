@@ -365,6 +365,7 @@ def test_a_video_that_cannot_be_used_is_named(tmp_path, spoil, message, capsys):
     said = capsys.readouterr()
     assert re.search(f"left out one: {message}", said.out)
     assert "no video is of use" in said.err
+    assert not (tmp_path / "out").exists()
 
 
 @pytest.mark.parametrize(
