@@ -43,7 +43,8 @@ from smnm_kernels.train.models.masked_autoencoding import MaskedAutoencoding
 from smnm_kernels.train.models.vit import Encoder
 from smnm_kernels.train.run.optimisation import adamw
 from smnm_kernels.train.run.schedule import Schedule
-from smnm_kernels.train.tasks.presets import PRESETS, Preset
+from smnm_kernels.train.tasks.presets import PRESETS
+from smnm_kernels.train.tasks.presets.preset import Preset
 
 POOLINGS = ("mean", "place", "all")
 ALPHAS = tuple(10.0**k for k in range(-1, 7))

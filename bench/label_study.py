@@ -45,7 +45,7 @@ from label_pilot import (
 )
 
 from smnm_kernels.train.metrics.intervals import Interval, t_interval
-from smnm_kernels.train.tasks.presets import Preset
+from smnm_kernels.train.tasks.presets.preset import Preset
 from smnm_kernels.train.tasks.probing.linear import choose_strength, fit_linear
 from smnm_kernels.train.tasks.probing.targets import Task
 

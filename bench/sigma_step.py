@@ -27,7 +27,8 @@ from smnm_kernels.train.run.machine import autocast_dtype, find_device
 from smnm_kernels.train.run.optimisation import optimizer_of
 from smnm_kernels.train.tasks.masking import masking_of
 from smnm_kernels.train.tasks.objectives import sigma_of
-from smnm_kernels.train.tasks.presets import PRESETS, Preset
+from smnm_kernels.train.tasks.presets import PRESETS
+from smnm_kernels.train.tasks.presets.preset import Preset
 
 VIDEOMAE, PROJECTION, FROZEN = "VideoMAE", "SIGMA, projection", "SIGMA, frozen encoder"
 

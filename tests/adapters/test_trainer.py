@@ -54,7 +54,7 @@ class Clips(Dataset):
     def __getitem__(self, index):
         from smnm_kernels.train.data.sample_randomness import SampleRandomness
         from smnm_kernels.train.data.source import Source
-        from smnm_kernels.train.tasks.presets import VIDEO
+        from smnm_kernels.train.tasks.presets.video import VIDEO
 
         source = Source(self.folder / f"{index}.mp4")
         clips = replace(VIDEO["tiny"].clip, frames=FRAMES, size=SIZE, flip=False)

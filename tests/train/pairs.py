@@ -11,7 +11,7 @@ from smnm_kernels.train.data.picture_rows import spectrograms
 from smnm_kernels.train.models.objective import Objective
 from smnm_kernels.train.run.optimisation import Optimisation
 from smnm_kernels.train.tasks.masking import MaskSettings
-from smnm_kernels.train.tasks.presets import Preset
+from smnm_kernels.train.tasks.presets.preset import Preset
 
 
 @dataclass(frozen=True)

@@ -100,7 +100,7 @@ def test_help_names_commands_and_options(capsys):
     text = capsys.readouterr().out
     for option in ("--preset", "--mask", "--mask-ratio", "--seed", "--steps", "--workers"):
         assert option in text
-    # The numbers of presets stand in presets.py, and in a table of the docs that is tested.
+    # The numbers of presets stand in presets/, and in a table of the docs that is tested.
     told = " ".join(re.sub("[│─]", " ", text).split())
     assert not re.findall(r"tiny \d+|for (?:video|audio|images), [\d.]+", told)
 

@@ -30,7 +30,8 @@ from smnm_kernels.train.tasks.finetune_options import (
     parsed_views,
     preset_of,
 )
-from smnm_kernels.train.tasks.finetune_presets import PRESETS, InputMask
+from smnm_kernels.train.tasks.finetune_presets import PRESETS
+from smnm_kernels.train.tasks.finetune_presets.preset import InputMask
 
 ALL = [(modality, name) for modality in PRESETS for name in PRESETS[modality]]
 

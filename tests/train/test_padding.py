@@ -19,7 +19,7 @@ from smnm_kernels.train.data.padding import Padding, TokenGrid, with_quiet_paddi
 from smnm_kernels.train.data.scan import scan
 from smnm_kernels.train.models.mae import build_model
 from smnm_kernels.train.models.settings import AUDIOMAE, MAE
-from smnm_kernels.train.tasks.presets import AUDIO
+from smnm_kernels.train.tasks.presets.audio import AUDIO
 from smnm_kernels.train.tasks.reconstruction import reconstruction
 
 TINY = AUDIO["tiny"].clip  # 512 frames of 128 bands

@@ -27,7 +27,8 @@ from smnm_kernels.train.models.settings import MAE
 from smnm_kernels.train.tasks.mask_options import masks_of
 from smnm_kernels.train.tasks.masking import MaskSettings, PairedMasks
 from smnm_kernels.train.tasks.options import Pretrain
-from smnm_kernels.train.tasks.presets import AUDIO_VIDEO, PRESETS
+from smnm_kernels.train.tasks.presets import PRESETS
+from smnm_kernels.train.tasks.presets.audio_video import AUDIO_VIDEO
 from smnm_kernels.train.tasks.pretrain import set_up
 
 TINY = CAV_MAE.with_clips().resized(
@@ -277,7 +278,7 @@ from dataclasses import replace
 from smnm_kernels.cli import main
 from smnm_kernels.train.models.cav_mae import CavMae
 from smnm_kernels.train.models.cav_mae_model import CAV_MAE
-from smnm_kernels.train.tasks.presets import AUDIO_VIDEO
+from smnm_kernels.train.tasks.presets.audio_video import AUDIO_VIDEO
 model = CAV_MAE.with_clips().resized(
     dim=16, depth=2, heads=2, decoder_dim=16, decoder_depth=1, decoder_heads=2
 )

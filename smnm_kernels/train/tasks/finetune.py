@@ -33,7 +33,7 @@ from smnm_kernels.train.run.signals import StoppedBySignal
 from .finetune_evaluation import Judging
 from .finetune_forms import Given
 from .finetune_options import Finetune, check, preset_of
-from .finetune_presets import FinetunePreset
+from .finetune_presets.preset import FinetunePreset
 from .finetune_settled import Setup
 from .finetune_setup import recipe_of, set_up
 from .preset_options import settings_of, with_settings

@@ -29,7 +29,7 @@ from smnm_kernels.train.models.joint_classifier import (
 from smnm_kernels.train.models.joint_encoders import JointEncoder, joint_metadata
 from smnm_kernels.train.models.vit import Encoder
 
-from .finetune_presets import FinetunePreset
+from .finetune_presets.preset import FinetunePreset
 
 Grid = tuple[int, int, int]
 Tensors = dict[str, Tensor]

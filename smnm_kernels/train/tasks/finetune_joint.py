@@ -35,7 +35,7 @@ from .avt_options import (
     loss_weights,
 )
 from .finetune_forms import WithAvtLosses, WithSound
-from .finetune_presets import FinetunePreset
+from .finetune_presets.preset import FinetunePreset
 from .finetune_settled import Setup
 from .preset_options import overridden
 

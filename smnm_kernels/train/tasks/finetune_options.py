@@ -1,4 +1,4 @@
-"""What a user can ask of fine-tuning, and its checks. Defaults are in finetune_presets.py."""
+"""What a user can ask of fine-tuning, and its checks. Defaults are in finetune_presets/."""
 
 from __future__ import annotations
 
@@ -30,7 +30,8 @@ from smnm_kernels.train.run.options import (
 )
 
 from .finetune_joint import JointOptions, check_joint, mix_of
-from .finetune_presets import PRESETS, FinetunePreset, InputMask
+from .finetune_presets import PRESETS
+from .finetune_presets.preset import FinetunePreset, InputMask
 from .label_options import LabelOptions
 from .preset_options import PaddingOption, PixelAspectOption, chosen, overridden
 

@@ -10,7 +10,7 @@ import torch
 from smnm_kernels.train.data.modality import InputFormat, Modality
 
 from .finetune_forms import Form
-from .finetune_presets import FinetunePreset
+from .finetune_presets.preset import FinetunePreset
 from .measuring import measures, with_measured
 
 

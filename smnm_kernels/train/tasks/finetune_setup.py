@@ -22,7 +22,7 @@ from smnm_kernels.train.run.plan import Recipe
 from .finetune_forms import OneInput
 from .finetune_joint import NAME, set_up_joint
 from .finetune_options import Finetune, clip_of, of_the_encoder
-from .finetune_presets import FinetunePreset, InputMask
+from .finetune_presets.preset import FinetunePreset, InputMask
 from .finetune_settled import Setup, of_inputs
 from .label_options import finder_of
 from .measuring import Measuring

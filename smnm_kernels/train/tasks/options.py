@@ -1,4 +1,4 @@
-"""What a user can ask of pretraining, and its checks. Defaults of a preset are in presets.py."""
+"""What a user can ask of pretraining, and its checks. Defaults of a preset are in presets/."""
 
 from __future__ import annotations
 
@@ -37,7 +37,8 @@ from .preset_options import (
     settings_of,
     with_settings,
 )
-from .presets import PRESETS, Preset
+from .presets import PRESETS
+from .presets.preset import Preset
 
 if TYPE_CHECKING:
     ModalityName = str

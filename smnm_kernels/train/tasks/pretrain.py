@@ -44,7 +44,7 @@ from .mask_options import asked_of, prefix_of
 from .masking import Masking, masking_of
 from .measuring import Measuring, as_trained, measures, with_measured
 from .options import Pretrain, check, preset_of
-from .presets import Preset
+from .presets.preset import Preset
 from .reconstruction import reconstruction, stacked
 
 _PICTURED_SAMPLES = 3

@@ -34,7 +34,8 @@ from smnm_kernels.train.run.options import Count, need_at_least
 
 from .options import PresetName
 from .preset_options import chosen, overridden
-from .presets import PRESETS, Preset
+from .presets import PRESETS
+from .presets.preset import Preset
 from .spectrum_clips import Clips, files_of, read
 
 ModalityOption = Annotated[

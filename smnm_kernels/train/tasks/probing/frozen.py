@@ -15,7 +15,7 @@ from smnm_kernels.train.models.formats.state import digest_of
 from smnm_kernels.train.models.pretrained import UNTRAINED, Pretrained, find_encoder
 from smnm_kernels.train.models.settings import EncoderSettings, ModelSettings
 from smnm_kernels.train.models.vit import Encoder, InputSize
-from smnm_kernels.train.tasks.presets import Preset
+from smnm_kernels.train.tasks.presets.preset import Preset
 
 # Fields of the modality in pretraining that say how a file is read when chance has no part in it.
 # Sizes follow from the encoder.
