@@ -27,7 +27,8 @@ from smnm_kernels.train.run.loop import Loop
 from smnm_kernels.train.run.plan import begin
 from smnm_kernels.train.tasks.demo import FILES, make_files
 from smnm_kernels.train.tasks.options import Pretrain
-from smnm_kernels.train.tasks.pretrain import Pretraining, recipe_of, set_up
+from smnm_kernels.train.tasks.pretrain import Pretraining
+from smnm_kernels.train.tasks.pretrain_setup import recipe_of, set_up
 
 DEFAULT = "default"
 VARIANTS = {

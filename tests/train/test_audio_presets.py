@@ -27,7 +27,8 @@ from smnm_kernels.train.tasks.measuring import Measuring
 from smnm_kernels.train.tasks.options import Pretrain
 from smnm_kernels.train.tasks.predict import Tuned, predictions
 from smnm_kernels.train.tasks.presets import PRESETS
-from smnm_kernels.train.tasks.pretrain import pretrain, set_up
+from smnm_kernels.train.tasks.pretrain import pretrain
+from smnm_kernels.train.tasks.pretrain_setup import set_up
 from smnm_kernels.train.tasks.probing.features import FeatureSettings, Machine, features
 from smnm_kernels.train.tasks.probing.frozen import find_frozen
 

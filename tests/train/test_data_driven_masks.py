@@ -15,7 +15,7 @@ from smnm_kernels import Masks, MaskSampler, kinds, ops
 from smnm_kernels.arguments import parse_grid, parse_n_keep
 from smnm_kernels.errors import UsageError
 from smnm_kernels.train.tasks.options import Pretrain
-from smnm_kernels.train.tasks.pretrain import set_up
+from smnm_kernels.train.tasks.pretrain_setup import set_up
 
 SEEN = []
 

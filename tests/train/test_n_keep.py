@@ -10,7 +10,7 @@ from clips import pretrain as command
 from smnm_kernels.errors import UsageError
 from smnm_kernels.train.tasks.options import Pretrain, preset_of
 from smnm_kernels.train.tasks.presets import PRESETS
-from smnm_kernels.train.tasks.pretrain import set_up
+from smnm_kernels.train.tasks.pretrain_setup import set_up
 
 
 def kind(**given):

@@ -29,7 +29,7 @@ from smnm_kernels.train.tasks.masking import MaskSettings, PairedMasks
 from smnm_kernels.train.tasks.options import Pretrain
 from smnm_kernels.train.tasks.presets import PRESETS
 from smnm_kernels.train.tasks.presets.audio_video import AUDIO_VIDEO
-from smnm_kernels.train.tasks.pretrain import set_up
+from smnm_kernels.train.tasks.pretrain_setup import set_up
 
 TINY = CAV_MAE.with_clips().resized(
     dim=16, depth=2, heads=2, decoder_dim=16, decoder_depth=1, decoder_heads=2

@@ -20,7 +20,7 @@ from smnm_kernels.train.run import forward
 from smnm_kernels.train.tasks import finetune_evaluation
 from smnm_kernels.train.tasks.options import Pretrain
 from smnm_kernels.train.tasks.presets import PRESETS
-from smnm_kernels.train.tasks.pretrain import set_up
+from smnm_kernels.train.tasks.pretrain_setup import set_up
 
 TINY = CAV_MAE.with_clips().resized(
     dim=32, depth=2, heads=2, decoder_dim=16, decoder_depth=1, decoder_heads=2

@@ -15,7 +15,7 @@ from smnm_kernels.train.data.modality import FixedView, Normalisation
 from smnm_kernels.train.data.scan import scan
 from smnm_kernels.train.data.source import Source
 from smnm_kernels.train.tasks.options import Pretrain
-from smnm_kernels.train.tasks.pretrain import set_up
+from smnm_kernels.train.tasks.pretrain_setup import set_up
 from smnm_kernels.train.tasks.studying.heldout_loss import (
     SEED,
     HeldOutLoss,

@@ -17,7 +17,7 @@ from smnm_kernels.train.data.padding import with_quiet_padding
 from smnm_kernels.train.run.folder import load_checkpoint
 from smnm_kernels.train.tasks.mask_options import parsed_parameters
 from smnm_kernels.train.tasks.masking import MaskSettings
-from smnm_kernels.train.tasks.pretrain import Setup, padding_of
+from smnm_kernels.train.tasks.pretrain_setup import Setup, padding_of
 
 #: Of the masks of held-out files: no run's own, and the same for all runs.
 SEED = 2**40 + 17

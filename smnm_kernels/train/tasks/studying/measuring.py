@@ -21,7 +21,8 @@ from smnm_kernels.train.run.folder import CHECKPOINT, ENCODER, FILES, METRICS, R
 from smnm_kernels.train.run.signals import StoppedBySignal
 from smnm_kernels.train.tasks.finetune import finetune
 from smnm_kernels.train.tasks.finetune_options import Finetune
-from smnm_kernels.train.tasks.pretrain import Setup, export_metadata, pretrain, set_up
+from smnm_kernels.train.tasks.pretrain import export_metadata, pretrain
+from smnm_kernels.train.tasks.pretrain_setup import Setup, set_up
 from smnm_kernels.train.tasks.probe import probe
 from smnm_kernels.train.tasks.probe_options import Probe
 from smnm_kernels.train.tasks.segment import Segment, segment

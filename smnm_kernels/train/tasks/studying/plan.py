@@ -18,7 +18,7 @@ from smnm_kernels.errors import UsageError, printable
 from smnm_kernels.train.tasks.finetune_options import Finetune
 from smnm_kernels.train.tasks.label_options import LabelOptions
 from smnm_kernels.train.tasks.options import Pretrain
-from smnm_kernels.train.tasks.pretrain import Setup, set_up
+from smnm_kernels.train.tasks.pretrain_setup import Setup, set_up
 from smnm_kernels.train.tasks.probe_options import Probe
 from smnm_kernels.train.tasks.segment import Segment
 
