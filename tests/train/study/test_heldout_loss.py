@@ -22,6 +22,7 @@ from smnm_kernels.train.tasks.studying.heldout_loss import (
     build,
     common_masks,
     heldout_loss,
+    own_masks,
 )
 
 
@@ -41,7 +42,7 @@ def found(data, setup, model, masks, settings):
     files = listing.usable
     given = (listing.found.base, files, settings)
     losses, failed = heldout_loss(model, setup, {"these": masks}, *given)
-    return losses["these"], failed, files
+    return losses["these"]["loss"], failed, files
 
 
 @torch.no_grad()
@@ -68,7 +69,7 @@ def test_it_is_the_mean_of_squares_over_masked_patches(tmp_path):
     write_pictures(tmp_path, 1)
     setup = setup_of(mask="green2d")
     model = build(setup, 3, None)
-    (own,) = setup.preset.masks.values()
+    own = own_masks(setup)
     sampler = MaskSampler("green2d", (1, 2, 2), n_keep=2, seed=SEED)
     loss, failed, files = found(tmp_path, setup, model, own, HeldOutLoss(clips=4, masks=3))
     assert len(files) == 6
@@ -92,7 +93,7 @@ def test_padding_is_no_part_of_it(tmp_path):
     write_sound(tmp_path / "a.wav", 0.35)
     setup = setup_of("audio", mask="random")
     model = build(setup, 0, None)
-    (own,) = setup.preset.masks.values()
+    own = own_masks(setup)
     loss, _, files = found(tmp_path, setup, model, own, HeldOutLoss(masks=2))
     clip = setup.preset.clip
     read = clip.read_fixed(Source(tmp_path / "a.wav"), files[0], FixedView())["audio"]
@@ -115,7 +116,7 @@ def test_masks_that_follow_the_data_see_quiet_padding(tmp_path):
     write_sound(tmp_path / "a.wav", 0.35)
     setup = setup_of("audio", mask="dispersion")
     model = build(setup, 0, None)
-    (own,) = setup.preset.masks.values()
+    own = own_masks(setup)
     loss, _, files = found(tmp_path, setup, model, own, HeldOutLoss(masks=1))
     clip = setup.preset.clip
     read = clip.read_fixed(Source(tmp_path / "a.wav"), files[0], FixedView())["audio"]
@@ -136,7 +137,7 @@ def test_files_that_cannot_be_read_are_named(tmp_path):
     write_pictures(tmp_path, 1)
     setup = setup_of()
     model = build(setup, 0, None)
-    (own,) = setup.preset.masks.values()
+    own = own_masks(setup)
     listing = scan(Files(tmp_path), setup.preset.clip, None, threads=1)
     (tmp_path / "test/dark/00.png").unlink()
     arguments = (model, setup, {"own": own}, tmp_path, listing.usable, HeldOutLoss(masks=1))

@@ -11,6 +11,7 @@ from smnm_kernels.train.run.folder import write_json
 from smnm_kernels.train.tasks.studying import cells
 from smnm_kernels.train.tasks.studying.cells import cells_of
 from smnm_kernels.train.tasks.studying.folders import CellFolder
+from smnm_kernels.train.tasks.studying.inputs import Visible
 from smnm_kernels.train.tasks.studying.paper import published
 from smnm_kernels.train.tasks.studying.plan import PLANS, load_plan
 from smnm_kernels.train.tasks.studying.reading import Wrong, typed
@@ -38,7 +39,7 @@ def test_a_plan_makes_a_cell_of_each_run_seed_and_data_set(tmp_path):
         "colours green2d seed 1",
     ]
     assert plan.runs["green2d"].options["mask_options"] == ("sigma=variant-3",)
-    assert plan.n_keep("green2d") == (4, (1, 4, 4))
+    assert plan.visible("green2d") == {"image": Visible(4, (1, 4, 4))}
     assert plan.orderings[0].pairs == [("random", "green2d")]
 
 
@@ -87,7 +88,7 @@ def test_kinds_are_compared_at_equal_numbers_of_patches(tmp_path):
     with pytest.raises(UsageError, match=r"orderings\[0\]: .*unequal_n_keep = true"):
         loaded(tmp_path, text)
     text = text.replace("[[orderings]]", "[[orderings]]\nunequal_n_keep = true")
-    assert loaded(tmp_path, text).n_keep("green2d")[0] == 8
+    assert loaded(tmp_path, text).visible("green2d")["image"].n_keep == 8
 
 
 def test_a_data_set_has_its_own_way_of_reading_and_a_measure_its_runs(tmp_path):

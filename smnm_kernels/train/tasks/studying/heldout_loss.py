@@ -7,7 +7,7 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 
 import torch
-from torch import nn
+from torch import Tensor, nn
 
 from smnm_kernels.errors import Unusable, UsageError
 from smnm_kernels.train.data.bars import bar
@@ -16,10 +16,11 @@ from smnm_kernels.train.data.modality import FixedView, Normalisation, Record
 from smnm_kernels.train.data.padding import with_quiet_padding
 from smnm_kernels.train.run.folder import load_checkpoint
 from smnm_kernels.train.tasks.mask_options import parsed_parameters
-from smnm_kernels.train.tasks.masking import MaskSettings
+from smnm_kernels.train.tasks.masking import Masking, MaskSettings, masking_of
 from smnm_kernels.train.tasks.pretrain_setup import Setup, padding_of
 
-#: Of the masks of held-out files: no run's own, and the same for all runs.
+#: Of the masks of held-out files, and of what an objective draws: no run's own, and the same for
+#: all runs.
 SEED = 2**40 + 17
 
 
@@ -31,23 +32,36 @@ class HeldOutLoss:
     common_options: tuple[str, ...] = ()
     clips: int = 256  # files at most, spread evenly over their names
     masks: int = 4  # of each file
+    #: Of clips with sound: so many files, or a few more, are compared with each other.
+    compared: int = 16
 
 
-def common_masks(setup: Setup, settings: HeldOutLoss) -> MaskSettings:
-    """Of the common kind, showing as many patches as the run's own; UsageError where it cannot."""
-    ((name, kind),) = setup.kinds.items()
+def own_masks(setup: Setup) -> Masking:
+    """As the run draws them, of hints at the end of their schedule."""
+    preset = setup.preset
+    masks = {name: replace(preset.masks[name], hint=None) for name in setup.kinds}
+    return _masking(setup, masks, preset.hidden_time)
+
+
+def common_masks(setup: Setup, settings: HeldOutLoss) -> Masking:
+    """Of the common kind, of several inputs independently, showing as many patches as the run's
+    own; UsageError where it cannot."""
     words = f"common {settings.common} {' '.join(settings.common_options)}".rstrip()
-    masks = MaskSettings(
-        settings.common,
-        setup.preset.masks[name].ratio,
-        parsed_parameters(settings.common_options, "common_options") or {},
-        n_keep=kind.n_keep,
-    )
-    try:
-        masks.sampler(kind.grid, SEED, schedule_steps=1)
-    except (ValueError, TypeError) as error:
-        raise UsageError(f"{words} on a grid of {kind.grid}: {error}") from error
-    return masks
+    parameters = parsed_parameters(settings.common_options, "common_options") or {}
+    masks = {}
+    for name, kind in setup.kinds.items():
+        ratio = setup.preset.masks[name].ratio
+        masks[name] = MaskSettings(settings.common, ratio, parameters, n_keep=kind.n_keep)
+        try:
+            masks[name].sampler(kind.grid, SEED, schedule_steps=1)
+        except (ValueError, TypeError) as error:
+            raise UsageError(f"{words} on a grid of {kind.grid}: {error}") from error
+    return _masking(setup, masks, None)
+
+
+def _masking(setup: Setup, masks: Mapping[str, MaskSettings], hidden_time: float | None) -> Masking:
+    grids = {name: kind.grid for name, kind in setup.kinds.items()}
+    return masking_of(masks, grids, hidden_time, SEED, 1, setup.device)
 
 
 def build(setup: Setup, seed: int, run: Path | None) -> nn.Module:
@@ -66,55 +80,128 @@ def build(setup: Setup, seed: int, run: Path | None) -> nn.Module:
 def heldout_loss(
     model: nn.Module,
     setup: Setup,
-    masks: Mapping[str, MaskSettings],
+    masks: Mapping[str, Masking],
     base: Path,
     files: Sequence[Record],
     settings: HeldOutLoss,
-) -> tuple[dict[str, float], dict[str, str]]:
-    """(under each of these masks the mean over files of the objective's loss,
-    {file: why it could not be read}).
+) -> tuple[dict[str, dict[str, float]], dict[str, str]]:
+    """(under each of these masks the mean over files of what the objective reports, its loss as
+    "loss" and parts of it by their names, {file: why it could not be read}).
 
-    masks: by name; they show as many patches as the run's own.
     files: relative to `base`; of more than `settings.clips` as many are taken, evenly. Of each the
     middle is read, and nothing about it is drawn. Mask j of file i is sample i * masks + j of the
     kind's stream under a fixed seed, so two encoders see the same patches of the same files. A
     file's loss is its mean over its masks, in float32; files that are padded count like others.
+
+    With one input a batch is one file under all of its masks. Objectives of two inputs also compare
+    a file's sound with the pictures of other files: there a batch is `settings.compared` files, or
+    a few more, each under one of its masks. Of those that cannot be read their batch is short.
     """
-    preset = setup.preset
-    ((name, given),) = preset.clip.inputs.items()
-    kind = setup.kinds[name]
-    # Without a schedule of hints: as at its end.
-    samplers = {
-        key: replace(one, hint=None).sampler(kind.grid, SEED, schedule_steps=1).to(setup.device)
-        for key, one in masks.items()
-    }
-    normalise = Normalisation(given, setup.device)
-    padding = padding_of(setup, files)
-    chosen = _evenly(len(files), settings.clips)
-    losses: dict[str, list[float]] = {key: [] for key in masks}
-    failed: dict[str, str] = {}
-    for place in bar("losses of held-out files", over=chosen, delay=1):
-        entry = Entry.of(files[place])
-        try:
-            read = preset.clip.read_fixed(entry.source(base), files[place], FixedView())[name]
-        except Unusable as error:
-            failed[entry.shown] = str(error)
-            continue
-        x = normalise(read[None].to(setup.device)).expand(settings.masks, -1, -1, -1, -1)
-        valid, looked_at = {}, x
-        if padding is not None:
-            numbers = [place] * settings.masks
-            valid = {k: v.to(setup.device) for k, v in padding.valid(numbers).items()}
-            real = padding.real(numbers)[name].to(setup.device)
-            looked_at = with_quiet_padding(x, real)
-        ids = torch.arange(settings.masks, device=setup.device) + place * settings.masks
-        for key, sampler in samplers.items():
-            drawn = sampler.masks(ids, looked_at if sampler.needs_data else None, valid.get(name))
-            found = preset.objective.losses(model, {name: x}, {name: drawn}, valid)
-            losses[key].append(found["loss"].double().item())
-    if len(failed) == len(chosen):
+    preset, chosen = setup.preset, _evenly(len(files), settings.clips)
+    several = len(preset.clip.inputs) > 1
+    batches = _Batches(setup, base, files)
+    sums: dict[str, dict[str, float]] = {key: {} for key in masks}
+    count = 0
+    shown = bar("losses of held-out files", len(chosen), delay=1)
+    devices = [setup.device] if setup.device.type == "cuda" else []
+    with shown, torch.random.fork_rng(devices):
+        torch.manual_seed(SEED)
+        for group in _spread(chosen, settings.compared if several else 1):
+            read = batches.read(group)
+            count += len(read)
+            for rows in _rows(list(read), settings.masks, several):
+                batch = batches.of(read, rows, settings.masks)
+                for key, masking in masks.items():
+                    looked_at = {name: batch.looked_at[name] for name in masking.needs_data}
+                    drawn = masking.of_ids(batch.ids, looked_at, batch.valid)
+                    found = preset.objective.losses(model, batch.inputs, drawn, batch.valid)
+                    share = len(rows) / settings.masks  # of the sum over files
+                    for name, loss in found.items():
+                        so_far = sums[key].get(name, 0.0)
+                        sums[key][name] = so_far + share * loss.double().item()
+            shown.update(len(group))
+    if not count:
         raise UsageError(f"{base}: of {len(chosen)} held-out files none can be read")
-    return {key: sum(of_files) / len(of_files) for key, of_files in losses.items()}, failed
+    means = {k: {name: x / count for name, x in of.items()} for k, of in sums.items()}
+    return means, batches.failed
+
+
+@dataclass(frozen=True)
+class _Batch:
+    """Samples, on the device. `ids` name their masks; `looked_at` is what masks look at."""
+
+    inputs: dict[str, Tensor]
+    valid: dict[str, Tensor]
+    looked_at: dict[str, Tensor]
+    ids: Tensor
+
+
+class _Batches:
+    """Reads held-out files and makes batches of them."""
+
+    def __init__(self, setup: Setup, base: Path, files: Sequence[Record]) -> None:
+        self.clip, self.device, self.base, self.files = (
+            setup.preset.clip, setup.device, base, files,
+        )  # fmt: skip
+        self.normalisations = {
+            name: Normalisation(given, setup.device) for name, given in self.clip.inputs.items()
+        }
+        self.padding = padding_of(setup, files)
+        self.failed: dict[str, str] = {}
+
+    def read(self, places: Sequence[int]) -> dict[int, dict[str, Tensor]]:
+        """Of the files at these places those that can be read, normalised, each [1, C, T, H, W]."""
+        found = {}
+        for place in places:
+            entry = Entry.of(self.files[place])
+            try:
+                raw = self.clip.read_fixed(entry.source(self.base), self.files[place], FixedView())
+            except Unusable as error:
+                self.failed[entry.shown] = str(error)
+                continue
+            found[place] = {
+                name: self.normalisations[name](x[None].to(self.device)) for name, x in raw.items()
+            }
+        return found
+
+    def of(
+        self,
+        read: Mapping[int, Mapping[str, Tensor]],
+        rows: Sequence[tuple[int, int]],
+        masks: int,
+    ) -> _Batch:
+        """rows: of each sample the file's place and the mask's number."""
+        places = [place for place, _ in rows]
+        x = {
+            name: torch.cat([read[place][name] for place in places]) for name in self.normalisations
+        }
+        valid, looked_at = {}, x
+        if self.padding is not None:
+            of_rows = (self.padding.valid(places), self.padding.real(places))
+            valid, real = (
+                {name: one.to(self.device) for name, one in found.items()} for found in of_rows
+            )
+            looked_at = {
+                name: with_quiet_padding(of, real[name]) if name in real else of
+                for name, of in x.items()
+            }
+        ids = torch.tensor([place * masks + number for place, number in rows], device=self.device)
+        return _Batch(x, valid, looked_at, ids)
+
+
+def _rows(places: Sequence[int], masks: int, across: bool) -> list[list[tuple[int, int]]]:
+    """Batches of (file, mask): across files under one mask at a time, or a file at a time under
+    all masks."""
+    if not across:
+        return [[(place, number) for number in range(masks)] for place in places]
+    return [[(place, number) for place in places] for number in range(masks) if places]
+
+
+def _spread(places: Sequence[int], together: int) -> list[list[int]]:
+    """Groups of at least so many, if there are, of sizes that differ by one at most. Files whose
+    names are next to each other, which may be alike, are in different ones."""
+    groups = max(1, len(places) // together)
+    return [list(places[first::groups]) for first in range(groups)]
 
 
 def _evenly(n: int, most: int) -> list[int]:

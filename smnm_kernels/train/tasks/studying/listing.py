@@ -4,7 +4,9 @@ from __future__ import annotations
 
 from collections import Counter
 from collections.abc import Sequence
+from pathlib import Path
 
+from smnm_kernels.train.tasks.mask_options import asked_of
 from smnm_kernels.train.tasks.probing.results import table
 
 from .cells import Cell
@@ -59,8 +61,13 @@ def _words(plan: StudyPlan, cell: Cell) -> str:
     """The cell's masks."""
     if cell.run.untrained:
         return "untrained"
-    setup, options = plan.setups[cell.run.name], cell.run.options
-    (masks,) = setup.preset.masks.values()
-    n_keep, grid = plan.n_keep(cell.run.name)
-    words = [masks.kind, *options.get("mask_options", ())]
-    return f"{' '.join(words)}, {n_keep} of {'x'.join(map(str, grid))} visible"
+    preset = plan.setups[cell.run.name].preset
+    options = cell.run.pretrain(plan.modality, Path("DATA"), Path("OUT"))
+    visible, words = plan.visible(cell.run.name), []
+    for name, of in visible.items():
+        kind, given = preset.masks[name].kind, asked_of(options, name)[2]
+        words.append(" ".join([*([name] if len(preset.clip.inputs) > 1 else []), kind, *given]))
+        words[-1] += f", {of} visible"
+    if preset.hidden_time is not None:
+        words.append(f"{preset.hidden_time:g} of the time hidden")
+    return "; ".join(words) or "no masks"

@@ -6,6 +6,8 @@ import math
 from collections.abc import Mapping, Sequence
 from typing import Any
 
+from .inputs import counts_in_words
+
 
 def markdown(
     content: Mapping[str, Any], plots: Mapping[str, str], pictures: Mapping[str, str]
@@ -90,8 +92,7 @@ def _table(table: Mapping[str, Any]) -> list[str]:
             if column in table["paper_columns"]:
                 shown.append("" if cell["paper"] is None else f"{cell['paper']:g}")
         seeds = max(len(row["columns"][column]["seeds"]) for column in columns)
-        visible = f"{row['n_keep']} of {math.prod(row['grid'])}"
-        lines.append(f"| {row['run']} | {visible} | {seeds} | {' | '.join(shown)} |")
+        lines.append(f"| {row['run']} | {counts_in_words(row)} | {seeds} | {' | '.join(shown)} |")
     if table["source"]:
         lines += ["", f"The paper's figures: {table['source']}."]
     if table["note"]:

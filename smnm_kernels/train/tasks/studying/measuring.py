@@ -25,12 +25,14 @@ from smnm_kernels.train.tasks.pretrain import export_metadata, pretrain
 from smnm_kernels.train.tasks.pretrain_setup import Setup, set_up
 from smnm_kernels.train.tasks.probe import probe
 from smnm_kernels.train.tasks.probe_options import Probe
+from smnm_kernels.train.tasks.retrieve import Retrieve, retrieve
 from smnm_kernels.train.tasks.segment import Segment, segment
 
 from .cells import measures_of
 from .environment import environment
 from .folders import RUN, CellFolder, read_json
-from .heldout_loss import HeldOutLoss, build, common_masks, heldout_loss
+from .heldout_loss import HeldOutLoss, build, common_masks, heldout_loss, own_masks
+from .inputs import counts, visible_of
 from .plan import Measure, StudyPlan
 from .splitting import label_options, labelled_at, split, write_list
 
@@ -118,8 +120,7 @@ class _Work:
 
     def _train(self) -> dict[str, Any]:
         run, setup = self.folder.run, self.setup
-        ((_, kind),) = setup.kinds.items()
-        about = {"n_keep": kind.n_keep, "grid": list(kind.grid)}
+        about = counts(visible_of(setup))
         if self.cell.run.untrained:
             run.mkdir(exist_ok=True)
             model = build(setup, self.cell.seed, None)
@@ -144,7 +145,12 @@ class _Work:
         if measure.command == "loss":
             self._part(measure.name, measure.name, lambda: self._loss(measure))
             return
-        command = {"probe": self._probe, "finetune": self._finetune, "segment": self._segment}
+        command = {
+            "probe": self._probe,
+            "finetune": self._finetune,
+            "segment": self._segment,
+            "retrieve": self._retrieve,
+        }
         make = command[measure.command]
         self._part(measure.name, measure.name, lambda: make(measure, self.folder.run / ENCODER, ""))
         for step in () if self.cell.run.untrained else measure.at:
@@ -163,12 +169,15 @@ class _Work:
         listing = scan(finder, setup.preset.clip, None, threads=2)
         if not listing.usable:
             raise UsageError(f"{self.cell.data}: no held-out file can be read")
-        (own,) = setup.preset.masks.values()
-        masks = {"own": own, "common": common_masks(setup, settings)}
+        masks = {"own": own_masks(setup), "common": common_masks(setup, settings)}
         losses, failed = heldout_loss(
             model, setup, masks, listing.found.base, listing.usable, settings
         )
-        values = {f"{measure.name}.{name}": loss for name, loss in losses.items()}
+        values = {
+            f"{measure.name}.{masks}{_end(part)}": value
+            for masks, parts in losses.items()
+            for part, value in parts.items()
+        }
         return {"values": values, "failed": failed | listing.reasons()}
 
     def _probe(self, measure: Measure, encoder: Path, end: str) -> dict[str, Any]:
@@ -243,6 +252,31 @@ class _Work:
         values = {f"{measure.name}.{r['way']}{end}": r["miou"]["value"] for r in found["rows"]}
         return {"values": values, "data_fingerprint": found["data_fingerprint"]}
 
+    def _retrieve(self, measure: Measure, encoder: Path, end: str) -> dict[str, Any]:
+        """Among the held-out files, or those of another list."""
+        data, of = self.folder.path / _HELD_OUT, measure.of or self.cell.data
+        if measure.of or measure.list:
+            data = self.cell.paths[of] / (measure.list or self.plan.data[of].list)
+        out = self.folder.path / f"{measure.name}{end}"
+        retrieve(
+            Retrieve(
+                data=data,
+                encoder=str(encoder),
+                out=out,
+                seed=self.cell.seed,
+                device=self.machine.device,
+                workers=self.machine.workers,
+                **measure.options,
+            )
+        )
+        found = json.loads((out / "results.json").read_text())
+        values = {
+            f"{measure.name}.{row['direction']}.{name.replace('@', '-')}{end}": interval["value"]
+            for row in found["rows"]
+            for name, interval in row["measures"].items()
+        }
+        return {"values": values, "data_fingerprint": found["data_fingerprint"]}
+
     def _labelled(self, measure: Measure) -> tuple[Path, dict[str, Any]]:
         """(DATA, options) of a command on labelled files. On its own list the data set's labels
         hold, too."""
@@ -286,6 +320,11 @@ class _Work:
 def _or_stop(code: int) -> None:
     if code:
         raise StoppedBySignal(code - 128)
+
+
+def _end(part: str) -> str:
+    """Of a value's name: nothing for the loss, and for "loss_video" ".video"."""
+    return "" if part == "loss" else f".{part.removeprefix('loss_')}"
 
 
 def _measures(name: str, found: dict[str, Any], main: str, end: str) -> dict[str, Any]:

@@ -15,14 +15,18 @@ from pathlib import Path
 from typing import Any, Literal, get_type_hints
 
 from smnm_kernels.errors import UsageError, printable
+from smnm_kernels.train.data.audio_video import AudioVideo
 from smnm_kernels.train.tasks.finetune_options import Finetune
 from smnm_kernels.train.tasks.label_options import LabelOptions
 from smnm_kernels.train.tasks.options import Pretrain
+from smnm_kernels.train.tasks.presets import PRESETS
 from smnm_kernels.train.tasks.pretrain_setup import Setup, set_up
 from smnm_kernels.train.tasks.probe_options import Probe
+from smnm_kernels.train.tasks.retrieve import Retrieve
 from smnm_kernels.train.tasks.segment import Segment
 
 from .heldout_loss import HeldOutLoss, common_masks
+from .inputs import Visible, in_words, visible_of
 from .reading import Wrong, from_table, refuse_unknown, typed
 
 if sys.version_info >= (3, 11):
@@ -31,9 +35,17 @@ else:
     import tomli as tomllib
 
 PLANS = Path(__file__).parent / "plans"
-MODALITIES = ("video", "audio", "image")
+MODALITIES = tuple(PRESETS)
 #: What measures on an encoder, by the name that plans call it.
-COMMANDS = {"loss": HeldOutLoss, "probe": Probe, "finetune": Finetune, "segment": Segment}
+COMMANDS = {
+    "loss": HeldOutLoss,
+    "probe": Probe,
+    "finetune": Finetune,
+    "segment": Segment,
+    "retrieve": Retrieve,
+}
+#: Those that clips with sound do not have, and those that nothing else has.
+_NOT_JOINT, _JOINT = ("probe", "segment"), ("retrieve",)
 #: Options of the commands that the study sets, or that change no number.
 _OURS = {
     *("modality", "data", "out", "seed", "encoder", "against", "cache", "device", "workers"),
@@ -156,14 +168,11 @@ class StudyPlan:
                 found[name] = set_up(options)
             except UsageError as error:
                 raise Wrong(place, str(error)) from error
-            if len(found[name].kinds) != 1:
-                raise Wrong(place, "its preset has not one input that is masked")
         return found
 
-    def n_keep(self, run: str) -> tuple[int, tuple[int, int, int]]:
-        """(visible patches, of which grid)"""
-        (kind,) = self.setups[run].kinds.values()
-        return kind.n_keep, kind.grid
+    def visible(self, run: str) -> dict[str, Visible]:
+        """Patches of each masked input that the run's masks show."""
+        return visible_of(self.setups[run])
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -257,6 +266,9 @@ def _measure(given: _File, name: str, place: str) -> Measure:
     if "with" not in table:
         raise Wrong(place, f"needs with, one of {', '.join(COMMANDS)}")
     command = typed(table.pop("with"), Literal[tuple(COMMANDS)], f"{place}.with")
+    joint = given.modality == AudioVideo.name
+    if command in (_NOT_JOINT if joint else _JOINT):
+        raise Wrong(f"{place}.with", f"{command} is not for {given.modality}")
     at = typed(table.pop("at", []), tuple[int, ...], f"{place}.at")
     if at and command == "loss":
         raise Wrong(f"{place}.at", "encoders of earlier steps are kept without their decoders")
@@ -321,7 +333,7 @@ def _check_measures(plan: StudyPlan, place: str) -> None:
         if measure.command != "loss":
             continue
         settings = HeldOutLoss(**measure.options)
-        for name in ("clips", "masks"):
+        for name in ("clips", "masks", "compared"):
             if getattr(settings, name) < 1:
                 raise Wrong(f"{at}.{name}", "must be at least 1")
         for setup in plan.setups.values():
@@ -376,12 +388,10 @@ def _check_names(
 
 def _check_equal(plan: StudyPlan, runs: tuple[str, ...], unequal: bool, place: str) -> None:
     """Fewer visible patches raise the loss: kinds are compared at equal numbers."""
-    found = {run: plan.n_keep(run) for run in runs if not plan.runs[run].untrained}
-    if unequal or len(set(found.values())) < 2:
+    found = {run: plan.visible(run) for run in runs if not plan.runs[run].untrained}
+    if unequal or all(one == other for one, other in pairwise(found.values())):
         return
-    words = ", ".join(
-        f"{run} {n_keep} of {'x'.join(map(str, grid))}" for run, (n_keep, grid) in found.items()
-    )
+    words = ", ".join(f"{run} {in_words(visible)}" for run, visible in found.items())
     raise Wrong(
         place,
         f"runs show unequal numbers of patches ({words}); give all the same n_keep, or "

@@ -17,6 +17,7 @@ from smnm_kernels.train.run.folder import write_json
 
 from .cells import Cell, cells_of
 from .folders import StudyFolder
+from .inputs import counts
 from .markdown import markdown
 from .paper import published
 from .plan import Ordering, StudyPlan, Table
@@ -119,12 +120,12 @@ def tables_of(rows: Rows, table: Table) -> list[dict[str, Any]]:
         lines = []
         for run in table.rows:
             if data in rows.plan.runs[run].on:
-                counts = _counts(rows.plan, run)
+                shown = counts(rows.plan.visible(run))
                 columns = {v: _cell(rows, table, data, run, v) for v in table.columns}
-                lines.append({"run": run, **counts, "columns": columns})
+                lines.append({"run": run, **shown, "columns": columns})
                 for seed in rows.plan.runs[run].seeds if table.each_seed else ():
                     columns = {v: _cell(rows, table, data, run, v, seed) for v in table.columns}
-                    lines.append({"run": f"{run}, seed {seed}", **counts, "columns": columns})
+                    lines.append({"run": f"{run}, seed {seed}", **shown, "columns": columns})
         found.append(
             {
                 "title": table.title,
@@ -165,11 +166,6 @@ def _mean(values: dict[int, float]) -> Interval:
     if not values:
         return Interval(math.nan, math.nan, math.nan)
     return t_interval(list(values.values()))
-
-
-def _counts(plan: StudyPlan, run: str) -> dict[str, Any]:
-    n_keep, grid = plan.n_keep(run)
-    return {"n_keep": n_keep, "grid": list(grid)}
 
 
 def orderings_of(rows: Rows, ordering: Ordering) -> list[dict[str, Any]]:
