@@ -11,7 +11,7 @@ from clips import write_picture, write_video
 from PIL import ImageChops
 
 from smnm_kernels.train.data.augment import OPERATIONS, RandAugment, RandomErasing, changed
-from smnm_kernels.train.data.crops import ResizedCrop
+from smnm_kernels.train.data.crops import CentreCrop, ResizedCrop
 from smnm_kernels.train.data.image import Image
 from smnm_kernels.train.data.sample_randomness import AUGMENT, SampleRandomness
 from smnm_kernels.train.data.source import Source
@@ -140,12 +140,12 @@ def test_evaluation_neither_augments_nor_erases(video):
 
 
 def test_without_chance_training_sees_what_evaluation_sees(video):
-    clip = Video(16, 64, 2, Video.fixed_crop, False, sampling="segments")
+    clip = Video(16, 64, 2, CentreCrop(), False, sampling="segments")
     record = clip.probe(video)
     part = clip.crop.part(48, 90, 64, np.zeros(0))
     assert (part.y, part.x, part.height, part.width) == (0, 21, 48, 48)
     assert clip.read(video, record, SampleRandomness(0, 0))["video"].shape == (3, 16, 64, 64)
-    frames = Video(16, 64, 4, Video.fixed_crop, False)  # 61 of 70 frames: the start alone is chance
+    frames = Video(16, 64, 4, CentreCrop(), False)  # 61 of 70 frames: the start alone is chance
     starts = {
         tuple(frames.read(video, record, SampleRandomness(0, i))["video"][0, :, -4, -4].tolist())
         for i in range(40)

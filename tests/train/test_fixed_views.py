@@ -1,12 +1,16 @@
 """Fixed views: the same parts of a file every time, and passes over all of them."""
 
+import json
+from dataclasses import asdict, replace
+
 import numpy as np
 import pytest
 import torch
 from clips import write_picture, write_sound, write_video
 
+from smnm_kernels.train.data.audio_video import AudioVideo
 from smnm_kernels.train.data.batches import Batches
-from smnm_kernels.train.data.crops import square
+from smnm_kernels.train.data.crops import CentreCrop, MultiScaleCrop, ResizedCrop, square
 from smnm_kernels.train.data.decoding import decode
 from smnm_kernels.train.data.modality import FixedView, evenly
 from smnm_kernels.train.data.scan import scan
@@ -41,6 +45,32 @@ def test_a_clip_is_that_of_the_whole_video(tmp_path):
         part = square(64, 64)
         expected = torch.stack([part.of(frame, clip.size) for frame in frames], dim=1)
         assert torch.equal(found, expected)
+
+
+@pytest.mark.parametrize("interpolation", ["bilinear", "bicubic"])
+def test_fixed_views_of_video_are_resized_as_its_crops_are(interpolation, tmp_path):
+    path = tmp_path / "clip.mp4"
+    write_video(path, n=20, size=(96, 64))
+    clip = replace(PRESETS["video"]["tiny"].clip, size=48, stride=1)
+    clip = replace(clip, crop=ResizedCrop((0.5, 1.0), interpolation=interpolation))
+    source = Source(path)
+    found = clip.read_fixed(source, clip.probe(source), FixedView(0, 3, 1, 2))["video"]
+    part, frames = square(64, 64, interpolation=interpolation), decode(path)[:16, :, 32:]
+    expected = torch.stack([part.of(frame, 48) for frame in frames], dim=1)
+    assert torch.equal(found, expected)
+
+
+def test_of_what_a_run_keeps_its_interpolation_is_taken():
+    for modality, name, crop in (
+        ("audio-video", "cav-mae", CentreCrop(interpolation="bicubic")),
+        ("audio-video", "tiny", CentreCrop()),
+    ):
+        clip = PRESETS[modality][name].clip
+        kept = json.loads(json.dumps(asdict(clip)))
+        assert AudioVideo.of_fixed_views(kept).video.fixed_crop == clip.video.fixed_crop == crop
+    whole = replace(clip, video=replace(clip.video, crop=MultiScaleCrop()))
+    kept = json.loads(json.dumps(asdict(whole)))
+    assert AudioVideo.of_fixed_views(kept).video.fixed_crop == CentreCrop()
 
 
 def test_excerpts_lie_at_both_ends_and_in_the_middle(tmp_path):

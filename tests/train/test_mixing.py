@@ -8,6 +8,7 @@ import torch
 
 from smnm_kernels.train.data.augment_bands import Bands
 from smnm_kernels.train.data.augment_mix import Mix, neighbours, soft_targets
+from smnm_kernels.train.data.padding import TokenGrid
 
 IDS = list(range(64))
 
@@ -135,6 +136,18 @@ def test_padding_is_silent_in_a_mixture_and_stays_padding_where_both_pad():
     assert torch.allclose(mixed[0, ..., 4:10, :], x[1, ..., 4:10, :] + 2 * (1 - share).log())
     assert torch.allclose(mixed[1, ..., 4:10, :], x[1, ..., 4:10, :] + 2 * share.log())
     assert mix.real(real, drawn).tolist() == [[1, 10, 8], [1, 10, 8]]
+
+
+def test_masks_may_show_of_a_mixture_what_they_may_show_of_the_longer_of_the_two():
+    tokens = TokenGrid((1, 128, 32), (1, 8, 2), n_keep=3)
+    sides = [(1, int(n), 32) for n in np.random.default_rng(0).integers(1, 129, 64)]
+    mix = Mix(mixup=10.0, prob=0.5, powers=True)
+    drawn = mix.draw(0, IDS, 128, 32)
+    valid = torch.stack([tokens.valid(of_one) for of_one in sides])
+    longest = mix.real(torch.tensor(sides), drawn).tolist()
+    expected = torch.stack([tokens.valid(tuple(of_one)) for of_one in longest])
+    assert torch.equal(mix.valid(valid, drawn), expected)
+    assert not torch.equal(valid, expected)
 
 
 def test_power_mixing_is_close_to_that_of_waveforms():

@@ -85,13 +85,16 @@ def test_the_default_is_adamw():
 
 
 @pytest.mark.parametrize("optimizer", ["adamw", "adam"])
-def test_the_head_may_have_a_rate_of_its_own(optimizer):
-    model = nn.Sequential(nn.Linear(2, 2), nn.Linear(2, 2))
+def test_the_head_may_have_a_rate_of_its_own_and_other_parts_behind_the_blocks_not(optimizer):
+    model = nn.Sequential(nn.Linear(2, 2), nn.Linear(2, 2), nn.Linear(2, 2))
     how = replace(ADAM, optimizer=optimizer)
-    found = layerwise(model, how, lambda name: int(name[0]), 1, 1.0, head_rate=10.0)
-    set_rate(found, 0.5)
+    layers = {"0": 0, "1": 1, "2": 1}  # 1 and the head are of the last layer
+    found = layerwise(
+        model, how, lambda name: layers[name[0]], 1, 0.5, lambda name: name[0] == "2", 10.0
+    )
+    set_rate(found, 0.4)
     rates = {id(p): group["lr"] for group in found.param_groups for p in group["params"]}
-    assert [rates[id(p)] for p in model.parameters()] == [0.5, 0.5, 5, 5]
+    assert [rates[id(p)] for p in model.parameters()] == [0.2, 0.2, 0.4, 0.4, 4, 4]
     decays = {id(p): g["weight_decay"] for g in found.param_groups for p in g["params"]}
-    expected = [0.1, 0, 0.1, 0] if optimizer == "adamw" else [0.1] * 4
+    expected = [0.1, 0] * 3 if optimizer == "adamw" else [0.1] * 6
     assert [decays[id(p)] for p in model.parameters()] == expected

@@ -9,6 +9,7 @@ import pytest
 import torch
 from clips import write_video
 from flashes import write_flashes
+from safetensors.torch import load_file, save_file
 
 from smnm_kernels.cli import main
 from smnm_kernels.train.data.audio import Audio
@@ -21,6 +22,7 @@ from smnm_kernels.train.data.video import Video
 from smnm_kernels.train.metrics.retrieval import ranks
 from smnm_kernels.train.models.cav_mae import CavMae
 from smnm_kernels.train.models.cav_mae_model import CAV_MAE
+from smnm_kernels.train.models.encoder_file import metadata_of
 from smnm_kernels.train.tasks.retrieve import Retrieve, check
 
 CLIP = AudioVideo(Video(4, 32, 2, MultiScaleCrop(), flip=True), Audio(frames=64, bands=32))
@@ -146,6 +148,16 @@ def test_what_cannot_be_is_refused(made, tmp_path, capsys):
         assert why in capsys.readouterr().err
         assert not out.exists()
     assert main(["retrieve", str(films), "--encoder", str(run), "--out", str(films)]) == 2
+    flat = tmp_path / "flat.safetensors"
+    file = run / "encoder.safetensors"
+    clip = asdict(replace(CLIP, video=replace(CLIP.video, pixel_aspect="ignore")))
+    about = metadata_of(file) | {"preset": json.dumps({"clip": clip})}
+    save_file(load_file(file), flat, about)
+    capsys.readouterr()
+    words = ["retrieve", str(films), "--encoder", str(run), "--against", str(flat)]
+    assert main([*words, "--out", str(out)]) == 2
+    assert "not square in 2 ways (apply, ignore)" in capsys.readouterr().err
+    assert not out.exists()
 
 
 def test_fixed_views_are_read_as_the_run_read_files():

@@ -19,7 +19,7 @@ from smnm_kernels.errors import Unusable
 from . import frames as frames_of_files
 from . import media, sound
 from .audio import MIN_SECONDS, Audio
-from .crops import CentreCrop
+from .crops import CentreCrop, interpolation_of
 from .modality import FixedView, InputFormat, Record, evenly
 from .sample_randomness import SOUND, SampleRandomness
 from .source import Source
@@ -77,7 +77,8 @@ class AudioVideo:
     def of_fixed_views(cls, kept: Mapping[str, Any]) -> AudioVideo:
         """From what a run keeps of its own (`asdict`), to read fixed views alone: what chance does
         in training is left out."""
-        unchanged = {"crop": CentreCrop(), "flip": False, "augment": None, "erase": None}
+        crop = CentreCrop(interpolation=interpolation_of(kept["video"]["crop"]))
+        unchanged = {"crop": crop, "flip": False, "augment": None, "erase": None}
         video, audio = Video(**{**kept["video"], **unchanged}), Audio(**kept["audio"])
         return cls(video, audio, kept["spread"])
 

@@ -118,6 +118,12 @@ class Mix:
         mixed = (drawn.share < 1)[:, None]
         return torch.where(mixed, torch.maximum(real, neighbours(real)), real)
 
+    def valid(self, valid: Tensor, drawn: Drawn) -> Tensor:
+        """bool [B, N], the tokens of mixtures that masks may show: those of what is longer, of
+        inputs that are padded along one axis."""
+        mixed = (drawn.share < 1)[:, None]
+        return torch.where(mixed, valid | neighbours(valid), valid)
+
 
 def _added_powers(x: Tensor, share: Tensor, real: Tensor | None) -> Tensor:
     """Of log-mel values; see `Mix.values`."""

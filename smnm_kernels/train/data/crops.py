@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import Literal, Protocol
+from typing import Any, ClassVar, Literal, Protocol
 
 import numpy as np
 import torch
@@ -38,6 +39,10 @@ class Crop(Protocol):
     @property
     def n_uniforms(self) -> int:
         """Uniform random numbers that one crop needs."""
+
+    @property
+    def interpolation(self) -> Interpolation:
+        """How its parts are resized."""
 
     def part(self, height: int, width: int, size: int, u: np.ndarray) -> Part:
         """Of frames of this height and width, to be brought to size x size; u holds n_uniforms in
@@ -100,6 +105,11 @@ class CentreCrop:
         return square(height, width, number, count, self.share, self.interpolation)
 
 
+def interpolation_of(kept: Mapping[str, Any]) -> Interpolation:
+    """Of a crop by what a run keeps of it (`asdict`)."""
+    return kept.get("interpolation", MultiScaleCrop.interpolation)
+
+
 def square_side(size: tuple[int, int, int, int]) -> int:
     """Of an input (C, T, H, W) that is made of squares; ValueError where it is not."""
     if size[2] != size[3]:
@@ -126,6 +136,7 @@ class MultiScaleCrop:
     scales: tuple[float, ...] = (1.0, 0.875, 0.75, 0.66)
 
     n_uniforms = 2  # sizes, place
+    interpolation: ClassVar[Interpolation] = "bilinear"
 
     def part(self, height: int, width: int, size: int, u: np.ndarray) -> Part:
         short = min(height, width)

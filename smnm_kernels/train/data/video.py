@@ -50,7 +50,8 @@ class Video:
     """Clips of `frames` frames, every `stride`-th of the file, cropped and resized to size x size.
 
     A file too short for the stride is read with the largest stride that fits. Frames are augmented
-    before they are cropped, boxes are erased from what the model gets.
+    before they are cropped, boxes are erased from what the model gets. Fixed views are resized as
+    the crop resizes: CAV-MAE takes bicubic in training and evaluation alike.
     """
 
     frames: int
@@ -65,7 +66,11 @@ class Video:
 
     name = "video"
     suffixes = SUFFIXES
-    fixed_crop = CentreCrop()  # of evaluation
+
+    @property
+    def fixed_crop(self) -> CentreCrop:
+        """Of evaluation."""
+        return CentreCrop(interpolation=self.crop.interpolation)
 
     @property
     def inputs(self) -> dict[str, InputFormat]:

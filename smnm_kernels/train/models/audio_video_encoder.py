@@ -14,7 +14,7 @@ from torch import Tensor, nn
 from .contrast import normalised
 from .encoder_file import loaded
 from .settings import EncoderSettings
-from .vit import Block, Encoder, InputSize, init_xavier, run_block
+from .vit import Block, Encoder, InputSize, init_xavier, joined_seen, run_block
 
 MODALITIES = ("video", "audio")
 FORMAT = "smnm-audio-video-encoder-1"
@@ -172,7 +172,7 @@ class AudioVideoEncoder(nn.Module):
         own, seen = self._own_tokens(inputs, valid or {})
         if len(own) == 1:
             return {name: self.alone(name, x, seen.get(name)) for name, x in own.items()}
-        both = self.together(torch.cat(list(own.values()), dim=1), _joined(own, seen))
+        both = self.together(torch.cat(list(own.values()), dim=1), joined_seen(own, seen))
         sizes = [x.shape[1] for x in own.values()]
         return dict(zip(own, both.split(sizes, dim=1), strict=True))
 
@@ -212,16 +212,6 @@ def mean_of(tokens: Tensor, valid: Tensor | None = None) -> Tensor:
         return tokens.mean(1)
     share = valid.to(tokens.dtype) / valid.sum(1, keepdim=True).clamp(min=1)
     return (tokens * share.unsqueeze(-1)).sum(1)
-
-
-def _joined(tokens: Mapping[str, Tensor], seen: Mapping[str, Tensor]) -> Tensor | None:
-    if not seen:
-        return None
-    parts = [
-        seen[name] if name in seen else x.new_ones(x.shape[:2], dtype=torch.bool)
-        for name, x in tokens.items()
-    ]
-    return torch.cat(parts, dim=1)
 
 
 def audio_video_metadata(encoder: AudioVideoEncoder, **more: str) -> dict[str, str]:

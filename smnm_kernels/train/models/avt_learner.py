@@ -21,7 +21,7 @@ from .audio_video_encoder import mean_of
 from .avt_encoder import FusedEncoder
 from .contrast import cosines, everyones, info_nce
 from .fusion import FusionSettings
-from .vit import patches_of, select_tokens
+from .vit import joined_seen, patches_of, select_tokens
 
 #: Of contrast, and of the draw of hard negatives. Our choice: where ALBEF (Li et al. 2021) begins.
 TEMPERATURE = 0.07
@@ -200,14 +200,6 @@ class AvtLearner(nn.Module):
 def joined(tokens: dict[str, Tensor]) -> Tensor:
     """One stream behind the other: [B, n, ...]."""
     return torch.cat(list(tokens.values()), dim=1)
-
-
-def joined_seen(tokens: dict[str, Tensor], seen: dict[str, Tensor]) -> Tensor | None:
-    """bool [B, n] of `joined` tokens, those that are seen; None where all are."""
-    if not seen:
-        return None
-    everything = {name: x.new_ones(x.shape[:2], dtype=torch.bool) for name, x in tokens.items()}
-    return joined(everything | seen)
 
 
 @torch.no_grad()

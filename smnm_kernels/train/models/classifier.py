@@ -65,6 +65,11 @@ def drop_path_rates(depth: int, last: float) -> list[float]:
     return [last * i / (depth - 1) if depth > 1 else last for i in range(depth)]
 
 
+def is_head(name: str) -> bool:
+    """Whether a parameter of a classifier is of its head or the norm before it."""
+    return name.startswith(("fc_norm.", "head."))
+
+
 def real_patches(real: Tensor, encoder: Encoder) -> Tensor:
     """int64 [B, 3], so many values along (T, H, W) are no padding -> bool [B, N], the patches that
     hold any of them."""
@@ -125,6 +130,10 @@ class Classifier(nn.Module):
             return int(name.split(".")[2]) + 1
         before = ("encoder.patch_embed.", "encoder.cls_token", "encoder.pos_embed")
         return 0 if name.startswith(before) else self.depth + 1
+
+    def is_head(self, name: str) -> bool:
+        """Of a parameter, whether it is of the head or the norm before it."""
+        return is_head(name)
 
     def forward(
         self, x: Tensor, ids_keep: Tensor | None = None, real: Tensor | None = None

@@ -22,7 +22,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from .settings import EncoderSettings
-from .vit import Block, init_xavier, run_block
+from .vit import Block, init_xavier, joined_seen, run_block
 
 FusionKind = Literal["bottleneck", "concat", "late"]
 
@@ -94,7 +94,7 @@ class Fusion(nn.Module):
         if self.bottleneck is not None:
             return self._through_bottleneck(tokens, self.bottleneck, seen)
         among = {name: self._among(name, tokens) for name in tokens}
-        attended = {name: _seen_among(names, tokens, seen) for name, names in among.items()}
+        attended = {name: joined_seen(tokens, seen, names) for name, names in among.items()}
         for number in range(self.settings.blocks):
             tokens = {
                 name: self._block(
@@ -136,18 +136,3 @@ class Fusion(nn.Module):
         blocks = self.blocks[name]
         assert isinstance(blocks, nn.ModuleList)
         return run_block(blocks[number], x, self.checkpoint_activations, first, seen)
-
-
-def _seen_among(
-    names: list[str], tokens: dict[str, Tensor], seen: dict[str, Tensor]
-) -> Tensor | None:
-    """bool [B, n], of all tokens of these streams one behind the other; None where all are seen."""
-    if not any(name in seen for name in names):
-        return None
-    return torch.cat(
-        [
-            seen[name] if name in seen else tokens[name].new_ones(tokens[name].shape[:2]).bool()
-            for name in names
-        ],
-        dim=1,
-    )

@@ -16,7 +16,7 @@ import torch
 from torch import Tensor, nn
 
 from .audio_video_encoder import mean_of
-from .classifier import HEAD, NORM_EPS, HeadSettings, drop_path_rates, real_patches
+from .classifier import HEAD, NORM_EPS, HeadSettings, drop_path_rates, is_head, real_patches
 from .encoder_file import read, save_tensors
 from .joint_encoders import (
     JointEncoder,
@@ -26,7 +26,7 @@ from .joint_encoders import (
     layer_of,
     unread,
 )
-from .vit import Block
+from .vit import Block, joined_seen
 
 FORMAT = "smnm-audio-video-classifier-1"
 _ENCODER_FORMAT, _INPUTS = "encoder_format", "inputs"  # keys in the metadata
@@ -91,6 +91,10 @@ class JointClassifier(nn.Module):
         within = name.removeprefix("encoder.")
         return self.depth + 1 if within == name else layer_of(self.encoder, within)
 
+    def is_head(self, name: str) -> bool:
+        """Of a parameter, whether it is of the head or the norm before it."""
+        return is_head(name)
+
     def forward(self, inputs: dict[str, Tensor], real: dict[str, Tensor] | None = None) -> Tensor:
         given = {name: inputs[name] for name in self.inputs}
         seen = self.seen(real or {})
@@ -100,16 +104,8 @@ class JointClassifier(nn.Module):
     def of_tokens(self, tokens: dict[str, Tensor], seen: dict[str, Tensor]) -> Tensor:
         """Outputs [B, outputs] of the encoder's tokens {name: [B, N, dim]}, `seen` as `self.seen`
         gives it."""
-        valid = None
-        if seen:
-            valid = torch.cat(
-                [
-                    seen[name] if name in seen else x.new_ones(x.shape[:2], dtype=torch.bool)
-                    for name, x in tokens.items()
-                ],
-                dim=1,
-            )
-        return self.head(self.fc_norm(mean_of(torch.cat(list(tokens.values()), dim=1), valid)))
+        together = torch.cat(list(tokens.values()), dim=1)
+        return self.head(self.fc_norm(mean_of(together, joined_seen(tokens, seen))))
 
     def seen(self, real: dict[str, Tensor]) -> dict[str, Tensor]:
         """bool [B, N], of these inputs the patches that hold anything real."""

@@ -8,7 +8,7 @@ VideoMAE. Where the two differ, `EncoderSettings` says which one a model follows
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Mapping
 from typing import Any
 
 import torch
@@ -38,6 +38,22 @@ def patches_of(x: Tensor, patch: tuple[int, int, int]) -> Tensor:
     t, h, w = (length // p for length, p in zip(x.shape[2:], patch, strict=True))
     x = x.reshape(b, c, t, pt, h, ph, w, pw).permute(0, 2, 4, 6, 1, 3, 5, 7)
     return x.reshape(b, t * h * w, c * pt * ph * pw)
+
+
+def joined_seen(
+    tokens: Mapping[str, Tensor], seen: Mapping[str, Tensor], names: Iterable[str] | None = None
+) -> Tensor | None:
+    """bool [B, n], which are seen of the tokens [B, n, ...] of several streams, one stream behind
+    the other in the order of `names`; None where all are. Streams without a `seen`, bool [B, n],
+    are seen whole. names: by default those of `tokens`."""
+    names = list(tokens if names is None else names)
+    if not any(name in seen for name in names):
+        return None
+    parts = [
+        seen[name] if name in seen else tokens[name].new_ones(tokens[name].shape[:2]).bool()
+        for name in names
+    ]
+    return torch.cat(parts, dim=1)
 
 
 class Attention(nn.Module):

@@ -108,27 +108,31 @@ def layerwise(
     layer_of: Callable[[str], int],
     last: int,
     layer_decay: float,
+    is_head: Callable[[str], bool] = lambda name: False,
     head_rate: float = 1.0,
 ) -> torch.optim.Optimizer:
     """As `optimizer_of`, with rates that fall from the last layer to the first (BEiT, MAE,
     VideoMAE): that of layer i is the step's rate times layer_decay ** (last - i).
 
     layer_of: the number of the layer, 0 to `last`, that a parameter of this name belongs to.
-    head_rate: the last layer's rate by the step's (CAV-MAE).
+    is_head: whether the rate of a parameter of this name is the step's times `head_rate`, whatever
+        its layer (CAV-MAE).
     """
     by_adam = optimisation.optimizer == "adam"
-    groups: dict[tuple[int, bool], list[nn.Parameter]] = {}
+    groups: dict[tuple[int, float, bool], list[nn.Parameter]] = {}
     for name, parameter in model.named_parameters():
         if parameter.requires_grad:
             decays = by_adam or _decays(name, parameter)
-            groups.setdefault((layer_of(name), decays), []).append(parameter)
+            layer = layer_of(name)
+            scale = head_rate if is_head(name) else layer_decay ** (last - layer)
+            groups.setdefault((layer, scale, decays), []).append(parameter)
     given = [
         {
-            "params": groups[layer, decays],
+            "params": groups[layer, scale, decays],
             "weight_decay": optimisation.weight_decay if decays else 0.0,
-            SCALE: head_rate if layer == last else layer_decay ** (last - layer),
+            SCALE: scale,
         }
-        for layer, decays in sorted(groups)
+        for layer, scale, decays in sorted(groups)
     ]
     if by_adam:
         return torch.optim.Adam(given, lr=0.0, betas=optimisation.betas, fused=True)

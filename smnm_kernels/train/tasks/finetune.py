@@ -109,6 +109,7 @@ class FineTuning:
             model.layer_of,
             model.depth + 1,
             preset.layer_decay,
+            model.is_head,
             preset.head_rate,
         )
         self.evaluations = Judging(self, options)
@@ -120,10 +121,10 @@ class FineTuning:
         hides = self.setup.hides_padding
         with clock.measure("mix_ms"):
             targets = self._targets(batch.file_numbers.tolist())
-            x, targets, real = self._mixed(batch, moved(targets, self.setup.device))
+            x, targets, mixed = self._mixed(batch, moved(targets, self.setup.device))
             ids = moved(batch.sample_ids, self.setup.device)
             keep = {name: sampler.masks(ids).ids_keep for name, sampler in self.samplers.items()}
-        given = Given(batch.sample_ids, keep, real if hides else {}, batch.valid)
+        given = Given(mixed.sample_ids, keep, mixed.real if hides else {}, mixed.valid)
         outputs, others, weighted = self.form.learn(forward, x, given)
         loss = loss_of(self.labels.kind, outputs, targets)
         if not others:
@@ -141,36 +142,32 @@ class FineTuning:
             return targets
         return ((targets - self.head.offset) / self.head.scale)[:, None].float()
 
-    def _mixed(
-        self, batch: Batch, targets: Tensor
-    ) -> tuple[dict[str, Tensor], Tensor, dict[str, Tensor]]:
-        """Normalised inputs, targets, and how much of each input is no padding. All inputs of a
-        sample are mixed with those of the same other one, by the same share. Powers of sounds are
-        mixed, and their bands masked, before they are normalised; pictures are mixed after."""
+    def _mixed(self, batch: Batch, targets: Tensor) -> tuple[dict[str, Tensor], Tensor, Batch]:
+        """Normalised inputs, targets, and the batch with what is no padding of the mixtures. All
+        inputs of a sample are mixed with those of the same other one, by the same share. Powers of
+        sounds are mixed, and their bands masked, before they are normalised; pictures are mixed
+        after."""
         bands, seed, ids = self.setup.preset.bands, self.setup.seed, batch.sample_ids.tolist()
         raw = {name: batch.inputs[name] for name in self.normalisations}
-        real = {name: batch.real[name] for name in raw if name in batch.real}
-        device = self.setup.device
+        device, real, valid = self.setup.device, dict(batch.real), dict(batch.valid)
         drawn = None
         if self.mix.on:
             drawn = self.mix.draw(seed, ids, *next(iter(raw.values())).shape[3:]).to(device)
             targets = self.mix.targets(targets, drawn)
+            real = {name: self.mix.real(sides, drawn) for name, sides in real.items()}
+            valid = {name: self.mix.valid(tokens, drawn) for name, tokens in valid.items()}
         x = {}
         for name, values in raw.items():
             mix = self.mixes[name]
             if drawn is not None and mix.powers:
-                values = mix.values(values, drawn, real.get(name))
-                if name in real:
-                    real[name] = mix.real(real[name], drawn)
+                values = mix.values(values, drawn, batch.real.get(name))
             if name == SOUND and bands is not None:
                 where = moved(bands.draw(seed, ids, *values.shape[3:]), device)
                 values = bands.values(values, where)
             x[name] = self.normalisations[name](values)
             if drawn is not None and not mix.powers:
                 x[name] = mix.values(x[name], drawn)
-                if name in real:
-                    real[name] = mix.real(real[name], drawn)
-        return x, targets, real
+        return x, targets, replace(batch, real=real, valid=valid)
 
     def outputs(self, forward: Callable[..., Any], batch: Batch) -> Tensor:
         """Probabilities or numbers [B, k] of a batch, nothing masked or mixed."""

@@ -15,6 +15,7 @@ from tyro.conf import Positional, arg
 
 from smnm_kernels.errors import RunError, UsageError, printable
 from smnm_kernels.files import reason
+from smnm_kernels.train.data.audio_video import AudioVideo
 from smnm_kernels.train.data.batches import Batches
 from smnm_kernels.train.data.labels import Labels
 from smnm_kernels.train.data.left_out import by_reason
@@ -34,9 +35,8 @@ from smnm_kernels.train.run.options import Count, check_data, need_at_least
 from smnm_kernels.train.run.progress import say
 
 from .finetune_evaluation import BEST, mean_of_views
-from .finetune_joint import clip_as_trained
 from .finetune_options import parsed_views
-from .finetune_presets import AUDIO_VIDEO, PRESETS
+from .finetune_presets import PRESETS
 
 # Of the modality that a model was trained with, what decides how a fixed view is read.
 _OF_VIEWS = ("stride", "pixel_aspect", "padding", "sampling", "front")
@@ -100,8 +100,7 @@ class Tuned:
             model: Classifier | JointClassifier
             if held.get("format") == JOINT:
                 model = load_joint_classifier(file)
-                kept = json.loads(held["preset"])["clip"]
-                clip: Modality = clip_as_trained(AUDIO_VIDEO["tiny"].clip, kept)
+                clip: Modality = AudioVideo.of_fixed_views(json.loads(held["preset"])["clip"])
                 names = model.inputs
             else:
                 model = load_classifier(file)

@@ -230,6 +230,12 @@ def _embedders(options: Retrieve) -> list[Embedder]:
         if len(found) == 1:
             clip, settings = own, pretrained.encoder.settings
             inputs = found[name].inputs
+    aspects = {one.clip.video.pixel_aspect for one in found.values()}
+    if len(aspects) > 1:  # what the scan finds of a file decides how all of them read it
+        raise UsageError(
+            f"--against: encoders see pixels that are not square in {len(aspects)} ways "
+            f"({', '.join(sorted(aspects))}); compare those of one way"
+        )
     return [found[name] for name in given]
 
 
