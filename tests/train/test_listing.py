@@ -161,6 +161,10 @@ def test_labels_that_do_not_suffice_are_refused(data, tmp_path):
     assert list(out.iterdir()) == []
 
 
+def files_of(folder):
+    return {path.name: path.read_bytes() for path in folder.iterdir()}
+
+
 def test_a_run_keeps_its_labels(data, tmp_path, monkeypatch):
     monkeypatch.setattr(plan_module, "autocast_dtype", lambda *_: None)
     optimisation = replace(PRESET.optimisation, steps=None, epochs=8)
@@ -182,9 +186,11 @@ def test_a_run_keeps_its_labels(data, tmp_path, monkeypatch):
     assert made.labels == Labels("class", ("a", "b"))
     assert read_labels(tmp_path / "run") == made.labels
     assert plan().resumed
+    there = files_of(tmp_path / "run")
     with pytest.raises(UsageError, match=r"begun with: 3 in other splits \(a1.txt, "):
         plan(split="val")
     with pytest.raises(UsageError, match=r"not the labels .* 1 class new \(c\)"):
         plan(names=("a", "b", "c"))
-    # A refusal leaves what the run had.
+    # A refusal leaves what the run had, and nothing else.
     assert read_labels(tmp_path / "run") == made.labels
+    assert files_of(tmp_path / "run") == there

@@ -17,6 +17,7 @@ from torch.utils._pytree import tree_leaves
 from smnm_kernels import MaskSampler
 from smnm_kernels.cli import main
 from smnm_kernels.train.run.memory import step_memory
+from smnm_kernels.train.run.meter import ends_of
 from smnm_kernels.train.tasks.presets import PRESETS
 
 
@@ -71,6 +72,16 @@ class Watched(Line):
     def watch(self, row):
         self.told = [*getattr(self, "told", []), row["step"]]
         return f"the bias is {row['bias']:.1f}" if row["step"] > 6 else None
+
+
+def test_no_step_is_in_both_ends_of_the_losses():
+    assert ends_of([1.0]) == {"only step": 1.0}
+    assert ends_of([3.0, 2.0, 1.0]) == {"first step": 3.0, "last step": 1.0}
+    assert ends_of([4.0, 2.0, 9.0, 1.0, 0.0]) == {
+        "mean of the first 2": 3.0,
+        "mean of the last 2": 0.5,
+    }
+    assert ends_of(range(100)) == {"mean of the first 20": 9.5, "mean of the last 20": 89.5}
 
 
 def test_what_watches_a_task_is_told_every_step(tmp_path, capsys):

@@ -19,7 +19,7 @@ import errno
 import fcntl
 import json
 import time
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
@@ -31,6 +31,8 @@ from smnm_kernels.files import reason, replacing, sync
 from smnm_kernels.train.data import records
 from smnm_kernels.train.data.records import Records
 from smnm_kernels.train.data.scan import Listing
+
+from .differing import differing
 
 CONFIG, FILES, SKIPPED = "config.json", "files.json", "skipped.json"
 SCAN, LABELS = "scan.jsonl", "labels.json"
@@ -188,25 +190,17 @@ def _check_format(path: Path, found: int) -> None:
     )
 
 
-def check_config(path: Path, run: dict[str, Any], before: dict[str, Any]) -> None:
-    """Refuse to go on with other settings than RUN `path` was begun with."""
-    differing = _differing(json.loads(json.dumps(run)), before)
-    if differing:
+def check_config(
+    path: Path, run: dict[str, Any], before: dict[str, Any], words: Mapping[str, str]
+) -> None:
+    """Refuse to go on with other settings than RUN `path` was begun with; `words` as of
+    `differing`."""
+    found = differing(json.loads(json.dumps(run)), before, words)
+    if found:
         raise UsageError(
-            f"--out {path}: holds a run with other settings: {'; '.join(differing)}. "
+            f"--out {path}: holds a run with other settings: {found}. "
             "Ask for the same, or give another --out"
         )
-
-
-def _differing(asked: dict[str, Any], held: Any, group: str = "") -> list[str]:
-    found = []
-    for name, value in asked.items():
-        there = held.get(name) if isinstance(held, dict) else None
-        if isinstance(value, dict):
-            found += _differing(value, there, f"{group}{name}.")
-        elif there != value:
-            found.append(f"{group}{name} is {there!r} there, {value!r} was asked for")
-    return found
 
 
 def load_checkpoint(path: Path) -> dict[str, Any] | None:

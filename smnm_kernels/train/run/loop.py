@@ -31,7 +31,7 @@ from .folder import (
 )
 from .forward import Forward
 from .memory import is_out_of_memory
-from .meter import Meter, Row, StepClock
+from .meter import Meter, Row, StepClock, ends_of
 from .optimisation import set_rate
 from .plan import Plan
 from .progress import Progress, say
@@ -39,7 +39,6 @@ from .saving import Saving
 from .signals import StopSignal
 from .task import Task
 
-_SUMMARY_STEPS = 20  # first and last losses that the closing line averages
 # So long other processes and pictures are waited for after a signal.
 _GRACE_S = 5.0
 
@@ -324,13 +323,10 @@ class Loop:
     def _summary(self) -> str:
         if not self.folder or not self.log:
             return ""
-        losses, n = self.log.losses, min(_SUMMARY_STEPS, len(self.log.losses))
-        first, last = sum(losses[:n]) / n, sum(losses[-n:]) / n
+        loss = " -> ".join(f"{loss:.4f} ({of})" for of, loss in ends_of(self.log.losses).items())
         run, pictures = self.folder.path, self.task.pictures
-        return (
-            f"done: {self.step} steps; loss {first:.4f} (mean of the first {n}) -> {last:.4f} "
-            f"(mean of the last {n})\nencoder: {run / ENCODER}"
-            + (f"\npictures: {run / pictures.picture_name}" if pictures else "")
+        return f"done: {self.step} steps; loss {loss}\nencoder: {run / ENCODER}" + (
+            f"\npictures: {run / pictures.picture_name}" if pictures else ""
         )
 
     def _say_memory(self, found: str) -> None:

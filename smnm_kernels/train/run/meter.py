@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
@@ -15,6 +15,8 @@ from . import ranks
 
 if TYPE_CHECKING:
     from .before import Before
+
+_ENDS = 20  # first and last steps whose losses say how a run went
 
 
 class StepClock:
@@ -134,3 +136,17 @@ class Meter:
     def restart_clock(self) -> None:
         """After a checkpoint: its time is not the next step's."""
         self._since = time.perf_counter()
+
+
+def ends_of(losses: Sequence[float]) -> dict[str, float]:
+    """What a run's losses were at its two ends, by what they are of; nothing without losses.
+
+    Of a short run its halves: no step is in both.
+    """
+    n = min(_ENDS, len(losses) // 2)
+    if n > 1:
+        first, last = sum(losses[:n]) / n, sum(losses[-n:]) / n
+        return {f"mean of the first {n}": first, f"mean of the last {n}": last}
+    if n == 1:
+        return {"first step": losses[0], "last step": losses[-1]}
+    return {"only step": losses[0]} if losses else {}

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
 from typing import Any
@@ -52,6 +52,8 @@ class Recipe:
     # What is measured in the files before the first step (with so many processes that read), kept
     # in config.json for all that comes after: as JSON holds it.
     measure: Callable[[Listing, int], dict[str, Any]] | None = None
+    # What the command line calls things that go by another name in `settings`.
+    words: Mapping[str, str] = field(default_factory=dict)
 
 
 @dataclass(frozen=True)
@@ -106,9 +108,14 @@ def make_plan(
             known.add(records.lines())
     finder = recipe.finder or Files(data)
     listing = scan_and_tell(folder.path, recipe.modality, finder, known, options.stall_limit)
-    recipe.check_found(listing)
-    if before:
-        _refuse_other_files(folder, data, listing)
+    try:
+        recipe.check_found(listing)
+        if before:
+            _refuse_other_files(folder, data, listing)
+    except UsageError:
+        if before:  # a run stays as it was; a new one need not look at its files again
+            (folder.path / SCAN).unlink(missing_ok=True)
+        raise
     trained_on = recipe.trained_on(listing.usable)
     runtime = before["runtime"] if before else {}
     steps = options.steps or runtime.get("steps") or optimisation.total_steps(len(trained_on))
@@ -230,7 +237,7 @@ def find_run(
             settings["warmup_steps"] = before["run"].get("warmup_steps")
         if recipe.measure is not None:
             settings["measured"] = before["run"].get("measured")
-        check_config(out, settings, before["run"])
+        check_config(out, settings, before["run"], recipe.words)
     return settings, before
 
 

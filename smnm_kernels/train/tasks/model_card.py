@@ -13,9 +13,9 @@ from smnm_kernels.train.models.formats.folders import Folder
 from smnm_kernels.train.models.formats.weights import Weights
 from smnm_kernels.train.run.folder import CONFIG, FILES, METRICS
 from smnm_kernels.train.run.machine import versions
+from smnm_kernels.train.run.meter import ends_of
 
 RESULTS = "results.json"  # in RUN, where it was fine-tuned
-_LOSSES = 20  # first and last ones that are averaged, as at the end of a run
 # Of models without a head for classes.
 _FEATURES = {
     "video": "feature-extraction",
@@ -145,11 +145,7 @@ def _losses(run: Path) -> dict[str, Any]:
             losses.append(float(json.loads(line)["loss"]))
         except (ValueError, KeyError, TypeError):
             break
-    if not losses:
-        return {}
-    n = min(_LOSSES, len(losses))
-    first, last = sum(losses[:n]) / n, sum(losses[-n:]) / n
-    return {f"mean of the first {n}": f"{first:.4f}", f"mean of the last {n}": f"{last:.4f}"}
+    return {name: f"{loss:.4f}" for name, loss in ends_of(losses).items()}
 
 
 def _results(run: Path) -> dict[str, Any]:

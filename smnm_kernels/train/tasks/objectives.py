@@ -57,6 +57,8 @@ OBJECTIVES: dict[str, dict[str, Callable[[Any], Objective]]] = {
     "image": {"mae": _mae_of},
     "audio-video": {"cav-mae": lambda own: own, "avt": _avt_of},
 }
+#: What the command line calls the classes of objectives.
+WORDS = {"MaskedAutoencoding": "mae", "Sigma": "sigma", "CavMae": "cav-mae", "Avt": "avt"}
 NAMES = tuple(dict.fromkeys(name for table in OBJECTIVES.values() for name in table))
 
 if TYPE_CHECKING:

@@ -32,6 +32,7 @@ from smnm_kernels.train.run.plan import Recipe
 from .mask_options import asked_of, prefix_of
 from .masking import Masking, masking_of
 from .measuring import Measuring, as_trained, measures, with_measured
+from .objectives import WORDS
 from .options import Pretrain, check, preset_of
 from .presets.preset import Preset
 
@@ -189,6 +190,7 @@ def recipe_of(options: Pretrain, setup: Setup) -> Recipe:
         finder=Files(options.data, options.files_from),
         check_found=partial(_check_padding, options, setup),
         measure=partial(_measured, options, setup) if measures(preset.clip) else None,
+        words=WORDS,
     )
 
 
