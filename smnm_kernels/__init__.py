@@ -20,6 +20,7 @@ except PackageNotFoundError:  # a checkout that was never installed
 
 from . import reference, schedules
 from .activity import activity_masks, activity_segments
+from .bank_sampler import BankSampler
 from .data_driven import dispersion_masks, guided_masks, patch_dispersion, weighted_masks
 from .dispatch import backends, build_info
 from .functional import (
@@ -41,6 +42,7 @@ __all__ = [
     "ActivityMasks",
     "AudioVideoMasks",
     "AudioVideoSampler",
+    "BankSampler",
     "MaskSampler",
     "Masks",
     "MultiBlockMasks",

@@ -1,5 +1,5 @@
 """The paper's offline pipeline: noise volumes are made before training, kept on disk or in memory,
-and cropped at random for every sample.
+and cropped at random for every sample. Or each is resized to the token grid: its other rule.
 
 ``MaskSampler`` needs none of this. A bank repeats its volumes, takes gigabytes, and is loaded by
 every process. It is here to measure the two side by side, and to repeat runs on published banks.
@@ -16,7 +16,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from .arguments import Seed, check_sample_ids, is_int, parse_grid, parse_seed
+from .arguments import Grid, Seed, check_sample_ids, is_int, parse_grid, parse_seed
 from .files import replacing
 from .functional import threshold
 from .kinds import NoiseField
@@ -123,6 +123,39 @@ class NoiseBank:
         """The bank on another device."""
         return NoiseBank(self.volumes.to(device), self.origin)
 
+    def resized(self, grid: Sequence[int]) -> NoiseBank:
+        """A bank whose volumes are these, each as a whole resized to the grid: crops of it on that
+        grid are flipped volumes.
+
+        The structured-noise paper gives two rules to put noise on the grid, and they give other
+        masks. A crop (its Algorithm 2) keeps neighbours neighbours; sigma counts patches. A resize
+        (its section 3.4) takes values that are far apart: from 64 to 8 or 14 on an axis, more than
+        four. Neighbours hardly correlate then, whatever the color; and of M volumes there are at
+        most 8 M different masks.
+
+        How to resize the paper leaves open. Our choice is trilinear interpolation between the
+        centres of cells, without smoothing before it, as ``torch.nn.functional.interpolate`` has it
+        with ``align_corners=False``. Where a token falls between two values it gets their mean,
+        which varies less, and is visible less often than where it falls on one. The paper also
+        normalises. That changes no order within a volume, so no mask, and is left out.
+
+        Args:
+            grid: (T, H, W) or (H, W), on no axis longer than the volumes.
+
+        Returns:
+            A bank of [M, T, H, W] in the dtype and on the device of this one: the same bits on
+            every device.
+        """
+        sides = self._parse_grid(grid)
+        volumes = torch.stack([_resized(volume, sides) for volume in self.volumes])
+        return NoiseBank(volumes, self.origin | {"resized_from": list(self.volumes.shape[1:])})
+
+    def _parse_grid(self, grid: Sequence[int]) -> Grid:
+        sides, room = parse_grid(grid), tuple(self.volumes.shape[1:])
+        if any(side > longest for side, longest in zip(sides, room, strict=True)):
+            raise ValueError(f"grid must fit in the bank's volumes {room}, got {sides}")
+        return sides
+
     def noise(
         self,
         sample_ids: Tensor,
@@ -143,10 +176,8 @@ class NoiseBank:
             [B, T, H, W] in the bank's dtype.
         """
         check_sample_ids(sample_ids)
-        sides = parse_grid(grid)
+        sides = self._parse_grid(grid)
         n_volumes, *room = self.volumes.shape
-        if any(side > longest for side, longest in zip(sides, room, strict=True)):
-            raise ValueError(f"grid must fit in the bank's volumes {tuple(room)}, got {sides}")
         if sample_ids.device != self.volumes.device:
             raise ValueError(
                 f"sample_ids must be on the bank's device {self.volumes.device}, "
@@ -187,6 +218,23 @@ class NoiseBank:
         origin = "".join(f", {name}={value!r}" for name, value in self.origin.items())
         size = self.volumes.numel() * self.volumes.element_size() / 2**20
         return f"NoiseBank({list(self.volumes.shape)}, {size:.0f} MiB{origin})"
+
+
+def _resized(volume: Tensor, grid: Grid) -> Tensor:
+    """Place i of n on an axis of the grid lies at ((2i + 1) L - n) / 2n of the volume's L."""
+    values = volume.double()
+    for axis, (side, longest) in enumerate(zip(grid, volume.shape, strict=True)):
+        place = (2 * torch.arange(side, device=volume.device) + 1) * longest - side
+        before = place // (2 * side)
+        after = (before + 1).clamp(max=longest - 1)
+        shape = [1, 1, 1]
+        shape[axis] = side
+        share = (place % (2 * side)).view(shape)  # of the value after, in 2n-ths
+        # One operation after the other, none fused, so that every device rounds alike.
+        low = values.index_select(axis, before) * (2 * side - share)
+        high = values.index_select(axis, after) * share
+        values = (low + high) / (2 * side)
+    return values.to(volume.dtype)
 
 
 def _crop_words(sample_ids: Tensor, seed: Tensor) -> list[Tensor]:

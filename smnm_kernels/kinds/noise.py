@@ -143,16 +143,22 @@ class NoiseKind(Kind):
         """
         return self.in_token_order(self._draw_within(places, sample_ids, seed))
 
-    def _draw_within(self, places: Tensor, sample_ids: Tensor, seed: Seed) -> Masks:
-        noise = self.noise.draw(sample_ids, seed)
+    def _draw_within(self, places: Tensor | None, sample_ids: Tensor, seed: Seed) -> Masks:
+        return self.of_noise(self.noise.draw(sample_ids, seed), places)
+
+    def of_noise(self, noise: Tensor, places: Tensor | None = None) -> Masks:
+        """Masks of noise from elsewhere, tokens row-major.
+
+        Args:
+            noise: floating point, [B, *self.noise.grid]: of all frames, or of the one that repeats.
+            places: as of ``draw_within``; None: everywhere.
+        """
         if self.tube:
-            noise = (
-                _ranks(noise.flatten(1))
-                .view_as(noise)
-                .expand(-1, as_constant(self.grid)[0], -1, -1)
-            )
-        noise = noise.masked_fill(~places, -math.inf).flatten(1)
-        return Masks(*ops.threshold(noise, as_constant(self.n_keep)))
+            frames = as_constant(self.grid)[0]
+            noise = _ranks(noise.flatten(1)).view_as(noise).expand(-1, frames, -1, -1)
+        if places is not None:
+            noise = noise.masked_fill(~places, -math.inf)
+        return Masks(*ops.threshold(noise.flatten(1), as_constant(self.n_keep)))
 
 
 def _ranks(noise: Tensor) -> Tensor:
