@@ -17,6 +17,7 @@ from smnm_kernels.train.run.folder import before_any_work
 from smnm_kernels.train.run.options import Count, need_at_least
 
 from .studying.cells import Cell, cells_of, need_data
+from .studying.checking import check_files
 from .studying.folders import PLAN, StudyFolder
 from .studying.listing import print_list
 from .studying.measuring import Machine, run_cell
@@ -95,11 +96,12 @@ def study(options: Study) -> int:
 def _all(options: Study, plan: StudyPlan, folder: StudyFolder, cells: Sequence[Cell]) -> int:
     need_data(plan, cells)
     _check_out(folder.path, cells)
+    todo = [cell for cell in cells if folder.result_of(cell, options.other_code) is None]
+    check_files(plan, todo)
     with before_any_work(folder.path):
         folder.path.mkdir(parents=True, exist_ok=True)
         with replacing(folder.path / PLAN) as file:
             file.write(plan.text)
-    todo = [cell for cell in cells if folder.result_of(cell, options.other_code) is None]
     seconds = folder.seconds()
     about = f", about {len(todo) * seconds / options.jobs / 3600:.1f} hours" if seconds else ""
     print(f"{plan.name}: {len(cells)} cells, {len(cells) - len(todo)} done{about}", flush=True)

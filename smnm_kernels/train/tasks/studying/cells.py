@@ -5,7 +5,7 @@ from __future__ import annotations
 import hashlib
 import json
 import os
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass
 from functools import cache
 from importlib.metadata import version
@@ -99,11 +99,29 @@ def _settings(
         "data": {name: _of_data(plan.data[name], prints.get(name)) for name in names},
         "trained_on": data,
         "untrained": run.untrained,
-        "pretrain": run.options | plan.data[data].pretrain | {"seed": seed},
+        "pretrain": _by_content(run.options | plan.data[data].pretrain) | {"seed": seed},
         "measures": measures,
         "code": {"smnm_kernels": version("smnm_kernels"), "sources": source_digest()},
     }
     return json.loads(json.dumps(content, default=str))
+
+
+def _by_content(options: dict[str, Any]) -> dict[str, Any]:
+    """Options of smnm pretrain, files among them by what is in them, wherever they lie."""
+    return {k: file_digest(v) if isinstance(v, Path) else v for k, v in options.items()}
+
+
+@cache
+def file_digest(path: Path) -> str:
+    """Of a file, or of all below a folder."""
+    found = hashlib.sha256()
+    files = sorted(one for one in path.rglob("*") if one.is_file()) if path.is_dir() else [path]
+    for file in files:
+        found.update(f"{file.relative_to(path).as_posix()} {file.stat().st_size}\n".encode())
+        with file.open("rb") as content:
+            for part in iter(lambda: content.read(1 << 20), b""):
+                found.update(part)
+    return found.hexdigest()[:16]
 
 
 def _of_data(data: DataSet, print_of: str | None) -> dict[str, Any]:
@@ -118,7 +136,8 @@ def _digest(content: Any) -> str:
 
 @cache
 def source_digest() -> str:
-    """Of the package's Python sources."""
+    """Of the package's Python sources, Triton's kernels among them. Kernels in C++ draw what the
+    reference does, bit for bit, and their compiled form is each machine's own."""
     root, found = Path(smnm_kernels.__file__).parent, hashlib.sha256()
     for path in sorted(root.rglob("*.py")):
         content = path.read_bytes()
@@ -137,7 +156,7 @@ def fingerprint(path: Path) -> str:
     else:
         files = sorted(
             Path(folder, name)
-            for folder, below, names in os.walk(path)
+            for folder, names in _folders(path)
             for name in names
             if not name.startswith(".") and name not in _NOT_DATA
         )
@@ -150,3 +169,16 @@ def fingerprint(path: Path) -> str:
         except OSError as error:
             raise UsageError(f"DATA {printable(str(file))}: {error.strerror}") from error
     return found.hexdigest()[:16]
+
+
+def _folders(top: Path) -> Iterator[tuple[str, list[str]]]:
+    """Folders that training would look into, with the names of their files: behind links, too, but
+    none that is hidden."""
+    met = set()
+    for folder, below, names in os.walk(top, followlinks=True):
+        if (real := os.path.realpath(folder)) in met:
+            below.clear()
+            continue
+        met.add(real)
+        below[:] = sorted(name for name in below if not name.startswith("."))
+        yield folder, names

@@ -73,6 +73,8 @@ def build(setup: Setup, seed: int, run: Path | None) -> nn.Module:
         if state is None:
             raise UsageError(f"{run}: holds no checkpoint")
         model.load_state_dict(state["model"])
+    elif setup.target is not None:
+        setup.target.load(model)
     return model.to(setup.device).eval()
 
 
@@ -113,7 +115,10 @@ def heldout_loss(
                 batch = batches.of(read, rows, settings.masks)
                 for key, masking in masks.items():
                     looked_at = {name: batch.looked_at[name] for name in masking.needs_data}
-                    drawn = masking.of_ids(batch.ids, looked_at, batch.valid)
+                    try:
+                        drawn = masking.of_ids(batch.ids, looked_at, batch.valid)
+                    except TypeError as error:  # a kind that cannot leave out padding
+                        raise UsageError(f"{key} masks of padded held-out files: {error}") from None
                     found = preset.objective.losses(model, batch.inputs, drawn, batch.valid)
                     share = len(rows) / settings.masks  # of the sum over files
                     for name, loss in found.items():

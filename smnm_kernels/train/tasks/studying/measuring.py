@@ -12,17 +12,27 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+import torch
 
 from smnm_kernels.errors import UsageError
 from smnm_kernels.train.data.finder import Files
 from smnm_kernels.train.data.records import fingerprint, read_files
 from smnm_kernels.train.data.scan import scan
-from smnm_kernels.train.run.folder import CHECKPOINT, ENCODER, FILES, METRICS, RunFolder, write_json
+from smnm_kernels.train.run.folder import (
+    CHECKPOINT,
+    CONFIG,
+    ENCODER,
+    FILES,
+    METRICS,
+    RunFolder,
+    write_json,
+)
+from smnm_kernels.train.run.machine import default_threads, default_workers
 from smnm_kernels.train.run.signals import StoppedBySignal
 from smnm_kernels.train.tasks.finetune import finetune
 from smnm_kernels.train.tasks.finetune_options import Finetune
 from smnm_kernels.train.tasks.pretrain import export_metadata, pretrain
-from smnm_kernels.train.tasks.pretrain_setup import Setup, set_up
+from smnm_kernels.train.tasks.pretrain_setup import Setup, recipe_of, set_up
 from smnm_kernels.train.tasks.probe import probe
 from smnm_kernels.train.tasks.probe_options import Probe
 from smnm_kernels.train.tasks.retrieve import Retrieve, retrieve
@@ -34,7 +44,7 @@ from .folders import RUN, CellFolder, read_json
 from .heldout_loss import HeldOutLoss, build, common_masks, heldout_loss, own_masks
 from .inputs import counts, visible_of
 from .plan import Measure, StudyPlan
-from .splitting import label_options, labelled_at, split, write_list
+from .splitting import labelled, split
 
 _LINES = 5  # of an error that are kept
 _LAST = 20  # losses that "train.loss" is the mean of
@@ -58,12 +68,14 @@ def run_cell(plan: StudyPlan, folder: CellFolder, machine: Machine) -> int:
         if folder.result is not None:
             return 0
         folder.begin()
+        # Of all its parts, whichever this process begins with.
+        torch.set_num_threads(machine.threads or default_threads())
         work = _Work(plan, folder, machine)
         work.pretrain()
         for measure in work.measures:
             work.measure(measure)
-        folder.finish(work.result())
         work.tidy()
+        folder.finish(work.result())
         return 0
     except StoppedBySignal as stopped:
         return 128 + stopped.number
@@ -92,6 +104,9 @@ class _Work:
             **plan.data[self.cell.data].pretrain,
         )
         self.options = options
+        data, path = plan.data[self.cell.data], self.cell.paths[self.cell.data]
+        self._setup = set_up(options)
+        self.split = split(data, path, self._setup.preset.clip.suffixes)
         # What is finished of the cell, by name: its values and seconds.
         self._parts: dict[str, Any] = read_json(folder.path / _PARTS) or {}
 
@@ -108,30 +123,28 @@ class _Work:
 
     @property
     def setup(self) -> Setup:
-        return set_up(self.options)
+        """With what the run measured in the files that it trains on."""
+        return self._setup.with_measured(self._parts["train"]["measured"])
 
     def pretrain(self) -> None:
-        path = self.cell.paths[self.cell.data]
-        data = self.plan.data[self.cell.data]
-        train, held_out = split(data, path, self.setup.preset.clip.suffixes)
-        write_list(self.folder.path / _TRAIN, train)
-        write_list(self.folder.path / _HELD_OUT, held_out)
+        self.split.write(self.folder.path / _TRAIN, self.split.train)
+        self.split.write(self.folder.path / _HELD_OUT, self.split.held_out)
         self._part("train", "untrained" if self.cell.run.untrained else "pretraining", self._train)
 
     def _train(self) -> dict[str, Any]:
-        run, setup = self.folder.run, self.setup
+        run, setup = self.folder.run, self._setup
         about = counts(visible_of(setup))
         if self.cell.run.untrained:
-            run.mkdir(exist_ok=True)
-            model = build(setup, self.cell.seed, None)
-            setup.preset.objective.export(model, run / ENCODER, export_metadata(setup.preset, 0))
-            return {"values": {}, "about": about}
+            return {"values": {}, "about": about, "measured": self._untrained()}
         _or_stop(pretrain(self.options))
         rows = [json.loads(line) for line in (run / METRICS).read_text().splitlines()]
         usable, _ = read_files(run / FILES)
         last = rows[-_LAST:]
         about |= {
-            "data_fingerprint": fingerprint(usable),
+            # By names from the data's own folder: the same wherever it lies.
+            "data_fingerprint": fingerprint(
+                one | {"name": self.split.name(one["name"])} for one in usable
+            ),
             "files": len(usable),
             "steps": len(rows),
             "parameters": sum(p.numel() for p in build(setup, 0, None).parameters()),
@@ -139,7 +152,27 @@ class _Work:
             "clips_per_s": float(np.median([r["clips_per_s"] for r in rows[len(rows) // 4 :]])),
             "mask_ms": float(np.median([r["mask_ms"] for r in rows[len(rows) // 4 :]])),
         }
-        return {"values": {"train.loss": float(np.mean([r["loss"] for r in last]))}, "about": about}
+        return {
+            "values": {"train.loss": float(np.mean([r["loss"] for r in last]))},
+            "about": about,
+            "measured": json.loads((run / CONFIG).read_text())["run"].get("measured"),
+        }
+
+    def _untrained(self) -> dict[str, Any] | None:
+        """Writes the encoder with which the seed begins. What training would measure of its files,
+        by which inputs are normalised."""
+        self.folder.run.mkdir(exist_ok=True)
+        setup, measure = self._setup, recipe_of(self.options, self._setup).measure
+        measured = None
+        if measure is not None:
+            listing = scan(Files(self.folder.path / _TRAIN), setup.preset.clip, None, threads=2)
+            workers = self.machine.workers
+            measured = measure(listing, default_workers() if workers is None else workers)
+            setup = setup.with_measured(measured)
+        model = build(setup, self.cell.seed, None)
+        encoder = self.folder.run / ENCODER
+        setup.preset.objective.export(model, encoder, export_metadata(setup.preset, 0))
+        return measured
 
     def measure(self, measure: Measure) -> None:
         if measure.command == "loss":
@@ -178,10 +211,14 @@ class _Work:
             for masks, parts in losses.items()
             for part, value in parts.items()
         }
-        return {"values": values, "failed": failed | listing.reasons()}
+        reasons = failed | listing.reasons()
+        return {
+            "values": values,
+            "failed": {self.split.name(name): why for name, why in reasons.items()},
+        }
 
     def _probe(self, measure: Measure, encoder: Path, end: str) -> dict[str, Any]:
-        data, options = self._labelled(measure)
+        data, options = labelled(self.plan, self.cell, measure)
         out = self.folder.path / f"{measure.name}{end}"
         options |= {"seed": self.cell.seed, "cache": self.folder.path / "features"}
         _or_stop(
@@ -210,7 +247,7 @@ class _Work:
         return {"values": values, "data_fingerprint": found["data_fingerprint"]}
 
     def _finetune(self, measure: Measure, encoder: Path, end: str) -> dict[str, Any]:
-        data, options = self._labelled(measure)
+        data, options = labelled(self.plan, self.cell, measure)
         out = self.folder.path / f"{measure.name}{end}"
         _or_stop(
             finetune(
@@ -243,6 +280,7 @@ class _Work:
                     data=self.cell.paths[name] / measure.list,
                     encoder=str(encoder),
                     out=out,
+                    seed=self.cell.seed,
                     device=self.machine.device,
                     **options,
                 )
@@ -276,14 +314,6 @@ class _Work:
             for name, interval in row["measures"].items()
         }
         return {"values": values, "data_fingerprint": found["data_fingerprint"]}
-
-    def _labelled(self, measure: Measure) -> tuple[Path, dict[str, Any]]:
-        """(DATA, options) of a command on labelled files. On its own list the data set's labels
-        hold, too."""
-        name = measure.of or self.cell.data
-        path, data = self.cell.paths[name], self.plan.data[name]
-        own = {} if measure.list else label_options(data, path)
-        return path / (measure.list or data.list), own | labelled_at(path, measure.options)
 
     def result(self) -> dict[str, Any]:
         cell, parts = self.cell, self._parts

@@ -51,6 +51,8 @@ _OURS = {
     *("modality", "data", "out", "seed", "encoder", "against", "cache", "device", "workers"),
     *("threads", "stall_limit", "scan_of", "keep_every", "checkpoint_every", "init"),
 }
+#: Of smnm pretrain alone: paths in the lists that the study writes need none.
+_OURS_OF_PRETRAIN = {"files_from"}
 #: Options of smnm pretrain that may differ between data sets: how their files are read.
 _OF_DATA = ("stride", "flip", "pixel_aspect", "padding")
 _NAME = re.compile(r"[\w+-]+")
@@ -292,7 +294,8 @@ def _measure(given: _File, name: str, place: str) -> Measure:
 def options_of(command: type, table: dict[str, Any], place: str) -> dict[str, Any]:
     """Options of a command, by the names of its fields."""
     hints = get_type_hints(command)
-    allowed = [f.name for f in fields(command) if f.name not in _OURS]
+    ours = _OURS | (_OURS_OF_PRETRAIN if command is Pretrain else set())
+    allowed = [f.name for f in fields(command) if f.name not in ours]
     refuse_unknown(table, allowed, place)
     return {key: typed(value, hints[key], f"{place}.{key}") for key, value in table.items()}
 

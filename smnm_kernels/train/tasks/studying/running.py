@@ -105,7 +105,7 @@ def _start(folder: CellFolder, command: Callable[[CellFolder], list[str]], share
 def _ended(one: Started, stopped: bool) -> str:
     """What became of it; where it failed, that is said and kept."""
     code, folder = one.process.returncode, one.folder
-    if code == 0:
+    if code == 0 or folder.result is not None:  # by another process, while this one waited
         return "done"
     if (stopped and (code in (130, 143) or code < 0)) or folder.is_locked():
         return "stopped"
