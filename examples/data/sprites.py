@@ -7,7 +7,9 @@ shape, and its centre x and y at the middle frame, as shares of the picture) are
 fine-tuning. The first sprite is in front. `masks/` holds other videos of several sprites in the
 layout of DAVIS 2017: JPEGImages/480p/NAME/00000.jpg, Annotations/480p/NAME/00000.png with an index
 a sprite (0 is background), ImageSets/2017/train.txt and val.txt. A mask is exactly the pixels that
-were drawn. Everything is computed from the seed; the set is in the public domain (CC0).
+were drawn. `--stills N` adds pictures of one sprite each, `stills/*.png`, with `stills.csv` (path,
+split, shape, x, y, and the radius as a share of the picture's side). Everything is computed from
+the seed; the set is in the public domain (CC0).
 """
 
 from __future__ import annotations
@@ -154,6 +156,7 @@ def main() -> None:
     parser.add_argument("--sprites", type=int, default=1, help="in each clip with labels")
     parser.add_argument("--masked", type=int, default=16, help="videos with masks")
     parser.add_argument("--masked-sprites", type=int, default=3, help="in each, at most 4")
+    parser.add_argument("--stills", type=int, default=0, help="pictures with labels")
     parser.add_argument("--frames", type=int, default=48)
     parser.add_argument("--size", type=int, default=96, help="pixels, of either side; even")
     parser.add_argument("--seed", type=int, default=0)
@@ -170,6 +173,7 @@ def make(
     frames: int,
     size: int,
     seed: int,
+    stills: int = 0,
 ) -> None:
     rows = []
     for number in range(clips):
@@ -180,6 +184,10 @@ def make(
         rows.append({**row, **scene.labels(frames)})
     if rows:
         write_table(out / "labels.csv", rows)
+    if stills:
+        write_table(
+            out / "stills.csv", [write_still(out, n, stills, size, seed) for n in range(stills)]
+        )
     names = []
     for number in range(masked):
         scene = Scene.random(np.random.default_rng([seed, 5, number]), masked_sprites)
@@ -192,13 +200,27 @@ def make(
     fingerprint = write_manifest(
         out,
         command=f"python examples/data/sprites.py --clips {clips} --sprites {sprites} "
-        f"--masked {masked} --masked-sprites {masked_sprites} --frames {frames} --size {size} "
-        f"--seed {seed}",
+        f"--masked {masked} --masked-sprites {masked_sprites} --stills {stills} --frames {frames} "
+        f"--size {size} --seed {seed}",
         licence="CC0-1.0",
         sources={},
         packages=("av", "numpy", "pillow"),
     )
-    print(f"{clips} clips, {masked} videos with masks in {out}, fingerprint {fingerprint[:16]}")
+    print(
+        f"{clips} clips, {masked} videos with masks and {stills} pictures in {out}, fingerprint "
+        f"{fingerprint[:16]}"
+    )
+
+
+def write_still(out: Path, number: int, count: int, size: int, seed: int) -> dict[str, Any]:
+    """Of `count` pictures that of this number; its row of the table."""
+    scene = Scene.random(np.random.default_rng([seed, 6, number]), 1)
+    path, png = f"stills/{number:04d}.png", io.BytesIO()
+    PIL.Image.fromarray(scene.frame(0, size)[0]).save(png, "PNG")
+    write(out / path, png.getvalue())
+    labels, (sprite,) = scene.labels(0), scene.sprites
+    shown = {name: labels[name] for name in ("shape", "x", "y")}
+    return {"path": path, "split": split_of(number, count), **shown, "radius": sprite.radius}
 
 
 def write_masked(out: Path, name: str, scene: Scene, frames: int, size: int) -> None:

@@ -135,6 +135,22 @@ def test_sprites_are_the_same_twice_and_in_the_layout_of_davis(tmp_path):
         assert abs(picture - scene.frame(t, 32)[0]).mean() < 4
 
 
+def test_stills_show_what_their_table_says(tmp_path):
+    for out in ("a", "b"):
+        sprites.make(tmp_path / out, 0, 1, 0, 1, frames=1, size=48, seed=2, stills=8)
+    check_same(tmp_path / "a", tmp_path / "b")
+    rows = table(tmp_path / "a/stills.csv")
+    assert [row["split"] for row in rows] == [set_files.split_of(i, 8) for i in range(8)]
+    for number, row in enumerate(rows):
+        scene = sprites.Scene.random(np.random.default_rng([2, 6, number]), 1)
+        (sprite,) = scene.sprites
+        shown = (sprite.shape, *sprite.start, sprite.radius)
+        assert row["shape"] == shown[0]
+        said = [float(row[name]) for name in ("x", "y", "radius")]
+        assert said == pytest.approx(shown[1:], abs=1e-4)
+        assert (decode(tmp_path / "a" / row["path"]) == scene.frame(0, 48)[0]).all()
+
+
 # Atari.
 
 
