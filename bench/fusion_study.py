@@ -51,7 +51,13 @@ from smnm_kernels.train.data.video import Video
 from smnm_kernels.train.metrics.retrieval import ranks
 from smnm_kernels.train.models.avt import build_learner
 from smnm_kernels.train.models.avt_encoder import FusedEncoder, FusedEncoderSettings
-from smnm_kernels.train.models.avt_learner import AvtLearner, LossWeights, avt_losses, weighted
+from smnm_kernels.train.models.avt_learner import (
+    AvtLearner,
+    LossWeights,
+    avt_losses,
+    pair_chances,
+    weighted,
+)
 from smnm_kernels.train.models.classifier import HeadSettings
 from smnm_kernels.train.models.fusion import FusionSettings
 from smnm_kernels.train.models.joint_classifier import JointClassifier, inputs_of
@@ -287,7 +293,7 @@ def pretrain(clips: Clips, setting: Setting, seed: int) -> tuple[FusedEncoder, d
         given = clips.of(draw(groups, setting.batch_size, seed, step), setting.clip)
         given["video"] = turned(given["video"], seed, step)
         masks = sampler(setting.batch_size) if weights.segment else None
-        parts = model(given, {}, masks)
+        parts = model(given, {}, masks, False, pair_chances(weights, given["audio"]))
         found = avt_losses(parts, weights, of_sound.patch, given["audio"], masks, None)
         return weighted(found, weights)
 

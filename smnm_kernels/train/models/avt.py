@@ -15,7 +15,14 @@ from smnm_kernels.train.data.modality import InputFormat
 
 from .audio_video_encoder import MODALITIES
 from .avt_encoder import FusedEncoder, FusedEncoderSettings, fused_encoder_metadata
-from .avt_learner import AvtLearner, LossWeights, avt_losses, check_learns, weighted
+from .avt_learner import (
+    AvtLearner,
+    LossWeights,
+    avt_losses,
+    check_learns,
+    pair_chances,
+    weighted,
+)
 from .encoder_file import save_tensors
 from .objective import Objective
 from .vit import InputSize
@@ -57,7 +64,8 @@ class Avt(Objective):
         valid: dict[str, Tensor],
     ) -> dict[str, Tensor]:
         of_sound, w = masks.get("audio"), self.weights
-        parts = forward(inputs, valid, of_sound)
+        chance = pair_chances(w, inputs["audio"])
+        parts = forward(inputs, valid, of_sound, False, chance)
         patch = self.model.audio.patch
         found = avt_losses(parts, w, patch, inputs["audio"], of_sound, valid.get("audio"))
         return {"loss": weighted(found, w)} | {f"loss_{name}": x for name, x in found.items()}

@@ -16,6 +16,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from smnm_kernels import Masks, activity_segments
+from smnm_kernels.train.data.on_device import moved
 
 from .audio_video_encoder import mean_of
 from .avt_encoder import FusedEncoder
@@ -75,17 +76,18 @@ class Parts(NamedTuple):
 
 
 class AvtLearner(nn.Module):
-    """forward(inputs, seen, masks, fused) -> Parts.
+    """forward(inputs, seen, masks, fused, chance) -> Parts.
 
     inputs: {"video": [B, C, T, H, W], "audio": [B, 1, 1, frames, bands]}.
     seen: bool [B, N], of those that are padded the patches that hold anything real.
     masks: of the sound; only the segment's loss looks at them.
     fused: whether the tokens behind fusion are asked for, too.
+    chance: what `pair_chances` draws, by which other sounds are chosen; without it nothing is
+        matched.
 
     Matching: a clip's frames with its own sound against the same frames with the sound of another
     clip of the same part of a batch in the same process, drawn with probability proportional to
-    exp(cosine / TEMPERATURE) of the means before fusion (ALBEF's hard negatives). torch's random
-    stream draws it, which the loop sets by the seed and the part's first sample. One linear layer
+    exp(cosine / TEMPERATURE) of the means before fusion (ALBEF's hard negatives). One linear layer
     judges the mean of all tokens behind fusion; with late fusion it has nothing to compare.
 
     Segment: the sound's encoder sees what the masks show. In fusion a learned token stands for each
@@ -130,18 +132,20 @@ class AvtLearner(nn.Module):
         seen: dict[str, Tensor],
         masks: Masks | None = None,
         fused: bool = False,
+        chance: Tensor | None = None,
     ) -> Parts:
         encoder, w = self.encoder, self.weights
+        matched = self.matching is not None and chance is not None
         video = encoder.own("video", inputs["video"], None, seen.get("video"))
         audio = encoder.own("audio", inputs["audio"], None, seen.get("audio"))
         means = mean_of(video, seen.get("video")), mean_of(audio, seen.get("audio"))
         # Sounds that are fused with the video, [B, N, dim] each, and where sounds are padded, which
         # of their tokens are seen. All go through the blocks together.
         sounds, heard = [], []
-        if fused or w.matching:
+        if fused or matched:
             sounds, heard = [audio], [seen["audio"]] if "audio" in seen else []
-        if w.matching:
-            other = hard_negatives(*means)
+        if chance is not None and matched:
+            other = hard_negatives(*means, chance)
             sounds.append(audio[other])
             heard += [of_sound[other] for of_sound in heard]
         if w.segment:
@@ -162,7 +166,7 @@ class AvtLearner(nn.Module):
         tokens = encoder.norm(joined(encoder.fusion(both, seen_now)))
         seen_of_tokens = joined_seen(both, seen_now)
         matching = restored = None
-        if self.matching is not None:
+        if self.matching is not None and matched:
             of_pairs = None if seen_of_tokens is None else seen_of_tokens[: 2 * n]
             matching = self.matching(mean_of(tokens[: 2 * n], of_pairs)).squeeze(1)
         if self.restored is not None:
@@ -202,14 +206,26 @@ def joined(tokens: dict[str, Tensor]) -> Tensor:
     return torch.cat(list(tokens.values()), dim=1)
 
 
+def pair_chances(weights: LossWeights, x: Tensor) -> Tensor | None:
+    """float32 [B, B] in [0, 1), on the device of x [B, ...], for `hard_negatives`; None where
+    nothing is matched.
+
+    From torch's random stream, which the loop sets by the seed and the part's first sample; that of
+    the host, so that they are the same on every device. Call it outside of the model: a compiled
+    one would draw other numbers.
+    """
+    return moved(torch.rand(len(x), len(x)), x.device) if weights.matching else None
+
+
 @torch.no_grad()
-def hard_negatives(video: Tensor, audio: Tensor) -> Tensor:
+def hard_negatives(video: Tensor, audio: Tensor, chance: Tensor) -> Tensor:
     """int64 [B], for each row of video [B, D] another row of audio [B, D], drawn with probability
-    proportional to exp(cosine / TEMPERATURE) from torch's random stream; B is at least 2."""
+    proportional to exp(cosine / TEMPERATURE); B is at least 2.
+
+    chance: float32 [B, B], uniform in [0, 1), each of which decides about one pair.
+    """
     logits = cosines(video, audio) / TEMPERATURE
-    chance = torch.rand(logits.shape, device=logits.device).clamp(
-        min=torch.finfo(torch.float32).tiny
-    )
+    chance = chance.clamp(min=torch.finfo(torch.float32).tiny)
     gumbel = -(-chance.log()).log()  # the largest of logits + gumbel is such a draw
     own = torch.eye(len(logits), dtype=torch.bool, device=logits.device)
     return (logits + gumbel).masked_fill(own, -torch.inf).argmax(1)

@@ -14,10 +14,10 @@ from .joint_classifier import JointClassifier
 
 class SupervisedAvt(nn.Module):
     """forward(inputs, real) -> outputs [B, outputs], as its JointClassifier;
-    forward(inputs, real, masks, True) -> (outputs, Parts), of which `avt_losses` are made.
+    forward(inputs, real, masks, chance, True) -> (outputs, Parts), of which `avt_losses` are made.
 
     Outputs are those of the whole sound: nothing is masked for them. masks: of the sound, for the
-    segment's loss.
+    segment's loss. chance: of `pair_chances`, for that of matching.
     """
 
     def __init__(self, classifier: JointClassifier, weights: LossWeights, seed: int) -> None:
@@ -49,12 +49,13 @@ class SupervisedAvt(nn.Module):
         inputs: dict[str, Tensor],
         real: dict[str, Tensor],
         masks: Masks | None = None,
+        chance: Tensor | None = None,
         learns: bool = False,
     ) -> Tensor | tuple[Tensor, Parts]:
         if not learns:
             return self.classifier(inputs, real)
         seen = self.classifier.seen(real)
-        parts = self.learner(inputs, seen, masks, True)
+        parts = self.learner(inputs, seen, masks, True, chance)
         assert parts.tokens is not None
         return self.classifier.of_tokens({"both": parts.tokens}, _all(parts.seen)), parts
 

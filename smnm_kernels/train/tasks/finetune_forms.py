@@ -16,7 +16,12 @@ from torch import Tensor, nn
 from smnm_kernels import MaskSampler
 from smnm_kernels.train.data.on_device import moved
 from smnm_kernels.train.data.padding import TokenGrid, with_quiet_padding
-from smnm_kernels.train.models.avt_learner import LossWeights, avt_losses, weighted
+from smnm_kernels.train.models.avt_learner import (
+    LossWeights,
+    avt_losses,
+    pair_chances,
+    weighted,
+)
 from smnm_kernels.train.models.avt_supervised import SupervisedAvt
 from smnm_kernels.train.models.classifier import Classifier, HeadSettings, save_classifier
 from smnm_kernels.train.models.encoder_file import encoder_metadata, save_tensors
@@ -219,7 +224,8 @@ class WithAvtLosses(WithSound):
             valid = None if real is None else given.valid.get("audio")
             ids = moved(given.sample_ids, sound.device)
             masks = self.sampler.masks(ids, quiet, valid)
-        outputs, parts = forward(x, given.real, masks, True)
+        chance = pair_chances(self.weights, sound)
+        outputs, parts = forward(x, given.real, masks, chance, True)
         patch = self.encoder.settings.audio.patch
         found = avt_losses(parts, self.weights, patch, sound, masks, valid)
         return outputs, found, weighted(found, self.weights)

@@ -21,6 +21,7 @@ from smnm_kernels.train.models.avt_learner import (
     avt_losses,
     hard_negatives,
     joined,
+    pair_chances,
     segment_shares,
     weighted,
 )
@@ -58,10 +59,13 @@ def masks_of(x: dict[str, Tensor], ratio: float = 0.4):
     return sampler.masks(torch.arange(BATCH), x["audio"])
 
 
+def chances(seed: int = 7) -> Tensor:
+    return torch.rand(BATCH, BATCH, generator=torch.Generator().manual_seed(seed))
+
+
 def losses(model: AvtLearner, x: dict[str, Tensor], fused: bool = False, seed: int = 7):
     masks = masks_of(x)
-    torch.manual_seed(seed)
-    parts = model(x, {}, masks, fused)
+    parts = model(x, {}, masks, fused, chances(seed))
     return parts, avt_losses(parts, model.weights, PATCH, x["audio"], masks, None)
 
 
@@ -85,8 +89,7 @@ def test_contrast_is_of_the_means_before_fusion() -> None:
 def test_matching_judges_each_pair_by_itself(kind: str) -> None:
     model, x = learner(kind=kind), samples()
     parts, found = losses(model, x)
-    torch.manual_seed(7)
-    other = hard_negatives(parts.video, parts.audio).tolist()
+    other = hard_negatives(parts.video, parts.audio, chances()).tolist()
     terms = []
     for i in range(BATCH):
         for j, own in ((i, 1.0), (other[i], 0.0)):
@@ -109,7 +112,7 @@ def test_negatives_are_never_the_own_sound_and_the_nearer_the_likelier() -> None
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr("smnm_kernels.train.models.avt_learner.TEMPERATURE", 20 * TEMPERATURE)
         for _ in range(draws):
-            counts[torch.arange(3), hard_negatives(video, audio)] += 1
+            counts[torch.arange(3), hard_negatives(video, audio, torch.rand(3, 3))] += 1
     assert counts.diagonal().sum() == 0
     for i in range(3):
         others = [j for j in range(3) if j != i]
@@ -117,10 +120,24 @@ def test_negatives_are_never_the_own_sound_and_the_nearer_the_likelier() -> None
         assert abs(counts[i, others[0]] / draws - share) < 4 * (share * (1 - share) / draws) ** 0.5
 
 
+def test_the_model_draws_nothing_itself() -> None:
+    """A compiled one would draw other numbers."""
+    model, x = learner(), samples()
+    before = torch.random.get_rng_state()
+    losses(model, x)
+    assert torch.equal(before, torch.random.get_rng_state())
+    assert model(x, {}, masks_of(x)).matching is None  # nobody gave it any
+    torch.manual_seed(3)
+    drawn = pair_chances(ALL_LOSSES, x["audio"])
+    torch.manual_seed(3)
+    assert torch.equal(drawn, torch.rand(BATCH, BATCH))
+    assert pair_chances(NO_LOSS, x["audio"]) is None
+
+
 def test_negatives_exist_whatever_the_similarities_are() -> None:
     for scale in (0.0, 1e-30, 1e30):
         x = scale * torch.ones(2, 8)
-        assert hard_negatives(x, x).tolist() == [1, 0]
+        assert hard_negatives(x, x, torch.rand(2, 2)).tolist() == [1, 0]
 
 
 def shares_by_hand(x: Tensor, masks, valid: Tensor | None) -> Tensor:
@@ -178,7 +195,6 @@ def test_the_segment_is_restored_from_what_is_shown_of_it() -> None:
     changed = x["audio"].clone()
     grid = ~masks.visible.view(BATCH, 8, 2).repeat_interleave(16, 1).repeat_interleave(16, 2)
     changed[:, 0, 0][grid] += 1
-    torch.manual_seed(7)
     again = model(x | {"audio": changed}, {}, masks).restored
     assert torch.equal(parts.restored, again)
 
@@ -219,7 +235,7 @@ def test_nothing_is_computed_for_a_loss_of_weight_0(monkeypatch: pytest.MonkeyPa
         model = learner(weights, classifies=fused)
         with monkeypatch.context() as patch:
             patch.setattr(nn.functional, "scaled_dot_product_attention", counting)
-            model(samples(), {}, None, fused)
+            model(samples(), {}, None, fused, chances())
         work[name] = rows
     encoders = [BATCH, BATCH]  # one block each
     assert work["contrast"] == encoders
@@ -260,8 +276,7 @@ def test_padding_changes_nothing() -> None:
     for value in (0.0, 4.0):
         sound = x["audio"].clone()
         sound[1, :, :, 64:] = value
-        torch.manual_seed(7)
-        parts = model(x | {"audio": sound}, {"audio": seen}, masks, True)
+        parts = model(x | {"audio": sound}, {"audio": seen}, masks, True, chances())
         kept = [parts.video, parts.audio, parts.matching, parts.tokens[parts.seen]]
         of_losses = avt_losses(parts, model.weights, PATCH, sound, masks, seen)
         found.append([*kept, *of_losses.values()])
