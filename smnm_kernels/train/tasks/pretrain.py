@@ -12,7 +12,6 @@ import torch
 from PIL.Image import Image
 from torch import Tensor
 
-from smnm_kernels import Masks
 from smnm_kernels.errors import Unusable
 from smnm_kernels.train.data.loader import Batch, Failure, SampleDataset
 from smnm_kernels.train.data.modality import Normalisation
@@ -29,7 +28,7 @@ from smnm_kernels.train.run.signals import StoppedBySignal
 from .options import Pretrain
 from .presets.preset import Preset
 from .pretrain_setup import Setup, of_inputs, padding_of, recipe_of, set_up
-from .reconstruction import reconstruction, stacked
+from .reconstruction import restored_by
 
 _PICTURED_SAMPLES = 3
 
@@ -155,24 +154,18 @@ class Pretraining:
         # Masks by their ids: looking does not move the run's own stream on.
         ids = torch.arange(len(samples), device=self.device)
         masks = self.masking.of_ids(ids, self._looked_at(x, real), valid)
-        return self._picture(x, masks, valid)
-
-    @torch.no_grad()
-    def _picture(
-        self, x: dict[str, Tensor], masks: dict[str, Masks], valid: dict[str, Tensor]
-    ) -> Image:
-        self.model.eval()
-        restored = self.objective.restore(self.model, x, masks)
-        self.model.train()
-        pictures = []
-        for name in restored:
-            undo, grid = self.normalisations[name].undo, self.grids[name]
-            visible = masks[name].visible.view(-1, *grid)
-            real = valid[name].view(-1, *grid) if name in valid else None
-            shown = undo(x[name]), visible, undo(restored[name])
-            rows, last = self.inputs[name].picture_rows, self.objective.picture_row
-            pictures.append(reconstruction(*shown, rows, real, last))
-        return stacked(pictures)
+        picture = restored_by(
+            self.objective,
+            self.model,
+            x,
+            masks,
+            valid,
+            self.inputs,
+            self.normalisations,
+            self.grids,
+        )
+        assert picture is not None  # there are pictures only where something is masked
+        return picture
 
     def export(self, path: Path, step: int) -> None:
         self.objective.export(self.model, path, export_metadata(self.preset, step))

@@ -1,16 +1,46 @@
-"""RUN/reconstruction.png: for a few samples what went in, what the encoder saw, what came out."""
+"""Pictures of samples: what went in, what the encoder saw, what came out."""
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 
 import numpy as np
+import torch
 from PIL import Image, ImageDraw, ImageFont
-from torch import Tensor
+from torch import Tensor, nn
 
-from smnm_kernels.train.data.modality import PictureRows
+from smnm_kernels import Masks
+from smnm_kernels.train.data.modality import InputFormat, Normalisation, PictureRows
+from smnm_kernels.train.models.objective import Objective
 
 _GAP, _LABEL = 4, 84  # pixels
+
+
+@torch.no_grad()
+def restored_by(
+    objective: Objective,
+    model: nn.Module,
+    x: dict[str, Tensor],
+    masks: dict[str, Masks],
+    valid: Mapping[str, Tensor],
+    inputs: Mapping[str, InputFormat],
+    normalisations: Mapping[str, Normalisation],
+    grids: Mapping[str, tuple[int, int, int]],
+) -> Image.Image | None:
+    """Of samples x, normalised, what the model makes of what masks hide: inputs one below the
+    other. None where the objective restores nothing."""
+    was_training = model.training
+    restored = objective.restore(model.eval(), x, masks)
+    model.train(was_training)
+    pictures = []
+    for name in restored:
+        undo, grid = normalisations[name].undo, grids[name]
+        visible = masks[name].visible.view(-1, *grid)
+        real = valid[name].view(-1, *grid) if name in valid else None
+        shown = undo(x[name]), visible, undo(restored[name])
+        rows, last = inputs[name].picture_rows, objective.picture_row
+        pictures.append(reconstruction(*shown, rows, real, last))
+    return stacked(pictures) if pictures else None
 
 
 def reconstruction(

@@ -71,3 +71,5 @@ def test_inputs_are_normalised_by_what_the_run_measured(tmp_path, monkeypatch):
     for folder in folders:
         with safe_open(folder.run / "encoder.safetensors", "pt") as file:
             assert json.loads(file.metadata()["mean"]) == measured["mean"]
+    assert (folders[0].path / "restored.png").exists()
+    assert not (folders[1].path / "restored.png").exists()

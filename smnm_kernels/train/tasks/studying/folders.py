@@ -5,6 +5,7 @@ cells/ID/cell.json       what the cell is
 cells/ID/state.json      what it is doing, since when
 cells/ID/pretrain/       its run, as `smnm pretrain` leaves it
 cells/ID/NAME/           results of the measure NAME
+cells/ID/restored.png    a held-out file, the same for all cells, under a mask of the run's
 cells/ID/log.txt         what it printed
 cells/ID/failed.json     why it ended; gone when it is begun again
 cells/ID/result.json     its numbers, written last: a cell that has it is never run again
@@ -30,7 +31,7 @@ CELLS, PLAN = "cells", "plan.toml"
 _RESULT, _STATE, _FAILED, _ABOUT, LOG = (
     "result.json", "state.json", "failed.json", "cell.json", "log.txt",
 )  # fmt: skip
-RUN = "pretrain"
+RUN, PICTURE = "pretrain", "restored.png"
 State = Literal["done", "running", "failed", "begun", "open", "no data"]
 
 

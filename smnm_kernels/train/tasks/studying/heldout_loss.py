@@ -7,6 +7,7 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 
 import torch
+from PIL.Image import Image
 from torch import Tensor, nn
 
 from smnm_kernels.errors import Unusable, UsageError
@@ -18,6 +19,7 @@ from smnm_kernels.train.run.folder import load_checkpoint
 from smnm_kernels.train.tasks.mask_options import parsed_parameters
 from smnm_kernels.train.tasks.masking import Masking, MaskSettings, masking_of
 from smnm_kernels.train.tasks.pretrain_setup import Setup, padding_of
+from smnm_kernels.train.tasks.reconstruction import restored_by
 
 #: Of the masks of held-out files, and of what an objective draws: no run's own, and the same for
 #: all runs.
@@ -129,6 +131,29 @@ def heldout_loss(
         raise UsageError(f"{base}: of {len(chosen)} held-out files none can be read")
     means = {k: {name: x / count for name, x in of.items()} for k, of in sums.items()}
     return means, batches.failed
+
+
+def heldout_picture(
+    model: nn.Module, setup: Setup, base: Path, files: Sequence[Record]
+) -> Image | None:
+    """What the model makes of the first of these files under the first of its own masks, as
+    `heldout_loss` reads and masks it; None where nothing can be read or is restored."""
+    masking, batches = own_masks(setup), _Batches(setup, base, files)
+    read = batches.read([0])
+    if not read:
+        return None
+    batch = batches.of(read, [(0, 0)], 1)
+    looked_at = {name: batch.looked_at[name] for name in masking.needs_data}
+    return restored_by(
+        setup.preset.objective,
+        model,
+        batch.inputs,
+        masking.of_ids(batch.ids, looked_at, batch.valid),
+        batch.valid,
+        setup.preset.clip.inputs,
+        batches.normalisations,
+        {name: kind.grid for name, kind in setup.kinds.items()},
+    )
 
 
 @dataclass(frozen=True)

@@ -15,6 +15,7 @@ import numpy as np
 import torch
 
 from smnm_kernels.errors import UsageError
+from smnm_kernels.files import replacing
 from smnm_kernels.train.data.finder import Files
 from smnm_kernels.train.data.records import fingerprint, read_files
 from smnm_kernels.train.data.scan import scan
@@ -40,15 +41,15 @@ from smnm_kernels.train.tasks.segment import Segment, segment
 
 from .cells import measures_of
 from .environment import environment
-from .folders import RUN, CellFolder, read_json
-from .heldout_loss import HeldOutLoss, build, common_masks, heldout_loss, own_masks
+from .folders import PICTURE, RUN, CellFolder, read_json
+from .heldout_loss import HeldOutLoss, build, common_masks, heldout_loss, heldout_picture, own_masks
 from .inputs import counts, visible_of
 from .plan import Measure, StudyPlan
 from .splitting import labelled, split
 
 _LINES = 5  # of an error that are kept
 _LAST = 20  # losses that "train.loss" is the mean of
-_PARTS, _TRAIN, _HELD_OUT = "parts.json", "train.csv", "held_out.csv"
+_PARTS, _TRAIN, _HELD_OUT, _PICTURED = "parts.json", "train.csv", "held_out.csv", "pictured.csv"
 
 
 @dataclass(frozen=True)
@@ -74,6 +75,7 @@ def run_cell(plan: StudyPlan, folder: CellFolder, machine: Machine) -> int:
         work.pretrain()
         for measure in work.measures:
             work.measure(measure)
+        work.picture()
         work.tidy()
         folder.finish(work.result())
         return 0
@@ -216,6 +218,21 @@ class _Work:
             "values": values,
             "failed": {self.split.name(name): why for name, why in reasons.items()},
         }
+
+    def picture(self) -> None:
+        """The same held-out file for all cells of a data set: the one in the middle of the list."""
+        path, setup, names = self.folder.path / PICTURE, self.setup, self.split.held_out
+        if self.cell.run.untrained or path.exists() or not setup.kinds:
+            return
+        one = self.folder.path / _PICTURED
+        self.split.write(one, [names[len(names) // 2]])
+        listing = scan(Files(one), setup.preset.clip, None, threads=1)
+        if listing.usable:
+            model = build(setup, self.cell.seed, self.folder.run)
+            found = heldout_picture(model, setup, listing.found.base, listing.usable)
+            if found is not None:
+                with replacing(path) as file:
+                    found.save(file, format="PNG")
 
     def _probe(self, measure: Measure, encoder: Path, end: str) -> dict[str, Any]:
         data, options = labelled(self.plan, self.cell, measure)
