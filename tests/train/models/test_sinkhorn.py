@@ -1,6 +1,8 @@
 """Balanced assignments: their definition, their balance, and what no number overflows."""
 
 import math
+import threading
+from concurrent.futures import ThreadPoolExecutor
 
 import pytest
 import torch
@@ -18,7 +20,8 @@ def cosines(tokens=23, prototypes=7, dtype=torch.float64):
     return torch.nn.functional.normalize(z, dim=1) @ torch.nn.functional.normalize(c, dim=1).T
 
 
-@pytest.mark.parametrize("epsilon", [0.05, 0.03, 1.0])
+# Below 1 / 35 with logarithms.
+@pytest.mark.parametrize("epsilon", [0.02, 0.03, 0.05, 1.0])
 @pytest.mark.parametrize("iterations", [1, 3, 10])
 def test_it_is_what_the_definition_says(epsilon, iterations):
     scores = cosines()
@@ -38,6 +41,27 @@ def test_prototypes_and_tokens_come_out_balanced():
     assert (shares[1] - 1).abs().max() > 0.3  # it was not so from the beginning
     assert (shares[10] - 1).abs().max() < 0.1
     assert (shares[300] - 1).abs().max() < 1e-3
+
+
+@pytest.mark.parametrize("epsilon", [0.02, 0.0286, 0.05])
+def test_float32_holds_cosines_at_their_ends(epsilon):
+    """Nearly all tokens are at one prototype, as far as can be from all others; one is far from
+    every prototype."""
+    scores = torch.full((640, 16), -1.0)
+    scores[:, 0] = 1
+    scores[:8] = -scores[:8]
+    scores[8] = -1
+    scores += 1e-3 * torch.rand(640, 16, generator=torch.Generator().manual_seed(0))
+    made = sinkhorn(scores, epsilon)
+    assert torch.allclose(made, sinkhorn(scores.double(), epsilon).float(), rtol=1e-2, atol=1e-6)
+    assert torch.allclose(made.sum(1), torch.ones(640), atol=1e-5)
+
+
+def test_factors_do_not_drift():
+    """However many tokens there are to a prototype, after however many iterations."""
+    scores = cosines(tokens=4000, prototypes=3).float()
+    made = sinkhorn(scores, 0.05, 60)
+    assert torch.allclose(made.sum(0), torch.full((3,), 4000 / 3), rtol=1e-3)
 
 
 @pytest.mark.parametrize("epsilon", [1e-6, 1e-3, 1e3, 1e6])
@@ -61,32 +85,31 @@ def test_neither_gradients_nor_autocast_reach_it():
     assert torch.equal(made, sinkhorn(scores, 0.05))
 
 
-def test_tokens_of_other_processes_count(monkeypatch):
-    """What two processes give each other, by hand: each has half of the tokens."""
+@pytest.mark.parametrize("epsilon", [0.02, 0.05])
+def test_tokens_of_other_processes_count(monkeypatch, epsilon):
+    """Two threads stand for two processes, of which each has half of the tokens."""
     scores = cosines(24, 6).float()
-    halves = scores.chunk(2)
-    alone = sinkhorn(scores, 0.05, 4)
-    sums = []  # of each iteration, of both halves: those of the whole run's own offsets
-    of_tokens = scores.new_zeros(24, 1)
-    for _ in range(4):
-        parts = [
-            torch.logsumexp(s / 0.05 + t, 0)
-            for s, t in zip(halves, of_tokens.chunk(2), strict=True)
-        ]
-        sums.append(torch.stack(parts))
-        of_tokens = -torch.logsumexp(scores / 0.05 - torch.logsumexp(sums[-1], 0), 1, True)
-    for rank in range(2):
-        given = iter(sums)
+    local, barrier, given = threading.local(), threading.Barrier(2, timeout=20), [None, None]
 
-        def gathered(x, over_ranks, rank=rank, given=given):
-            assert over_ranks
-            everyones = next(given)
-            assert torch.allclose(x, everyones[rank], atol=1e-4)
-            return everyones
+    def gathered(x, over_ranks):
+        assert over_ranks
+        given[local.rank] = x.clone()
+        barrier.wait()
+        everyones = torch.stack(given)
+        barrier.wait()
+        return everyones
 
-        monkeypatch.setattr(module, "gathered", gathered)
-        made = sinkhorn(halves[rank], 0.05, 4, over_ranks=True)
-        assert torch.allclose(made, alone.chunk(2)[rank], atol=1e-5)
+    def process(rank):
+        local.rank = rank
+        return sinkhorn(scores.chunk(2)[rank], epsilon, 4, over_ranks=True)
+
+    alone = sinkhorn(scores, epsilon, 4)
+    monkeypatch.setattr(module, "gathered", gathered)
+    with ThreadPoolExecutor(2) as pool:
+        made = torch.cat([*pool.map(process, range(2))])
+    assert torch.allclose(made, alone, atol=1e-5)
+    halves = torch.cat([defined(s, epsilon, 4) for s in scores.double().chunk(2)]).float()
+    assert not torch.allclose(halves, alone, atol=1e-2)
 
 
 @pytest.mark.parametrize(
