@@ -82,6 +82,8 @@ def _of_choice(first: str) -> str:
         return ""
     given, argument, choices = found.groups()
     names = re.findall(r"'([^']*)'", choices)
+    if "None" in names:  # of an option that need not be given; tyro has the others in any order
+        names = sorted({*names} - {"None"})
     near = get_close_matches(given, names, 1)
     meant = f"; did you mean {near[0]}?" if near else ""
     return f"{argument} {given}: is none of {', '.join(names)}{meant}"

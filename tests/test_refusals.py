@@ -25,6 +25,9 @@ _CASES = {
     "--to onnx: is none of hf-videomae, hf-vitmae, timm, mae (smnm export --help)": (
         "export", "x", *_OUT, "--to", "onnx",
     ),
+    "--modalities sound: is none of audio, both, video (smnm finetune --help)": (
+        "finetune", "audio-video", "x", "--encoder", "none", *_OUT, "--modalities", "sound",
+    ),
     "--out must be given (smnm pretrain --help)": ("pretrain", "video", "x"),
     "DATA and --out must be given (smnm pretrain --help)": ("pretrain", "video"),
     "there is no value after '--out' (smnm pretrain --help)": ("pretrain", "video", "x", "--out"),

@@ -169,7 +169,7 @@ class _Moments:
             share, out_of = visible_share(hidden_time)
         except (TypeError, ValueError) as error:
             raise type(error)(
-                f"hidden_time must be a number in (0, 1), or None, got {hidden_time!r}"
+                f"hidden_time must be a number in (0, 1), got {hidden_time!r}"
             ) from None
         n_shown = n * share // out_of
         if not 0 < n_shown < n:

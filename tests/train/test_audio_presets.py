@@ -347,8 +347,8 @@ def test_mean_and_deviation_may_be_given(sounds, tmp_path):
     of_audiomae = set_up(replace(given, preset="tiny")).preset.clip.inputs["audio"]
     assert of_audiomae.scale == (8.4,)
     for change, message in (
-        ({"std": None}, "--mean -7.1: and its other half"),
-        ({"mean": None}, "--std 4.2: and its other half"),
+        ({"std": None}, "--mean -7.1: --std is missing"),
+        ({"mean": None}, "--std 4.2: --mean is missing"),
         ({"std": 0.0}, "--std must be above 0, got 0.0"),
         ({"mean": float("nan")}, "--mean must be a number, got nan"),
         ({"modality": "video", "preset": "tiny"}, "--std 4.2: is for sound; video has none"),

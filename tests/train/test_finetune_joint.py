@@ -10,6 +10,7 @@ import torch
 from clips import losses, main, rows
 from finetuned import same_results
 from labelled_sets import finetune, results
+from safetensors.torch import save_file
 
 from smnm_kernels.train.data.augment_mix import Mix
 from smnm_kernels.train.models.cav_mae import CavMae
@@ -207,11 +208,14 @@ def test_what_does_not_go_together_is_refused_before_any_work(given, films, tmp_
 
 
 def test_encoders_that_do_not_fit_are_refused(pretrained, films, tmp_path, capsys):
+    of_video = tmp_path / "encoder.safetensors"
+    save_file({"x": torch.ones(1)}, of_video, {"format": "smnm-encoder-2", "modality": "video"})
     cases = (
         ((*AVT,), pretrained, "is of another objective"),
         (("--size", 48), pretrained, "takes video of (3, 16, 32, 32)"),
         ((), tmp_path / "none", "is not there"),
         ((), films, "holds no encoder.safetensors"),
+        ((), of_video, "is of video, and audio-video was asked for"),
     )
     for given, encoder, said in cases:
         code = finetune("audio-video", films, tmp_path / "run", *given, encoder=encoder)

@@ -17,9 +17,9 @@ def numbered(tmp_path_factory):
 
 WRONG = [
     (("--mask-ratio", 0.3), "--mask-ratio 0.3: is for audio"),
-    (("--frames", 8), "--frames 8: image has none"),
-    (("--stride", 2), "--stride 2: image has none"),
-    (("--padding", "see"), "--padding see: image has none"),
+    (("--frames", 8), "--frames 8: image has no such option"),
+    (("--stride", 2), "--stride 2: image has no such option"),
+    (("--padding", "see"), "--padding see: image has no such option"),
     (("--size", 40), "patch"),
     (("--views", "0x1"), "--views must be CLIPSxCROPS"),
     (("--views", "5"), "--views must be CLIPSxCROPS"),

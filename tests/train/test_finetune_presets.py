@@ -1,5 +1,6 @@
 """Recipes of fine-tuning against what the methods' code and the paper's tables say."""
 
+import inspect
 import math
 from collections import Counter
 from dataclasses import replace
@@ -24,6 +25,7 @@ from smnm_kernels.train.models.vit import Encoder
 from smnm_kernels.train.tasks.finetune import _order
 from smnm_kernels.train.tasks.finetune_options import (
     Finetune,
+    TuningOptions,
     check,
     clip_of,
     of_the_encoder,
@@ -124,6 +126,12 @@ def test_published_mixing_and_masking():
 def options(**more):
     given = {"modality": "audio", "data": "D", "out": "R", "encoder": "none"} | more
     return Finetune(**given)
+
+
+def test_help_names_every_preset():
+    told = inspect.getsource(TuningOptions)
+    for name in {name for table in PRESETS.values() for name in table}:
+        assert name in told or f"{name.partition('-')[0]}-..." in told
 
 
 def test_options_stand_in_place_of_the_presets_values():

@@ -207,8 +207,13 @@ def test_lists_and_shards_are_inspected_and_what_is_left_out_is_said(folder, tmp
 
 def test_nothing_to_inspect(tmp_path, capsys):
     (tmp_path / "a.txt").touch()
-    assert inspect(tmp_path) == 2
-    assert "no video, sound or picture is there" in capsys.readouterr().err
+    assert inspect(tmp_path) == 1  # as where all that is there is of no use
+    said = capsys.readouterr()
+    assert said.err == f"{tmp_path}: no video, sound or picture is there\n"
+    assert (
+        f"0 of 0 files are usable\n{tmp_path}: not looked at: 1 file that ends in .txt" in said.out
+    )
+    assert inspect(tmp_path, tmp_path / "gone") == 2
 
 
 def test_the_name_is_there_and_nothing_is_imported_before_it_is_used():

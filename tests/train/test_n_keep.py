@@ -56,8 +56,8 @@ def test_no_crop_takes_the_squares_of_evaluation(modality):
         ({"mask": "tube", "n_keep": 25}, "--mask tube --n-keep 25 on a grid of"),
         ({"mask_options": ("n_keep=3",)}, "--n-keep sets it"),
         ({"size": 50}, "--preset tiny --size 50:"),
-        ({"modality": "image", "frames": 8}, "--frames 8: image has none"),
-        ({"modality": "audio", "size": 8}, "--size 8: audio has none"),
+        ({"modality": "image", "frames": 8}, "--frames 8: image has no such option"),
+        ({"modality": "audio", "size": 8}, "--size 8: audio has no such option"),
     ],
 )
 def test_wrong_counts_and_sizes_are_refused_by_name(given, words):

@@ -207,7 +207,7 @@ def test_nothing_usable_says_what_is_there_instead(preset, tmp_path):
     )
     for i in range(3):
         (data / f"{i}.txt").write_text("no number")
-    assert "all 3 were skipped, see above: 3 makes its decoder fail" in refused()
+    assert "all 3 were skipped, see above: makes its decoder fail (3 files)" in refused()
 
 
 def test_left_out_entries_are_on_the_screen_and_in_skipped_json(preset, data, tmp_path, capsys):

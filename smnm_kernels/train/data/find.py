@@ -152,7 +152,7 @@ def _no_list(search: Search, line: lists.Listed | None, root: _Root) -> str:
     at = f"; {printable(str(there))} is not there" if there else ""
     return (
         f"{what} names none that is there and of use: line {line.line} is {shown!r}{at}. "
-        f"Looked for {some_suffixes(search.suffixes)} {shards.SUFFIX}{root.advice}"
+        f"Looked for {some_suffixes(search.suffixes, shards.SUFFIX)}{root.advice}"
     )
 
 

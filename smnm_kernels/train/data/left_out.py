@@ -71,12 +71,13 @@ def no_file(data: Path, suffixes: frozenset[str], left_out: LeftOut) -> str:
     )
 
 
-def some_suffixes(suffixes: frozenset[str]) -> str:
-    """All of them where they are few, else the usual ones: of sounds there are a hundred."""
+def some_suffixes(suffixes: frozenset[str], *first: str) -> str:
+    """All of them where they are few, else the usual ones: of sounds there are a hundred; behind
+    the `first`."""
     if len(suffixes) <= _MOST_SHOWN:
-        return " ".join(sorted(suffixes))
+        return " ".join([*first, *sorted(suffixes)])
     usual = [suffix for suffix in _USUAL if suffix in suffixes]
-    return f"{' '.join(usual)} and {len(suffixes) - len(usual)} other suffixes"
+    return f"{' '.join([*first, *usual])} and {len(suffixes) - len(usual)} other suffixes"
 
 
 def _instead(left_out: LeftOut) -> str:
@@ -85,14 +86,16 @@ def _instead(left_out: LeftOut) -> str:
     parts = left_out.counts()
     for reason, count in counts.most_common():
         first = next(n for n, r in left_out.named.items() if _general(r) == reason)
-        parts.append(f"{first} {reason}" if count == 1 else f"{count} {reason} ({first}, …)")
+        parts.append(
+            f"{first} and {count - 1} more: {reason}" if count > 1 else f"{first} {reason}"
+        )
     return f"; found instead: {'; '.join(parts)}" if parts else ", nor anything else"
 
 
 def by_reason(reasons: Iterable[str]) -> str:
-    """ "3 is too short, 2 does not decode": how often each kind of reason is given."""
+    """ "is too short (3 files), does not decode (1 file)": each kind of reason, and how often."""
     counts = Counter(map(_general, reasons)).most_common()
-    return ", ".join(f"{count} {reason}" for reason, count in counts)
+    return ", ".join(f"{reason} ({n} {'file' if n == 1 else 'files'})" for reason, n in counts)
 
 
 def _general(reason: str) -> str:

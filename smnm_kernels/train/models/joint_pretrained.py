@@ -12,6 +12,7 @@ from smnm_kernels.errors import UsageError, printable
 from smnm_kernels.train.data.modality import InputFormat
 
 from .encoder_file import metadata_of
+from .formats.recognise import check_modality
 from .joint_classifier import FORMAT, load_joint_classifier
 from .joint_encoders import JointEncoder, JointSettings, load_joint_encoder, new_joint_encoder
 from .pretrained import CLASSIFIER, ENCODER, UNTRAINED
@@ -52,6 +53,7 @@ def find_joint_encoder(
         elif not os.path.exists(path):
             raise ValueError("is not there")
         held = metadata_of(path)
+        check_modality(held.get("modality", "audio-video"), "audio-video")
         if held.get("format") == FORMAT:
             encoder = load_joint_classifier(path).encoder
         else:

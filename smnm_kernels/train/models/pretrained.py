@@ -77,8 +77,9 @@ def find_encoder(
     untrained: ModelSettings,
     seed: int,
     say: Callable[[str], None] = print,
+    option: str = "--encoder",
 ) -> Pretrained:
-    """The encoder that `--encoder GIVEN` means.
+    """The encoder that `--encoder GIVEN`, or another option with that value, means.
 
     given: RUN, a file or folder in one of the known formats (`read_weights`), or "none" for the
         seed's weights of `untrained` on an input of this format.
@@ -92,7 +93,7 @@ def find_encoder(
         encoder = build_model(untrained, inputs.size, seed).encoder.eval()
         origin = f"untrained, seed {seed}"
         return Pretrained(encoder, inputs.mean, inputs.scale, modality, origin, untrained=True)
-    asked = f"--encoder {printable(str(given))}"
+    asked = f"{option} {printable(str(given))}"
     weights = weights_for(asked, Path(given), modality, inputs, say)
     with torch.random.fork_rng(devices=[]):  # its random weights are replaced
         encoder = Encoder(weights.encoder, weights.input_size)

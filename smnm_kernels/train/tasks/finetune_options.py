@@ -61,8 +61,9 @@ class TuningOptions:
     none: untrained weights, the preset's model trained from scratch."""
     preset: PresetName = "tiny"
     """tiny runs on two CPU cores in minutes. videomae (Kinetics-400), videomae-ssv2, mae,
-    audiomae-... and maskspec-... do what those methods' code does, snm-video and snm-audio what
-    the structured-noise paper's tables say. A table in docs/evaluation.md has their values."""
+    audiomae-..., maskspec-... and cav-mae do what those methods' code does; snm-video, snm-audio
+    and snm-cav-mae what the structured-noise paper's tables say. A table in docs/evaluation.md has
+    their values."""
     epochs: Count = None
     """Passes over the files that are trained on. Default: the preset's, or its steps."""
     frames: Count = None
@@ -289,7 +290,7 @@ def clip_of(options: Finetune, preset: FinetunePreset, pretrained: Pretrained | 
         value = getattr(options, name)
         if value is not None and name not in allowed:
             shown = f"--{name.replace('_', '-')} {value}"
-            raise UsageError(f"{shown}: {options.modality} has none")
+            raise UsageError(f"{shown}: {options.modality} has no such option")
     if options.stride is not None and getattr(clip, "sampling", None) == "segments":
         raise UsageError(
             f"--stride {options.stride}: --preset {options.preset} takes a frame of each of "

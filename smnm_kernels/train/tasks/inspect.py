@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import sys
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
@@ -49,7 +50,8 @@ class Inspect:
     are usable.
 
     Every file is decoded as a whole, as before a run. The exit code is 0 where all are usable, 1
-    where some are not, 2 where the arguments are wrong: files of other PATHs are told of before.
+    where some are not or a PATH holds none, 2 where the arguments are wrong: files of other PATHs
+    are told of before.
     """
 
     paths: Annotated[Positional[tuple[Path, ...]], arg(metavar="PATH")]
@@ -64,8 +66,8 @@ class Inspect:
 
 
 def inspect(options: Inspect) -> int:
-    looked, counted, wrong = _files(options.paths)
-    if wrong and not looked:
+    looked, counted, empty, wrong = _files(options.paths)
+    if wrong and not looked and not empty:
         raise UsageError("; ".join(wrong))
     if (
         options.out is not None
@@ -84,9 +86,11 @@ def inspect(options: Inspect) -> int:
         _draw(list(zip(looked, reports, strict=True)), options.out, options.pixel_aspect)
         if not options.json:
             print(f"picture: {options.out}")
+    for path in empty:
+        print(f"{path}: no video, sound or picture is there", file=sys.stderr)
     if wrong:
         raise UsageError("; ".join(wrong))
-    return 0 if usable == len(reports) else 1
+    return 1 if empty or usable < len(reports) else 0
 
 
 class Looked(NamedTuple):
@@ -103,12 +107,13 @@ class Looked(NamedTuple):
         return os.path.abspath(path), self.source.start if self.source else 0
 
 
-def _files(paths: tuple[Path, ...]) -> tuple[list[Looked], list[str], list[str]]:
-    """(files, lines on what else there is, what is wrong with PATHs that have none)"""
+def _files(paths: tuple[Path, ...]) -> tuple[list[Looked], list[str], list[str], list[str]]:
+    """(files, lines on what else there is, PATHs that hold none, what is wrong with others)"""
     if not paths:
         raise UsageError("PATH: at least one file or folder is needed")
     looked: list[Looked] = []
     counted: list[str] = []
+    empty: list[str] = []
     wrong: list[str] = []
     for path in paths:
         try:
@@ -118,11 +123,13 @@ def _files(paths: tuple[Path, ...]) -> tuple[list[Looked], list[str], list[str]]
         else:
             looked += found
             counted += lines
-    return list({one.place: one for one in reversed(looked)}.values())[::-1], counted, wrong
+            if not found:
+                empty.append(printable(str(path)))
+    return list({one.place: one for one in reversed(looked)}.values())[::-1], counted, empty, wrong
 
 
 def _files_of(path: Path) -> tuple[list[Looked], list[str]]:
-    """Of one PATH. Raises UsageError where there is none."""
+    """Of one PATH. Raises UsageError where it is not there, or is a list of nothing."""
     shown = printable(str(path))
     if not path.is_dir() and path.suffix.lower() not in _HOLDERS and not braces.is_pattern(path):
         if not os.path.lexists(path):
@@ -136,8 +143,6 @@ def _files_of(path: Path) -> tuple[list[Looked], list[str]]:
         looked.append(Looked(name, entry.source(found.base)))
     for name, reason in found.left_out.named.items():
         looked.append(Looked(str(found.base / name), None, reason))
-    if not looked:
-        raise UsageError(f"{shown}: no video, sound or picture is there")
     lines = [f"{shown}: {line}" for line in found.where]
     return looked, lines + [f"{shown}: not looked at: {c}" for c in found.left_out.counts()]
 

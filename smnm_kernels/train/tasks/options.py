@@ -178,7 +178,7 @@ def _clip_of(options: Pretrain, clip: Modality) -> Modality:
     for name in ("frames", "size"):
         value, own = getattr(options, name), {field.name for field in fields(clip)}
         if value is not None and name not in own:
-            raise UsageError(f"--{name} {value}: {options.modality} has none")
+            raise UsageError(f"--{name} {value}: {options.modality} has no such option")
     if options.stride is not None and "stride" not in allowed:
         raise UsageError(f"--stride {options.stride}: {options.modality} has no stride")
     spread = getattr(clip, "spread", None)
@@ -222,7 +222,8 @@ def _statistics(
         return None, None
     given = f"--mean {mean}" if std is None else f"--std {std}"
     if mean is None or std is None:
-        raise UsageError(f"{given}: and its other half; give both --mean and --std, or neither")
+        missing = "--std" if std is None else "--mean"
+        raise UsageError(f"{given}: {missing} is missing; give both, or neither")
     if "std" not in allowed:
         raise UsageError(f"{given}: is for sound; {options.modality} has none")
     if not math.isfinite(mean):

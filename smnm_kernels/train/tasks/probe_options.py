@@ -125,7 +125,7 @@ def check(options: Probe) -> None:
     ):
         value = getattr(options, name)
         if value is not None and name not in allowed:
-            raise UsageError(f"{flag(name)} {value}: {options.modality} has none")
+            raise UsageError(f"{flag(name)} {value}: {options.modality} has no such option")
         if value is not None and choices and value not in choices:
             raise UsageError(f"{flag(name)} must be one of {', '.join(choices)}, got {value!r}")
     if options.pool == "time" and options.modality != "audio":

@@ -48,7 +48,7 @@ def find_frozen(
     seed: int,
     overrides: dict[str, Any],
 ) -> list[Frozen]:
-    """The encoders that were asked for, in their order.
+    """The encoders that were asked for, by --encoder the first and by --against the others.
 
     "none" has the architecture, clips and normalisation of the first of them that is something,
     else those of `preset`. `overrides` are fields of the modality that were given as options; None
@@ -57,10 +57,11 @@ def find_frozen(
     Raises UsageError, which names it, where one is no encoder of this modality.
     """
     names = [str(one) for one in given]
+    options = {name: "--encoder" if name == names[0] else "--against" for name in names}
     clip, model = preset.clip, preset.objective.model  # type: ignore[attr-defined]
     [inputs] = clip.inputs.values()
     trained = {
-        name: find_encoder(name, modality, inputs, model, seed)
+        name: find_encoder(name, modality, inputs, model, seed, option=options[name])
         for name in dict.fromkeys(names)
         if name != UNTRAINED
     }
@@ -72,14 +73,15 @@ def find_frozen(
         )
     if trained:
         name, first = next(iter(trained.items()))
-        kept, clip = first.clip, _clip_of(first.encoder.input_size, clip, first.clip, name)
+        asked = f"{options[name]} {printable(name)}"
+        kept, clip = first.clip, _clip_of(first.encoder.input_size, clip, first.clip, asked)
         model = _untrained(model, first.encoder.settings)
         [inputs] = clip.inputs.values()
         inputs = replace(inputs, mean=tuple(first.mean), scale=tuple(first.scale))
     frozen = {}
     for name in dict.fromkeys(names):
         found = trained.get(name) or find_encoder(name, modality, inputs, model, seed)
-        frozen[name] = _freeze(name, found, clip, found.clip or kept, overrides)
+        frozen[name] = _freeze(name, options[name], found, clip, found.clip or kept, overrides)
     return [frozen[name] for name in names]
 
 
@@ -97,22 +99,24 @@ def _untrained(model: ModelSettings, encoder: EncoderSettings) -> ModelSettings:
 
 def _freeze(
     name: str,
+    option: str,
     found: Pretrained,
     like: Modality,
     kept: dict[str, Any],
     overrides: dict[str, Any],
 ) -> Frozen:
-    clip = _clip_of(found.encoder.input_size, like, kept, name)
+    asked = f"{option} {printable(name)}"
+    clip = _clip_of(found.encoder.input_size, like, kept, asked)
     clip = replace(clip, **{k: v for k, v in overrides.items() if v is not None})
     [form] = clip.inputs.values()
     if form.size != found.encoder.input_size:  # by an override
-        found = found.at_size(form.size, f"--encoder {printable(name)}")
+        found = found.at_size(form.size, asked)
     encoder = found.encoder.eval().requires_grad_(False)
     form = replace(form, mean=tuple(found.mean), scale=tuple(found.scale))
     return Frozen(name, found.origin, digest_of(encoder.state_dict()), encoder, clip, form)
 
 
-def _clip_of(size: InputSize, like: Modality, kept: dict[str, Any], given: str) -> Modality:
+def _clip_of(size: InputSize, like: Modality, kept: dict[str, Any], asked: str) -> Modality:
     """The modality whose samples have this size (C, T, H, W)."""
     names = {field.name for field in fields(like)}
     own = {name: kept[name] for name in _KEPT if name in kept and name in names}
@@ -125,7 +129,7 @@ def _clip_of(size: InputSize, like: Modality, kept: dict[str, Any], given: str) 
     [form] = clip.inputs.values()
     if tuple(form.size) != tuple(size):
         raise UsageError(
-            f"--encoder {printable(given)}: takes inputs of (C, T, H, W) = {tuple(size)}, which "
+            f"{asked}: takes inputs of (C, T, H, W) = {tuple(size)}, which "
             f"{clip.name} files are not read as (such as {tuple(form.size)})"
         )
     return clip
