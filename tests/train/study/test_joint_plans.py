@@ -16,6 +16,8 @@ from smnm_kernels.train.data.scan import scan
 from smnm_kernels.train.data.source import Source
 from smnm_kernels.train.tasks.options import Pretrain
 from smnm_kernels.train.tasks.pretrain_setup import set_up
+from smnm_kernels.train.tasks.studying.cells import cells_of
+from smnm_kernels.train.tasks.studying.folders import CellFolder
 from smnm_kernels.train.tasks.studying.heldout_loss import (
     SEED,
     HeldOutLoss,
@@ -25,6 +27,7 @@ from smnm_kernels.train.tasks.studying.heldout_loss import (
     own_masks,
 )
 from smnm_kernels.train.tasks.studying.inputs import Visible, counts, counts_in_words
+from smnm_kernels.train.tasks.studying.measuring import Machine, run_cell
 from smnm_kernels.train.tasks.studying.plan import load_plan
 
 PLAN = """
@@ -185,3 +188,55 @@ def test_what_an_objective_draws_is_the_same_each_time(films):
         assert torch.equal(torch.get_rng_state(), before)
     assert found[0] == found[1]
     assert {"loss", "loss_contrast", "loss_matching", "loss_segment"} <= set(found[0])
+
+
+STUDY = """
+modality = "audio-video"
+pretrain = { steps = 2, batch_size = 2, warmup_steps = 0 }
+data.films = { list = "labels.csv" }
+runs.synchronised = { hidden_time = 0.5 }
+
+[measures.loss]
+with = "loss"
+masks = 1
+
+[measures.retrieval]
+with = "retrieve"
+
+[measures.all]
+with = "retrieve"
+list = "more.csv"
+at = [1]
+
+[measures.class]
+with = "finetune"
+steps = 1
+batch_size = 2
+evaluate_every = 1
+"""
+
+
+@pytest.mark.slow
+def test_a_cell_measures_both_ways_and_fine_tunes(tmp_path, films):
+    names = [path.name for path in sorted(films.glob("*.mkv"))]
+    splits = zip(names, ("train", "train", "val", "test", "test"), "abaab", strict=True)
+    rows = "".join(f"{name},{split},{label}\n" for name, split, label in splits)
+    (films / "labels.csv").write_text("path,split,label\n" + rows)
+    (films / "more.csv").write_text("path\n" + "".join(f"{name}\n" for name in names[2:]))
+    plan = loaded(tmp_path, STUDY)
+    (cell,) = cells_of(plan, {"films": films})
+    folder = CellFolder(tmp_path / "out", cell)
+    assert run_cell(plan, folder, Machine("cpu", threads=1, workers=0)) == 0
+    found = folder.result
+    assert found["about"]["n_keep"] == {"video": 28, "audio": 12}
+    assert found["about"]["grid"] == {"video": [8, 6, 6], "audio": [1, 8, 8]}
+    values = found["values"]
+    assert values["loss.own.contrast"] > 0
+    assert values["loss.own.video"] != values["loss.common.video"]
+    for direction in ("sound_to_video", "video_to_sound"):
+        assert 1 <= values[f"retrieval.{direction}.median_rank"] <= 2
+        assert 1 <= values[f"all.{direction}.median_rank"] <= 3
+        assert 0 <= values[f"all.{direction}.recall-1@1"] <= 1
+    assert 0 <= values["class"] <= 1
+    held_out = (folder.path / "held_out.csv").read_text()
+    assert [name in held_out for name in names] == [False] * 3 + [True] * 2
