@@ -6,6 +6,7 @@ import pytest
 import torch
 
 import smnm_kernels as smnm
+from smnm_kernels.samplers import stream
 
 GRID = (4, 6, 5)
 
@@ -90,3 +91,14 @@ def test_what_it_says_of_itself(bank):
 def test_errors(bank, call, error, words):
     with pytest.raises(error, match=words):
         call(bank)
+
+
+def test_ranks_share_out_the_stream(bank, monkeypatch):
+    whole = smnm.BankSampler(bank, GRID, 0.9, seed=5)(8).visible
+    parts = []
+    for rank in range(2):
+        monkeypatch.setattr(stream, "rank_and_world_size", lambda rank=rank: (rank, 2))
+        sampler = smnm.BankSampler(bank, GRID, 0.9, seed=5)
+        parts.append([sampler(2).visible, sampler(2).visible])
+    in_order = [part for step in zip(*parts, strict=True) for part in step]
+    assert torch.equal(torch.cat(in_order), whole)

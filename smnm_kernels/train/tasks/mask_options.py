@@ -14,7 +14,7 @@ from smnm_kernels.errors import UsageError
 from smnm_kernels.kinds import KINDS, parameters_of
 from smnm_kernels.train.run.options import Count, Number, need_at_least
 
-from .masking import HintSettings, MaskSettings, are_paired
+from .masking import BankSettings, HintSettings, MaskSettings, are_paired
 from .preset_options import overridden
 
 Kind = Annotated[str | None, arg(metavar="KIND", help_behavior_hint="")]
@@ -22,6 +22,7 @@ MaskParameters = Annotated[
     tuple[str, ...], arg(metavar="NAME=VALUE [NAME=VALUE ...]", help_behavior_hint="")
 ]
 HintSchedule = Annotated[str | None, arg(metavar="dwm|START[:POWER]", help_behavior_hint="")]
+MaskBank = Annotated[str | None, arg(metavar="crop|resize[:VOLUMES]", help_behavior_hint="")]
 
 #: What --mask-options must not set.
 _MASK_FIELDS = {
@@ -56,6 +57,11 @@ class MaskOptions:
     """Dispersion and motion masks: how the share of chance, 1 at first, falls. dwm is 1 for a sixth
     of the schedule's steps and then 1 - (step / steps)^2; START:POWER sets both, START a share
     of the steps. Default: no chance (hint_ratio=0)."""
+    mask_bank: MaskBank = None
+    """Masks of noise: cut them from volumes that are made before training, for comparison with the
+    structured-noise paper. Its Algorithm 2 crops and its section 3.4 resizes, which makes other
+    masks. 256 volumes of 64x64x64 take 256 MiB in every process; VOLUMES sets another number.
+    Default: noise is made for each batch."""
 
 
 @dataclass(kw_only=True)
@@ -96,8 +102,24 @@ def masks_of(options: Any, preset: Mapping[str, MaskSettings]) -> dict[str, Mask
             parameters=parsed_parameters(words, f"{prefix_of(options, name)}-options"),
             hint=_hint_of(options, kind or masks.kind),
             n_keep=options.n_keep,
+            bank=_bank_of(options),
         )
     return found
+
+
+def words_of(options: Any, name: str, masks: MaskSettings) -> str:
+    """What was asked for, of this input's masks."""
+    prefix, (_, _, parameters) = prefix_of(options, name), asked_of(options, name)
+    words = [prefix, masks.kind]
+    if masks.n_keep is None:
+        words += [f"{prefix}-ratio", str(masks.ratio)]
+    else:
+        words += ["--n-keep", str(masks.n_keep)]
+    if parameters:
+        words += [f"{prefix}-options", *parameters]
+    if masks.bank is not None:
+        words += ["--mask-bank", options.mask_bank]
+    return " ".join(words)
 
 
 def prefix_of(options: Any, name: str) -> str:
@@ -128,7 +150,7 @@ def _refuse_others(options: Any, preset: Mapping[str, MaskSettings]) -> None:
         of_two = name in AudioVideoMaskOptions.__dataclass_fields__
         if of_two and not have_two:
             raise UsageError(f"{word}: is for audio-video; {options.modality} has one input")
-        if have_two and name in ("n_keep", "hint_schedule"):
+        if have_two and name in ("n_keep", "hint_schedule", "mask_bank"):
             raise UsageError(f"{word}: is for one input, and audio-video has two")
         if have_two and not of_two:
             raise UsageError(
@@ -182,3 +204,16 @@ def _hint_of(options: Any, kind: str) -> HintSettings | None:
             f"POWER above 0 ({error})"
         ) from None
     return settings
+
+
+def _bank_of(options: Any) -> BankSettings | None:
+    given = options.mask_bank
+    if given is None:
+        return None
+    place, colon, volumes = given.partition(":")
+    if place not in ("crop", "resize") or (colon and not (volumes.isdecimal() and int(volumes))):
+        raise UsageError(
+            f"--mask-bank must be crop or resize, or with a number of volumes such as crop:1024, "
+            f"got {given!r}"
+        )
+    return BankSettings(place, int(volumes)) if colon else BankSettings(place)

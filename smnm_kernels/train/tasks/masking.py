@@ -3,17 +3,32 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping
-from dataclasses import dataclass, field
-from typing import Any, Protocol
+from dataclasses import dataclass, field, replace
+from functools import partial
+from typing import Any, Literal, Protocol
 
 import torch
 from torch import Tensor
 
-from smnm_kernels import AudioVideoSampler, Masks, MaskSampler, ScheduledSampler, schedules
-from smnm_kernels.kinds import Kind
+from smnm_kernels import (
+    AudioVideoSampler,
+    BankSampler,
+    Masks,
+    MaskSampler,
+    NoiseBank,
+    ScheduledSampler,
+    schedules,
+)
+from smnm_kernels.kinds import Kind, NoiseKind, make_kind
+from smnm_kernels.train.data.bars import bar
+from smnm_kernels.train.run import ranks
 
 Grid = tuple[int, int, int]
 Tensors = Mapping[str, Tensor]  # by the names of inputs
+Sampler = MaskSampler | ScheduledSampler | BankSampler
+
+#: Of a volume of a bank, on each axis: the structured-noise paper's.
+BANK_SIDE = 64
 
 
 @dataclass(frozen=True)
@@ -22,6 +37,35 @@ class HintSettings:
 
     start: float = 1 / 6
     power: float = 2.0
+
+
+@dataclass(frozen=True)
+class BankSettings:
+    """Noise is made before training, as `smnm_kernels.NoiseBank` does it, and put on the grid by
+    one of the paper's two rules."""
+
+    place: Literal["crop", "resize"]
+    #: How many volumes of 64 x 64 x 64 (of one frame where masks repeat over time). No paper has
+    #: their number; ours takes 256 MiB.
+    volumes: int = 256
+
+    def sampler(self, kind: NoiseKind, seed: int) -> BankSampler:
+        """Of masks like this kind's. Makes the bank, which follows from the seed, on the CPU."""
+        noise = kind.noise
+        shape = (1 if kind.tube else BANK_SIDE, BANK_SIDE, BANK_SIDE)
+        shown = partial(bar, "bank of noise", None, " volumes", delay=1)
+        bank = NoiseBank.precompute(
+            self.volumes,
+            shape,
+            noise.color,
+            sigma=noise.given_sigma,
+            time_scale=noise.time_scale,
+            seed=seed,
+            progress=iter if ranks.rank() else lambda numbers: shown(over=numbers),
+        )
+        if self.place == "resize":
+            bank = bank.resized(noise.grid)
+        return BankSampler(bank, kind.grid, n_keep=kind.n_keep, tube=kind.tube, seed=seed)
 
 
 @dataclass(frozen=True)
@@ -35,6 +79,8 @@ class MaskSettings:
     #: Of kinds with a hint: when the share of chance falls.
     hint: HintSettings | None = None
     n_keep: int | None = None
+    #: Of noise: it is cut from a bank.
+    bank: BankSettings | None = None
 
     @property
     def count(self) -> dict[str, Any]:
@@ -43,9 +89,30 @@ class MaskSettings:
             return {"n_keep": self.n_keep}
         return {"mask_ratio": self.ratio}
 
-    def sampler(self, grid: Grid, seed: int, schedule_steps: int) -> MaskSampler | ScheduledSampler:
+    def first_kind(self, grid: Grid) -> Kind:
+        """The kind of the first step's masks. Raises what `sampler` raises; no bank is made."""
+        if self.bank is None:
+            return self.sampler(grid, 0, schedule_steps=1).settings
+        kind = make_kind(self.kind, grid, **self.count, **self.parameters)
+        if not isinstance(kind, NoiseKind):
+            raise ValueError(f"a bank is of noise, and {self.kind} masks are not")
+        if max(kind.noise.grid) > BANK_SIDE:
+            raise ValueError(
+                f"a bank's volumes have {BANK_SIDE} values on each axis, and the grid has more"
+            )
+        return kind
+
+    def at_end(self) -> MaskSettings:
+        """Without schedules: as they leave the masks."""
+        return replace(self, hint=None)
+
+    def sampler(self, grid: Grid, seed: int, schedule_steps: int) -> Sampler:
         """A schedule goes by the steps of the run, over the length of its learning-rate schedule.
         `set_epoch` tells the sampler each step."""
+        if self.bank is not None:
+            kind = self.first_kind(grid)
+            assert isinstance(kind, NoiseKind)
+            return self.bank.sampler(kind, seed)
         if self.hint is None:
             return MaskSampler(self.kind, grid, **self.count, seed=seed, **self.parameters)
         hint_ratio = schedules.hint(schedule_steps, start=self.hint.start, power=self.hint.power)
@@ -96,9 +163,7 @@ class Masking(Protocol):
 class SeparateMasks:
     """A Masking by one sampler for each input."""
 
-    def __init__(
-        self, samplers: Mapping[str, MaskSampler | ScheduledSampler], device: torch.device
-    ) -> None:
+    def __init__(self, samplers: Mapping[str, Sampler], device: torch.device) -> None:
         self.samplers = {name: sampler.to(device) for name, sampler in samplers.items()}
 
     @property

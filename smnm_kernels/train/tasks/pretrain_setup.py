@@ -12,6 +12,7 @@ from typing import Any
 
 import torch
 
+from smnm_kernels.arguments import Seed
 from smnm_kernels.errors import UsageError
 from smnm_kernels.kinds import Kind
 from smnm_kernels.train.data.audio import Audio
@@ -29,7 +30,7 @@ from smnm_kernels.train.models.sigma_target import Frozen, find_frozen
 from smnm_kernels.train.run.machine import find_device
 from smnm_kernels.train.run.plan import Recipe
 
-from .mask_options import asked_of, prefix_of
+from .mask_options import asked_of, prefix_of, words_of
 from .masking import Masking, masking_of
 from .measuring import Measuring, as_trained, measures, with_measured
 from .objectives import WORDS
@@ -74,10 +75,11 @@ def set_up(options: Pretrain) -> Setup:
         raise UsageError(f"{_sizes_of(options)}: {error}") from error
     kinds = {name: _kind_of(options, preset, name, grid) for name, grid in grids.items()}
     setup = Setup(preset, kinds, options.seed, find_device(options.device), start, target)
-    try:
-        setup.masking(schedule_steps=1)
-    except (ValueError, TypeError) as error:  # each input's masks by themselves are right
-        raise UsageError(f"--hidden-time {preset.hidden_time}: {error}") from error
+    if preset.hidden_time is not None:
+        try:
+            setup.masking(schedule_steps=1)
+        except (ValueError, TypeError) as error:  # each input's masks by themselves are right
+            raise UsageError(f"--hidden-time {preset.hidden_time}: {error}") from error
     return setup
 
 
@@ -91,19 +93,13 @@ def _kind_of(options: Pretrain, preset: Preset, name: str, grid: tuple[int, int,
     """Of this input's masks, at the first step; UsageError, which says what was asked for."""
     masks = preset.masks[name]
     try:
-        sampler = masks.sampler(grid, options.seed, schedule_steps=1)
-        if sampler.needs_data:  # no sample of the input, which may not suit the kind
+        kind = masks.first_kind(grid)
+        if kind.needs_data:  # no sample of the input, which may not suit the kind
             ids = torch.empty(0, dtype=torch.int64)
-            sampler.masks(ids, torch.empty(0, *preset.clip.inputs[name].size))
-        return sampler.settings
+            kind.draw(ids, Seed(None, 0), torch.empty(0, *preset.clip.inputs[name].size))
+        return kind
     except (ValueError, TypeError) as error:
-        prefix = prefix_of(options, name)
-        asked = f"{prefix} {masks.kind} {prefix}-ratio {masks.ratio}"
-        if masks.n_keep is not None:
-            asked = f"{prefix} {masks.kind} --n-keep {masks.n_keep}"
-        _, _, words = asked_of(options, name)
-        if words:
-            asked += f" {prefix}-options {' '.join(words)}"
+        asked = words_of(options, name, masks)
         raise UsageError(f"{asked} on a grid of {grid}: {error}") from error
 
 
@@ -176,6 +172,9 @@ def recipe_of(options: Pretrain, setup: Setup) -> Recipe:
             "hidden_time": preset.hidden_time,
             "hint_schedule": of_inputs(
                 {name: masks.hint and asdict(masks.hint) for name, masks in preset.masks.items()}
+            ),
+            "mask_bank": of_inputs(
+                {name: masks.bank and asdict(masks.bank) for name, masks in preset.masks.items()}
             ),
             "grid": of_inputs({name: kind.grid for name, kind in setup.kinds.items()}),
             "objective": {"name": type(preset.objective).__name__, **asdict(preset.objective)},

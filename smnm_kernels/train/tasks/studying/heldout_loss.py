@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from pathlib import Path
 
 import torch
@@ -39,9 +39,9 @@ class HeldOutLoss:
 
 
 def own_masks(setup: Setup) -> Masking:
-    """As the run draws them, of hints at the end of their schedule."""
+    """As the run draws them at the end of its schedule."""
     preset = setup.preset
-    masks = {name: replace(preset.masks[name], hint=None) for name in setup.kinds}
+    masks = {name: preset.masks[name].at_end() for name in setup.kinds}
     return _masking(setup, masks, preset.hidden_time)
 
 
@@ -55,7 +55,7 @@ def common_masks(setup: Setup, settings: HeldOutLoss) -> Masking:
         ratio = setup.preset.masks[name].ratio
         masks[name] = MaskSettings(settings.common, ratio, parameters, n_keep=kind.n_keep)
         try:
-            masks[name].sampler(kind.grid, SEED, schedule_steps=1)
+            masks[name].first_kind(kind.grid)
         except (ValueError, TypeError) as error:
             raise UsageError(f"{words} on a grid of {kind.grid}: {error}") from error
     return _masking(setup, masks, None)
