@@ -12,6 +12,7 @@ from finetuned import same_results
 from labelled_sets import finetune, results
 from safetensors.torch import save_file
 
+from smnm_kernels.train.data.augment_jitter import Jitter
 from smnm_kernels.train.data.augment_mix import Mix
 from smnm_kernels.train.models.cav_mae import CavMae
 from smnm_kernels.train.models.cav_mae_model import CAV_MAE
@@ -179,7 +180,8 @@ def test_parts_of_a_batch_are_mixed_as_the_whole(films, tmp_path):
     found = []
     for parts in (1, 2):
         run = tmp_path / f"{parts}"
-        given = ("--accumulate", parts, "--mixup", 0.5, "--cutmix", 1.0, "--steps", 1)
+        given = ("--accumulate", parts, "--mixup", 0.5, "--cutmix", 1.0, "--jitter", 0.1)
+        given += ("--steps", 1)
         assert finetune("audio-video", films, run, *given) == 0
         found.append(losses(run))
     assert found[0] == pytest.approx(found[1], rel=1e-5)
@@ -195,6 +197,7 @@ WRONG = {
     ("--objective", "avt", "--fusion-blocks", 0): "--fusion-blocks must be at least 1, got 0",
     ("--objective", "avt", "--batch-size", 1): "compare samples with each other, and 1",
     ("--modalities", "audio", "--cutmix", 1): "--cutmix 1.0: is for pictures and video",
+    ("--modalities", "video", "--jitter", 0.1): "--jitter 0.1: is for sounds, and",
     ("--mask-ratio", 0.3): "is for audio, not audio-video",
     ("--pool", "class"): "have no class token to pool",
 }
@@ -241,6 +244,7 @@ def test_published_recipes():
     assert how.halvings == pytest.approx([0.2, 0.3, 0.4, 0.5, 0.6, 0.7, 0.8, 0.9])
     assert (code.head_rate, code.mix) == (10, Mix(mixup=10, prob=0.5))
     assert (code.bands.time, code.bands.mel) == (192, 48)
+    assert (code.jitter, paper.jitter) == (Jitter(noise=0.1), None)
     how = paper.optimisation
     assert (how.optimizer, how.weight_decay, how.warmup_epochs) == ("adamw", 0.05, 2)
     assert paper.mix == Mix(mixup=0.8, cutmix=1.0)

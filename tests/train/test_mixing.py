@@ -7,6 +7,7 @@ import pytest
 import torch
 
 from smnm_kernels.train.data.augment_bands import Bands
+from smnm_kernels.train.data.augment_jitter import Jitter
 from smnm_kernels.train.data.augment_mix import Mix, neighbours, soft_targets
 from smnm_kernels.train.data.padding import TokenGrid
 
@@ -160,6 +161,42 @@ def test_power_mixing_is_close_to_that_of_waveforms():
     mels = [log_mel(w, 64).astype(np.float64) for w in (a, b)]
     powers = np.log(share**2 * np.exp(mels[0]) + (1 - share) ** 2 * np.exp(mels[1]))
     assert abs((waves - powers).mean()) < 0.05
+
+
+def rolled_by_hand(x, noise, share, real):
+    found = x.clone()
+    for i in range(len(x)):
+        n = real[i]
+        shift = math.floor(np.float32(share[i]) * np.float32(n))
+        found[i, 0, 0, :n] = torch.roll(x[i, 0, 0, :n] + noise[i, 0, 0, :n], shift, 0)
+        found[i, 0, 0, n:] += noise[i, 0, 0, n:]
+    return found
+
+
+def test_jitter_adds_noise_and_rolls_what_is_real():
+    jitter, x = Jitter(noise=0.1), torch.randn(64, 1, 1, 30, 7)
+    noise, share = jitter.draw(3, IDS, 30, 7)
+    lengths = np.random.default_rng(0).integers(1, 31, 64).tolist()
+    real = torch.tensor([[1, n, 7] for n in lengths])
+    assert torch.equal(jitter.values(x, noise, share), rolled_by_hand(x, noise, share, [30] * 64))
+    found = jitter.values(x, noise, share, real)
+    assert torch.equal(found, rolled_by_hand(x, noise, share, lengths))
+    assert not torch.equal(found, jitter.values(x, noise, share))
+
+
+def test_jitter_is_drawn_as_cav_mae_draws_it_for_each_sample_by_itself():
+    noise, share = Jitter(noise=0.1).draw(3, range(2000), 12, 5)
+    assert noise.shape == (2000, 1, 1, 12, 5)
+    assert 0 <= noise.min() < noise.max() < 0.1
+    largest = noise.flatten(1).amax(1) * 61 / 60  # of 60 numbers, on average
+    assert largest.mean() == pytest.approx(0.05, abs=0.003)
+    assert (noise.flatten(1).mean(1) / largest).mean() == pytest.approx(0.5, abs=0.01)
+    assert 0 <= share.min() < share.max() < 1
+    assert share.mean() == pytest.approx(0.5, abs=0.03)
+    some = Jitter(noise=0.1).draw(3, [7, 1990], 12, 5)
+    assert torch.equal(some[0], noise[[7, 1990]])
+    assert torch.equal(some[1], share[[7, 1990]])
+    assert not torch.equal(Jitter(noise=0.1).draw(4, [7], 12, 5)[0], noise[7:8])
 
 
 def test_bands():

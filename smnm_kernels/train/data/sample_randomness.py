@@ -13,7 +13,7 @@ from functools import lru_cache
 import numpy as np
 
 # Each use has a Philox key of its own.
-_ORDER, _SAMPLE, AUGMENT, ERASE, MIX, BANDS, EDGES, SOUND, DRAW = range(9)
+_ORDER, _SAMPLE, AUGMENT, ERASE, MIX, BANDS, EDGES, SOUND, DRAW, JITTER = range(10)
 _MASK64 = (1 << 64) - 1
 
 

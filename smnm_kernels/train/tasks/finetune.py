@@ -145,9 +145,10 @@ class FineTuning:
     def _mixed(self, batch: Batch, targets: Tensor) -> tuple[dict[str, Tensor], Tensor, Batch]:
         """Normalised inputs, targets, and the batch with what is no padding of the mixtures. All
         inputs of a sample are mixed with those of the same other one, by the same share. Powers of
-        sounds are mixed, and their bands masked, before they are normalised; pictures are mixed
-        after."""
-        bands, seed, ids = self.setup.preset.bands, self.setup.seed, batch.sample_ids.tolist()
+        sounds are mixed, and their bands masked, before they are normalised, and jittered after;
+        pictures are mixed after."""
+        seed, ids = self.setup.seed, batch.sample_ids.tolist()
+        bands, jitter = self.setup.preset.bands, self.setup.preset.jitter
         raw = {name: batch.inputs[name] for name in self.normalisations}
         device, real, valid = self.setup.device, dict(batch.real), dict(batch.valid)
         drawn = None
@@ -165,6 +166,10 @@ class FineTuning:
                 where = moved(bands.draw(seed, ids, *values.shape[3:]), device)
                 values = bands.values(values, where)
             x[name] = self.normalisations[name](values)
+            if name == SOUND and jitter is not None:
+                noise, rolled = jitter.draw(seed, ids, *values.shape[3:])
+                sides = real.get(name) if self.setup.hides_padding else None
+                x[name] = jitter.values(x[name], moved(noise, device), moved(rolled, device), sides)
             if drawn is not None and not mix.powers:
                 x[name] = mix.values(x[name], drawn)
         return x, targets, replace(batch, real=real, valid=valid)

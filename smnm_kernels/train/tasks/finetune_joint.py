@@ -87,6 +87,8 @@ def check_joint(options: Any) -> None:
         raise UsageError(f"--mask-ratio {options.mask_ratio}: is for audio, not {NAME}")
     if options.pool == "class":
         raise UsageError(f"--pool class: encoders of {NAME} have no class token to pool")
+    if options.jitter and modalities_of(options) == "video":
+        raise UsageError(f"--jitter {options.jitter}: is for sounds, and --modalities video")
     if options.cutmix and modalities_of(options) == "audio":
         raise UsageError(f"--cutmix {options.cutmix}: is for pictures and video")
 

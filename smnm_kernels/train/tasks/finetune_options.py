@@ -14,6 +14,7 @@ from tyro.extras import literal_type_from_choices
 
 from smnm_kernels.errors import UsageError
 from smnm_kernels.train.data.audio import Treatment
+from smnm_kernels.train.data.augment_jitter import Jitter
 from smnm_kernels.train.data.augment_mix import Mix
 from smnm_kernels.train.data.modality import Modality
 from smnm_kernels.train.data.view import PixelAspect
@@ -100,6 +101,9 @@ class TuningOptions:
     """Alpha of Beta(alpha, alpha), of which mixup draws shares; 0 is off. Default: the preset's."""
     cutmix: Number = None
     """Likewise of cutmix; for pictures and video. Default: the preset's."""
+    jitter: Number = None
+    """Sounds: noise up to this is added to normalised spectrograms, and they are rolled in time by
+    any number of frames, as CAV-MAE does (0.1); 0 does neither. Default: the preset's."""
     mask_ratio: Number = None
     """Audio: share of the input's patches that are masked in training, by time and by mel band;
     0 is off. Default: the preset's."""
@@ -155,7 +159,7 @@ def check(options: Finetune) -> None:
     _check_range(options, "drop_path", 0, 1, high_open=True)
     _check_range(options, "label_smoothing", 0, 1, high_open=True)
     _check_range(options, "mask_ratio", 0, 1, high_open=True)
-    for name in ("mixup", "cutmix"):
+    for name in ("mixup", "cutmix", "jitter"):
         _check_range(options, name, 0, math.inf, high_open=True)
     for name, of, allowed in (
         ("pool", "mean or class", Pool),
@@ -248,8 +252,13 @@ def preset_of(options: Finetune) -> FinetunePreset:
         repeats=options.repeats,
         most_per_epoch=options.balanced,
     )
+    jitter = preset.jitter
+    if options.jitter is not None:
+        if options.modality not in ("audio", "audio-video"):
+            raise UsageError(f"--jitter {options.jitter}: is for sounds")
+        jitter = Jitter(options.jitter) if options.jitter else None
     changed = overridden(
-        replace(preset, mask=mask),
+        replace(preset, mask=mask, jitter=jitter),
         optimisation=optimisation,
         layer_decay=options.layer_decay,
         drop_path=options.drop_path,

@@ -128,12 +128,13 @@ def _measured(options: Finetune, setup: Setup, listing: Listing, workers: int) -
     return measuring(files, trained_on, padding if padding.padded else None, workers)
 
 
-_USUAL = {"head_rate": 1.0, "with_replacement": False}
+_USUAL = {"head_rate": 1.0, "jitter": None, "with_replacement": False}
 
 
 def _unusual(preset: FinetunePreset) -> dict[str, Any]:
     """What few presets have: runs that were begun before there was such a thing have none."""
     found = {name: getattr(preset, name) for name in _USUAL}
+    found["jitter"] = preset.jitter and asdict(preset.jitter)
     return {name: value for name, value in found.items() if value != _USUAL[name]}
 
 

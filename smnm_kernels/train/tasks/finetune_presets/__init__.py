@@ -18,11 +18,15 @@ many times for a batch, which then holds as many more samples, at the same rates
 --repeats leaves the batch as large as it is, and a pass takes more steps. MAE's and MaskSpec's code
 also train the position codes. Of what MaskSpec's code does to waveforms (mixing, gain, shifts,
 effects) nothing is done, its balanced draw has weights of 1000 / (100 + count), and it leaves out
-the same patches of all samples of a batch. Warm-up begins at its first step's share of the peak.
+the same patches of all samples of a batch. CAV-MAE mixes half of the samples with any other file,
+by waveforms; here powers, and neighbours. It rolls padding along; where padding is hidden, here
+only what is real is rolled. The average of its checkpoints is what it tests; here the best on val
+counts. Warm-up begins at its first step's share of the peak.
 
 Sources, by the names in the comments. VideoMAE: MCG-NJU/VideoMAE, its scripts and code. MAE:
 facebookresearch/mae, FINETUNE.md and code. AudioMAE: facebookresearch/AudioMAE. SNM: the
-structured-noise paper. MaskSpec: WangHelin1997/MaskSpec.
+structured-noise paper. MaskSpec: WangHelin1997/MaskSpec. CAV-MAE: YuanGongND/cav-mae, its script
+for VGGSound and code.
 """
 
 from __future__ import annotations

@@ -7,6 +7,7 @@ from dataclasses import replace
 from smnm_kernels.train.data.audio import Audio
 from smnm_kernels.train.data.audio_video import AudioVideo
 from smnm_kernels.train.data.augment_bands import Bands
+from smnm_kernels.train.data.augment_jitter import Jitter
 from smnm_kernels.train.data.augment_mix import Mix
 from smnm_kernels.train.data.crops import ResizedCrop
 from smnm_kernels.train.data.video import Video
@@ -38,6 +39,7 @@ _CAV_MAE = FinetunePreset(
     views=(10, 1),  # CAV-MAE: all ten frames
     head_std=0.02,  # ours, as torch starts a layer: within 1 / sqrt(768)
     bands=Bands(time=192, mel=48),  # CAV-MAE
+    jitter=Jitter(noise=0.1),  # CAV-MAE's code
     head_rate=10.0,  # CAV-MAE
     with_replacement=True,  # CAV-MAE
 )
@@ -52,8 +54,8 @@ AUDIO_VIDEO: dict[str, FinetunePreset] = {
         views=(2, 1),
     ),
     "cav-mae": _CAV_MAE,
-    # Table A.15. It names neither the lowest rate, 0 here, nor bands, nor a rate of its own for the
-    # head, nor rates that fall from layer to layer.
+    # Table A.15. It names neither the lowest rate, 0 here, nor bands, nor noise and shifts, nor a
+    # rate of its own for the head, nor rates that fall from layer to layer.
     "snm-cav-mae": replace(
         _CAV_MAE,
         optimisation=replace(
@@ -68,6 +70,7 @@ AUDIO_VIDEO: dict[str, FinetunePreset] = {
         drop_path=0.1,
         mix=MIX,
         bands=None,
+        jitter=None,
         head_rate=1.0,
     ),
 }

@@ -7,6 +7,7 @@ from dataclasses import dataclass
 
 from smnm_kernels import MaskSampler
 from smnm_kernels.train.data.augment_bands import Bands
+from smnm_kernels.train.data.augment_jitter import Jitter
 from smnm_kernels.train.data.augment_mix import Mix
 from smnm_kernels.train.data.modality import Modality
 from smnm_kernels.train.models.audio_video_encoder import AudioVideoSettings
@@ -51,6 +52,7 @@ class FinetunePreset:
     pool: Pool = "mean"
     mask: InputMask | None = None
     bands: Bands | None = None
+    jitter: Jitter | None = None  # of sounds
     #: Mean and standard deviation that the input is normalised by, in place of the encoder's:
     #: (x - mean) / (2 deviations), of sounds.
     statistics: tuple[float, float] | None = None
