@@ -21,7 +21,8 @@ from .studying.checking import check_files
 from .studying.folders import PLAN, StudyFolder
 from .studying.listing import print_list
 from .studying.measuring import Machine, run_cell
-from .studying.plan import StudyPlan, find_plan, load_plan
+from .studying.plan import StudyPlan
+from .studying.plan_file import find_plan, load_plan
 from .studying.report import write_report
 from .studying.running import ENDS_WITH_INPUT, Share, end_with_input, run_all
 

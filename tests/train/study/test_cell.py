@@ -12,7 +12,7 @@ from smnm_kernels.train.tasks.studying import measuring
 from smnm_kernels.train.tasks.studying.cells import cells_of
 from smnm_kernels.train.tasks.studying.folders import CellFolder
 from smnm_kernels.train.tasks.studying.measuring import Machine, run_cell
-from smnm_kernels.train.tasks.studying.plan import load_plan
+from smnm_kernels.train.tasks.studying.plan_file import load_plan
 
 SOUNDS = """
 modality = "audio"

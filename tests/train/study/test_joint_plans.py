@@ -28,7 +28,7 @@ from smnm_kernels.train.tasks.studying.heldout_loss import (
 )
 from smnm_kernels.train.tasks.studying.inputs import Visible, counts, counts_in_words
 from smnm_kernels.train.tasks.studying.measuring import Machine, run_cell
-from smnm_kernels.train.tasks.studying.plan import load_plan
+from smnm_kernels.train.tasks.studying.plan_file import load_plan
 
 PLAN = """
 modality = "audio-video"

@@ -13,7 +13,7 @@ from smnm_kernels.train.tasks.studying.cells import cells_of
 from smnm_kernels.train.tasks.studying.folders import CellFolder
 from smnm_kernels.train.tasks.studying.inputs import Visible
 from smnm_kernels.train.tasks.studying.paper import published
-from smnm_kernels.train.tasks.studying.plan import PLANS, load_plan
+from smnm_kernels.train.tasks.studying.plan_file import PLANS, load_plan
 from smnm_kernels.train.tasks.studying.reading import Wrong, typed
 
 
@@ -46,13 +46,13 @@ def test_a_plan_makes_a_cell_of_each_run_seed_and_data_set(tmp_path):
 @pytest.mark.parametrize(
     ("old", "new", "words"),
     [
-        ("steps = 3", "step = 3", "tiny.toml.runs.random.step: there is no such key; did you mean"),
+        ("steps = 3", "step = 3", "tiny.toml.pretrain.step: there is no such key; did you mean"),
         (
             "steps = 3",
             'steps = "3"',
-            "tiny.toml.runs.random.steps: must be a whole number, got '3'",
+            "tiny.toml.pretrain.steps: must be a whole number, got '3'",
         ),
-        ("steps = 3", "steps = true", "runs.random.steps: must be a whole number, got True"),
+        ("steps = 3", "steps = true", "pretrain.steps: must be a whole number, got True"),
         ('mask = "random"', 'mask = "rnd"', "tiny.toml.runs.random: .*kind must be one of"),
         ('"sigma=variant-3"', '"sigma=9,1"', "tiny.toml.runs.green2d: --mask green2d"),
         ('common = "blue2d"', 'common = "blue9"', "tiny.toml.measures.loss: common blue9"),
@@ -60,7 +60,12 @@ def test_a_plan_makes_a_cell_of_each_run_seed_and_data_set(tmp_path):
         ("at = [2]", "at = [4]", "measures.class.at: step 4: run random has 3 steps"),
         ('with = "probe"', 'with = "prob"', "measures.class.with: must be one of loss, probe"),
         ("few_shot = [2]", "few_shot = 2", "measures.class.few_shot: must be a list, got 2"),
-        ("seeds = 2", "seeds = 0", "runs.random.seeds: must be a number of seeds"),
+        ("seeds = 2", "seeds = 0", "tiny.toml.seeds: must be a number of seeds"),
+        ("seeds = 1 }", "seeds = -1 }", "runs.untrained.seeds: must be a number of seeds"),
+        ('"class.linear@2"', '"class.linear@3"', "'class.linear@3': of measure class encoders are"),
+        ('"class.linear@2"', '"loss.own@2"', "'loss.own@2': of measure loss encoders are the last"),
+        ('"loss.common"', '"loss.comon"', "'loss.comon': must begin with loss.own or loss.common"),
+        ('"loss.common"', '"train.own"', "'train.own': of training there is train.loss alone"),
         ('modality = "image"', 'modality = "text"', "tiny.toml.modality: must be one of video"),
         ('rows = ["random"', 'rows = ["rand"', r"tables\[0\]: there is no run 'rand'"),
         ('"loss.own", "loss.c', '"los.own", "loss.c', r"tables\[0\]: value 'los.own' is of no"),
@@ -93,7 +98,7 @@ def test_kinds_are_compared_at_equal_numbers_of_patches(tmp_path):
 
 def test_a_data_set_has_its_own_way_of_reading_and_a_measure_its_runs(tmp_path):
     text = PLAN.replace('"paint them"', "'x'\npretrain = {flip = false}")
-    plan = loaded(tmp_path, text.replace("at = [2]", 'runs = ["random"]'))
+    plan = loaded(tmp_path, text.replace("at = [2]", 'at = [2]\nruns = ["random"]'))
     first, second, *_ = cells_of(plan, {})
     assert first.settings["pretrain"]["flip"] is False
     assert list(first.settings["measures"]) == ["loss", "class"]

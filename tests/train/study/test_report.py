@@ -11,7 +11,7 @@ from smnm_kernels.cli import main
 from smnm_kernels.train.run.folder import write_json
 from smnm_kernels.train.tasks.studying.cells import cells_of
 from smnm_kernels.train.tasks.studying.environment import environment
-from smnm_kernels.train.tasks.studying.plan import load_plan
+from smnm_kernels.train.tasks.studying.plan_file import load_plan
 
 TEXT = PLAN.replace("seeds = 2", "seeds = 5")
 VALUES = {

@@ -8,7 +8,8 @@ from smnm_kernels.errors import UsageError
 from smnm_kernels.train.tasks.studying import cells
 from smnm_kernels.train.tasks.studying.cells import cells_of
 from smnm_kernels.train.tasks.studying.checking import check_files
-from smnm_kernels.train.tasks.studying.plan import DataSet, load_plan
+from smnm_kernels.train.tasks.studying.plan import DataSet
+from smnm_kernels.train.tasks.studying.plan_file import load_plan
 from smnm_kernels.train.tasks.studying.splitting import split
 
 PNG = frozenset({".png"})

@@ -20,7 +20,8 @@ from smnm_kernels.train.data.splits import split_off
 from smnm_kernels.train.tasks.label_options import LabelOptions, finder_of
 
 from .cells import Cell
-from .plan import DataSet, Measure, StudyPlan, options_of
+from .plan import DataSet, Measure, StudyPlan
+from .plan_file import options_of
 
 
 @dataclass(frozen=True)

@@ -1,0 +1,112 @@
+"""What is wrong with a plan as a whole: steps, values and runs that do not go together."""
+
+from __future__ import annotations
+
+from itertools import pairwise
+
+from smnm_kernels.errors import UsageError
+
+from .heldout_loss import HeldOutLoss, common_masks
+from .inputs import in_words
+from .plan import StudyPlan
+from .reading import Wrong
+
+#: How values of a measure begin, behind its name.
+_PARTS = {"loss": ("own", "common"), "segment": ("clustering", "overclustering")}
+
+
+def check(plan: StudyPlan) -> None:
+    """Raises Wrong, with the place in the plan's file."""
+    _check_steps(plan, plan.file)
+    _check_measures(plan, plan.file)
+    _check_comparisons(plan, plan.file)
+
+
+def _check_measures(plan: StudyPlan, place: str) -> None:
+    for measure in plan.measures.values():
+        at = f"{place}.measures.{measure.name}"
+        if measure.command != "loss":
+            continue
+        settings = HeldOutLoss(**measure.options)
+        for name in ("clips", "masks", "compared"):
+            if getattr(settings, name) < 1:
+                raise Wrong(f"{at}.{name}", "must be at least 1")
+        for setup in plan.setups.values():
+            try:
+                common_masks(setup, settings)
+            except UsageError as error:
+                raise Wrong(at, str(error)) from error
+
+
+def _check_steps(plan: StudyPlan, place: str) -> None:
+    """That encoders of the steps that are measured are kept."""
+    for name, setup in plan.setups.items():
+        steps = setup.preset.optimisation.steps
+        for measure in plan.measures.values():
+            late = [step for step in measure.at if steps is None or step > steps]
+            if late and name in measure.runs and not plan.runs[name].untrained:
+                why = f"run {name} has {steps or 'no number of'} steps"
+                raise Wrong(f"{place}.measures.{measure.name}.at", f"step {late[0]}: {why}")
+
+
+def _check_comparisons(plan: StudyPlan, place: str) -> None:
+    for number, table in enumerate(plan.tables):
+        at = f"{place}.tables[{number}]"
+        _check_names(plan, (*table.rows, *filter(None, [table.reference])), table.columns, at)
+        _check_equal(plan, table.rows, table.unequal_n_keep, at)
+        for column in table.paper:
+            if column not in table.columns:
+                raise Wrong(f"{at}.paper.{column}", "is no column of the table")
+    for number, ordering in enumerate(plan.orderings):
+        at = f"{place}.orderings[{number}]"
+        forms = [bool(ordering.ascending), bool(ordering.highest), bool(ordering.lowest)]
+        if sum(forms) != 1 or bool(ordering.of) == forms[0] or not ordering.pairs:
+            raise Wrong(
+                at, "needs ascending, a list; or highest or lowest, a run, with `of`, a list"
+            )
+        _check_names(plan, ordering.runs, (ordering.value,), at)
+        _check_equal(plan, ordering.runs, ordering.unequal_n_keep, at)
+
+
+def _check_names(
+    plan: StudyPlan, runs: tuple[str, ...], values: tuple[str, ...], place: str
+) -> None:
+    for run in runs:
+        if run not in plan.runs:
+            raise Wrong(place, f"there is no run {run!r}; there are {', '.join(plan.runs)}")
+    for value in values:
+        _check_value(plan, value, place)
+
+
+def _check_value(plan: StudyPlan, value: str, place: str) -> None:
+    """That some measure makes it, as far as its name says."""
+    name, at, step = value.partition("@")
+    measure, _, part = name.partition(".")
+    if measure == "train":
+        if name != "train.loss" or at:
+            raise Wrong(place, f"value {value!r}: of training there is train.loss alone")
+        return
+    if measure not in plan.measures:
+        known = ", ".join(["train", *plan.measures])
+        raise Wrong(place, f"value {value!r} is of no measure; there are {known}")
+    found = plan.measures[measure]
+    if at and step not in map(str, found.at):
+        steps = f"those of {', '.join(map(str, found.at))}" if found.at else "the last one's"
+        raise Wrong(place, f"value {value!r}: of measure {measure} encoders are {steps}")
+    parts = _PARTS.get(found.command)
+    if parts and part.split(".")[0] not in parts:
+        of = " or ".join(f"{measure}.{one}" for one in parts)
+        raise Wrong(place, f"value {value!r}: must begin with {of}")
+
+
+def _check_equal(plan: StudyPlan, runs: tuple[str, ...], unequal: bool, place: str) -> None:
+    """Fewer visible patches raise the loss: kinds are compared at equal numbers."""
+    found = {run: plan.visible(run) for run in runs if not plan.runs[run].untrained}
+    if unequal or all(one == other for one, other in pairwise(found.values())):
+        return
+    words = ", ".join(f"{run} {in_words(visible)}" for run, visible in found.items())
+    raise Wrong(
+        place,
+        f"runs show unequal numbers of patches ({words}); give all the same n_keep, or "
+        "unequal_n_keep = true where that is what is compared",
+    )
