@@ -1,7 +1,7 @@
 """Presets, optimiser, and the picture of what a model does."""
 
 import math
-from dataclasses import asdict
+from dataclasses import asdict, replace
 
 import numpy as np
 import pytest
@@ -15,11 +15,12 @@ from smnm_kernels.train.data.crops import MultiScaleCrop, ResizedCrop
 from smnm_kernels.train.data.image import Image
 from smnm_kernels.train.data.modality import Normalisation
 from smnm_kernels.train.data.video import Video
+from smnm_kernels.train.models.masked_autoencoding import MaskedAutoencoding
 from smnm_kernels.train.run.optimisation import adamw
 from smnm_kernels.train.run.schedule import Schedule
 from smnm_kernels.train.tasks.options import Pretrain, check
 from smnm_kernels.train.tasks.presets import PRESETS
-from smnm_kernels.train.tasks.reconstruction import reconstruction
+from smnm_kernels.train.tasks.reconstruction import reconstruction, restored_by
 
 
 @pytest.mark.parametrize(
@@ -152,6 +153,31 @@ def test_the_picture_shows_input_visible_part_and_restored(modality):
     seen = seen.repeat_interleave(16, 0).repeat_interleave(16, 1).numpy()
     assert (rows[1][seen] == rows[0][seen]).all()
     assert (abs(rows[1][~seen] - 127.5) <= 0.5).all()
+
+
+@pytest.mark.parametrize("modality", ["video", "image"])
+@pytest.mark.parametrize("target", ["pixels", "channel"])
+def test_the_picture_says_whose_contrast_it_shows(modality, target):
+    preset = PRESETS[modality]["tiny"]
+    model = preset.objective.model.resized(
+        dim=16, depth=1, heads=2, decoder_dim=16, decoder_depth=1, decoder_heads=2
+    )
+    objective = MaskedAutoencoding(replace(model, target=target))
+    inputs = preset.clip.inputs
+    grids = objective.grids(inputs)
+    x = {modality: torch.rand(1, *inputs[modality].size)}
+    masks = {modality: MaskSampler("random", grids[modality], 0.8)(1)}
+    normalisations = {modality: Normalisation(inputs[modality])}
+    built = objective.build(inputs, 0)
+    whole = restored_by(objective, built, x, masks, {}, inputs, normalisations, grids)
+    picture, height = np.asarray(whole), 3 * (96 + 4) + 8
+    note = (picture[height:] < 128).all(-1)
+    if target == "pixels":
+        assert len(note) == 0
+    else:
+        assert note.sum() > 500
+        assert not note[:, -4:].any()  # nothing is cut off
+        assert picture.shape[1] == {"video": 84 + 8 * 96 + 4, "image": 84 + 96 + 4}[modality]
 
 
 def test_input_normalisation_is_undone():

@@ -17,6 +17,7 @@ from .cav_mae_model import CavMaeModel, CavMaeSettings, build_cav_mae
 from .contrast import Directions, accuracy, everyones, info_nce
 from .encoder_file import save_tensors
 from .objective import Objective
+from .targets import note_of
 
 
 @dataclass(frozen=True)
@@ -37,6 +38,10 @@ class CavMae(Objective):
     temperature: float = 0.05
     #: "a_to_b": which sound belongs to this clip.
     directions: Directions = "a_to_b"
+
+    @property
+    def picture_note(self) -> str:
+        return note_of(self.model.target)
 
     def grids(self, inputs: dict[str, InputFormat]) -> dict[str, tuple[int, int, int]]:
         return {name: self.model.encoder.of(name).grid(inputs[name].size) for name in MODALITIES}

@@ -16,6 +16,7 @@ from .encoder_file import encoder_metadata, save_tensors
 from .mae import MaskedAutoencoder, build_model
 from .objective import Objective
 from .settings import ModelSettings
+from .targets import note_of
 
 
 @dataclass(frozen=True)
@@ -23,6 +24,10 @@ class MaskedAutoencoding(Objective):
     """VideoMAE, MAE, AudioMAE: an Objective of modalities with a single input."""
 
     model: ModelSettings
+
+    @property
+    def picture_note(self) -> str:
+        return note_of(self.model.target)
 
     def grids(self, inputs: dict[str, InputFormat]) -> dict[str, tuple[int, int, int]]:
         return {name: self.model.encoder.grid(given.size) for name, given in inputs.items()}

@@ -54,6 +54,12 @@ class Objective(Protocol):
     #: What pictures call that which `restore` makes.
     picture_row: ClassVar[str] = "restored"
 
+    @property
+    def picture_note(self) -> str:
+        """What pictures say below, so that nobody takes their last row for more than it is. By
+        default nothing."""
+        return ""
+
     def restore(
         self, model: Any, inputs: dict[str, Tensor], masks: dict[str, Masks]
     ) -> dict[str, Tensor]:

@@ -179,6 +179,13 @@ class Sigma(Objective):
     picture_row = "assigned"
 
     @property
+    def picture_note(self) -> str:
+        return (
+            "assigned: each hidden patch has two colours, above of the target's nearest prototype, "
+            "below of the prediction's; where they are the same, it was predicted right"
+        )
+
+    @property
     def features(self) -> int:
         """Values of a target."""
         return self.dim if self.frozen is None else self.frozen.encoder.dim

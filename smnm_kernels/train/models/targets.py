@@ -17,6 +17,16 @@ if TYPE_CHECKING:
 _TARGET_EPS = 1e-6
 
 
+def note_of(target: Target) -> str:
+    """What a picture has to say of the patches that `PatchTargets.restored` made."""
+    if target == "pixels":
+        return ""
+    return (
+        "restored: mean and contrast of each hidden patch are the input's own, for the model "
+        "predicts normalised patches; it made the rest"
+    )
+
+
 class PatchTargets(nn.Module):
     """Patches as they are predicted: `ModelSettings` says what `target`, `pixel_mean` and
     `pixel_std` mean. Patches are [B, N, P], the channel running slowest, as `patchify` cuts them.

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import textwrap
 from collections.abc import Mapping, Sequence
 
 import numpy as np
@@ -11,9 +12,10 @@ from torch import Tensor, nn
 
 from smnm_kernels import Masks
 from smnm_kernels.train.data.modality import InputFormat, Normalisation, PictureRows
+from smnm_kernels.train.data.picture_rows import spectrograms
 from smnm_kernels.train.models.objective import Objective
 
-_GAP, _LABEL = 4, 84  # pixels
+_GAP, _LABEL, _NOTE_SIZE = 4, 84, 13  # pixels
 
 
 @torch.no_grad()
@@ -32,15 +34,24 @@ def restored_by(
     was_training = model.training
     restored = objective.restore(model.eval(), x, masks)
     model.train(was_training)
-    pictures = []
+    samples = {}
     for name in restored:
         undo, grid = normalisations[name].undo, grids[name]
         visible = masks[name].visible.view(-1, *grid)
         real = valid[name].view(-1, *grid) if name in valid else None
         shown = undo(x[name]), visible, undo(restored[name])
-        rows, last = inputs[name].picture_rows, objective.picture_row
-        pictures.append(reconstruction(*shown, rows, real, last))
-    return stacked(pictures) if pictures else None
+        samples[name] = _rows_of(*shown, inputs[name].picture_rows, real)
+    if not samples:
+        return None
+    widest = max(_width_of(of_input) for of_input in samples.values())
+    pictures = []
+    for name, of_input in samples.items():
+        if inputs[name].picture_rows is spectrograms:
+            # A step in time is as wide as it can be beside the frames above.
+            times = widest // _width_of(of_input)
+            of_input = [[row.repeat(times, axis=1) for row in rows] for rows in of_input]
+        pictures.append(_drawn(of_input, objective.picture_row))
+    return _with_note(stacked(pictures), objective.picture_note)
 
 
 def reconstruction(
@@ -58,12 +69,25 @@ def reconstruction(
     valid: likewise.
     name: of the last row.
     """
+    return _drawn(_rows_of(raw, visible, restored, rows, valid), name)
+
+
+def _rows_of(
+    raw: Tensor, visible: Tensor, restored: Tensor, rows: PictureRows, valid: Tensor | None
+) -> list[list[np.ndarray]]:
+    """Of each sample the three rows, uint8 [h, w, 3] each."""
     before, after = (np.nan_to_num(x.cpu().numpy()) for x in (raw, restored))
     seen = _of_values(visible, before.shape)
     if valid is not None:
         after = np.where(_of_values(valid, before.shape), after, np.nan)
-    samples = [rows(before[i], seen[i], after[i]) for i in range(len(before))]
+    return [rows(before[i], seen[i], after[i]) for i in range(len(before))]
 
+
+def _width_of(samples: list[list[np.ndarray]]) -> int:
+    return samples[0][0].shape[1]
+
+
+def _drawn(samples: list[list[np.ndarray]], name: str) -> Image.Image:
     height, width = samples[0][0].shape[:2]
     step = height + _GAP
     block = 3 * step + 2 * _GAP
@@ -76,6 +100,20 @@ def reconstruction(
             picture.paste(Image.fromarray(row), (_LABEL, y))
             pen.text((6, y + height // 2), names[j], fill="black", font=font, anchor="lm")
     return picture
+
+
+def _with_note(picture: Image.Image, note: str) -> Image.Image:
+    """The note below, in as many lines as it needs."""
+    if not note:
+        return picture
+    font = ImageFont.load_default(size=_NOTE_SIZE)
+    text = "\n".join(textwrap.wrap(note, max(20, 2 * (picture.width - 12) // _NOTE_SIZE)))
+    _, _, right, bottom = ImageDraw.Draw(picture).multiline_textbbox((6, 0), text, font)
+    size = max(picture.width, int(right) + 6), picture.height + int(bottom) + 6
+    whole = Image.new("RGB", size, "white")
+    whole.paste(picture, (0, 0))
+    ImageDraw.Draw(whole).multiline_text((6, picture.height), text, "black", font)
+    return whole
 
 
 def stacked(pictures: Sequence[Image.Image]) -> Image.Image:
