@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-import math
 from collections.abc import Sequence
 
 import torch
 from torch import Tensor
 
 from .kinds.motion import motion
+from .kinds.self_guided import two_group_scores
 from .kinds.weighted import check_input, parse_patch
 from .ops import is_plain
 
@@ -39,8 +39,7 @@ def patch_motion(data: Tensor, patch: Sequence[int]) -> Tensor:
     return motion(data, lengths)
 
 
-@torch.no_grad()
-def self_guided_scores(features: Tensor) -> Tensor:
+def self_guided_scores(features: Tensor, valid: Tensor | None = None) -> Tensor:
     """How clearly each token belongs to one of two groups of tokens. Self-guided masking masks the
     tokens of the lowest scores.
 
@@ -50,22 +49,27 @@ def self_guided_scores(features: Tensor) -> Tensor:
     >>> scores = smnm.self_guided_scores(encoder(x))    # features of all tokens, [B, N, D]
     >>> masks = smnm.guided_masks(sample_ids, scores, 0.75, masked="lowest", hint_ratio=0.5)
 
+    The kind "self_guided" of ``MaskSampler`` does both.
+
     **Outside the promise of equal bits.** A principal component is computed in floating point, as
     the features are, and may differ from device to device. What ``guided_masks`` makes of given
     scores does not.
 
     Args:
         features: floating point [B, N, D], of an encoder that saw every token.
+        valid: bool [B, N], the tokens that have a part in it; None: all. The scores of the others
+            mean nothing.
 
     Returns:
-        float32 [B, N], in [-1, 1].
+        float32 [B, N], in [-1, 1], multiples of 2**-16.
 
     Raises:
         TypeError, ValueError: The message names the argument. NaN and infinities are refused on the
             CPU, outside compiled graphs.
 
     Source: Shin et al., "Self-Guided Masked Autoencoder", 2024, in the form that the code of
-    dispersion-weighted masking compares itself with.
+    dispersion-weighted masking compares itself with. Steps of 2**-16, so that rounding breaks no
+    ties, are our choice.
     """
     if not isinstance(features, Tensor) or not features.dtype.is_floating_point:
         came = features.dtype if isinstance(features, Tensor) else type(features).__name__
@@ -75,19 +79,12 @@ def self_guided_scores(features: Tensor) -> Tensor:
     if is_plain(features) and not features.isfinite().all():
         row = int((~features.isfinite()).flatten(1).any(1).nonzero()[0])
         raise ValueError(f"features must be finite, got NaN or infinity in row {row}")
-    unit = torch.nn.functional.normalize(features.detach().float(), dim=2)
-    centred = unit - unit.mean(1, keepdim=True)
-    # The component from the smaller one of the two products; only its sign is needed.
-    if unit.shape[1] <= unit.shape[2]:
-        side = torch.linalg.eigh(centred @ centred.mT).eigenvectors[:, :, -1]
-    else:
-        axis = torch.linalg.eigh(centred.mT @ centred).eigenvectors[:, :, -1:]
-        side = (centred @ axis).squeeze(2)
-    first = side > 0
-    cosines = []
-    for group in (first, ~first):
-        direction = torch.nn.functional.normalize((unit * group[..., None]).sum(1), dim=1)
-        cosine = (unit * direction[:, None]).sum(2)
-        # A group without tokens has no direction.
-        cosines.append(cosine.masked_fill(~group.any(1, keepdim=True), -math.inf))
-    return torch.maximum(*cosines)
+    if valid is not None:
+        if not isinstance(valid, Tensor) or valid.dtype != torch.bool:
+            came = valid.dtype if isinstance(valid, Tensor) else type(valid).__name__
+            raise TypeError(f"valid must be a bool tensor [B, N], got {came}")
+        if valid.shape != features.shape[:2]:
+            raise ValueError(
+                f"valid must have shape {list(features.shape[:2])}, got {list(valid.shape)}"
+            )
+    return two_group_scores(features, valid)

@@ -111,6 +111,50 @@ def test_scores_of_two_groups(wide):
     assert not masks.visible[:, 7].any()
 
 
+def test_tokens_that_are_no_part():
+    """Scores are those of the others alone, and what stands in their place changes nothing."""
+    random = torch.Generator().manual_seed(2)
+    for n, dim in ((9, 4), (6, 20)):
+        features = torch.randn(4, n, dim, generator=random)
+        valid = torch.rand(4, n, generator=random) < 0.7
+        scores = smnm.self_guided_scores(features, valid)
+        features[~valid] = 100.0
+        assert_same(smnm.self_guided_scores(features, valid), scores)
+        for row in range(4):
+            expected = in_loops(features[row][valid[row]])
+            torch.testing.assert_close(
+                scores[row][valid[row]].double(), expected, atol=1e-5, rtol=0
+            )
+        everything = torch.ones_like(valid)
+        assert_same(
+            smnm.self_guided_scores(features, everything), smnm.self_guided_scores(features)
+        )
+
+
+@pytest.mark.parametrize("freq_major", [False, True])
+def test_the_kind_masks_by_scores(freq_major):
+    random = torch.Generator().manual_seed(3)
+    grid, ids = (2, 3, 4), torch.arange(5)
+    features = torch.randn(5, 24, 7, generator=random)
+    sampler = smnm.MaskSampler(
+        "self_guided", grid, n_keep=6, hint_ratio=0.5, freq_major=freq_major, seed=3
+    )
+    masks = sampler.masks(ids, features.mT.unflatten(2, grid))
+    scores = smnm.self_guided_scores(features)
+    expected = smnm.guided_masks(ids, scores, n_keep=6, masked="lowest", hint_ratio=0.5, seed=3)
+    assert_same(masks, expected.freq_major(grid) if freq_major else expected)
+
+
+def test_features_that_are_not_finite_count_as_zero():
+    features = torch.randn(2, 7, 2, 3, 4, generator=torch.Generator().manual_seed(4))
+    zero = features.clone()
+    for place, value in ((0, math.nan), (3, math.inf), (5, -math.inf)):
+        features[:, place, 1, 1, 1], zero[:, place, 1, 1, 1] = value, 0
+    sampler = smnm.MaskSampler("self_guided", (2, 3, 4), 0.75)
+    ids = torch.arange(2)
+    assert_same(sampler.masks(ids, features), sampler.masks(ids, zero))
+
+
 def test_tokens_that_are_alike():
     assert_same(smnm.self_guided_scores(torch.ones(2, 5, 4)), torch.ones(2, 5))
     assert smnm.self_guided_scores(torch.zeros(0, 5, 4)).shape == (0, 5)
@@ -127,3 +171,15 @@ def test_tokens_that_are_alike():
 def test_wrong_features(features, error, message):
     with pytest.raises(error, match=message):
         smnm.self_guided_scores(features)
+
+
+@pytest.mark.parametrize(
+    ("valid", "error", "message"),
+    [
+        (torch.ones(2, 5), TypeError, r"valid must be a bool tensor \[B, N\], got torch.float32"),
+        (torch.ones(2, 4, dtype=torch.bool), ValueError, r"shape \[2, 5\], got \[2, 4\]"),
+    ],
+)
+def test_wrong_valid(valid, error, message):
+    with pytest.raises(error, match=message):
+        smnm.self_guided_scores(torch.ones(2, 5, 4), valid)

@@ -36,7 +36,7 @@ def rows_of(valid_counts, n_tokens, generator):
 
 
 #: Kinds that swap.
-HINTED = ("dispersion", "motion")
+HINTED = ("dispersion", "motion", "self_guided")
 
 
 def values_in_time(name):
@@ -67,6 +67,26 @@ def padded(draw, name, max_side=5):
     return kind, ids, data, rows_of(counts, n_tokens, generator)
 
 
+def defined_by_scores(kind, ids, seed, data, valid):
+    """Patches of the input are features; scores and masks by the public functions."""
+    patches = patches_of(data, patch_on_grid(data, kind.grid))
+    row_major = parse_valid(valid, ids, kind.grid, kind.n_keep, kind.freq_major)
+    scores = smnm.self_guided_scores(patches, row_major)
+    n_masked = math.prod(kind.grid) - kind.n_keep
+    hint = kind.n_swapped / n_masked if n_masked else 0
+    more = {"masked": "lowest", "hint_ratio": hint, "seed": seed, "valid": row_major}
+    masks = smnm.guided_masks(ids, scores, n_keep=kind.n_keep, **more)
+    return kind.in_token_order(masks)
+
+
+def patches_of(data, patch):
+    """[B, C, T, H, W] -> [B, N, values], one patch after the other."""
+    blocks = [data]
+    for axis, length in zip((2, 3, 4), patch, strict=True):
+        blocks = [part for block in blocks for part in block.split(length, axis)]
+    return torch.stack([block.flatten(1) for block in blocks], 1)
+
+
 def defined(kind, ids, seed, data, valid):
     """The masks that the definition of the kind gives, ``valid`` in the order of the masks."""
     m = reference
@@ -84,6 +104,8 @@ def defined(kind, ids, seed, data, valid):
         n_masked = math.prod(grid) - kind.n_keep
         hint = kind.n_swapped / n_masked if n_masked else 0
         return m.dispersion_masks(ids, data, patch_on_grid(data, grid), hint_ratio=hint, **more)
+    if isinstance(kind, kinds.SelfGuidedKind):
+        return defined_by_scores(kind, ids, seed, data, valid)
     if isinstance(kind, StructureKind):
         row_major = parse_valid(valid, ids, grid, kind.n_keep, kind.freq_major)
         return kind.in_token_order(m.structure_masks(ids, None, seed, kind, row_major))

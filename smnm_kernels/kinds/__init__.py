@@ -18,6 +18,7 @@ from .motion import MotionKind
 from .multi_block import MultiBlockKind
 from .noise import NoiseField, NoiseKind
 from .rbn import RbnKind
+from .self_guided import SelfGuidedKind
 from .structures import (
     BlockKind,
     FramesKind,
@@ -44,6 +45,7 @@ KINDS: dict[str, Callable[..., Kind]] = {
     "dispersion": DispersionKind.parse,
     "motion": MotionKind.parse,
     "activity": ActivityKind.parse,
+    "self_guided": SelfGuidedKind.parse,
 }
 
 
@@ -95,6 +97,7 @@ __all__ = [
     "NoiseKind",
     "RbnKind",
     "RunningCellKind",
+    "SelfGuidedKind",
     "TimeFrequencyKind",
     "make_kind",
     "parameters_of",

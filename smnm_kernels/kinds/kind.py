@@ -31,6 +31,8 @@ class Kind(ABC):
     freq_major: bool
     #: Whether the masks depend on values of the input.
     needs_data: ClassVar[bool] = False
+    #: Whether these are the features of an encoder, where there is one, in place of the input.
+    of_features: ClassVar[bool] = False
     #: Whether ``draw`` can leave tokens out.
     takes_valid: ClassVar[bool] = True
 
@@ -56,7 +58,8 @@ class Kind(ABC):
         Args:
             sample_ids: int64 [B], checked; their device does the work.
             data: the input that a data-driven kind looks at, a row for each id; None for all
-                others. The trainer gives the normalised input, float32 [B, C, T, H, W].
+                others. The trainer gives the normalised input, float32 [B, C, T, H, W], or, if
+                ``of_features``, features of every patch as a map on the grid, [B, D, *grid].
             valid: False for tokens that must not be visible, such as padding: bool [B, N], in the
                 token order of the masks, or bool [B, T, H, W], as the grid is laid out.
         """

@@ -20,7 +20,8 @@ class MaskSampler(MaskStream):
         kind: "green3d", "red3d", "blue3d", "green2d", "red2d", "blue2d" or "rbn"; or one of those
             they are compared with: "random", "tube", "grid", "block", "inverse_block",
             "multi_block", "time_frequency", "bands", "frames", "running_cell"; or one that looks at
-            the input: "dispersion", "motion", "activity".
+            the input: "dispersion", "motion", "activity"; or at features of every patch,
+            [B, D, T, H, W]: "self_guided".
         grid: (T, H, W) patches; (H, W) is (1, H, W).
         mask_ratio: share masked, in [0, 1); or give ``n_keep``.
         seed: names the stream.
@@ -30,8 +31,9 @@ class MaskSampler(MaskStream):
             ``time_bands``, ``freq_bands``, ``time_width`` and ``freq_width`` of "bands" (see
             ``baseline_masks``); ``preset``, ``n_blocks``, ``scale``, ``aspect`` and
             ``context_scale`` of "multi_block" (see ``multi_block_masks``); ``hint_ratio`` and
-            ``deterministic`` of "dispersion" and "motion", and ``metric`` of "dispersion" (see
-            ``dispersion_masks``); those of "activity" (see ``activity_masks``).
+            ``deterministic`` of "dispersion" and "motion", ``metric`` of "dispersion", and
+            ``hint_ratio`` of "self_guided" (see ``dispersion_masks``); those of "activity" (see
+            ``activity_masks``).
 
     A kind that looks at the input takes it as a second argument, ``sampler(batch_size, data)``. All
     other kinds raise TypeError if they are given one. Where inputs are padded, ``valid`` says which

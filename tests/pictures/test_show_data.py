@@ -195,7 +195,7 @@ def test_the_gallery_has_every_kind_of_today():
         ),
         (
             {"kinds": ("green3d", "tube"), "data": "clip.mp4"},
-            r"--data is for kinds .* input \(dispersion, motion, activity\), got green3d, tube",
+            r"kinds .* input \(dispersion, motion, activity, self_guided\), got green3d, tube",
         ),
         ({"spectrum": True}, "must not look at an input with --spectrum.* got activity"),
         ({"grid": (8, 14, 14)}, r"--grid must be 1 H W for activity, got \(8, 14, 14\)"),

@@ -137,7 +137,7 @@ def test_the_share_of_chance_falls_by_the_steps_of_the_schedule(sounds, tmp_path
     [
         (
             {"mask": "rbn", "hint_schedule": "dwm"},
-            "dispersion or motion, and masks are rbn",
+            "dispersion or motion or self_guided, and masks are rbn",
         ),
         ({"hint_schedule": "soon"}, "must be dwm, START or START:POWER"),
         ({"hint_schedule": "0.2:0"}, "power must be a finite number > 0"),

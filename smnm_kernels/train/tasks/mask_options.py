@@ -43,7 +43,7 @@ class MaskOptions:
     mask: Kind = None
     """Kind of mask, any of smnm.MaskSampler's: green3d, red3d, ..., rbn, random, tube, grid, block,
     inverse_block, multi_block, time_frequency, bands, frames, running_cell, dispersion,
-    motion, activity. Default: the preset's."""
+    motion, activity, self_guided. Default: the preset's."""
     mask_ratio: Number = None
     """Share of patches that is masked, in [0, 1). Default: the preset's."""
     n_keep: Count = None
@@ -54,9 +54,9 @@ class MaskOptions:
     """Parameters of the kind of mask, NAME=VALUE each, such as sigma=variant-3 time_scale=2,
     windows=3,5 tie_break=random, metric=variance or hint_ratio=0.3. smnm.MaskSampler names them."""
     hint_schedule: HintSchedule = None
-    """Dispersion and motion masks: how the share of chance, 1 at first, falls. dwm is 1 for a sixth
-    of the schedule's steps and then 1 - (step / steps)^2; START:POWER sets both, START a share
-    of the steps. Default: no chance (hint_ratio=0)."""
+    """Dispersion, motion and self_guided masks: how the share of chance, 1 at first, falls. dwm is
+    1 for a sixth of the schedule's steps and then 1 - (step / steps)^2; START:POWER sets both,
+    START a share of the steps. Default: no chance (hint_ratio=0)."""
     mask_bank: MaskBank = None
     """Masks of noise: cut them from volumes that are made before training, for comparison with the
     structured-noise paper. Its Algorithm 2 crops and its section 3.4 resizes, which makes other

@@ -21,6 +21,7 @@ from smnm_kernels import (
 )
 from smnm_kernels.kinds import Kind, NoiseKind, make_kind
 from smnm_kernels.train.data.bars import bar
+from smnm_kernels.train.models.guide import Guide
 from smnm_kernels.train.run import ranks
 
 Grid = tuple[int, int, int]
@@ -139,13 +140,17 @@ def are_paired(names: Iterable[str]) -> bool:
 class Masking(Protocol):
     """What draws the masks of each input of a batch.
 
-    `data` has the inputs of those kinds that look at them, `valid` (bool [B, N]) the tokens that
-    may be visible of those inputs that are padded.
+    `data` has the inputs of those kinds that look at them, or their features, `valid` (bool [B, N])
+    the tokens that may be visible of those inputs that are padded.
     """
 
     @property
     def needs_data(self) -> frozenset[str]:
         """The inputs that are looked at."""
+
+    @property
+    def needs_features(self) -> frozenset[str]:
+        """Those of them whose features are looked at."""
 
     def draw(self, batch_size: int, data: Tensors, valid: Tensors) -> dict[str, Masks]:
         """The next masks of the run's stream."""
@@ -169,6 +174,10 @@ class SeparateMasks:
     @property
     def needs_data(self) -> frozenset[str]:
         return frozenset(name for name, sampler in self.samplers.items() if sampler.needs_data)
+
+    @property
+    def needs_features(self) -> frozenset[str]:
+        return frozenset(n for n, sampler in self.samplers.items() if sampler.settings.of_features)
 
     def draw(self, batch_size: int, data: Tensors, valid: Tensors) -> dict[str, Masks]:
         return {
@@ -206,6 +215,10 @@ class PairedMasks:
         kinds: dict[str, Kind] = {"video": self.sampler.video, "audio": self.sampler.audio}
         return frozenset(name for name, kind in kinds.items() if kind.needs_data)
 
+    @property
+    def needs_features(self) -> frozenset[str]:
+        return frozenset()  # `set_up` refuses such kinds of two inputs
+
     def draw(self, batch_size: int, data: Tensors, valid: Tensors) -> dict[str, Masks]:
         return self.sampler(batch_size, data or None, valid or None)._asdict()
 
@@ -239,3 +252,14 @@ def masking_of(
         name: masks[name].sampler(grid, seed, schedule_steps) for name, grid in grids.items()
     }
     return SeparateMasks(samplers, device)
+
+
+def looked_at(
+    masking: Masking, inputs: Tensors, quiet: Tensors, valid: Tensors, guide: Guide | None
+) -> dict[str, Tensor]:
+    """What these masks look at: inputs whose padding is `quiet`, or features of what is valid."""
+    found = {name: quiet[name] for name in masking.needs_data}
+    for name in masking.needs_features:
+        assert guide is not None  # `set_up` refuses other objectives
+        found[name] = guide(inputs[name], valid.get(name))
+    return found

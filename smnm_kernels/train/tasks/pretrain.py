@@ -17,6 +17,7 @@ from smnm_kernels.train.data.loader import Batch, Failure, SampleDataset
 from smnm_kernels.train.data.modality import Normalisation
 from smnm_kernels.train.data.padding import with_quiet_padding
 from smnm_kernels.train.models.encoder_file import step_of
+from smnm_kernels.train.models.guide import guide_of
 from smnm_kernels.train.run import ranks
 from smnm_kernels.train.run.loop import Loop
 from smnm_kernels.train.run.meter import StepClock
@@ -25,6 +26,7 @@ from smnm_kernels.train.run.options import check_data
 from smnm_kernels.train.run.plan import Plan, begin
 from smnm_kernels.train.run.signals import StoppedBySignal
 
+from .masking import looked_at
 from .options import Pretrain
 from .presets.preset import Preset
 from .pretrain_setup import Setup, of_inputs, padding_of, recipe_of, set_up
@@ -90,6 +92,7 @@ class Pretraining:
         if setup.target:
             setup.target.load(model)
         self.model = model.to(device)
+        self.guide = guide_of(model, plan.autocast)
         self.optimizer = optimizer_of(self.model, preset.optimisation)
         self.optimizer.register_step_post_hook(lambda *_: self.objective.after_update(self.model))
         self.watch = self.objective.watch()
@@ -100,15 +103,20 @@ class Pretraining:
         x = self._normalised(batch.inputs)
         with clock.measure("mask_ms"):
             self.masking.set_step(int(batch.sample_ids[0]) // self.batch_size)
-            masks = self.masking.draw(len(batch), self._looked_at(x, batch.real), batch.valid)
+            data = self._looked_at(x, batch.real, batch.valid)
+            masks = self.masking.draw(len(batch), data, batch.valid)
         return self.objective.losses(forward, x, masks, batch.valid)
 
-    def _looked_at(self, x: dict[str, Tensor], real: dict[str, Tensor]) -> dict[str, Tensor]:
-        """What masks look at: inputs, their padding quiet."""
-        return {
-            name: with_quiet_padding(x[name], real[name]) if name in real else x[name]
-            for name in self.masking.needs_data
+    def _looked_at(
+        self, x: dict[str, Tensor], real: dict[str, Tensor], valid: dict[str, Tensor]
+    ) -> dict[str, Tensor]:
+        """What masks look at: inputs, their padding quiet, or the features of what is valid."""
+        quiet = {
+            name: with_quiet_padding(of, real[name]) if name in real else of
+            for name, of in x.items()
+            if name in self.masking.needs_data
         }
+        return looked_at(self.masking, x, quiet, valid, self.guide)
 
     def _normalised(self, inputs: dict[str, Tensor]) -> dict[str, Tensor]:
         return {name: self.normalisations[name](raw) for name, raw in inputs.items()}
@@ -153,7 +161,7 @@ class Pretraining:
             )
         # Masks by their ids: looking does not move the run's own stream on.
         ids = torch.arange(len(samples), device=self.device)
-        masks = self.masking.of_ids(ids, self._looked_at(x, real), valid)
+        masks = self.masking.of_ids(ids, self._looked_at(x, real, valid), valid)
         picture = restored_by(
             self.objective,
             self.model,

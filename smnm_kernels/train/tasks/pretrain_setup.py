@@ -74,6 +74,12 @@ def set_up(options: Pretrain) -> Setup:
     except ValueError as error:
         raise UsageError(f"{_sizes_of(options)}: {error}") from error
     kinds = {name: _kind_of(options, preset, name, grid) for name, grid in grids.items()}
+    for name, kind in kinds.items():
+        if kind.of_features and not isinstance(preset.objective, MaskedAutoencoding):
+            raise UsageError(
+                f"{prefix_of(options, name)} {kind.name}: looks at the features of a masked "
+                f"autoencoder's encoder, and this objective is {type(preset.objective).__name__}"
+            )
     setup = Setup(preset, kinds, options.seed, find_device(options.device), start, target)
     if preset.hidden_time is not None:
         try:

@@ -15,9 +15,10 @@ from smnm_kernels.train.data.bars import bar
 from smnm_kernels.train.data.entries import Entry
 from smnm_kernels.train.data.modality import FixedView, Normalisation, Record
 from smnm_kernels.train.data.padding import with_quiet_padding
+from smnm_kernels.train.models.guide import guide_of
 from smnm_kernels.train.run.folder import load_checkpoint
 from smnm_kernels.train.tasks.mask_options import parsed_parameters
-from smnm_kernels.train.tasks.masking import Masking, MaskSettings, masking_of
+from smnm_kernels.train.tasks.masking import Masking, MaskSettings, looked_at, masking_of
 from smnm_kernels.train.tasks.pretrain_setup import Setup, padding_of
 from smnm_kernels.train.tasks.reconstruction import restored_by
 
@@ -104,6 +105,7 @@ def heldout_loss(
     preset, chosen = setup.preset, _evenly(len(files), settings.clips)
     several = len(preset.clip.inputs) > 1
     batches = _Batches(setup, base, files)
+    guide = guide_of(model)
     sums: dict[str, dict[str, float]] = {key: {} for key in masks}
     count = 0
     shown = bar("losses of held-out files", len(chosen), delay=1)
@@ -116,9 +118,9 @@ def heldout_loss(
             for rows in _rows(list(read), settings.masks, several):
                 batch = batches.of(read, rows, settings.masks)
                 for key, masking in masks.items():
-                    looked_at = {name: batch.looked_at[name] for name in masking.needs_data}
+                    data = looked_at(masking, batch.inputs, batch.quiet, batch.valid, guide)
                     try:
-                        drawn = masking.of_ids(batch.ids, looked_at, batch.valid)
+                        drawn = masking.of_ids(batch.ids, data, batch.valid)
                     except TypeError as error:  # a kind that cannot leave out padding
                         raise UsageError(f"{key} masks of padded held-out files: {error}") from None
                     found = preset.objective.losses(model, batch.inputs, drawn, batch.valid)
@@ -143,12 +145,12 @@ def heldout_picture(
     if not read:
         return None
     batch = batches.of(read, [(0, 0)], 1)
-    looked_at = {name: batch.looked_at[name] for name in masking.needs_data}
+    data = looked_at(masking, batch.inputs, batch.quiet, batch.valid, guide_of(model))
     return restored_by(
         setup.preset.objective,
         model,
         batch.inputs,
-        masking.of_ids(batch.ids, looked_at, batch.valid),
+        masking.of_ids(batch.ids, data, batch.valid),
         batch.valid,
         setup.preset.clip.inputs,
         batches.normalisations,
@@ -158,11 +160,11 @@ def heldout_picture(
 
 @dataclass(frozen=True)
 class _Batch:
-    """Samples, on the device. `ids` name their masks; `looked_at` is what masks look at."""
+    """Samples, on the device. `ids` name their masks; `quiet` has inputs as masks see them."""
 
     inputs: dict[str, Tensor]
     valid: dict[str, Tensor]
-    looked_at: dict[str, Tensor]
+    quiet: dict[str, Tensor]
     ids: Tensor
 
 
@@ -205,18 +207,18 @@ class _Batches:
         x = {
             name: torch.cat([read[place][name] for place in places]) for name in self.normalisations
         }
-        valid, looked_at = {}, x
+        valid, quiet = {}, x
         if self.padding is not None:
             of_rows = (self.padding.valid(places), self.padding.real(places))
             valid, real = (
                 {name: one.to(self.device) for name, one in found.items()} for found in of_rows
             )
-            looked_at = {
+            quiet = {
                 name: with_quiet_padding(of, real[name]) if name in real else of
                 for name, of in x.items()
             }
         ids = torch.tensor([place * masks + number for place, number in rows], device=self.device)
-        return _Batch(x, valid, looked_at, ids)
+        return _Batch(x, valid, quiet, ids)
 
 
 def _rows(places: Sequence[int], masks: int, across: bool) -> list[list[tuple[int, int]]]:
