@@ -24,6 +24,7 @@ from .studying.measuring import Machine, run_cell
 from .studying.plan import StudyPlan
 from .studying.plan_file import find_plan, load_plan
 from .studying.report import write_report
+from .studying.rows import RowsFile, key_of, read_rows
 from .studying.running import ENDS_WITH_INPUT, Share, end_with_input, run_all
 
 _REPORT = "report"
@@ -58,6 +59,9 @@ class Study:
     """Print the cells with their states, and run none."""
     cell: Annotated[str | None, arg(metavar="ID", help_behavior_hint="")] = None
     """Run this cell alone, in this process."""
+    rows: Annotated[tuple[Path, ...], arg(metavar="FILE [FILE ...]", help_behavior_hint="")] = ()
+    """Files report.json of the same plan, whose cells count as finished ones. smnm study report
+    takes the plan from them, too, where DIR is not given."""
     other_code: bool = False
     """Count cells as done that other code of this package finished."""
     device: str = "auto"
@@ -80,13 +84,16 @@ def study(options: Study) -> int:
     for name, least in (("jobs", 1), ("threads", 1), ("workers", 0)):
         need_at_least(options, name, least)
     plan = load_plan(find_plan(options.plan))
-    cells = _shard(cells_of(plan, _paths(options.data, plan)), options.shard)
+    files = [read_rows(path) for path in options.rows]
+    every = cells_of(plan, _paths(options.data, plan))
+    cells = _shard(every, options.shard)
     if options.out is None:
         if not options.list:
             raise UsageError("--out must be given: the folder of the study")
         print_list(plan, None, cells, options.other_code)
         return 0
-    folder = StudyFolder(options.out)
+    folder = StudyFolder(options.out, tuple(one for file in files for one in file.results))
+    _say_what_counts(files, every, options.other_code)
     if options.list:
         print_list(plan, folder, cells, options.other_code)
         return 0
@@ -120,8 +127,28 @@ def _all(options: Study, plan: StudyPlan, folder: StudyFolder, cells: Sequence[C
         lambda one: [*words, "--cell", one.cell.id],
     )
     if code == 0:
-        print(f"all cells are done; smnm study report {options.out} writes the tables")
+        rows = f" --rows {' '.join(map(str, options.rows))}" if options.rows else ""
+        print(f"all cells are done; smnm study report {options.out}{rows} writes the tables")
     return code
+
+
+def _say_what_counts(files: Sequence[RowsFile], cells: Sequence[Cell], other_code: bool) -> None:
+    """Of rows from elsewhere those that do not."""
+    ids, of_any_code = {cell.id for cell in cells}, {cell.id_of_any_code for cell in cells}
+    for file in files:
+        of_plan = [one for one in file.results if one["id_of_any_code"] in of_any_code]
+        _say_left_out(file, len(of_plan), "the plan's cells and data")
+        other = sum(one["id"] not in ids for one in of_plan)
+        if other and not other_code:
+            shown = printable(str(file.path))
+            print(f"--rows {shown}: {other} rows are of other code; --other-code counts them")
+
+
+def _say_left_out(file: RowsFile, used: int, of: str) -> None:
+    left = len(file.results) - used
+    if left:
+        shown = printable(str(file.path))
+        print(f"--rows {shown}: {left} of {len(file.results)} rows are not of {of}: left out")
 
 
 def _check_out(out: Path, cells: Sequence[Cell]) -> None:
@@ -146,13 +173,30 @@ def _one(options: Study, plan: StudyPlan, folder: StudyFolder, cells: Sequence[C
 
 
 def _report(options: Study) -> int:
-    if options.dir is None:
+    files = [read_rows(path) for path in options.rows]
+    folder = None
+    if options.dir is not None:
+        path, folder = options.dir / PLAN, StudyFolder(options.dir)
+        if not path.is_file():
+            raise UsageError(f"{printable(str(options.dir))}: is no study, it has no {PLAN}")
+        plan = load_plan(path)
+    elif not files:
         raise UsageError("smnm study report DIR: DIR is missing, the folder of a study")
-    path = options.dir / PLAN
-    if not path.is_file():
-        raise UsageError(f"{printable(str(options.dir))}: is no study, it has no {PLAN}")
-    plan = load_plan(path)
-    write_report(plan, StudyFolder(options.dir), options.out or options.dir / _REPORT)
+    elif options.out is None:
+        raise UsageError("--out must be given where DIR is not: the folder of the report")
+    else:
+        plan = files[0].plan()
+    wanted = {key_of(cell.settings) for cell in cells_of(plan, {})}
+    for file in files:
+        used = sum(key_of(one["settings"]) in wanted for one in file.results)
+        _say_left_out(file, used, "the plan's cells")
+    results = [one for file in files for one in file.results]
+    results = [*(folder.results if folder else ()), *results]
+    out = options.out
+    if out is None:
+        assert options.dir is not None
+        out = options.dir / _REPORT
+    write_report(plan, results, folder, out)
     return 0
 
 

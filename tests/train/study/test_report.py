@@ -5,13 +5,14 @@ import json
 import numpy as np
 import pytest
 from scipy import stats
-from tiny_study import PLAN
+from tiny_study import PLAN, write_pictures
 
 from smnm_kernels.cli import main
 from smnm_kernels.train.run.folder import write_json
 from smnm_kernels.train.tasks.studying.cells import cells_of
 from smnm_kernels.train.tasks.studying.environment import environment
 from smnm_kernels.train.tasks.studying.plan_file import load_plan
+from smnm_kernels.train.tasks.studying.rows import read_rows
 
 TEXT = PLAN.replace("seeds = 2", "seeds = 5")
 VALUES = {
@@ -20,12 +21,12 @@ VALUES = {
 }
 
 
-def finished(folder, text=TEXT, values=VALUES):
+def finished(folder, text=TEXT, values=VALUES, data=None):
     """A study whose cells were finished, as far as there are values."""
     folder.mkdir(exist_ok=True)
     (folder / "plan.toml").write_text(text)
     plan = load_plan(folder / "plan.toml")
-    for cell in cells_of(plan, {}):
+    for cell in cells_of(plan, {"colours": data} if data else {}):
         name, seed = cell.run.name, cell.seed
         if seed >= len(values.get(name, [])):
             continue
@@ -127,3 +128,102 @@ def test_a_table_may_have_a_row_of_each_seed(tmp_path, capsys):
     assert [row["run"] for row in rows[:3]] == ["random", "random, seed 0", "random, seed 1"]
     second = rows[2]["columns"]["loss.own"]
     assert (second["mean"]["value"], second["mean"]["low"], second["paper"]) == (0.52, None, None)
+
+
+def copied(folder, of):
+    """Of a report: report.json, as it would be committed."""
+    path = folder / "rows.json"
+    path.write_bytes((of / "report/report.json").read_bytes())
+    return path
+
+
+def test_rows_of_a_report_merge_with_cells_and_other_reports(tmp_path, capsys):
+    """What two machines finished is the report of one that finished all."""
+    (tmp_path / "a").mkdir()
+    whole, _, _ = report(finished(tmp_path / "whole"), capsys)
+    first = {"random": VALUES["random"], "green2d": VALUES["green2d"][:2]}
+    report(finished(tmp_path / "first", values=first), capsys)
+    rows = copied(tmp_path / "a", tmp_path / "first")
+    rest = finished(tmp_path / "rest")
+    for path in rest.glob("cells/*/result.json"):
+        row = json.loads(path.read_text())
+        if row["run"] == "random" or row["seed"] < 1:  # seed 1 of green2d is in both
+            path.unlink()
+    assert main(["study", "report", str(rest), "--rows", str(rows)]) == 0
+    merged = json.loads((rest / "report/report.json").read_text())
+    for key in ("tables", "orderings", "rows", "shared", "missing", "replaced"):
+        assert merged[key] == whole[key], key
+    again = copied(tmp_path, rest)
+    assert main(["study", "report", "--rows", str(again), "--out", str(tmp_path / "alone")]) == 0
+    alone = json.loads((tmp_path / "alone/report.json").read_text())
+    assert alone == merged
+    assert len((tmp_path / "alone/report.json").read_bytes()) < 30_000
+
+
+def test_rows_are_whole(tmp_path, capsys):
+    content, _, _ = report(finished(tmp_path / "study"), capsys)
+    held = {one["id"]: one for one in read_rows(tmp_path / "study/report/report.json").results}
+    for path in (tmp_path / "study").glob("cells/*/result.json"):
+        row = json.loads(path.read_text())
+        assert held[row["id"]] == row
+    assert len(content["shared"]) < 10
+
+
+def test_rows_of_another_plan_are_said_and_left_out(tmp_path, capsys):
+    report(finished(tmp_path / "study"), capsys)
+    rows = copied(tmp_path, tmp_path / "study")
+    other = finished(tmp_path / "other", TEXT.replace("clips = 3", "clips = 4"), values={})
+    assert main(["study", "report", str(other), "--rows", str(rows)]) == 0
+    said = capsys.readouterr().out
+    assert f"--rows {rows}: 10 of 10 rows are not of the plan's cells: left out" in said
+    assert "0 of 11 cells are finished" in said
+
+
+@pytest.mark.parametrize(
+    ("text", "said"),
+    [
+        (None, "cannot be read (No such file or directory)"),
+        ("{", "is no report of a study ("),
+        ("[]", "is no report of a study, or of one from before rows were kept whole"),
+        ('{"rows": [{"id": "a"}]}', "is no report of a study, or of one from before"),
+        (
+            '{"plan_file": "x", "plan_text": "", "shared": [], "rows": [{"settings": {}}]}',
+            "row 0 has no id as results of cells have",
+        ),
+    ],
+)
+def test_broken_rows_are_refused_in_one_line(tmp_path, capsys, text, said):
+    rows = tmp_path / "rows.json"
+    if text is not None:
+        rows.write_text(text)
+    out = tmp_path / "out"
+    assert main(["study", "report", "--rows", str(rows), "--out", str(out)]) == 2
+    shown = capsys.readouterr().err
+    assert f"--rows {rows}: {said}" in shown
+    assert shown.count("\n") == 1
+    assert not out.exists()
+
+
+def test_a_study_goes_on_from_rows(tmp_path, capsys):
+    write_pictures(tmp_path / "data", 2)
+    plan = tmp_path / "tiny.toml"
+    plan.write_text(TEXT)
+    given = ["--data", f"colours={tmp_path / 'data'}", "--out", str(tmp_path / "out")]
+    report(finished(tmp_path / "study", data=tmp_path / "data"), capsys)
+    rows = copied(tmp_path, tmp_path / "study")
+    assert main(["study", str(plan), *given, "--list", "--rows", str(rows)]) == 0
+    assert "11 cells: 10 done, 1 open" in capsys.readouterr().out
+    content = json.loads(rows.read_text())
+    for shared in content["shared"]:
+        if "sources" in shared:
+            shared["sources"] = "other"
+    for row in content["rows"]:
+        row["id"] = f"x{row['id']}"
+    rows.write_text(json.dumps(content))
+    assert main(["study", str(plan), *given, "--list", "--rows", str(rows)]) == 0
+    said = capsys.readouterr().out
+    assert "10 rows are of other code; --other-code counts them" in said
+    assert "11 cells: 11 open" in said
+    assert main(["study", str(plan), *given, "--list", "--rows", str(rows), "--other-code"]) == 0
+    assert "11 cells: 10 done, 1 open" in capsys.readouterr().out
+    assert not (tmp_path / "out").exists()

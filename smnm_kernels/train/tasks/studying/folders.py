@@ -117,6 +117,8 @@ class StudyFolder:
     """DIR of a study."""
 
     path: Path
+    #: Of cells that were finished elsewhere, and count as those that were finished here.
+    elsewhere: tuple[dict[str, Any], ...] = ()
 
     def cell(self, cell: Cell) -> CellFolder:
         return CellFolder(self.path, cell)
@@ -125,7 +127,7 @@ class StudyFolder:
     def results(self) -> list[dict[str, Any]]:
         """Of all cells that were finished when this was first asked, of other plans, too."""
         found = [read_json(path) for path in sorted(self.path.glob(f"{CELLS}/*/{_RESULT}"))]
-        return [one for one in found if one is not None]
+        return [*(one for one in found if one is not None), *self.elsewhere]
 
     def result_of(self, cell: Cell, any_code: bool) -> dict[str, Any] | None:
         """The cell's numbers; with `any_code` also those that other code of this package made."""

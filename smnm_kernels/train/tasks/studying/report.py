@@ -13,7 +13,7 @@ from typing import Any
 
 from smnm_kernels.files import replacing
 from smnm_kernels.train.metrics.intervals import Interval, t_interval
-from smnm_kernels.train.run.folder import write_json
+from smnm_kernels.train.run.folder import before_any_work
 
 from .cells import Cell, cells_of
 from .folders import StudyFolder
@@ -22,6 +22,7 @@ from .markdown import markdown
 from .paper import published
 from .plan import Ordering, StudyPlan, Table
 from .plots import write_plots
+from .rows import Result, key_of, once, without_nan, write_report_json
 from .verdicts import overall, paired, verdict
 
 REPORT, JSON = "report.md", "report.json"
@@ -33,7 +34,7 @@ class Rows:
     """The finished cells of a plan."""
 
     plan: StudyPlan
-    results: list[dict[str, Any]]
+    results: list[Result]
     cells: list[Cell]  # of the plan
     missing: list[Cell]
     twice: int  # results that newer ones of the same cells took the place of
@@ -53,39 +54,38 @@ class Rows:
         return [d for d in self.plan.data if any(d in self.plan.runs[run].on for run in runs)]
 
 
-def rows_of(plan: StudyPlan, folder: StudyFolder) -> Rows:
+def rows_of(plan: StudyPlan, results: Sequence[Result]) -> Rows:
     """What there is of the plan's cells, whatever code made it and wherever its data lay: settings
     must be the plan's. Of several the one that was written last."""
     cells = cells_of(plan, {})
-    wanted = {_key(cell.settings): cell for cell in cells}
-    found: dict[str, dict[str, Any]] = {}
+    wanted = {key_of(cell.settings): cell for cell in cells}
+    found: dict[str, Result] = {}
     twice = 0
-    for one in folder.results:
-        key = _key(one["settings"])
+    for one in once(results):
+        key = key_of(one["settings"])
         if key in wanted:
             twice += key in found
             if key not in found or one["written"] > found[key]["written"]:
                 found[key] = one
-    results = [found[key] for key in wanted if key in found]
+    finished = [found[key] for key in wanted if key in found]
     missing = [cell for key, cell in wanted.items() if key not in found]
-    return Rows(plan, results, cells, missing, twice)
+    return Rows(plan, finished, cells, missing, twice)
 
 
-def _key(settings: dict[str, Any]) -> str:
-    """Of what the plan says of a cell."""
-    data = {
-        n: {k: v for k, v in d.items() if k != "fingerprint"} for n, d in settings["data"].items()
-    }
-    kept = {k: v for k, v in settings.items() if k != "code"} | {"data": data}
-    return json.dumps(kept, sort_keys=True)
+def write_report(
+    plan: StudyPlan, results: Sequence[Result], folder: StudyFolder | None, out: Path
+) -> None:
+    """OUT/report.md, report.json and pictures; prints where they are and the verdicts.
 
-
-def write_report(plan: StudyPlan, folder: StudyFolder, out: Path) -> None:
-    """OUT/report.md, report.json and pictures; prints where they are and the verdicts."""
-    rows = rows_of(plan, folder)
-    out.mkdir(parents=True, exist_ok=True)
+    results: of finished cells. folder: where pictures of cells are; None: nowhere.
+    """
+    rows = rows_of(plan, results)
+    with before_any_work(out):
+        out.mkdir(parents=True, exist_ok=True)
     content: dict[str, Any] = {
         "plan": plan.name,
+        "plan_file": plan.file,
+        "plan_text": plan.text.decode(),
         "about": plan.about,
         "cells": {"planned": len(rows.cells), "finished": len(rows.results)},
         "missing": [cell.name for cell in rows.missing],
@@ -96,16 +96,12 @@ def write_report(plan: StudyPlan, folder: StudyFolder, out: Path) -> None:
         "environments": _environments(rows),
         "data": _fingerprints(rows),
         "interval": "95%, Student's over seeds; differences are paired by seed",
-        "rows": [
-            {k: one[k] for k in ("id", "data", "run", "seed", "values", "about", "seconds")}
-            for one in rows.results
-        ],
     }
-    pictures = _pictures(rows, folder, out)
+    pictures = {} if folder is None else _pictures(rows, folder, out)
     plots = write_plots(content["tables"], out)
-    write_json(out / JSON, _without_nan(content))
+    write_report_json(out / JSON, content, rows.results)
     with replacing(out / REPORT) as file:
-        file.write(markdown(content, plots, pictures).encode())
+        file.write(markdown(without_nan(content), plots, pictures).encode())
     print(f"{len(rows.results)} of {len(rows.cells)} cells are finished")
     for one in content["orderings"]:
         print(f"  {one['claim']} ({one['value']}, {one['data']}): {one['verdict']}")
@@ -233,12 +229,3 @@ def _pictures(rows: Rows, folder: StudyFolder, out: Path) -> dict[str, str]:
             shutil.copyfile(path, out / target)
             found[name] = target
     return found
-
-
-def _without_nan(value: Any) -> Any:
-    """For JSON, which has none."""
-    if isinstance(value, dict):
-        return {key: _without_nan(one) for key, one in value.items()}
-    if isinstance(value, list | tuple):
-        return [_without_nan(one) for one in value]
-    return None if isinstance(value, float) and math.isnan(value) else value
