@@ -36,7 +36,8 @@ def test_of_another_modality_nothing_else_is_told():
 
 
 def test_another_objective_is_told_by_its_name_alone_and_first():
-    assert said(lr=1, objective={"name": "Avt", "segment": 0.4, "model": {"dim": 16}}) == [
+    avt = {"name": "Avt", "segment": 0.4, "model": {"dim": 16}}
+    assert said(lr=1, mask="activity", objective=avt) == [
         "objective is 'cav-mae' there, 'avt' was asked for",
         "lr is 0.5 there, 1 was asked for",
     ]

@@ -11,29 +11,31 @@ _LONGEST = 60  # characters of a value
 
 
 def differing(asked: Mapping[str, Any], held: Mapping[str, Any], words: Mapping[str, str]) -> str:
-    """ "lr is 0.1 there, 0.2 was asked for; ...", or "" where nothing differs.
+    """As "lr is 0.1 there, 0.2 was asked for; ..."; "" where nothing differs.
 
     A setting whose value is a dict is a group. Of settings that stand alone each is told, of those
     in groups the first few. Where a group is another thing altogether, by its "name", only that is
-    told of it, in the `words` of the command line; where the modality is, nothing else.
+    told of it, in the `words` of the command line, and nothing of settings that became groups or
+    ceased to be; where the modality is, nothing else.
 
     asked, held: as JSON holds them. What `held` lacks counts as None.
     """
     if asked.get("modality") != held.get("modality"):
         return _told("modality", held.get("modality"), asked.get("modality"))
-    things, outer = list[str](), list[str]()
+    things, reshaped, alone = list[str](), list[str](), list[str]()
     inner = list[tuple[str, str]]()  # group, what is told
     for name, value in asked.items():
         there = held.get(name)
         if not (isinstance(value, dict) and isinstance(there, dict)):
             if there != value:
-                outer.append(_told(name, there, value))
+                is_reshaped = isinstance(value, dict) or isinstance(there, dict)
+                (reshaped if is_reshaped else alone).append(_told(name, there, value))
         elif there.get("name") != value.get("name"):
             names = [str(one.get("name")) for one in (there, value)]
             things.append(_told(name, *(words.get(one, one) for one in names)))
         else:
             inner += [(name, told) for told in _within(f"{name}.", value, there)]
-    found = things + outer + [told for _, told in inner[:_MOST_INNER]]
+    found = (things or reshaped) + alone + [told for _, told in inner[:_MOST_INNER]]
     more = [group for group, _ in inner[_MOST_INNER:]]
     if more:
         found.append(f"{len(more)} more in {' and '.join(dict.fromkeys(more))}")
