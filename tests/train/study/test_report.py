@@ -3,6 +3,7 @@
 import json
 
 import numpy as np
+import PIL.Image
 import pytest
 from scipy import stats
 from tiny_study import PLAN, write_pictures
@@ -73,6 +74,8 @@ def test_tables_have_means_intervals_and_paired_differences(tmp_path, capsys):
     assert "| green2d | 4 of 16 | 5 | 0.566 [" in text
     assert "random is easier (loss.own, colours): reproduced" in said
     assert (tmp_path / "study/report/Table-6-colours.png").exists()
+    assert "![orders](orders.png)" in text
+    assert (tmp_path / "study/report/orders.png").exists()
 
 
 def test_an_incomplete_study_says_what_is_missing_and_what_would_decide(tmp_path, capsys):
@@ -227,3 +230,21 @@ def test_a_study_goes_on_from_rows(tmp_path, capsys):
     assert main(["study", str(plan), *given, "--list", "--rows", str(rows), "--other-code"]) == 0
     assert "11 cells: 10 done, 1 open" in capsys.readouterr().out
     assert not (tmp_path / "out").exists()
+
+
+def test_one_file_as_each_run_restores_it_is_one_picture(tmp_path, capsys):
+    folder = finished(tmp_path / "study")
+    colours = {("random", 1): "red", ("green2d", 1): "blue", ("green2d", 0): "black"}
+    for path in folder.glob("cells/*/result.json"):
+        row = json.loads(path.read_text())
+        colour = colours.get((row["run"], row["seed"]))
+        if colour:
+            PIL.Image.new("RGB", (400, 30), colour).save(path.parent / "restored.png")
+    _, text, _ = report(folder, capsys)
+    assert "restored, seed 1." in text
+    assert "![restored](restored-colours.png)" in text
+    with PIL.Image.open(folder / "report/restored-colours.png") as picture:
+        found = [picture.getpixel((400, y)) for y in range(picture.height)]
+    shown = [c for c in dict.fromkeys(found) if c in ((255, 0, 0), (0, 0, 255), (0, 0, 0))]
+    assert shown == [(255, 0, 0), (0, 0, 255)]
+    assert found.count((255, 0, 0)) == found.count((0, 0, 255)) == 30

@@ -80,6 +80,30 @@ def test_the_fewest_seeds_that_would_decide():
     assert not math.isnan(power_of(verdicts.MOST_SEEDS, 50.0))
 
 
+def test_of_a_claim_of_many_pairs_either_is_rare_where_nothing_differs(monkeypatch):
+    """1000 studies of five seeds, in each a run that is said to be above six others."""
+    monkeypatch.setattr(verdicts, "seeds_needed", lambda _: None)
+    rng, words, single = np.random.default_rng(4), [], 0
+    for drawn in rng.normal(size=(1000, 7, 5)):
+        values = {str(run): dict(enumerate(of)) for run, of in enumerate(drawn)}
+        pairs = [verdict(str(other), "0", values) for other in range(1, 7)]
+        words.append(overall(pairs))
+        single += any(pair.word == "contradicted" for pair in pairs)
+    most = stats.binom.ppf(0.999, 1000, 0.025)
+    assert words.count("contradicted") <= most < single
+    assert words.count("reproduced") <= most
+
+
+def test_a_pairs_p_is_scipys():
+    rng = np.random.default_rng(5)
+    lower, higher = rng.normal(size=(2, 6))
+    expected = stats.ttest_rel(higher, lower).pvalue
+    assert verdict("a", "b", of(lower, higher)).p == pytest.approx(expected)
+    assert math.isnan(verdict("a", "b", of([0.0], [1.0])).p)
+    assert verdict("a", "b", of([0.0, 0.0], [1.0, 1.0])).p == 0
+    assert verdict("a", "b", of([0.0, 0.0], [0.0, 0.0])).p == 1
+
+
 def test_a_claim_stands_where_all_its_pairs_do():
     reproduced, contradicted = of([0, 0, 0], [1, 1.1, 0.9]), of([1, 1.1, 0.9], [0, 0, 0])
     undecided, none = of([0, 0, 0], [1, -1, 0.1]), {"a": {0: 1.0}, "b": {}}

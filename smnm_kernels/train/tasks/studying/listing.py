@@ -25,7 +25,9 @@ def print_list(
         if folder and state in ("running", "begun"):
             words = in_words(folder.cell(cell)).removeprefix(f"{cell.name}: ")
             shown = words if state == "running" else f"begun: {words}"
-        rows.append([cell.id if cell.has_data else "-", cell.name, _words(plan, cell), shown])
+        rows.append(
+            [cell.id if cell.has_data else "-", cell.name, masks_in_words(plan, cell), shown]
+        )
 
     print(table(["id", "cell", "masks", "state"], rows))
     counts = ", ".join(f"{count} {state}" for state, count in states.items())
@@ -57,7 +59,7 @@ def _state(folder: StudyFolder | None, cell: Cell, any_code: bool) -> str:
     return folder.cell(cell).state()
 
 
-def _words(plan: StudyPlan, cell: Cell) -> str:
+def masks_in_words(plan: StudyPlan, cell: Cell) -> str:
     """The cell's masks."""
     if cell.run.untrained:
         return "untrained"

@@ -8,12 +8,24 @@ from typing import Any
 
 from .inputs import counts_in_words
 
+_HOW_SURE = (
+    "A claim is reproduced where all its pairs are. It is contradicted where one of its k pairs is "
+    "at a level of 1 - 0.05 / k. Where runs do not differ, either happens in at most one study in "
+    "forty, whatever k is; to a single pair in one in forty each."
+)
+_RESTORED = (
+    "One held-out file, the same for all: input, visible under a mask of the run's own, restored"
+)
+
 
 def markdown(
-    content: Mapping[str, Any], plots: Mapping[str, str], pictures: Mapping[str, str]
+    content: Mapping[str, Any],
+    plots: Mapping[str, str],
+    orders: str | None,
+    pictures: Mapping[str, tuple[str, int]],
 ) -> str:
-    """content: of report.json. plots: file of each table's title and data set; pictures: of what
-    runs restore."""
+    """content: of report.json. plots: file of each table's title and data set; orders: of all
+    claims; pictures: of what runs restore, and the seed, by data set."""
     cells = content["cells"]
     lines = [f"# {content['plan']}", "", content["about"], ""] if content["about"] else []
     lines = lines or [f"# {content['plan']}", ""]
@@ -30,7 +42,8 @@ def markdown(
         if len(prints) > 1:
             lines += [f"**Cells on {name} read different files** ({', '.join(prints)}).", ""]
     if content["orderings"]:
-        lines += ["## Orders", "", *_orderings(content["orderings"]), ""]
+        lines += ["## Orders", "", *_orderings(content["orderings"]), "", _HOW_SURE, ""]
+        lines += [f"![orders]({orders})", ""] if orders else []
     for table in content["tables"]:
         lines += [f"## {table['title']} ({table['data']})", "", *_table(table), ""]
         plot = plots.get(f"{table['title']} {table['data']}")
@@ -38,9 +51,9 @@ def markdown(
             lines += [f"![{table['title']}]({plot})", ""]
     if content["costs"]:
         lines += ["## Cost", "", *_costs(content["costs"]), ""]
-    if pictures:
-        lines += ["## Restored", "", "Input, visible part, restored; first seed of each.", ""]
-        lines += [f"{name}\n\n![{name}]({file})\n" for name, file in pictures.items()]
+    for data, (file, seed) in pictures.items():
+        lines += [f"## Restored ({data})", "", f"{_RESTORED}, seed {seed}.", ""]
+        lines += [f"![restored]({file})", ""]
     lines += ["## Made with", "", *_environments(content["environments"])]
     for name, prints in content["data"].items():
         lines.append(f"* data {name}: fingerprint {', '.join(prints)}")

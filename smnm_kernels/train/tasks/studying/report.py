@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import json
 import math
-import shutil
 from collections import Counter
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass
@@ -21,12 +20,12 @@ from .inputs import counts
 from .markdown import markdown
 from .paper import published
 from .plan import Ordering, StudyPlan, Table
-from .plots import write_plots
+from .plots import write_orders, write_plots
+from .restored import write_restored
 from .rows import Result, key_of, once, without_nan, write_report_json
 from .verdicts import overall, paired, verdict
 
 REPORT, JSON = "report.md", "report.json"
-_PICTURE = "reconstruction.png"
 
 
 @dataclass(frozen=True)
@@ -97,11 +96,12 @@ def write_report(
         "data": _fingerprints(rows),
         "interval": "95%, Student's over seeds; differences are paired by seed",
     }
-    pictures = {} if folder is None else _pictures(rows, folder, out)
+    pictures = {} if folder is None else _restored(rows, folder, out)
     plots = write_plots(content["tables"], out)
+    orders = write_orders(content["orderings"], out)
     write_report_json(out / JSON, content, rows.results)
     with replacing(out / REPORT) as file:
-        file.write(markdown(without_nan(content), plots, pictures).encode())
+        file.write(markdown(without_nan(content), plots, orders, pictures).encode())
     print(f"{len(rows.results)} of {len(rows.cells)} cells are finished")
     for one in content["orderings"]:
         print(f"  {one['claim']} ({one['value']}, {one['data']}): {one['verdict']}")
@@ -177,6 +177,8 @@ def orderings_of(rows: Rows, ordering: Ordering) -> list[dict[str, Any]]:
                 "value": ordering.value,
                 "data": data,
                 "verdict": overall(pairs),
+                "runs": list(ordering.runs),
+                "values": values,
                 "pairs": [asdict(one) | {"difference": one.difference.as_row()} for one in pairs],
             }
         )
@@ -218,14 +220,8 @@ def _fingerprints(rows: Rows) -> dict[str, list[str]]:
     return {data: sorted(prints) for data, prints in found.items()}
 
 
-def _pictures(rows: Rows, folder: StudyFolder, out: Path) -> dict[str, str]:
-    """Copies of what the first seed of each run restores, by "DATA RUN"."""
-    found: dict[str, str] = {}
-    for one in rows.results:
-        name = f"{one['data']} {one['run']}"
-        path = folder.path / "cells" / one["id"] / "pretrain" / _PICTURE
-        if name not in found and path.exists():
-            target = f"restored-{one['data']}-{one['run']}.png"
-            shutil.copyfile(path, out / target)
-            found[name] = target
-    return found
+def _restored(rows: Rows, folder: StudyFolder, out: Path) -> dict[str, tuple[str, int]]:
+    missing = {cell.name for cell in rows.missing}
+    cells = [cell for cell in rows.cells if cell.name not in missing]
+    ids = {f"{one['data']} {one['run']} seed {one['seed']}": one["id"] for one in rows.results}
+    return write_restored(rows.plan, cells, ids, folder, out)

@@ -26,6 +26,7 @@ class Verdict:
     word: Word
     difference: Interval  # higher - lower
     seeds: int  # pairs that it is of
+    p: float  # two-sided, of the paired t-test; nan: of fewer than two pairs
     #: Seeds that would decide it; None: already decided, no rows, or more than MOST_SEEDS.
     needed: int | None
 
@@ -42,12 +43,12 @@ def verdict(lower: str, higher: str, values: Mapping[str, Mapping[int, float]]) 
 
     The interval is Student's at 95%, two-sided, of the paired differences. It lies above zero:
     reproduced; below: contradicted; else not decided. Where the two do not differ, a pair is called
-    reproduced or contradicted in 5% of studies. Claims are not corrected for their number.
+    reproduced or contradicted in 5% of studies, in half of them each.
     """
     found = paired(values.get(higher, {}), values.get(lower, {}))
     if not found:
         nothing = Interval(math.nan, math.nan, math.nan, LEVEL)
-        return Verdict(lower, higher, "no rows", nothing, 0, None)
+        return Verdict(lower, higher, "no rows", nothing, 0, math.nan, None)
     interval = t_interval(found, LEVEL)
     word: Word = "not decided at this scale"
     if interval.low > 0:
@@ -55,16 +56,35 @@ def verdict(lower: str, higher: str, values: Mapping[str, Mapping[int, float]]) 
     elif interval.high < 0:
         word = "contradicted"
     needed = seeds_needed(found) if word.startswith("not") else None
-    return Verdict(lower, higher, word, interval, len(found), needed)
+    return Verdict(lower, higher, word, interval, len(found), p_of(found), needed)
+
+
+def p_of(differences: Sequence[float]) -> float:
+    """Two-sided, of Student's test that their mean is zero; nan for fewer than two."""
+    if len(differences) < 2:
+        return math.nan
+    mean, deviation = float(np.mean(differences)), float(np.std(differences, ddof=1))
+    if deviation == 0:
+        return 0.0 if mean else 1.0
+    t = math.sqrt(len(differences)) * abs(mean) / deviation
+    return 2 * float(stats.t.sf(t, len(differences) - 1))
 
 
 def overall(verdicts: Sequence[Verdict]) -> Word:
-    """Of a claim: contradicted where one of its pairs is, reproduced where all are."""
-    worst: tuple[Word, ...] = ("contradicted", "no rows", "not decided at this scale")
-    for word in worst:
-        if any(one.word == word for one in verdicts):
-            return word
-    return "reproduced"
+    """Of a claim: reproduced where all of its pairs are, contradicted where one of its k pairs is
+    with p < 0.05 / k (Bonferroni; our choice).
+
+    Where runs do not differ either happens in at most 2.5% of studies: to be reproduced, all pairs
+    must be, and each is in 2.5%.
+    """
+    most = (1 - LEVEL) / len(verdicts)
+    if any(one.word == "contradicted" and one.p < most for one in verdicts):
+        return "contradicted"
+    if any(one.word == "no rows" for one in verdicts):
+        return "no rows"
+    if all(one.word == "reproduced" for one in verdicts):
+        return "reproduced"
+    return "not decided at this scale"
 
 
 def seeds_needed(differences: Sequence[float], power: float = POWER) -> int | None:

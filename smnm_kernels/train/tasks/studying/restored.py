@@ -1,0 +1,64 @@
+"""Pictures of a report: one held-out file as each run restores it, below each other."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+
+from PIL import Image, ImageDraw, ImageFont
+
+from smnm_kernels.errors import printable
+from smnm_kernels.files import replacing
+
+from .cells import Cell
+from .folders import PICTURE, StudyFolder
+from .listing import masks_in_words
+from .plan import StudyPlan
+
+_TITLE, _GAP = 22, 6  # pixels
+_ONE_COLUMN = 6  # pictures, of which more stand in two columns
+
+
+def write_restored(
+    plan: StudyPlan, cells: Sequence[Cell], ids: Mapping[str, str], folder: StudyFolder, out: Path
+) -> dict[str, tuple[str, int]]:
+    """OUT/restored-DATA.png, of one seed: (file, seed) by data set, where there are pictures.
+
+    cells: those that are finished. ids: by their names, of the results, which other code may have
+    made. The seed is the one of which most runs have a picture, of several the lowest.
+    """
+    found = {}
+    for data in plan.data:
+        by_seed: dict[int, list[tuple[str, Path]]] = {}
+        for cell in cells:
+            path = folder.path / "cells" / ids[cell.name] / PICTURE
+            if cell.data == data and path.exists():
+                title = f"{cell.run.name}: {masks_in_words(plan, cell)}"
+                by_seed.setdefault(cell.seed, []).append((printable(title), path))
+        if by_seed:
+            seed = max(by_seed, key=lambda seed: (len(by_seed[seed]), -seed))
+            file = f"restored-{data}.png"
+            with replacing(out / file) as target:
+                _under_each_other(by_seed[seed]).save(target, format="PNG")
+            found[data] = file, seed
+    return found
+
+
+def _under_each_other(titled: Sequence[tuple[str, Path]]) -> Image.Image:
+    pictures = []
+    for _, path in titled:
+        with Image.open(path) as picture:
+            pictures.append(picture.convert("RGB"))
+    columns = 1 if len(titled) <= _ONE_COLUMN else 2
+    height = _TITLE + _GAP + max(picture.height for picture in pictures)
+    font = ImageFont.load_default(size=14)
+    longest = max(font.getlength(title) for title, _ in titled)
+    width = _GAP + max(int(longest) + 1, *(picture.width for picture in pictures))
+    rows = -(-len(pictures) // columns)
+    whole = Image.new("RGB", (columns * width + _GAP, rows * height + _GAP), "white")
+    pen = ImageDraw.Draw(whole)
+    for number, (picture, (title, _)) in enumerate(zip(pictures, titled, strict=True)):
+        x, y = _GAP + number // rows * width, _GAP + number % rows * height
+        pen.text((x, y), title, fill="black", font=font)
+        whole.paste(picture, (x, y + _TITLE))
+    return whole
