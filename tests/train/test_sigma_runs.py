@@ -4,13 +4,17 @@ import json
 import re
 from dataclasses import replace
 
+import numpy as np
 import pytest
 import torch
 from clips import losses, on_two_ranks, pretrain, rows
+from PIL import Image
 from safetensors.torch import load_file
 from testing import made_once
 
 from smnm_kernels.train.models.encoder_file import encoder_metadata, load_encoder, save_tensors
+from smnm_kernels.train.models.formats.original import to_mae
+from smnm_kernels.train.models.formats.state import encoder_state
 from smnm_kernels.train.models.mae import build_model
 from smnm_kernels.train.models.masked_autoencoding import MaskedAutoencoding
 from smnm_kernels.train.models.pretrained import read_weights
@@ -70,7 +74,12 @@ def test_a_run_from_files_to_an_encoder_that_others_load(videos, tmp_path, capsy
     encoder = load_encoder(out / "encoder.safetensors")
     for name, tensor in encoder.state_dict().items():
         assert torch.equal(tensor, saved[f"encoder.{name}"])
-    assert (out / "reconstruction.png").exists()
+    # What its colours mean stands below: black letters on white.
+    picture = np.asarray(Image.open(out / "reconstruction.png"))
+    below = picture[3 * (3 * (48 + 4) + 8) :]
+    assert 20 < len(below) < 200
+    assert (below == 255).all(-1).mean() > 0.6
+    assert (below == 0).all(-1).any(axis=1).sum() > 20
 
     assert export(Export(run=out, to="hf-videomae", out=tmp_path / "hf")) == 0
     said = capsys.readouterr().out
@@ -190,6 +199,16 @@ def test_wrong_options_are_refused(videos, more, said, tmp_path, capsys):
     assert not (tmp_path / "run").exists()
 
 
+def test_what_is_left_out_of_a_target_is_said(videos, tmp_path, capsys):
+    """As of an encoder of other people's, which has a head for classes."""
+    encoder = build_model(MAE.resized(**SIZES | {"dim": 64}), (3, 1, 48, 48), seed=0).encoder
+    state, head = encoder_state(encoder), {"head.weight": torch.zeros(5, 64)}
+    torch.save(to_mae(state, (1, 16, 16)) | head, tmp_path / "vit.pth")
+    assert run(videos, tmp_path / "run", "--target", tmp_path / "vit.pth", steps=1) == 0
+    said = capsys.readouterr().out
+    assert "1 of its tensors are no part of the encoder and are left out: head.weight" in said
+
+
 @pytest.mark.parametrize(
     ("settings", "size", "modality", "said"),
     [
@@ -202,6 +221,8 @@ def test_wrong_options_are_refused(videos, more, said, tmp_path, capsys):
             "input length 48 along H is not a multiple of patch 5",
         ),
         ("tubelet 4", (3, 4, 48, 48), "video", "has 1 tubelets of 4 frames, and the model 2"),
+        ("one mean", (3, 1, 48, 48), "image", "x.safetensors: does not say what it was trained on"),
+        ("scale 0", (3, 1, 48, 48), "image", "x.safetensors: does not say what it was trained on"),
     ],
 )
 def test_targets_that_do_not_fit_are_named(
@@ -216,6 +237,7 @@ def test_targets_that_do_not_fit_are_named(
     encoder = build_model(family, size, seed=0).encoder
     ones = json.dumps([1.0] * size[0])
     about = {"modality": modality, "mean": ones, "scale": ones}
+    about |= {"one mean": {"mean": "[1.0]"}, "scale 0": {"scale": "[0, 1, 1]"}}.get(settings, {})
     path = tmp_path / "x.safetensors"
     save_tensors(encoder, path, encoder_metadata(encoder, **about))
     assert run(videos, tmp_path / "run", "--target", path) == 2

@@ -130,15 +130,21 @@ def weights_for(
             f"{asked}: takes inputs of {weights.input_size[0]} channels, and {modality} has "
             f"{inputs.size[0]}"
         )
-    for remark in weights.remarks:
+    for remark in remarks_on(weights, whole):
         say(f"{asked}: {remark}")
-    if weights.unmapped:
-        say(
-            f"{asked}: {len(weights.unmapped)} of its tensors are no part of the "
-            f"{'model' if weights.model and whole else 'encoder'} and are left out: "
-            f"{named(weights.unmapped)}"
-        )
     return weights
+
+
+def remarks_on(weights: Weights, whole: bool = False) -> tuple[str, ...]:
+    """What is worth knowing of them, a line each; `whole` as in `read_weights`."""
+    if not weights.unmapped:
+        return weights.remarks
+    left_out = (
+        f"{len(weights.unmapped)} of its tensors are no part of the "
+        f"{'model' if weights.model and whole else 'encoder'} and are left out: "
+        f"{named(weights.unmapped)}"
+    )
+    return (*weights.remarks, left_out)
 
 
 def read_weights(

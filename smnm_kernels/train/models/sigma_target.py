@@ -15,7 +15,7 @@ from smnm_kernels.train.data.modality import InputFormat
 
 from .formats.state import State, digest_of, encoder_part, load_weights
 from .positions import Grid
-from .pretrained import read_weights
+from .pretrained import read_weights, remarks_on
 from .resizing import at_size, how_resized
 from .settings import EncoderSettings
 from .vit import Encoder, InputSize
@@ -144,5 +144,5 @@ def find_frozen(given: Path, inputs: InputFormat, grid: Grid) -> Frozen:
         settings,
         dict(encoder.state_dict()),
         digest_of(weights.state),
-        (*weights.remarks, *said),
+        (*remarks_on(weights), *said),
     )

@@ -128,9 +128,6 @@ def recognise(
     }
     mean, scale = statistics.get(channels, ((0.0,) * channels, (1.0,) * channels))
     mean, scale = told.mean or mean, told.scale or scale
-    allowed = (channels, input_size[3]) if channels == 1 else (channels,)  # or of each mel band
-    if len(mean) not in allowed or len(scale) not in allowed:
-        raise ValueError(f"its input has {channels} channels, and mean and scale {mean}, {scale}")
     return Weights(
         state,
         encoder,

@@ -76,3 +76,19 @@ class Weights:
     clip: dict[str, Any] = field(default_factory=dict)  # the modality's fields, where known
     step: int | None = None  # of the run that made it, where known
     head: Head | None = None  # of a fine-tuning run of ours
+
+    def __post_init__(self) -> None:
+        """ValueError where an input cannot be normalised by `mean` and `scale`."""
+        channels, bands = self.input_size[0], self.input_size[3]
+        allowed = (channels, bands) if channels == 1 else (channels,)  # or of each mel band
+        if len(self.mean) not in allowed or len(self.scale) not in allowed:
+            raise ValueError(
+                f"its input has {channels} channels, and mean and scale {self.mean}, {self.scale}"
+            )
+        if not all(math.isfinite(x) for x in self.mean) or not all(
+            math.isfinite(x) and x > 0 for x in self.scale
+        ):
+            raise ValueError(
+                f"its mean and scale must be numbers, of a scale above 0, got {self.mean} and "
+                f"{self.scale}"
+            )
