@@ -10,7 +10,7 @@ from clips import pretrain as command
 from smnm_kernels.errors import UsageError
 from smnm_kernels.train.tasks.options import Pretrain, preset_of
 from smnm_kernels.train.tasks.presets import PRESETS
-from smnm_kernels.train.tasks.pretrain_setup import set_up
+from smnm_kernels.train.tasks.pretrain_setup import recipe_of, set_up
 
 
 def kind(**given):
@@ -48,6 +48,18 @@ def test_no_crop_takes_the_squares_of_evaluation(modality):
     assert whole == replace(cropped, crop=cropped.fixed_crop) != cropped
 
 
+def test_of_two_inputs_each_has_its_number():
+    given = {"modality": "audio-video", "data": "DATA", "out": "OUT", "video_mask": "tube"}
+    options = Pretrain(**given, video_n_keep=32)
+    setup = set_up(options)
+    assert {name: kind.n_keep for name, kind in setup.kinds.items()} == {"video": 32, "audio": 12}
+    drawn = setup.masking(1).of_ids(torch.arange(2), {}, {})["video"]
+    assert drawn.visible.sum(1).tolist() == [32, 32]
+    assert recipe_of(options, setup).settings["n_keep"] == {"video": 32, "audio": None}
+    avt = Pretrain(**given | {"video_mask": None}, objective="avt", audio_n_keep=40)
+    assert recipe_of(avt, set_up(avt)).settings["n_keep"] == 40
+
+
 @pytest.mark.parametrize(
     ("given", "words"),
     [
@@ -55,6 +67,20 @@ def test_no_crop_takes_the_squares_of_evaluation(modality):
         ({"n_keep": 0}, "--n-keep must be at least 1, got 0"),
         ({"mask": "tube", "n_keep": 25}, "--mask tube --n-keep 25 on a grid of"),
         ({"mask_options": ("n_keep=3",)}, "--n-keep sets it"),
+        ({"modality": "audio-video", "n_keep": 8}, "give --video-n-keep or --audio-n-keep"),
+        (
+            {"modality": "audio-video", "audio_n_keep": 8, "audio_mask_ratio": 0.5},
+            "--audio-n-keep 8: and --audio-mask-ratio; give one",
+        ),
+        (
+            {"modality": "audio-video", "audio_n_keep": 80},
+            "--audio-mask rbn --audio-n-keep 80 on a grid of",
+        ),
+        (
+            {"modality": "audio-video", "audio_mask_options": ("n_keep=3",)},
+            "--audio-mask-options n_keep=3: --audio-n-keep sets it",
+        ),
+        ({"video_n_keep": 24}, "--video-n-keep: is for audio-video; video has one input"),
         ({"size": 50}, "--preset tiny --size 50:"),
         ({"modality": "image", "frames": 8}, "--frames 8: image has no such option"),
         ({"modality": "audio", "size": 8}, "--size 8: audio has no such option"),

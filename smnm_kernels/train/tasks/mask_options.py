@@ -12,7 +12,7 @@ from tyro.conf import arg
 from smnm_kernels import schedules
 from smnm_kernels.errors import UsageError
 from smnm_kernels.kinds import KINDS, parameters_of
-from smnm_kernels.train.run.options import Count, Number, need_at_least
+from smnm_kernels.train.run.options import Count, Number, flag, need_at_least
 
 from .masking import BankSettings, HintSettings, MaskSettings, are_paired
 from .preset_options import overridden
@@ -69,15 +69,19 @@ class AudioVideoMaskOptions:
     """Of clips with sound."""
 
     video_mask: Kind = None
-    """audio-video: as --mask, of the pictures. Default, as of the next five: the preset's."""
+    """audio-video: as --mask, of the pictures. Default, as of the next seven: the preset's."""
     video_mask_ratio: Number = None
     """audio-video: as --mask-ratio, of the pictures."""
+    video_n_keep: Count = None
+    """audio-video: as --n-keep, of the pictures."""
     video_mask_options: MaskParameters = ()
     """audio-video: as --mask-options, of the pictures."""
     audio_mask: Kind = None
     """audio-video: as --mask, of the sound."""
     audio_mask_ratio: Number = None
     """audio-video: as --mask-ratio, of the sound."""
+    audio_n_keep: Count = None
+    """audio-video: as --n-keep, of the sound."""
     audio_mask_options: MaskParameters = ()
     """audio-video: as --mask-options, of the sound."""
     hidden_time: Number = None
@@ -90,18 +94,21 @@ def masks_of(options: Any, preset: Mapping[str, MaskSettings]) -> dict[str, Mask
     """The preset's masks of each input, with what MaskOptions and AudioVideoMaskOptions give."""
     _refuse_others(options, preset)
     found = {}
-    need_at_least(options, "n_keep", 1)
-    if options.n_keep is not None and options.mask_ratio is not None:
-        raise UsageError(f"--n-keep {options.n_keep}: and --mask-ratio; give one")
     for name, masks in preset.items():
         kind, ratio, words = asked_of(options, name)
+        count = n_keep_option(options, name)
+        need_at_least(options, count, 1)
+        n_keep = getattr(options, count)
+        if n_keep is not None and ratio is not None:
+            given = f"{flag(count)} {n_keep}"
+            raise UsageError(f"{given}: and {prefix_of(options, name)}-ratio; give one")
         found[name] = overridden(
             masks,
             kind=kind,
             ratio=ratio,
             parameters=parsed_parameters(words, f"{prefix_of(options, name)}-options"),
             hint=_hint_of(options, kind or masks.kind),
-            n_keep=options.n_keep,
+            n_keep=n_keep,
             bank=_bank_of(options),
         )
     return found
@@ -114,7 +121,7 @@ def words_of(options: Any, name: str, masks: MaskSettings) -> str:
     if masks.n_keep is None:
         words += [f"{prefix}-ratio", str(masks.ratio)]
     else:
-        words += ["--n-keep", str(masks.n_keep)]
+        words += [flag(n_keep_option(options, name)), str(masks.n_keep)]
     if parameters:
         words += [f"{prefix}-options", *parameters]
     if masks.bank is not None:
@@ -126,6 +133,11 @@ def prefix_of(options: Any, name: str) -> str:
     """The option for the kind of this input's masks; with "-ratio" and "-options" behind it, the
     other two."""
     return f"--{name}-mask" if _have_two(options) else "--mask"
+
+
+def n_keep_option(options: Any, name: str) -> str:
+    """The field for the number of this input's visible patches."""
+    return f"{name}_n_keep" if _have_two(options) else "n_keep"
 
 
 def asked_of(options: Any, name: str) -> tuple[str | None, float | None, tuple[str, ...]]:
@@ -150,7 +162,7 @@ def _refuse_others(options: Any, preset: Mapping[str, MaskSettings]) -> None:
         of_two = name in AudioVideoMaskOptions.__dataclass_fields__
         if of_two and not have_two:
             raise UsageError(f"{word}: is for audio-video; {options.modality} has one input")
-        if have_two and name in ("n_keep", "hint_schedule", "mask_bank"):
+        if have_two and name in ("hint_schedule", "mask_bank"):
             raise UsageError(f"{word}: is for one input, and audio-video has two")
         if have_two and not of_two:
             raise UsageError(
@@ -174,6 +186,8 @@ def parsed_parameters(words: Sequence[str], option: str) -> dict[str, Any] | Non
             raise UsageError(f"{option} must be NAME=VALUE, each name once, got {word!r}")
         if name in _MASK_FIELDS:
             sets = _MASK_FIELDS[name].replace("--mask", option.removesuffix("-options"))
+            if option.endswith("mask-options"):
+                sets = sets.replace("--n-keep", option.replace("mask-options", "n-keep"))
             raise UsageError(f"{option} {word}: {sets} sets it")
         try:
             parameters[name] = ast.literal_eval(text)

@@ -109,8 +109,10 @@ def _data(run: Path, settings: dict[str, Any], runtime: dict[str, Any]) -> dict[
 
 
 def _masks(settings: dict[str, Any]) -> dict[str, Any]:
-    count = "mask_ratio" if settings.get("n_keep") is None else "n_keep"
-    names = ("mask", count, "mask_options", "hint_schedule", "mask_bank", "grid")
+    n_keep = settings.get("n_keep")
+    of_inputs = n_keep.values() if isinstance(n_keep, dict) else [n_keep]
+    counts = (["mask_ratio"] if None in of_inputs else []) + ["n_keep"]
+    names = ("mask", *counts, "mask_options", "hint_schedule", "mask_bank", "grid")
     return {name: settings[name] for name in names if settings.get(name) is not None}
 
 

@@ -172,7 +172,7 @@ def recipe_of(options: Pretrain, setup: Setup) -> Recipe:
             "preset": options.preset,
             "mask": of_inputs({name: masks.kind for name, masks in preset.masks.items()}),
             "mask_ratio": of_inputs({name: masks.ratio for name, masks in preset.masks.items()}),
-            "n_keep": options.n_keep,  # None, as in runs that were begun before: mask_ratio counts
+            "n_keep": _n_keep_of(preset),
             # None where nothing was asked for, as runs have it that were begun before.
             "mask_options": _mask_options_of(options, preset),
             "hidden_time": preset.hidden_time,
@@ -241,6 +241,13 @@ def _check_padding(options: Pretrain, setup: Setup, listing: Listing) -> None:
             f"{least} are filled",
             flush=True,
         )
+
+
+def _n_keep_of(preset: Preset) -> Any:
+    """Numbers of visible patches that are asked for; None where shares are, as runs have it that
+    were begun before."""
+    asked = {name: masks.n_keep for name, masks in preset.masks.items()}
+    return of_inputs(asked) if any(asked.values()) else None
 
 
 def _mask_options_of(options: Pretrain, preset: Preset) -> Any:

@@ -78,7 +78,7 @@ def test_each_input_has_its_number_of_patches(tmp_path, capsys):
     [
         ("independent = { }", "independent = { audio_mask_ratio = 0.75 }", "unequal numbers .*16"),
         ("independent = { }", 'independent = { video_mask = "tube" }', "video 24 of 8x6x6"),
-        ("independent = { }", "independent = { n_keep = 24 }", "n-keep: is for one input"),
+        ("independent = { }", "independent = { n_keep = 24 }", "give --video-n-keep or"),
         ("hidden_time = 0.5", "hidden_time = 2", "runs.synchronised: --hidden-time 2"),
         ('with = "retrieve"', 'with = "probe"', "retrieval.with: probe is not for audio-video"),
         ('with = "loss"', 'with = "loss"\ncompared = 0', "loss.compared: must be at least 1"),
