@@ -1,12 +1,14 @@
 """smnm pretrain audio-video --objective avt: losses, options, going on, what it leaves."""
 
+import json
 import subprocess
 import sys
-from dataclasses import replace
+from dataclasses import asdict, replace
 from pathlib import Path
 
 import labelled_sets as sets
 import pytest
+import torch
 from clips import losses, rows
 from clips import pretrain as pretrain_words
 from labelled_sets import finetune, results
@@ -16,6 +18,9 @@ from smnm_kernels.errors import UsageError
 from smnm_kernels.train.models.avt_encoder import load_fused_encoder
 from smnm_kernels.train.models.cav_mae import CavMae
 from smnm_kernels.train.models.cav_mae_model import CAV_MAE
+from smnm_kernels.train.models.encoder_file import encoder_metadata, save_tensors
+from smnm_kernels.train.models.mae import build_model
+from smnm_kernels.train.models.resizing import at_size
 from smnm_kernels.train.run import forward
 from smnm_kernels.train.tasks import finetune_evaluation
 from smnm_kernels.train.tasks.options import Pretrain
@@ -138,6 +143,56 @@ def test_what_does_not_go_together_is_refused(options, said):
         set_up(job(**options))
 
 
+def encoder_of(modality, path, dim=32, depth=1, **clip):
+    """An untrained one of its own, as a run leaves it."""
+    preset = PRESETS[modality]["tiny"]
+    model, given = preset.objective.model, replace(preset.clip, **clip)
+    settings = replace(model, encoder=replace(model.encoder, dim=dim, depth=depth, heads=2))
+    (inputs,) = given.inputs.values()
+    encoder = build_model(settings, inputs.size, seed=4).encoder
+    about = {"modality": modality, "step": "9", "preset": json.dumps({"clip": asdict(given)})}
+    about |= {name: json.dumps(getattr(inputs, name)) for name in ("mean", "scale")}
+    save_tensors(encoder, path, encoder_metadata(encoder, **about))
+    return path, encoder
+
+
+def test_it_begins_with_encoders_of_video_and_of_sound(films, tmp_path, capsys):
+    video, of_video = encoder_of("video", tmp_path / "v.safetensors", depth=2)
+    audio, of_audio = encoder_of("audio", tmp_path / "a.safetensors", frames=256)
+    setup = set_up(job(init=video, init_audio=audio, fusion_blocks=2))
+    objective, inputs = setup.preset.objective, setup.preset.clip.inputs
+    model = objective.build(inputs, seed=0)
+    setup.start.load(model)
+    x = {name: torch.randn(2, *of.size) for name, of in inputs.items()}
+    with torch.no_grad():
+        assert torch.equal(model.encoder.own("video", x["video"]), of_video(x["video"]))
+        shorter = at_size(of_audio, inputs["audio"].size)
+        assert torch.equal(model.encoder.own("audio", x["audio"]), shorter(x["audio"]))
+    assert (objective.model.video.depth, objective.model.audio.depth) == (2, 1)
+    assert objective.model.fusion.blocks == 2
+    run, given = tmp_path / "run", ("--init", video, "--init-audio", audio, "--steps", 1)
+    assert pretrain(films, run, *given) == 0
+    said = capsys.readouterr().out
+    assert f"--init {video} --init-audio {audio}: audio: the encoder is of 1 x 16 x 8" in said
+    assert load_fused_encoder(run / "encoder.safetensors").settings.video.depth == 2
+    config = json.loads((run / "config.json").read_text())
+    assert config["runtime"]["init_audio"] == str(audio)
+
+
+def test_encoders_that_cannot_be_fused_are_refused(tmp_path):
+    video, _ = encoder_of("video", tmp_path / "v.safetensors")
+    audio, _ = encoder_of("audio", tmp_path / "a.safetensors", dim=48)
+    for options, said in (
+        ({"init": video, "init_audio": audio}, "equally wide, got video's 32 and audio's 48"),
+        ({"init": video}, "avt begins with two encoders; give --init, of video, and --init-audio"),
+        ({"init_audio": audio}, "--init-audio .*a.safetensors: avt begins with two encoders"),
+        ({"init": audio, "init_audio": audio}, "--init .*a.safetensors: is of audio, and video"),
+        ({"init_audio": audio, "objective": "cav-mae"}, "a.safetensors: is for --objective avt"),
+    ):
+        with pytest.raises(UsageError, match=said):
+            set_up(job(**options))
+
+
 @pytest.mark.exhaustive
 def test_two_processes_compare_the_samples_of_both(films, tmp_path, monkeypatch):
     """But for matching, which draws among a process's own."""
@@ -162,8 +217,10 @@ def test_two_processes_compare_the_samples_of_both(films, tmp_path, monkeypatch)
 @pytest.mark.parametrize("given", [("--compile",), ("--precision", "bfloat16")])
 def test_ways_to_compute_change_losses_by_no_more_than_rounding(given, run, films, tmp_path):
     assert pretrain(films, tmp_path, "--steps", 4, "--schedule-steps", 4, *given) == 0
-    # The negatives of another rounding may be others from some step on.
-    assert losses(tmp_path)[:2] == pytest.approx(losses(run)[:2], rel=0.03)
+    if "--compile" in given:
+        assert losses(tmp_path) == pytest.approx(losses(run), rel=1e-4)
+    else:  # the negatives of another rounding may be others from some step on
+        assert losses(tmp_path)[:2] == pytest.approx(losses(run)[:2], rel=0.03)
 
 
 def test_the_memory_of_a_step_is_computed(films, tmp_path, capsys, monkeypatch):

@@ -59,22 +59,12 @@ def start_from(
             + ", the model "
             + ", ".join(f"{name} {getattr(ours, name)}" for name in others)
         )
-    with torch.random.fork_rng(devices=[]):  # its random weights are replaced
-        encoder = Encoder(theirs, weights.input_size).eval()
-    load_weights(encoder, encoder_part(weights.state))
-    how = how_resized(encoder, inputs.size)
-    encoder = at_size(encoder, inputs.size)
+    encoder, how = encoder_at(weights, inputs)
     state = with_key_bias(encoder_state(encoder), ours.key_bias)
-    said = ["the encoder's weights are taken"]
-    if how:
-        said.append(how)
+    said = ["the encoder's weights are taken", *how]
     if ours.final_norm and not theirs.final_norm:
         said.append("the norm behind its last block starts anew: it has none")
-    if (weights.mean, weights.scale) != (inputs.mean, inputs.scale):
-        said.append(
-            f"it was trained on inputs (raw - {_values(weights.mean)}) / {_values(weights.scale)}, "
-            f"and gets (raw - {_values(inputs.mean)}) / {_values(inputs.scale)}"
-        )
+    said += other_inputs(weights, inputs)
     changed = replace(
         ours, positions=encoder.settings.positions, norm_eps=encoder.settings.norm_eps
     )
@@ -89,6 +79,29 @@ def start_from(
         digest_of(weights.state),
         (*said, line),
     )
+
+
+def encoder_at(weights: Weights, inputs: InputFormat) -> tuple[Encoder, list[str]]:
+    """The weights' encoder for inputs of this size, and what that changes, in at most a line.
+
+    Raises:
+        ValueError: where it does not fit the input.
+    """
+    with torch.random.fork_rng(devices=[]):  # its random weights are replaced
+        encoder = Encoder(weights.encoder, weights.input_size).eval()
+    load_weights(encoder, encoder_part(weights.state))
+    how = how_resized(encoder, inputs.size)
+    return at_size(encoder, inputs.size), [how] if how else []
+
+
+def other_inputs(weights: Weights, inputs: InputFormat) -> list[str]:
+    """A line where the weights were trained on inputs that were normalised otherwise."""
+    if (weights.mean, weights.scale) == (inputs.mean, inputs.scale):
+        return []
+    return [
+        f"it was trained on inputs (raw - {_values(weights.mean)}) / {_values(weights.scale)}, "
+        f"and gets (raw - {_values(inputs.mean)}) / {_values(inputs.scale)}"
+    ]
 
 
 def _values(values: tuple[float, ...]) -> str:

@@ -116,9 +116,14 @@ class Pretrain(Training):
     RUN, what smnm export wrote, a folder of transformers or timm, or a checkpoint of VideoMAE, MAE
     or AudioMAE. The optimiser and the schedule begin anew. Default: random weights."""
 
+    init_audio: Init = None
+    """avt: begin with this encoder of sound, and with --init's of video; both in any form that
+    --init takes. Blocks and patches are theirs; fusion starts anew."""
+
     def __post_init__(self) -> None:
         self.data, self.out = Path(self.data), Path(self.out)
         self.init = None if self.init is None else Path(self.init)
+        self.init_audio = None if self.init_audio is None else Path(self.init_audio)
         self.target = None if self.target is None else Path(self.target)
 
 

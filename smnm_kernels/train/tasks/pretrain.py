@@ -29,7 +29,7 @@ from smnm_kernels.train.run.signals import StoppedBySignal
 from .masking import looked_at
 from .options import Pretrain
 from .presets.preset import Preset
-from .pretrain_setup import Setup, of_inputs, padding_of, recipe_of, set_up
+from .pretrain_setup import Setup, of_inputs, padding_of, recipe_of, set_up, words_of_init
 from .reconstruction import restored_by
 
 _PICTURED_SAMPLES = 3
@@ -48,9 +48,12 @@ def pretrain(options: Pretrain) -> int:
         recipe = recipe_of(options, setup)
         plan, folder = begin(options, recipe, options.data, options.out, setup.device)
         if folder and not plan.resumed:
-            for given, found in (("init", setup.start), ("target", setup.target)):
+            for given, found in (
+                (words_of_init(options), setup.start),
+                (f"--target {options.target}", setup.target),
+            ):
                 for line in found.said if found else ():
-                    print(f"--{given} {getattr(options, given)}: {line}", flush=True)
+                    print(f"{given}: {line}", flush=True)
         setup = setup.with_measured(plan.measured)
         padding = padding_of(setup, plan.files)
         clip = setup.preset.clip

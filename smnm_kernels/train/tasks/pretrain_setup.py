@@ -16,10 +16,13 @@ from smnm_kernels.arguments import Seed
 from smnm_kernels.errors import UsageError
 from smnm_kernels.kinds import Kind
 from smnm_kernels.train.data.audio import Audio
+from smnm_kernels.train.data.audio_video import AudioVideo
 from smnm_kernels.train.data.finder import Files
 from smnm_kernels.train.data.modality import Record
 from smnm_kernels.train.data.padding import Padding, TokenGrid
 from smnm_kernels.train.data.scan import Listing
+from smnm_kernels.train.models.avt import Avt
+from smnm_kernels.train.models.avt_initial import start_from_encoders
 from smnm_kernels.train.models.cav_mae import CavMae
 from smnm_kernels.train.models.cav_mae_initial import start_from_pictures
 from smnm_kernels.train.models.initial import Start, start_from
@@ -63,7 +66,9 @@ def set_up(options: Pretrain) -> Setup:
     """Everything that can be refused without looking at a file or at RUN."""
     check(options)
     preset, start, target = preset_of(options), None, None
-    if options.init is not None:
+    if options.init_audio is not None and not isinstance(preset.objective, Avt):
+        raise UsageError(f"--init-audio {options.init_audio}: is for --objective avt")
+    if options.init is not None or options.init_audio is not None:
         preset, start = _from_init(options, preset)
     if options.target is not None:
         preset, target = _with_target(options.target, preset)
@@ -113,6 +118,8 @@ def _from_init(options: Pretrain, preset: Preset) -> tuple[Preset, Start]:
     """The preset's model with what --init decides of it, and the weights to begin with."""
     asked = f"--init {options.init}"
     objective = preset.objective
+    if isinstance(objective, Avt):
+        return _from_encoders(options, preset, objective)
     if isinstance(objective, CavMae):
         return _from_pictures(options, preset, objective)
     if not isinstance(objective, MaskedAutoencoding | Sigma):
@@ -131,6 +138,41 @@ def _from_init(options: Pretrain, preset: Preset) -> tuple[Preset, Start]:
     except ValueError as error:
         raise UsageError(f"{asked}: {error}, of --preset {options.preset}") from error
     start = replace(start, said=(*(one.removeprefix(f"{asked}: ") for one in lines), *start.said))
+    return replace(preset, objective=replace(objective, model=start.model)), start
+
+
+def words_of_init(options: Pretrain) -> str:
+    """What was asked for of weights to begin with."""
+    audio = "" if options.init_audio is None else f" --init-audio {options.init_audio}"
+    return f"--init {options.init}{audio}"
+
+
+def _from_encoders(options: Pretrain, preset: Preset, objective: Avt) -> tuple[Preset, Start]:
+    """AVT begins with an encoder of video and one of sound, each of its own training."""
+    clip = preset.clip
+    assert isinstance(clip, AudioVideo)
+    if options.init is None or options.init_audio is None:
+        given = "--init-audio" if options.init is None else "--init"
+        path = options.init_audio if options.init is None else options.init
+        raise UsageError(
+            f"{given} {path}: avt begins with two encoders; give --init, of video, and "
+            "--init-audio, of sound"
+        )
+    weights, lines = {}, list[str]()
+    for name, option, path in (
+        ("video", "--init", options.init),
+        ("audio", "--init-audio", options.init_audio),
+    ):
+        asked, said = f"{option} {path}", list[str]()
+        weights[name] = weights_for(asked, path, name, clip.inputs[name], said.append)
+        if name == "audio":
+            as_trained(clip.audio, weights[name], said.append)
+        lines += [f"{name}: {line.removeprefix(f'{asked}: ')}" for line in said]
+    try:
+        start = start_from_encoders(weights, objective.model.fusion, clip.inputs)
+    except ValueError as error:
+        raise UsageError(f"{words_of_init(options)}: {error}") from error
+    start = replace(start, said=(*lines, *start.said))
     return replace(preset, objective=replace(objective, model=start.model)), start
 
 
@@ -189,7 +231,11 @@ def recipe_of(options: Pretrain, setup: Setup) -> Recipe:
         },
         notes={
             name: str(path.resolve())
-            for name, path in (("init", options.init), ("target", options.target))
+            for name, path in (
+                ("init", options.init),
+                ("init_audio", options.init_audio),
+                ("target", options.target),
+            )
             if path
         },
         finder=Files(options.data, options.files_from),
