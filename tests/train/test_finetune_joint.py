@@ -255,7 +255,7 @@ def test_published_recipes():
 @pytest.mark.parametrize(
     "given", [("--compile",), ("--precision", "bfloat16"), ("--checkpoint-activations",)]
 )
-@pytest.mark.parametrize("objective", [(), AVT])
+@pytest.mark.parametrize("objective", [(), (*AVT, "--drop-path", 0.3)])
 def test_ways_to_compute_change_losses_by_no_more_than_rounding(given, objective, films, tmp_path):
     for name, more in (("a", ()), ("b", given)):
         assert finetune("audio-video", films, tmp_path / name, *objective, *more, *STEPS) == 0

@@ -33,10 +33,13 @@ def straight(pictures, tmp_path_factory):
     return run
 
 
-def started(data, run, *more, launcher=("-m",)):
-    words = sets.words("image", data, run, *GIVEN, *more)
+TWO = ("-m", "torch.distributed.run", "--standalone", "--nproc-per-node", "2", "-m")
+
+
+def started(data, run, *more, launcher=("-m",), modality="image", given=GIVEN):
+    words = sets.words(modality, data, run, *given, *more)
     return subprocess.Popen(
-        [sys.executable, *launcher, "smnm_kernels.cli", "finetune", "image", *words],
+        [sys.executable, *launcher, "smnm_kernels.cli", "finetune", modality, *words],
         stdout=subprocess.PIPE,
         stderr=subprocess.STDOUT,
         text=True,
@@ -119,8 +122,7 @@ def test_two_processes_share_training_and_evaluation(pictures, straight, tmp_pat
     given = ("--drop-path", 0, "--mixup", 0.8)  # dropped paths are each process's own
     alone = tmp_path / "alone"
     assert finetune("image", pictures, alone, *GIVEN, *given) == 0
-    launcher = ("-m", "torch.distributed.run", "--standalone", "--nproc-per-node", "2", "-m")
-    process = started(pictures, run, *given, launcher=launcher)
+    process = started(pictures, run, *given, launcher=TWO)
     said, _ = process.communicate(timeout=300)
     assert process.returncode == 0, said
     assert losses(run) == pytest.approx(losses(alone), abs=1e-3)
@@ -133,3 +135,54 @@ def test_two_processes_share_training_and_evaluation(pictures, straight, tmp_pat
     assert names == [
         line.split(",")[0] for line in (alone / "predictions.csv").read_text().splitlines()
     ]
+
+
+# Of a sample, whatever is drawn; matching compares the samples of one process.
+FILMS = ("--steps", 4, "--evaluate-every", 2, "--checkpoint-every", 1, "--mixup", 0.5,
+         "--jitter", 0.1)  # fmt: skip
+OF_FILMS = {
+    "labels": FILMS,
+    "avt": (*FILMS, "--objective", "avt", "--fusion", "concat", "--fusion-blocks", 1,
+            "--segment-weight", 1, "--matching-weight", 0),
+}  # fmt: skip
+
+
+@pytest.fixture(scope="module")
+def films(tmp_path_factory):
+    counts = {"train": 4, "val": 2}
+    return sets.films(tmp_path_factory.mktemp("sets") / "films", counts)
+
+
+@pytest.fixture(scope="module", params=OF_FILMS)
+def tuned(request, films, tmp_path_factory):
+    """(options, the run of one process that nothing stopped)"""
+    run = tmp_path_factory.mktemp("films") / "run"
+    given = OF_FILMS[request.param]
+    assert finetune("audio-video", films, run, *given) == 0
+    return given, run
+
+
+def test_two_processes_fine_tune_films_as_one_does(films, tuned, tmp_path):
+    given, alone = tuned
+    run = tmp_path / "run"
+    process = started(films, run, launcher=TWO, modality="audio-video", given=given)
+    said, _ = process.communicate(timeout=900)
+    assert process.returncode == 0, said
+    assert losses(run) == pytest.approx(losses(alone), abs=2e-3)
+    for ours, theirs in zip(evaluations(run), evaluations(alone), strict=True):
+        assert ours["files"] == theirs["files"] == 4
+        assert ours["loss"] == pytest.approx(theirs["loss"], abs=5e-3)
+
+
+def test_killed_on_films_it_goes_on_to_the_same_results(films, tuned, tmp_path):
+    given, straight = tuned
+    run = tmp_path / "run"
+    process = started(films, run, modality="audio-video", given=given)
+    path = run / "metrics.jsonl"
+    wait_until(lambda: path.exists() and path.read_bytes().count(b"\n") >= 2, process)
+    if process.poll() is None:
+        os.killpg(process.pid, signal.SIGKILL)
+    process.communicate()
+    assert process.returncode == -signal.SIGKILL
+    assert finetune("audio-video", films, run, *given) == 0
+    same_results(run, straight)

@@ -34,7 +34,7 @@ class Interrupted(Line):
 def test_ctrl_c_that_ends_a_compiler_stops_the_run_after_the_last_whole_step(
     tmp_path, monkeypatch, capsys
 ):
-    monkeypatch.setattr(nn.Module, "compile", lambda self: None)
+    monkeypatch.setattr(nn.Module, "compile", lambda self, **how: None)
     with pytest.raises(RuntimeError, match="compiler was killed"):  # not what ended it
         run_line(tmp_path / "eager", Interrupted)
     run_line(tmp_path / "compiled", Interrupted, code=130, compile=True)

@@ -29,7 +29,8 @@ class Forward:
         say_memory: Callable[[str], None],
     ) -> None:
         if plan.compile:
-            model.compile()
+            # What a model draws, such as dropped paths, is then what it would draw uncompiled.
+            model.compile(options={"fallback_random": True})
         self.model = model
         self.over_ranks = DistributedDataParallel(model) if ranks.world_size() > 1 else None
         self.device_type, self.dtype = device.type, plan.autocast
