@@ -35,7 +35,13 @@ from .kinds.multi_block import MultiBlockMasks
 from .masks import ActivityMasks, Masks
 from .multi_block import multi_block_masks
 from .noise_bank import NoiseBank
-from .samplers import AudioVideoMasks, AudioVideoSampler, MaskSampler, ScheduledSampler
+from .samplers import (
+    AudioVideoMasks,
+    AudioVideoSampler,
+    CurriculumSampler,
+    MaskSampler,
+    ScheduledSampler,
+)
 from .scores import patch_motion, self_guided_scores
 
 __all__ = [
@@ -43,6 +49,7 @@ __all__ = [
     "AudioVideoMasks",
     "AudioVideoSampler",
     "BankSampler",
+    "CurriculumSampler",
     "MaskSampler",
     "Masks",
     "MultiBlockMasks",

@@ -14,6 +14,7 @@ from .activity import ActivityKind
 from .bands import BandsKind
 from .baselines import BASELINES
 from .kind import Kind
+from .mixed import MixedKind
 from .motion import MotionKind
 from .multi_block import MultiBlockKind
 from .noise import NoiseField, NoiseKind
@@ -91,6 +92,7 @@ __all__ = [
     "InverseBlockKind",
     "Kind",
     "LatticeKind",
+    "MixedKind",
     "MotionKind",
     "MultiBlockKind",
     "NoiseField",

@@ -5,6 +5,7 @@ id i. Each call takes the next ids of the stream.
 """
 
 from .audio_video import AudioVideoMasks, AudioVideoSampler
+from .curriculum import CurriculumSampler
 from .mask_sampler import MaskSampler
 from .scheduled import ScheduledSampler
 from .stream import MaskStream, check_sampler, rank_and_world_size
@@ -12,6 +13,7 @@ from .stream import MaskStream, check_sampler, rank_and_world_size
 __all__ = [
     "AudioVideoMasks",
     "AudioVideoSampler",
+    "CurriculumSampler",
     "MaskSampler",
     "MaskStream",
     "ScheduledSampler",

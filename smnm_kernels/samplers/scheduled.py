@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import AbstractContextManager
 from functools import partial
 from typing import TYPE_CHECKING, Any, NamedTuple
@@ -112,10 +112,14 @@ class ScheduledSampler(MaskStream):
         }
         if self._last is None or self._last.arguments != now:
             try:
-                self._last = _At(now, make_kind(grid=self._grid, **now))
+                self._last = _At(now, self._make(now))
             except (TypeError, ValueError) as error:
                 raise type(error)(f"at {self.every} {step}: {error}") from error
         return self._last
+
+    def _make(self, arguments: Mapping[str, Any]) -> Kind:
+        """The kind of these values."""
+        return make_kind(grid=self._grid, **arguments)
 
     def forward(
         self,

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import ast
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Annotated, Any
 
 from tyro.conf import arg
@@ -14,7 +14,7 @@ from smnm_kernels.errors import UsageError
 from smnm_kernels.kinds import KINDS, parameters_of
 from smnm_kernels.train.run.options import Count, Number, flag, need_at_least
 
-from .masking import BankSettings, HintSettings, MaskSettings, are_paired
+from .masking import BankSettings, EasierMasks, HintSettings, MaskSettings, are_paired
 from .preset_options import overridden
 
 Kind = Annotated[str | None, arg(metavar="KIND", help_behavior_hint="")]
@@ -34,6 +34,9 @@ _MASK_FIELDS = {
     "freq_major": "the model",
     "every": "--hint-schedule",
 }
+
+#: Options that clips with sound have nothing like.
+_OF_ONE_INPUT = ("hint_schedule", "mask_bank", "mask_from", "mask_from_options")
 
 
 @dataclass(kw_only=True)
@@ -62,6 +65,12 @@ class MaskOptions:
     structured-noise paper. Its Algorithm 2 crops and its section 3.4 resizes, which makes other
     masks. 256 volumes of 64x64x64 take 256 MiB in every process; VOLUMES sets another number.
     Default: noise is made for each batch."""
+    mask_from: Kind = None
+    """Masks from easy to hard: begin as this kind; the share of samples that get --mask's rises
+    evenly from 0 to 1 over the schedule's steps. Both must show as many patches (--n-keep).
+    Default: all masks are --mask's."""
+    mask_from_options: MaskParameters = ()
+    """Parameters of --mask-from, as --mask-options. It may be the same kind with others."""
 
 
 @dataclass(kw_only=True)
@@ -102,6 +111,8 @@ def masks_of(options: Any, preset: Mapping[str, MaskSettings]) -> dict[str, Mask
         if n_keep is not None and ratio is not None:
             given = f"{flag(count)} {n_keep}"
             raise UsageError(f"{given}: and {prefix_of(options, name)}-ratio; give one")
+        if kind not in (None, masks.kind):  # what the preset says of its own kind
+            masks = replace(masks, parameters={}, hint=None)
         found[name] = overridden(
             masks,
             kind=kind,
@@ -110,7 +121,13 @@ def masks_of(options: Any, preset: Mapping[str, MaskSettings]) -> dict[str, Mask
             hint=_hint_of(options, kind or masks.kind),
             n_keep=n_keep,
             bank=_bank_of(options),
+            easier=_easier_of(options),
         )
+        if found[name].easier and found[name].hint:
+            raise UsageError(
+                f"--mask-from {options.mask_from}: and a hint schedule, from --hint-schedule or "
+                f"--preset {options.preset}; one schedule at a time"
+            )
     return found
 
 
@@ -126,6 +143,10 @@ def words_of(options: Any, name: str, masks: MaskSettings) -> str:
         words += [f"{prefix}-options", *parameters]
     if masks.bank is not None:
         words += ["--mask-bank", options.mask_bank]
+    if masks.easier is not None:
+        words += ["--mask-from", masks.easier.kind]
+        if options.mask_from_options:
+            words += ["--mask-from-options", *options.mask_from_options]
     return " ".join(words)
 
 
@@ -162,7 +183,7 @@ def _refuse_others(options: Any, preset: Mapping[str, MaskSettings]) -> None:
         of_two = name in AudioVideoMaskOptions.__dataclass_fields__
         if of_two and not have_two:
             raise UsageError(f"{word}: is for audio-video; {options.modality} has one input")
-        if have_two and name in ("hint_schedule", "mask_bank"):
+        if have_two and name in _OF_ONE_INPUT:
             raise UsageError(f"{word}: is for one input, and audio-video has two")
         if have_two and not of_two:
             raise UsageError(
@@ -185,7 +206,10 @@ def parsed_parameters(words: Sequence[str], option: str) -> dict[str, Any] | Non
         if not (name and equals and text) or name in parameters:
             raise UsageError(f"{option} must be NAME=VALUE, each name once, got {word!r}")
         if name in _MASK_FIELDS:
-            sets = _MASK_FIELDS[name].replace("--mask", option.removesuffix("-options"))
+            prefix = option.removesuffix("-options")
+            if name != "kind":
+                prefix = prefix.removesuffix("-from")
+            sets = _MASK_FIELDS[name].replace("--mask", prefix)
             if option.endswith("mask-options"):
                 sets = sets.replace("--n-keep", option.replace("mask-options", "n-keep"))
             raise UsageError(f"{option} {word}: {sets} sets it")
@@ -231,3 +255,16 @@ def _bank_of(options: Any) -> BankSettings | None:
             f"got {given!r}"
         )
     return BankSettings(place, int(volumes)) if colon else BankSettings(place)
+
+
+def _easier_of(options: Any) -> EasierMasks | None:
+    given, words = options.mask_from, options.mask_from_options
+    if given is None:
+        if words:
+            raise UsageError(
+                f"--mask-from-options {' '.join(words)}: is for --mask-from, and none is given"
+            )
+        return None
+    if options.mask_bank is not None:
+        raise UsageError(f"--mask-from {given}: and --mask-bank {options.mask_bank}; give one")
+    return EasierMasks(given, parsed_parameters(words, "--mask-from-options") or {})

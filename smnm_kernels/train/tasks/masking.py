@@ -13,6 +13,7 @@ from torch import Tensor
 from smnm_kernels import (
     AudioVideoSampler,
     BankSampler,
+    CurriculumSampler,
     Masks,
     MaskSampler,
     NoiseBank,
@@ -38,6 +39,12 @@ class HintSettings:
 
     start: float = 1 / 6
     power: float = 2.0
+
+
+@dataclass(frozen=True)
+class EasierMasks:
+    kind: str
+    parameters: dict[str, Any] = field(default_factory=dict)
 
 
 @dataclass(frozen=True)
@@ -82,6 +89,9 @@ class MaskSettings:
     n_keep: int | None = None
     #: Of noise: it is cut from a bank.
     bank: BankSettings | None = None
+    #: The kind that masks begin as, for a share of the samples that falls from 1 to 0 over the
+    #: steps of a schedule. It shows as many patches.
+    easier: EasierMasks | None = None
 
     @property
     def count(self) -> dict[str, Any]:
@@ -105,7 +115,7 @@ class MaskSettings:
 
     def at_end(self) -> MaskSettings:
         """Without schedules: as they leave the masks."""
-        return replace(self, hint=None)
+        return replace(self, hint=None, easier=None)
 
     def sampler(self, grid: Grid, seed: int, schedule_steps: int) -> Sampler:
         """A schedule goes by the steps of the run, over the length of its learning-rate schedule.
@@ -114,6 +124,16 @@ class MaskSettings:
             kind = self.first_kind(grid)
             assert isinstance(kind, NoiseKind)
             return self.bank.sampler(kind, seed)
+        if self.easier is not None:
+            return CurriculumSampler(
+                {"kind": self.easier.kind, **self.easier.parameters},
+                {"kind": self.kind, **self.parameters},
+                grid,
+                **self.count,
+                share=schedules.linear(0.0, 1.0, schedule_steps, places=6),
+                every="epoch",
+                seed=seed,
+            )
         if self.hint is None:
             return MaskSampler(self.kind, grid, **self.count, seed=seed, **self.parameters)
         hint_ratio = schedules.hint(schedule_steps, start=self.hint.start, power=self.hint.power)

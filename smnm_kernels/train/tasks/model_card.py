@@ -112,7 +112,7 @@ def _masks(settings: dict[str, Any]) -> dict[str, Any]:
     n_keep = settings.get("n_keep")
     of_inputs = n_keep.values() if isinstance(n_keep, dict) else [n_keep]
     counts = (["mask_ratio"] if None in of_inputs else []) + ["n_keep"]
-    names = ("mask", *counts, "mask_options", "hint_schedule", "mask_bank", "grid")
+    names = ("mask", *counts, "mask_options", "hint_schedule", "mask_bank", "mask_from", "grid")
     return {name: settings[name] for name in names if settings.get(name) is not None}
 
 

@@ -224,6 +224,12 @@ def recipe_of(options: Pretrain, setup: Setup) -> Recipe:
             "mask_bank": of_inputs(
                 {name: masks.bank and asdict(masks.bank) for name, masks in preset.masks.items()}
             ),
+            "mask_from": of_inputs(
+                {
+                    name: masks.easier and asdict(masks.easier)
+                    for name, masks in preset.masks.items()
+                }
+            ),
             "grid": of_inputs({name: kind.grid for name, kind in setup.kinds.items()}),
             "objective": {"name": type(preset.objective).__name__, **asdict(preset.objective)},
             "init": setup.start and setup.start.digest,
