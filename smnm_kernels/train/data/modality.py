@@ -43,6 +43,12 @@ class InputFormat:
             )
 
 
+def of_inputs(values: dict[str, Any]) -> Any:
+    """The value of the only input, or those of several by their names, as files of ours hold
+    them."""
+    return next(iter(values.values())) if len(values) == 1 else values
+
+
 @dataclass(frozen=True)
 class FixedView:
     """One of the parts of a file that an evaluation looks at: the same ones every time.

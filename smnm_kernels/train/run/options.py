@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import errno
+import os
 import stat
 from dataclasses import dataclass
 from pathlib import Path
@@ -128,6 +129,15 @@ def check_data(data: Path, modality: str) -> None:
         raise UsageError(f"DATA {shown!r}: is no path; {needed}") from error
     if not stat.S_ISDIR(mode) and not stat.S_ISREG(mode):
         raise UsageError(f"DATA {shown}: is neither a folder nor a file; {needed}")
+
+
+def check_apart(out: Path, data: Path) -> None:
+    """Refuse DATA itself as the folder for results."""
+    if os.path.realpath(out) == os.path.realpath(data):
+        raise UsageError(
+            f"--out {printable(str(out))}: is DATA itself; give a folder of its own, also one "
+            "below DATA"
+        )
 
 
 def need_at_least(options: Any, name: str, least: int) -> None:

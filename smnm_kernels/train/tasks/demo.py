@@ -24,7 +24,8 @@ from .demo_finetune import evaluate, labelled_options
 from .demo_labels import labelled_names, moving_form
 from .demo_sounding import SOUND_RATE, sounding_ball
 from .options import ModalityName, Pretrain, Training
-from .pretrain import pretrain, recipe_of, set_up
+from .pretrain import pretrain
+from .pretrain_setup import recipe_of, set_up
 
 VIDEO_SIZE, VIDEO_FRAMES, VIDEO_RATE = 128, 72, 30
 RECORDING_SECONDS = 8.0

@@ -25,6 +25,7 @@ from smnm_kernels.train.run.options import (
     Count,
     Number,
     RunOptions,
+    check_apart,
     check_batch_size,
     check_run_options,
     need_at_least,
@@ -34,16 +35,21 @@ from .finetune_joint import JointOptions, check_joint, mix_of
 from .finetune_presets import PRESETS
 from .finetune_presets.preset import FinetunePreset, InputMask
 from .label_options import LabelOptions
-from .preset_options import PaddingOption, PixelAspectOption, chosen, overridden
+from .preset_options import (
+    PaddingOption,
+    PixelAspectOption,
+    check_modality,
+    chosen,
+    names_of,
+    overridden,
+)
 
 if TYPE_CHECKING:
     ModalityName = str
     PresetName = str
 else:
     ModalityName = Positional[literal_type_from_choices(PRESETS)]
-    PresetName = literal_type_from_choices(
-        dict.fromkeys(name for table in PRESETS.values() for name in table)
-    )
+    PresetName = literal_type_from_choices(names_of(PRESETS))
 PoolOption = Annotated[Pool | None, arg(metavar="{mean,class}", help_behavior_hint="")]
 ViewsOption = Annotated[str | None, arg(metavar="CLIPSxCROPS", help_behavior_hint="")]
 
@@ -147,8 +153,7 @@ class Finetune(FinetuneTraining):
 def check(options: Finetune) -> None:
     """Refuse values outside their range, before any work."""
     check_run_options(options)
-    if options.modality not in PRESETS:
-        raise UsageError(f"modality must be one of {', '.join(PRESETS)}, got {options.modality!r}")
+    check_modality(PRESETS, options.modality)
     for name in ("epochs", "frames", "size", "stride", "repeats", "balanced", "evaluate_every"):
         need_at_least(options, name, 1)
     if options.epochs is not None and options.steps is not None:
@@ -172,10 +177,7 @@ def check(options: Finetune) -> None:
     check_joint(options)
     if not str(options.encoder):
         raise UsageError("--encoder is empty; RUN, a file, a folder or none is needed")
-    if os.path.realpath(options.out) == os.path.realpath(options.data):
-        raise UsageError(
-            f"--out {options.out}: is DATA itself; give a folder of its own, also one below DATA"
-        )
+    check_apart(options.out, options.data)
     if str(options.encoder) != "none" and os.path.realpath(options.out) == os.path.realpath(
         options.encoder
     ):

@@ -7,7 +7,7 @@ from typing import Any
 
 import torch
 
-from smnm_kernels.train.data.modality import InputFormat, Modality
+from smnm_kernels.train.data.modality import InputFormat, Modality, of_inputs
 
 from .finetune_forms import Form
 from .finetune_presets.preset import FinetunePreset
@@ -61,8 +61,3 @@ class Setup:
     def of_formats(self, field: str) -> Any:
         """ "mean" or "scale" of the only input, or of several by their names."""
         return of_inputs({name: getattr(given, field) for name, given in self.formats.items()})
-
-
-def of_inputs(values: dict[str, Any]) -> Any:
-    """The value of the only input, or those of several by their names."""
-    return next(iter(values.values())) if len(values) == 1 else values

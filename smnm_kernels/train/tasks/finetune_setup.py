@@ -10,6 +10,7 @@ from typing import Any
 from smnm_kernels.errors import UsageError
 from smnm_kernels.train.data.audio import Audio
 from smnm_kernels.train.data.labels import Labels, in_split
+from smnm_kernels.train.data.modality import of_inputs
 from smnm_kernels.train.data.padding import Padding
 from smnm_kernels.train.data.scan import Listing
 from smnm_kernels.train.models.formats.state import digest_of
@@ -23,7 +24,7 @@ from .finetune_forms import OneInput
 from .finetune_joint import NAME, set_up_joint
 from .finetune_options import Finetune, clip_of, of_the_encoder
 from .finetune_presets.preset import FinetunePreset, InputMask
-from .finetune_settled import Setup, of_inputs
+from .finetune_settled import Setup
 from .label_options import finder_of
 from .measuring import Measuring
 

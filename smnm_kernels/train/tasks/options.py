@@ -21,6 +21,7 @@ from smnm_kernels.train.run.options import (
     Count,
     Number,
     RunOptions,
+    check_apart,
     check_batch_size,
     check_run_options,
     need_at_least,
@@ -32,7 +33,9 @@ from .objectives import ObjectiveOptions, objective_of, own_masks
 from .preset_options import (
     PaddingOption,
     PixelAspectOption,
+    check_modality,
     chosen,
+    names_of,
     overridden,
     settings_of,
     with_settings,
@@ -45,9 +48,7 @@ if TYPE_CHECKING:
     PresetName = str
 else:
     ModalityName = Positional[literal_type_from_choices(PRESETS)]
-    PresetName = literal_type_from_choices(
-        dict.fromkeys(name for table in PRESETS.values() for name in table)
-    )
+    PresetName = literal_type_from_choices(names_of(PRESETS))
 Init = Annotated[Path | None, arg(metavar="X", help_behavior_hint="")]
 
 
@@ -132,14 +133,10 @@ def check(options: Pretrain) -> None:
     check_run_options(options)
     for name in ("frames", "size", "stride"):
         need_at_least(options, name, 1)
-    if options.modality not in PRESETS:
-        raise UsageError(f"modality must be one of {', '.join(PRESETS)}, got {options.modality!r}")
+    check_modality(PRESETS, options.modality)
     if options.files_from is not None and not os.path.isdir(options.files_from):
         raise UsageError(f"--files-from {printable(str(options.files_from))}: is no folder")
-    if os.path.realpath(options.out) == os.path.realpath(options.data):
-        raise UsageError(
-            f"--out {options.out}: is DATA itself; give a folder of its own, also one below DATA"
-        )
+    check_apart(options.out, options.data)
 
 
 def preset_of(options: Pretrain) -> Preset:

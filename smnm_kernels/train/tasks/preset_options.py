@@ -22,6 +22,17 @@ PaddingOption = Annotated[Treatment | None, arg(metavar="{hide,see}", help_behav
 _T = TypeVar("_T")
 
 
+def names_of(presets: Mapping[str, Mapping[str, Any]]) -> tuple[str, ...]:
+    """Of the presets of all modalities, each once."""
+    return tuple(dict.fromkeys(name for table in presets.values() for name in table))
+
+
+def check_modality(presets: Mapping[str, Mapping[str, Any]], modality: str) -> None:
+    """From Python it need not be one of them."""
+    if modality not in presets:
+        raise UsageError(f"modality must be one of {', '.join(presets)}, got {modality!r}")
+
+
 def chosen(presets: Mapping[str, Mapping[str, _T]], modality: str, name: str) -> _T:
     """The preset of this name; UsageError, which says whose it is, where the modality has none."""
     table = presets[modality]

@@ -14,7 +14,7 @@ from torch import Tensor
 
 from smnm_kernels.errors import Unusable
 from smnm_kernels.train.data.loader import Batch, Failure, SampleDataset
-from smnm_kernels.train.data.modality import Normalisation
+from smnm_kernels.train.data.modality import Normalisation, of_inputs
 from smnm_kernels.train.data.padding import with_quiet_padding
 from smnm_kernels.train.models.encoder_file import step_of
 from smnm_kernels.train.models.guide import guide_of
@@ -29,7 +29,7 @@ from smnm_kernels.train.run.signals import StoppedBySignal
 from .masking import looked_at
 from .options import Pretrain
 from .presets.preset import Preset
-from .pretrain_setup import Setup, of_inputs, padding_of, recipe_of, set_up, words_of_init
+from .pretrain_setup import Setup, padding_of, recipe_of, set_up, words_of_init
 from .reconstruction import restored_by
 
 _PICTURED_SAMPLES = 3

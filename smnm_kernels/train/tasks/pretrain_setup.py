@@ -18,7 +18,7 @@ from smnm_kernels.kinds import Kind
 from smnm_kernels.train.data.audio import Audio
 from smnm_kernels.train.data.audio_video import AudioVideo
 from smnm_kernels.train.data.finder import Files
-from smnm_kernels.train.data.modality import Record
+from smnm_kernels.train.data.modality import Record, of_inputs
 from smnm_kernels.train.data.padding import Padding, TokenGrid
 from smnm_kernels.train.data.scan import Listing
 from smnm_kernels.train.models.avt import Avt
@@ -306,8 +306,3 @@ def _mask_options_of(options: Pretrain, preset: Preset) -> Any:
     """Parameters that are asked for, in one order; None where there are none."""
     asked = {name: sorted(asked_of(options, name)[2]) for name in preset.masks}
     return of_inputs(asked) if any(asked.values()) else None
-
-
-def of_inputs(values: dict[str, Any]) -> Any:
-    """The value of the only input, or those of several by their names."""
-    return next(iter(values.values())) if len(values) == 1 else values

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 from dataclasses import dataclass, fields
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, get_args
@@ -10,14 +9,15 @@ from typing import TYPE_CHECKING, Annotated, get_args
 from tyro.conf import Positional, arg
 from tyro.extras import literal_type_from_choices
 
-from smnm_kernels.errors import UsageError, printable
+from smnm_kernels.errors import UsageError
 from smnm_kernels.train.data.audio import Treatment
 from smnm_kernels.train.data.view import PixelAspect
 from smnm_kernels.train.data.waiting import DEFAULT_STALL_LIMIT_S
-from smnm_kernels.train.run.options import Count, Precision, flag, need_at_least
+from smnm_kernels.train.run.options import Count, Precision, check_apart, flag, need_at_least
 
 from .label_options import Folder, LabelOptions
-from .options import PaddingOption, PixelAspectOption, PresetName
+from .options import PresetName
+from .preset_options import PaddingOption, PixelAspectOption, check_modality
 from .presets import PRESETS as ALL_PRESETS
 from .probing.layers import Pool
 from .probing.protocol import ProbeName
@@ -109,8 +109,7 @@ def check(options: Probe) -> None:
         need_at_least(options, name, 1)
     for name in ("seed", "workers"):
         need_at_least(options, name, 0)
-    if options.modality not in PRESETS:
-        raise UsageError(f"modality must be one of {', '.join(PRESETS)}, got {options.modality!r}")
+    check_modality(PRESETS, options.modality)
     if options.preset not in PRESETS[options.modality]:
         raise UsageError(
             f"--preset {options.preset}: {options.modality} has "
@@ -145,5 +144,4 @@ def check(options: Probe) -> None:
     shots = options.few_shot
     if any(n < 1 for n in shots) or list(shots) != sorted(set(shots)):
         raise UsageError(f"--few-shot must be ascending numbers of at least 1, got {shots}")
-    if os.path.realpath(options.out) == os.path.realpath(options.data):
-        raise UsageError(f"--out {printable(str(options.out))}: is DATA itself; give another")
+    check_apart(options.out, options.data)

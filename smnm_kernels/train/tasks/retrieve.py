@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import csv
 import io
-import os
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -40,7 +39,7 @@ from smnm_kernels.train.run.machine import (
     find_device,
     versions,
 )
-from smnm_kernels.train.run.options import Count, Precision, check_data, need_at_least
+from smnm_kernels.train.run.options import Count, Precision, check_apart, check_data, need_at_least
 from smnm_kernels.train.run.progress import say
 
 from .options import PresetName
@@ -198,8 +197,7 @@ def check(options: Retrieve) -> list[Embedder]:
     for name in ("seed", "workers"):
         need_at_least(options, name, 0)
     check_data(options.data, "audio-video")
-    if os.path.realpath(options.out) == os.path.realpath(options.data):
-        raise UsageError(f"--out {printable(str(options.out))}: is DATA itself; give another")
+    check_apart(options.out, options.data)
     if options.preset not in PRESETS["audio-video"]:
         raise UsageError(
             f"--preset {options.preset}: audio-video has {', '.join(PRESETS['audio-video'])}"

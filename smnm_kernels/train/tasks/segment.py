@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import hashlib
-import os
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
@@ -23,7 +22,7 @@ from smnm_kernels.train.data.modality import Normalisation
 from smnm_kernels.train.data.records import fingerprint
 from smnm_kernels.train.run.folder import RunFolder
 from smnm_kernels.train.run.machine import autocast_dtype, find_device
-from smnm_kernels.train.run.options import Count, Precision, need_at_least
+from smnm_kernels.train.run.options import Count, Precision, check_apart, need_at_least
 
 from .options import PresetName
 from .presets import PRESETS
@@ -149,10 +148,7 @@ def check(options: Segment) -> int | None:
         need_at_least(options, name, 1)
     for name in ("layer", "pictures", "seed"):
         need_at_least(options, name, 0)
-    if os.path.realpath(options.out) == os.path.realpath(options.data):
-        raise UsageError(
-            f"--out {printable(str(options.out))}: is DATA itself; give another folder"
-        )
+    check_apart(options.out, options.data)
     if options.grid > 512:
         raise UsageError(f"--grid must be at most 512, got {options.grid}")
     if options.preset not in PRESETS["video"]:
