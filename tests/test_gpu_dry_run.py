@@ -22,7 +22,8 @@ TESTS = Path(__file__).parent
 LEFT_OUT = {
     *("bench/test_bench_command.py", "bench/test_fusion_study.py"),
     *("pictures/test_show.py", "pictures/test_show_data.py"),
-    *("examples/test_data_sets.py", "examples/test_sounding_sets.py", "test_refusals.py", "train"),
+    *("examples/test_data_sets.py", "examples/test_sounding_sets.py", "examples/test_music_set.py"),
+    *("test_refusals.py", "train"),
 }
 
 
