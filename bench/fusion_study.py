@@ -36,8 +36,8 @@ from typing import Any
 import numpy as np
 import torch
 import torch.nn.functional as F
+from appended import Rows
 from fusion_report import report
-from label_pilot import Rows
 from torch import Tensor, nn
 
 from smnm_kernels import MaskSampler

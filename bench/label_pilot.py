@@ -20,7 +20,6 @@ from __future__ import annotations
 
 import argparse
 import csv
-import json
 import math
 import time
 from collections.abc import Sequence
@@ -30,6 +29,7 @@ from typing import Any
 
 import numpy as np
 import torch
+from appended import Rows
 from torch import Tensor, nn
 
 from smnm_kernels import MaskSampler
@@ -305,25 +305,6 @@ def supervised(
         at = splits_of(clips, t.keep)["test"]
         scores[t.name] = t.score(given[t.keep][at][:, place[t.name]], at)
     return scores
-
-
-class Rows:
-    """Results, appended as they are made; one that is there is not made again."""
-
-    def __init__(self, path: Path) -> None:
-        self.path = path
-        self.rows: list[dict[str, Any]] = []
-        if path.exists():
-            self.rows = [json.loads(line) for line in path.read_text().splitlines()]
-
-    def has(self, **key: Any) -> bool:
-        return any(all(row.get(k) == v for k, v in key.items()) for row in self.rows)
-
-    def add(self, row: dict[str, Any]) -> None:
-        self.rows.append(row)
-        self.path.parent.mkdir(parents=True, exist_ok=True)
-        with self.path.open("a") as file:
-            file.write(json.dumps(row) + "\n")
 
 
 def main() -> None:

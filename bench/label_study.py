@@ -31,9 +31,9 @@ from typing import Any
 
 import numpy as np
 import torch
+from appended import Rows
 from label_pilot import (
     ClipSet,
-    Rows,
     Target,
     features,
     grid_of,
