@@ -12,14 +12,18 @@ from finetuned import same_results
 from labelled_sets import finetune, results
 from safetensors.torch import save_file
 
+from smnm_kernels import MaskSampler
 from smnm_kernels.train.data.augment_jitter import Jitter
 from smnm_kernels.train.data.augment_mix import Mix
+from smnm_kernels.train.data.padding import TokenGrid
 from smnm_kernels.train.models.cav_mae import CavMae
 from smnm_kernels.train.models.cav_mae_model import CAV_MAE
 from smnm_kernels.train.models.joint_classifier import load_joint_classifier
 from smnm_kernels.train.models.joint_encoders import load_joint_encoder
 from smnm_kernels.train.run import forward
 from smnm_kernels.train.tasks import finetune_evaluation
+from smnm_kernels.train.tasks.avt_options import SEGMENT_RATIO
+from smnm_kernels.train.tasks.finetune_forms import WithAvtLosses
 from smnm_kernels.train.tasks.finetune_presets import PRESETS
 from smnm_kernels.train.tasks.predict import predictions
 
@@ -185,6 +189,25 @@ def test_parts_of_a_batch_are_mixed_as_the_whole(films, tmp_path):
         assert finetune("audio-video", films, run, *given) == 0
         found.append(losses(run))
     assert found[0] == pytest.approx(found[1], rel=1e-5)
+
+
+def test_masks_may_show_of_a_mixture_what_is_real_in_either(films, tmp_path, monkeypatch):
+    seen, learn = [], WithAvtLosses.learn
+
+    def watched(self, forward, x, given):
+        seen.append(given)
+        return learn(self, forward, x, given)
+
+    monkeypatch.setattr(WithAvtLosses, "learn", watched)
+    given = (*AVT, "--mixup", 0.5, "--steps", 2, "--warmup-steps", 1)
+    assert finetune("audio-video", films, tmp_path / "run", *given) == 0
+    n_keep = MaskSampler("activity", (1, 8, 8), SEGMENT_RATIO).n_keep
+    tokens = TokenGrid((1, 128, 128), (1, 8, 8), n_keep)
+    for of_step in seen:
+        sides = of_step.real["audio"].tolist()
+        expected = torch.stack([tokens.valid(tuple(of_one)) for of_one in sides])
+        assert torch.equal(of_step.valid["audio"], expected)
+    assert len(seen) == 2
 
 
 WRONG = {
