@@ -1,16 +1,25 @@
 """A cell in this process: what is measured is the encoder that was trained, as it was trained."""
 
 import json
+import os
+import subprocess
+import sys
+import time
 from dataclasses import replace
 
+import pytest
 import torch
 from clips import write_samples
 from safetensors import safe_open
+from testing import ROOT
+from tiny_study import PLAN, write_pictures
 
+from smnm_kernels.cli import main
+from smnm_kernels.train.tasks import study
 from smnm_kernels.train.tasks.presets import PRESETS
 from smnm_kernels.train.tasks.studying import measuring
 from smnm_kernels.train.tasks.studying.cells import cells_of
-from smnm_kernels.train.tasks.studying.folders import CellFolder
+from smnm_kernels.train.tasks.studying.folders import CellFolder, last_step
 from smnm_kernels.train.tasks.studying.measuring import Machine, run_cell
 from smnm_kernels.train.tasks.studying.plan_file import load_plan
 
@@ -73,3 +82,69 @@ def test_inputs_are_normalised_by_what_the_run_measured(tmp_path, monkeypatch):
             assert json.loads(file.metadata()["mean"]) == measured["mean"]
     assert (folders[0].path / "restored.png").exists()
     assert not (folders[1].path / "restored.png").exists()
+
+
+# One cell, long enough to be killed in the middle.
+ONE = """
+modality = "image"
+n_keep = 4
+pretrain = { preset = "tiny", size = 64, steps = 30, batch_size = 2 }
+data.colours.make = "paint them"
+runs.random = { mask = "random" }
+measures.loss = { with = "loss", clips = 2, masks = 1 }
+"""
+
+
+class Killed(BaseException):
+    """Nothing catches it."""
+
+
+def test_a_cell_that_dies_in_any_of_its_parts_ends_with_the_same_row(tmp_path, monkeypatch):
+    write_pictures(tmp_path / "data", 2)
+    plan, (straight, *_) = cells(tmp_path, PLAN, colours=tmp_path / "data")
+    expected = ran(plan, straight)
+    dies = CellFolder(tmp_path / "other", straight.cell)
+    write, parts = measuring.write_json, list(expected["seconds"])
+    assert parts == ["train", "loss", "class", "class@2"]
+    for at in range(1, 1 + len(parts)):
+
+        def dying(path, content, at=at):
+            if path.name == "parts.json" and len(content) == at:
+                raise Killed
+            write(path, content)
+
+        monkeypatch.setattr(measuring, "write_json", dying)
+        with pytest.raises(Killed):
+            ran(plan, dies)
+        assert dies.result is None
+    monkeypatch.setattr(measuring, "write_json", write)
+    found = ran(plan, dies)
+    for key in ("id", "settings", "values", "data_fingerprints"):
+        assert found[key] == expected[key], key
+    assert found["about"]["data_fingerprint"] == expected["about"]["data_fingerprint"]
+    assert not [*dies.path.glob("*/last.pt"), *dies.path.glob("features")]
+
+
+@pytest.mark.slow
+def test_a_study_that_was_killed_goes_on(tmp_path, monkeypatch):
+    write_pictures(tmp_path / "data", 2)
+    plan, folders = cells(tmp_path, ONE, colours=tmp_path / "data")
+    expected, out = ran(plan, folders[0]), tmp_path / "killed"
+    given = ["study", str(tmp_path / "tiny.toml"), "--out", str(out), "--device", "cpu"]
+    given += ["--data", f"colours={tmp_path / 'data'}", "--threads", "1", "--workers", "0"]
+    one = CellFolder(out, folders[0].cell)
+    command = [sys.executable, "-m", "smnm_kernels.cli", *given, "--cell", one.cell.id]
+    process = subprocess.Popen(command, env=os.environ | {"PYTHONPATH": str(ROOT)})
+    until = time.monotonic() + 240
+    while last_step(one.run) < 2 and process.poll() is None:
+        assert time.monotonic() < until
+        time.sleep(0.02)
+    process.kill()
+    process.wait()
+    assert one.state() == "begun"
+    # The rest in this process, which has everything imported.
+    monkeypatch.setattr(
+        study, "run_all", lambda folders, jobs, of: max(main(of(one)[3:]) for one in folders)
+    )
+    assert main(given) == 0
+    assert one.result["values"] == expected["values"]
