@@ -11,7 +11,8 @@ brighter pixels, since some games draw a sprite only every other frame. Addresse
 memory of AtariARI (Anand et al. 2019).
 
 `--sound` records what the console's sound chip plays, too, in step with the frames. Many games are
-silent for long; a clip that is silent throughout is not kept.
+silent for long; a clip that is silent throughout is not kept. `--stills` writes of each clip its
+middle frame alone, as a picture.
 
 Licence: ale-py is GPL-2.0. The games belong to their publishers; ale-py carries their ROMs for
 research. The set is made on your machine and is not handed on.
@@ -34,6 +35,7 @@ from set_files import (
     split_of,
     write_film,
     write_manifest,
+    write_picture,
     write_table,
     write_video,
 )
@@ -104,7 +106,10 @@ def main() -> None:
     parser.add_argument("--size", type=int, default=96, help="pixels, of either side; even")
     parser.add_argument("--seed", type=int, default=0)
     parser.add_argument("--sound", action="store_true", help="of the console, too")
+    parser.add_argument("--stills", action="store_true", help="middle frames in place of clips")
     given = parser.parse_args()
+    if given.sound and given.stills:
+        parser.error("--sound: pictures have none; leave out --stills")
     make_once(given.out, lambda: make(**vars(given)))
 
 
@@ -117,17 +122,20 @@ def make(
     size: int,
     seed: int,
     sound: bool = False,
+    stills: bool = False,
 ) -> None:
-    rows = []
+    rows, suffix = [], ".png" if stills else ".mkv" if sound else ".mp4"
     for name in games:
         for episode in range(episodes):
             count = clips * (episode + 1) // episodes - clips * episode // episodes
             split = split_of(episode, episodes)
             console = Console(name, seed, episode, size, sound)
             for number, (shown, labels) in enumerate(console.clips(count, frames)):
-                path = f"clips/{name}-{episode:02d}-{number:02d}{'.mkv' if sound else '.mp4'}"
+                path = f"clips/{name}-{episode:02d}-{number:02d}{suffix}"
                 pictures = [moment.picture for moment in shown]
-                if sound:
+                if stills:
+                    write_picture(out / path, pictures[frames // 2])
+                elif sound:
                     samples = np.concatenate([moment.samples for moment in shown])
                     write_film(out / path, pictures, RATE, samples, SOUND_RATE)
                 else:
@@ -142,12 +150,14 @@ def make(
     fingerprint = write_manifest(
         out,
         command=f"python examples/data/atari.py {options} --size {size} --seed {seed}"
-        f"{' --sound' if sound else ''}",
+        f"{' --sound' if sound else ''}{' --stills' if stills else ''}",
         licence="ale-py: GPL-2.0; the games belong to their publishers, for research",
         sources={"ale-py": _ale().__version__},
         packages=("ale-py", "av", "numpy", "pillow"),
     )
-    print(f"{len(rows)} clips in {out}, fingerprint {fingerprint[:16]}")
+    print(
+        f"{len(rows)} {'pictures' if stills else 'clips'} in {out}, fingerprint {fingerprint[:16]}"
+    )
 
 
 def _ale() -> Any:

@@ -48,6 +48,13 @@ def write(path: Path, content: bytes) -> None:
         file.write(content)
 
 
+def write_picture(path: Path, pixels: np.ndarray) -> None:
+    """uint8 [h, w, 3] as PNG."""
+    png = io.BytesIO()
+    PIL.Image.fromarray(pixels).save(png, "PNG")
+    write(path, png.getvalue())
+
+
 def write_table(path: Path, rows: Sequence[dict[str, Any]]) -> None:
     """CSV with a header; None is an empty cell, floats have at most four decimals."""
     text = io.StringIO(newline="")

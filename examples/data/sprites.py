@@ -23,7 +23,15 @@ from typing import Any
 
 import numpy as np
 import PIL.Image
-from set_files import make_once, split_of, write, write_manifest, write_table, write_video
+from set_files import (
+    make_once,
+    split_of,
+    write,
+    write_manifest,
+    write_picture,
+    write_table,
+    write_video,
+)
 
 RATE = 30
 DIRECTIONS = ("right", "down", "left", "up")
@@ -215,9 +223,8 @@ def make(
 def write_still(out: Path, number: int, count: int, size: int, seed: int) -> dict[str, Any]:
     """Of `count` pictures that of this number; its row of the table."""
     scene = Scene.random(np.random.default_rng([seed, 6, number]), 1)
-    path, png = f"stills/{number:04d}.png", io.BytesIO()
-    PIL.Image.fromarray(scene.frame(0, size)[0]).save(png, "PNG")
-    write(out / path, png.getvalue())
+    path = f"stills/{number:04d}.png"
+    write_picture(out / path, scene.frame(0, size)[0])
     labels, (sprite,) = scene.labels(0), scene.sprites
     shown = {name: labels[name] for name in ("shape", "x", "y")}
     return {"path": path, "split": split_of(number, count), **shown, "radius": sprite.radius}

@@ -183,6 +183,19 @@ def test_games_are_the_same_twice_and_split_by_episode(games):
 
 
 @pytest.mark.slow
+def test_stills_are_the_middle_frames(tmp_path):
+    need_packages("ale_py")
+    import atari
+
+    arguments = {"clips": 3, "episodes": 3, "frames": 32, "size": 48, "seed": 0}
+    atari.make(tmp_path, ["pong"], **arguments, stills=True)
+    (row, *_) = table(tmp_path / "pong.csv")
+    ((shown, labels),) = atari.Console("pong", 0, 0, 48).clips(1, 32)
+    assert (decode(tmp_path / row["path"]) == shown[16].picture).all()
+    assert row["ball_y"] == str(labels["ball_y"])
+
+
+@pytest.mark.slow
 def test_labels_are_what_the_pictures_show(games):
     """Pong's ball is where the memory says, and goes where the label says."""
     seen, told = [], []
