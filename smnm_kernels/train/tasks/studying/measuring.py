@@ -224,6 +224,8 @@ class _Work:
         path, setup, names = self.folder.path / PICTURE, self.setup, self.split.held_out
         if self.cell.run.untrained or path.exists() or not setup.kinds:
             return
+        if not (self.folder.run / CHECKPOINT).exists():  # tidied before a kill: none was restored
+            return
         one = self.folder.path / _PICTURED
         self.split.write(one, [names[len(names) // 2]])
         listing = scan(Files(one), setup.preset.clip, None, threads=1)
