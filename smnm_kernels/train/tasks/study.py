@@ -164,7 +164,10 @@ def _check_out(out: Path, cells: Sequence[Cell]) -> None:
 def _one(options: Study, plan: StudyPlan, folder: StudyFolder, cells: Sequence[Cell]) -> int:
     cell = next((cell for cell in cells if cell.id == options.cell), None)
     if cell is None:
-        raise UsageError(f"--cell {options.cell}: there is none such; --list prints them")
+        raise UsageError(
+            f"--cell {options.cell}: there is none such; --list prints them. Where the study began "
+            "it, its plan, its data or the package has changed since: give the command again"
+        )
     need_data(plan, [cell])
     if os.environ.get(ENDS_WITH_INPUT):
         end_with_input()
