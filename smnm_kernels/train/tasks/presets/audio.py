@@ -42,9 +42,9 @@ _GLOBAL_AUDIOMAE = replace(
 
 # MaskSpec. Its code makes the spectrogram of the first ten seconds and keeps 992 of 1000 frames; an
 # excerpt of ours may lie anywhere in a longer recording. It also divides by 5 what it then
-# normalises band by band, which changes nothing, and computes sounds in half precision. It draws one
-# jitter for all sounds that a GPU has of a batch; ours is of each sample, so that a batch may be cut
-# in any way.
+# normalises band by band, which changes nothing, and computes sounds in half precision. It draws
+# one jitter for all sounds of a batch that a GPU has; ours is of each sample, so that a batch may
+# be cut in any way.
 MASKSPEC_FRONT = Spectrogram(
     rate=32_000, fft=1024, window=800, hop=320,  # MaskSpec
     periodic=False, preemphasis=0.97,  # MaskSpec
