@@ -41,8 +41,8 @@ class Study:
 
     plan: Annotated[Positional[str], arg(metavar="PLAN|report")]
     """A file (docs/studies.md says what it holds), the name of a plan of ours (quick,
-    paper-small-video, paper-small-audio, open-audio-video, open-images, paper, paper-audio), or the
-    word report."""
+    paper-small-video, paper-small-audio, dwm-small, open-masks, open-rbn, open-audio-video,
+    open-images, paper, paper-audio), or the word report."""
     dir: Annotated[Positional[Path | None], arg(metavar="[DIR]", help_behavior_hint="")] = None
     """Of report: the folder of a study."""
     out: Annotated[Path | None, arg(metavar="DIR", help_behavior_hint="")] = None

@@ -70,6 +70,12 @@ def masks_in_words(plan: StudyPlan, cell: Cell) -> str:
         kind, given = preset.masks[name].kind, asked_of(options, name)[2]
         words.append(" ".join([*([name] if len(preset.clip.inputs) > 1 else []), kind, *given]))
         words[-1] += f", {of} visible"
+    if options.hint_schedule is not None:
+        words.append(f"hints {options.hint_schedule}")
+    if options.mask_bank is not None:
+        words.append(f"from a bank, {options.mask_bank}")
+    if options.mask_from is not None:
+        words.append(" ".join(["from", options.mask_from, *options.mask_from_options, "on"]))
     if preset.hidden_time is not None:
         words.append(f"{preset.hidden_time:g} of the time hidden")
     return "; ".join(words) or "no masks"
