@@ -66,3 +66,11 @@ def test_every_objective_has_its_name_on_the_command_line():
         )
         assert WORDS[type(made).__name__] == name
     assert {*WORDS.values()} == {name for table in OBJECTIVES.values() for name in table}
+
+
+def test_what_is_asked_for_no_more_is_told_also_within_groups():
+    held = {"modality": "video", "parameters": {"video": {"sigma": 2.0}}}
+    asked = {"modality": "video", "parameters": {"video": {}}}
+    assert differing(asked, held, WORDS) == (
+        "parameters.video.sigma is 2.0 there, None was asked for"
+    )

@@ -43,9 +43,10 @@ def differing(asked: Mapping[str, Any], held: Mapping[str, Any], words: Mapping[
 
 
 def _within(group: str, asked: dict[str, Any], held: dict[str, Any]) -> list[str]:
+    """Of either's names: parameters of masks are there only where they were given."""
     found = []
-    for name, value in asked.items():
-        there = held.get(name)
+    for name in dict.fromkeys([*asked, *held]):
+        value, there = asked.get(name), held.get(name)
         if isinstance(value, dict) and isinstance(there, dict):
             found += _within(f"{group}{name}.", value, there)
         elif there != value:
