@@ -7,6 +7,7 @@ from tiny_study import PLAN, write_pictures
 
 from smnm_kernels.cli import main
 from smnm_kernels.errors import UsageError
+from smnm_kernels.train.data.label_rows import LIST_SUFFIXES
 from smnm_kernels.train.run.folder import write_json
 from smnm_kernels.train.tasks.studying import cells
 from smnm_kernels.train.tasks.studying.cells import cells_of
@@ -126,6 +127,31 @@ def test_a_cell_is_named_by_settings_data_and_code(tmp_path, data, monkeypatch):
     assert not set(ids()) & set(first)
     again = cells_of(loaded(tmp_path), {"colours": data})
     assert [cell.id_of_any_code for cell in again] == of_any_code
+
+
+@pytest.mark.parametrize("suffix", LIST_SUFFIXES)
+def test_what_lists_say_is_part_of_a_data_sets_digest(tmp_path, suffix):
+    (tmp_path / f"names{suffix}").write_text("a.png")
+    first = cells.fingerprint(tmp_path)
+    (tmp_path / f"names{suffix}").write_text("b.png")
+    cells.fingerprint.cache_clear()
+    assert cells.fingerprint(tmp_path) != first
+
+
+def test_a_manifest_is_data_where_a_plan_names_it(tmp_path, data):
+    def id_of(manifest, text):
+        (data / "manifest.json").write_text(manifest)
+        cells.fingerprint.cache_clear()
+        return cells_of(loaded(tmp_path, text), {"colours": data})[0].id
+
+    for number, text in enumerate(
+        [
+            PLAN,
+            PLAN.replace('"paint them"', "'x'\nlist = 'manifest.json'"),
+            PLAN.replace('with = "probe"', "with = 'probe'\nlist = 'manifest.json'"),
+        ]
+    ):
+        assert (id_of("[1]", text) == id_of("[2]", text)) is (number == 0)
 
 
 def test_the_list_needs_no_data_and_says_how_it_is_made(tmp_path, data, capsys):

@@ -73,7 +73,7 @@ def test_tables_have_means_intervals_and_paired_differences(tmp_path, capsys):
     assert "10 of 11 cells are finished" in text
     assert "| green2d | 4 of 16 | 5 | 0.566 [" in text
     assert "random is easier (loss.own, colours): reproduced" in said
-    assert (tmp_path / "study/report/Table-6-colours.png").exists()
+    assert (tmp_path / "study/report/01-Table-6-colours.png").exists()
     assert "![orders](orders.png)" in text
     assert (tmp_path / "study/report/orders.png").exists()
 
@@ -248,3 +248,13 @@ def test_one_file_as_each_run_restores_it_is_one_picture(tmp_path, capsys):
     shown = [c for c in dict.fromkeys(found) if c in ((255, 0, 0), (0, 0, 255), (0, 0, 0))]
     assert shown == [(255, 0, 0), (0, 0, 255)]
     assert found.count((255, 0, 0)) == found.count((0, 0, 255)) == 30
+
+
+def test_each_table_has_a_plot_of_its_own(tmp_path, capsys):
+    second = TEXT[TEXT.index("[[tables]]") : TEXT.index("[[orderings]]")]
+    text = TEXT + second.replace(', "loss.common", "class.linear", "class.linear@2"', "")
+    _, shown, _ = report(finished(tmp_path / "study", text), capsys)
+    files = [f"{number}-Table-6-colours.png" for number in ("01", "02")]
+    assert all(f"![Table 6]({file})" in shown for file in files)
+    wide, narrow = (PIL.Image.open(tmp_path / "study/report" / file).width for file in files)
+    assert wide > narrow

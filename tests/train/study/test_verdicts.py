@@ -76,7 +76,7 @@ def test_the_fewest_seeds_that_would_decide():
     assert seeds_needed([1.0]) is None
     assert seeds_needed([1.0, -1.0]) is None
     assert seeds_needed([1e-6 + 1.0, -1.0]) is None
-    assert seeds_needed([2.0, 2.0]) == 2
+    assert seeds_needed([2.0, 2.0]) is None
     assert not math.isnan(power_of(verdicts.MOST_SEEDS, 50.0))
 
 
@@ -100,8 +100,6 @@ def test_a_pairs_p_is_scipys():
     expected = stats.ttest_rel(higher, lower).pvalue
     assert verdict("a", "b", of(lower, higher)).p == pytest.approx(expected)
     assert math.isnan(verdict("a", "b", of([0.0], [1.0])).p)
-    assert verdict("a", "b", of([0.0, 0.0], [1.0, 1.0])).p == 0
-    assert verdict("a", "b", of([0.0, 0.0], [0.0, 0.0])).p == 1
 
 
 def test_a_claim_stands_where_all_its_pairs_do():
@@ -120,3 +118,13 @@ def test_a_claim_stands_where_all_its_pairs_do():
 def test_one_seed_decides_nothing():
     found = verdict("a", "b", of([0.0], [1.0]))
     assert (found.word, found.seeds, found.needed) == ("not decided at this scale", 1, None)
+
+
+@pytest.mark.parametrize("lower", [(0.2, 0.4), (0.2, 0.4, 0.5), (0.4, 0.4)])
+def test_differences_that_are_all_the_same_decide_nothing(lower):
+    """Those of accuracies are fractions of so many files; 0.3 - 0.2 is not 0.5 - 0.4 in floats."""
+    higher = [round(x + 0.1, 1) for x in lower]
+    for one, other in ((lower, higher), (higher, lower), (lower, lower)):
+        found = verdict("a", "b", of(one, other))
+        assert (found.word, found.needed) == ("not decided at this scale", None)
+        assert math.isnan(found.p)

@@ -14,11 +14,12 @@ from typing import Any
 
 import smnm_kernels
 from smnm_kernels.errors import UsageError, printable
+from smnm_kernels.train.data.label_rows import LIST_SUFFIXES
 
 from .plan import DataSet, Measure, Run, StudyPlan
 
-_LISTS = (".csv", ".tsv", ".txt", ".json", ".jsonl")
-#: A set's generator notes there what it ran with; that makes no other files.
+#: A set's generator notes there what it ran with; that makes no other files. But a plan may name it
+#: as a list.
 _NOT_DATA = ("manifest.json",)
 
 
@@ -59,7 +60,7 @@ def cells_of(plan: StudyPlan, given: Mapping[str, Path]) -> list[Cell]:
         for name, data in plan.data.items()
     }
     there = {name: path for name, path in paths.items() if path is not None and path.exists()}
-    prints = {name: fingerprint(path) for name, path in there.items()}
+    prints = {name: fingerprint(path, _lists(plan, name)) for name, path in there.items()}
     cells = [
         Cell(run, data, seed, _settings(plan, run, data, seed, prints), there)
         for run in plan.runs.values()
@@ -145,11 +146,19 @@ def source_digest() -> str:
     return found.hexdigest()[:16]
 
 
+def _lists(plan: StudyPlan, data: str) -> frozenset[str]:
+    """Files below a data set's path that the plan names."""
+    measures = [m for m in plan.measures.values() if m.of == data or (not m.of and data in m.on)]
+    options = [plan.data[data].labels, *(m.options for m in measures)]
+    named = [str(v) for one in options for v in one.values() if isinstance(v, str | Path)]
+    return frozenset(filter(None, [plan.data[data].list, *(m.list for m in measures), *named]))
+
+
 @cache
-def fingerprint(path: Path) -> str:
+def fingerprint(path: Path, lists: frozenset[str] = frozenset()) -> str:
     """Of a data set, quickly: names and sizes of its files, and what its lists say. Files that
     change and keep their size are not seen; what training reads has its own fingerprint in the
-    results."""
+    results. lists: names below `path` of those that are read, whatever they are called."""
     found = hashlib.sha256()
     if path.is_file():
         files = [path]
@@ -158,17 +167,22 @@ def fingerprint(path: Path) -> str:
             Path(folder, name)
             for folder, names in _folders(path)
             for name in names
-            if not name.startswith(".") and name not in _NOT_DATA
+            if not name.startswith(".")
         )
+        files = [f for f in files if f.name not in _NOT_DATA or _below(path, f) in lists]
     for file in files:
-        name = file.relative_to(path) if file != path else Path(file.name)
+        name = _below(path, file) if file != path else file.name
         try:
-            found.update(f"{name.as_posix()} {file.stat().st_size}\n".encode("utf-8", "replace"))
-            if file.suffix.lower() in _LISTS:
+            found.update(f"{name} {file.stat().st_size}\n".encode("utf-8", "replace"))
+            if file.suffix.lower() in LIST_SUFFIXES or name in lists:
                 found.update(file.read_bytes())
         except OSError as error:
             raise UsageError(f"DATA {printable(str(file))}: {error.strerror}") from error
     return found.hexdigest()[:16]
+
+
+def _below(top: Path, file: Path) -> str:
+    return file.relative_to(top).as_posix()
 
 
 def _folders(top: Path) -> Iterator[tuple[str, list[str]]]:

@@ -20,11 +20,11 @@ _RESTORED = (
 
 def markdown(
     content: Mapping[str, Any],
-    plots: Mapping[str, str],
+    plots: Mapping[int, str],
     orders: str | None,
     pictures: Mapping[str, tuple[str, int]],
 ) -> str:
-    """content: of report.json. plots: file of each table's title and data set; orders: of all
+    """content: of report.json. plots: files by the places of tables; orders: of all
     claims; pictures: of what runs restore, and the seed, by data set."""
     cells = content["cells"]
     lines = [f"# {content['plan']}", "", content["about"], ""] if content["about"] else []
@@ -44,11 +44,10 @@ def markdown(
     if content["orderings"]:
         lines += ["## Orders", "", *_orderings(content["orderings"]), "", _HOW_SURE, ""]
         lines += [f"![orders]({orders})", ""] if orders else []
-    for table in content["tables"]:
+    for place, table in enumerate(content["tables"]):
         lines += [f"## {table['title']} ({table['data']})", "", *_table(table), ""]
-        plot = plots.get(f"{table['title']} {table['data']}")
-        if plot:
-            lines += [f"![{table['title']}]({plot})", ""]
+        if place in plots:
+            lines += [f"![{table['title']}]({plots[place]})", ""]
     if content["costs"]:
         lines += ["## Cost", "", *_costs(content["costs"]), ""]
     for data, (file, seed) in pictures.items():

@@ -13,15 +13,16 @@ from smnm_kernels.train.metrics.intervals import t_interval
 from smnm_kernels.train.metrics.plots import new_figure, save_figure
 
 
-def write_plots(tables: Sequence[Mapping[str, Any]], out: Path) -> dict[str, str]:
-    """A PNG of each table that has values; file names by "TITLE DATA"."""
+def write_plots(tables: Sequence[Mapping[str, Any]], out: Path) -> dict[int, str]:
+    """A PNG of each table that has values; file names by the table's place."""
     found = {}
-    for table in tables:
+    for place, table in enumerate(tables):
         if any(cell["seeds"] for row in table["rows"] for cell in row["columns"].values()):
             name = f"{table['title']} {table['data']}"
-            file = re.sub(r"[^\w.-]+", "-", name).strip("-.")[:80] + ".png"
+            words = re.sub(r"[^\w.-]+", "-", name).strip("-.")[:80]
+            file = f"{place + 1:02}-{words}.png"  # titles may be the same, or begin so
             _write(table, out / file)
-            found[name] = file
+            found[place] = file
     return found
 
 

@@ -14,6 +14,7 @@ from smnm_kernels.train.metrics.intervals import Interval, t_interval
 
 POWER, LEVEL = 0.8, 0.95
 MOST_SEEDS = 10_000
+_ROUNDING = 1e-9  # of differences
 Word = Literal["reproduced", "contradicted", "not decided at this scale", "no rows"]
 
 
@@ -26,7 +27,7 @@ class Verdict:
     word: Word
     difference: Interval  # higher - lower
     seeds: int  # pairs that it is of
-    p: float  # two-sided, of the paired t-test; nan: of fewer than two pairs
+    p: float  # two-sided, of the paired t-test; nan where there is none
     #: Seeds that would decide it; None: already decided, no rows, or more than MOST_SEEDS.
     needed: int | None
 
@@ -42,8 +43,10 @@ def verdict(lower: str, higher: str, values: Mapping[str, Mapping[int, float]]) 
     values: of each run, by seed.
 
     The interval is Student's at 95%, two-sided, of the paired differences. It lies above zero:
-    reproduced; below: contradicted; else not decided. Where the two do not differ, a pair is called
-    reproduced or contradicted in 5% of studies, in half of them each.
+    reproduced; below: contradicted; else not decided. Differences that are all the same, as those
+    of accuracies of few files may be, say nothing of their spread: not decided. Where the two do
+    not differ, a pair is called reproduced or contradicted in at most 5% of studies, in half of
+    them each.
     """
     found = paired(values.get(higher, {}), values.get(lower, {}))
     if not found:
@@ -51,21 +54,21 @@ def verdict(lower: str, higher: str, values: Mapping[str, Mapping[int, float]]) 
         return Verdict(lower, higher, "no rows", nothing, 0, math.nan, None)
     interval = t_interval(found, LEVEL)
     word: Word = "not decided at this scale"
-    if interval.low > 0:
+    p = p_of(found)
+    if interval.low > 0 and not math.isnan(p):
         word = "reproduced"
-    elif interval.high < 0:
+    elif interval.high < 0 and not math.isnan(p):
         word = "contradicted"
     needed = seeds_needed(found) if word.startswith("not") else None
-    return Verdict(lower, higher, word, interval, len(found), p_of(found), needed)
+    return Verdict(lower, higher, word, interval, len(found), p, needed)
 
 
 def p_of(differences: Sequence[float]) -> float:
-    """Two-sided, of Student's test that their mean is zero; nan for fewer than two."""
-    if len(differences) < 2:
+    """Two-sided, of Student's test that their mean is zero; nan for fewer than two, and where all
+    are the same."""
+    mean, deviation = _mean_and_deviation(differences)
+    if not deviation:
         return math.nan
-    mean, deviation = float(np.mean(differences)), float(np.std(differences, ddof=1))
-    if deviation == 0:
-        return 0.0 if mean else 1.0
     t = math.sqrt(len(differences)) * abs(mean) / deviation
     return 2 * float(stats.t.sf(t, len(differences) - 1))
 
@@ -94,13 +97,12 @@ def seeds_needed(differences: Sequence[float], power: float = POWER) -> int | No
     Student's t with n - 1 degrees of freedom and T has the noncentral t distribution with
     noncentrality sqrt(n) |mean| / sd, mean and sd (n - 1 in its denominator) being those of the
     observed differences (Cohen 1988, chapter 2, for pairs). The effect is the observed one, so the
-    number is as unsure as that. None: of one difference, without an effect, or more than 10,000.
+    number is as unsure as that. None: of one difference, of several that are the same, without
+    an effect, or more than 10,000.
     """
-    if len(differences) < 2:
+    mean, deviation = _mean_and_deviation(differences)
+    if not deviation:
         return None
-    mean, deviation = float(np.mean(differences)), float(np.std(differences, ddof=1))
-    if deviation == 0:
-        return 2 if mean else None
     effect = abs(mean) / deviation
     if power_of(MOST_SEEDS, effect) < power:
         return None
@@ -109,6 +111,13 @@ def seeds_needed(differences: Sequence[float], power: float = POWER) -> int | No
         middle = (low + high) // 2
         low, high = (low, middle) if power_of(middle, effect) >= power else (middle, high)
     return high
+
+
+def _mean_and_deviation(differences: Sequence[float]) -> tuple[float, float]:
+    """The deviation is 0 for fewer than two, and for what differs by rounding alone."""
+    mean = float(np.mean(differences))
+    deviation = float(np.std(differences, ddof=1)) if len(differences) > 1 else 0.0
+    return mean, 0.0 if deviation <= _ROUNDING * abs(mean) else deviation
 
 
 def power_of(n: int, effect: float) -> float:
