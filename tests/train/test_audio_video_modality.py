@@ -11,7 +11,7 @@ import torch
 from clips import write_samples, write_video
 from flashes import CLICK, write_flashes
 
-from smnm_kernels.train.data import media
+from smnm_kernels.train.data import audio_video, media, sound
 from smnm_kernels.train.data.audio import Audio
 from smnm_kernels.train.data.audio_video import AudioVideo
 from smnm_kernels.train.data.batches import Batches
@@ -304,6 +304,25 @@ def test_clips_keep_clear_of_damage(film):
     for k in range(9):
         numbers = CLIPS.fixed_moment(damaged, FixedView(k, 9)).numbers
         assert max(numbers) < 40
+
+
+def test_a_stream_whose_clock_is_slow_is_read_from_its_nearest_sample(monkeypatch):
+    rate = 44100
+    step = (1 + 5e-4) / rate  # the most that one clock differs from another
+    n = int(1.5 * rate)
+    sounding = {"pieces": [[0, 0.0, step]], "end": n * step}
+    shown = {"pieces": [[0, 0.0, 0.04]], "end": 1.5}
+    record = {
+        "video": {"frames": 37, "times": shown, "damaged": []},
+        "audio": {"samples": n, "rate": rate, "times": sounding},
+    }
+    monkeypatch.setattr(sound, "read", lambda source, kept, first, n: first + np.arange(n))
+    file = audio_video._File(record)
+    for i in range(2000):  # about half a sample behind one, where rounding decides
+        begin = (1000 + i + 0.49 + i / 2000 * 0.02) * step
+        samples = CLIPS._samples(None, file, begin)
+        assert abs(samples[0] * step - begin) < 0.51 * step
+        assert (np.diff(samples) == 1).all()
 
 
 @pytest.mark.exhaustive

@@ -1,6 +1,8 @@
 """smnm predict: what a fine-tuned model says of files, as in the evaluation of its run."""
 
 import csv
+import json
+from dataclasses import asdict, replace
 
 import labelled_sets as sets
 import numpy as np
@@ -10,9 +12,11 @@ from clips import main
 from labelled_sets import finetune
 
 from smnm_kernels.errors import UsageError
+from smnm_kernels.train.data.crops import ResizedCrop
 from smnm_kernels.train.run import forward
 from smnm_kernels.train.tasks import finetune_evaluation
-from smnm_kernels.train.tasks.predict import Tuned, predictions
+from smnm_kernels.train.tasks.finetune_presets import PRESETS
+from smnm_kernels.train.tasks.predict import Tuned, _clip_of_one, predictions
 
 
 @pytest.fixture(scope="module")
@@ -101,3 +105,13 @@ def test_wrong_options(tuned, change, message):
     with pytest.raises(UsageError, match=message):
         predict(Predict(**given | paths, workers=0))
     assert not (tuned / "said.csv").exists()
+
+
+@pytest.mark.parametrize("interpolation", ["bilinear", "bicubic"])
+def test_frames_are_resized_as_in_the_evaluation(interpolation):
+    clip = PRESETS["video"]["tiny"].clip
+    crop = ResizedCrop((0.5, 1.0), interpolation=interpolation)
+    trained = replace(clip, crop=crop)
+    size = trained.inputs["video"].size
+    held = {"modality": "video", "preset": json.dumps({"clip": asdict(trained)})}
+    assert _clip_of_one(held, size).fixed_crop == trained.fixed_crop

@@ -213,8 +213,11 @@ class AudioVideo:
         pieces = kept["times"]["pieces"]
         ends = [*(piece[0] for piece in pieces[1:]), kept["samples"]]
         for (number, seconds, step), behind in zip(pieces, ends, strict=True):
-            first = max(number, number + round((begin - seconds) / step))
-            at = round((seconds + (first - number) * step - begin) * rate)
+            # The nearest sample comes first, also where the stream's clock is slow and half of its
+            # step more than half a sample.
+            nearest = round((begin - seconds) / step)
+            first = number + max(0, nearest)
+            at = 0 if nearest >= 0 else round((seconds - begin) * rate)
             n = min(behind - first, count - at)
             if n > 0:
                 out[at : at + n] = sound.read(source, kept, first, n)

@@ -40,10 +40,6 @@ class SupervisedAvt(nn.Module):
         within = name.removeprefix("classifier.")
         return self.depth + 1 if within == name else self.classifier.layer_of(within)
 
-    def is_head(self, name: str) -> bool:
-        """As JointClassifier's: what only other losses read is none."""
-        return self.classifier.is_head(name.removeprefix("classifier."))
-
     def forward(
         self,
         inputs: dict[str, Tensor],

@@ -66,8 +66,9 @@ def drop_path_rates(depth: int, last: float) -> list[float]:
 
 
 def is_head(name: str) -> bool:
-    """Whether a parameter of a classifier is of its head or the norm before it."""
-    return name.startswith(("fc_norm.", "head."))
+    """Whether a parameter is of a classifier's head or the norm before it, also where the
+    classifier is the part of a model that is called "classifier"."""
+    return name.removeprefix("classifier.").startswith(("fc_norm.", "head."))
 
 
 def real_patches(real: Tensor, encoder: Encoder) -> Tensor:
@@ -130,10 +131,6 @@ class Classifier(nn.Module):
             return int(name.split(".")[2]) + 1
         before = ("encoder.patch_embed.", "encoder.cls_token", "encoder.pos_embed")
         return 0 if name.startswith(before) else self.depth + 1
-
-    def is_head(self, name: str) -> bool:
-        """Of a parameter, whether it is of the head or the norm before it."""
-        return is_head(name)
 
     def forward(
         self, x: Tensor, ids_keep: Tensor | None = None, real: Tensor | None = None

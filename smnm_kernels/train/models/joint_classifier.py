@@ -16,7 +16,7 @@ import torch
 from torch import Tensor, nn
 
 from .audio_video_encoder import mean_of
-from .classifier import HEAD, NORM_EPS, HeadSettings, drop_path_rates, is_head, real_patches
+from .classifier import HEAD, NORM_EPS, HeadSettings, drop_path_rates, real_patches
 from .encoder_file import read, save_tensors
 from .joint_encoders import (
     JointEncoder,
@@ -90,10 +90,6 @@ class JointClassifier(nn.Module):
         """Of a parameter, for layer-wise rates: 0 before the blocks, depth + 1 behind them."""
         within = name.removeprefix("encoder.")
         return self.depth + 1 if within == name else layer_of(self.encoder, within)
-
-    def is_head(self, name: str) -> bool:
-        """Of a parameter, whether it is of the head or the norm before it."""
-        return is_head(name)
 
     def forward(self, inputs: dict[str, Tensor], real: dict[str, Tensor] | None = None) -> Tensor:
         given = {name: inputs[name] for name in self.inputs}

@@ -20,7 +20,7 @@ from smnm_kernels.train.data.modality import Normalisation, Record
 from smnm_kernels.train.data.on_device import moved
 from smnm_kernels.train.data.orders import Balanced, Drawn, Order, Passes, label_weights
 from smnm_kernels.train.data.padding import Padding
-from smnm_kernels.train.models.classifier import HeadSettings, loss_of
+from smnm_kernels.train.models.classifier import HeadSettings, is_head, loss_of
 from smnm_kernels.train.models.encoder_file import step_of
 from smnm_kernels.train.run import ranks
 from smnm_kernels.train.run.loop import Loop
@@ -109,7 +109,7 @@ class FineTuning:
             model.layer_of,
             model.depth + 1,
             preset.layer_decay,
-            model.is_head,
+            is_head,
             preset.head_rate,
         )
         self.evaluations = Judging(self, options)

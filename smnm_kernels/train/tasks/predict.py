@@ -17,11 +17,13 @@ from smnm_kernels.errors import RunError, UsageError, printable
 from smnm_kernels.files import reason
 from smnm_kernels.train.data.audio_video import AudioVideo
 from smnm_kernels.train.data.batches import Batches
+from smnm_kernels.train.data.crops import CentreCrop, interpolation_of
 from smnm_kernels.train.data.labels import Labels
 from smnm_kernels.train.data.left_out import by_reason
 from smnm_kernels.train.data.modality import InputFormat, Modality, Normalisation
 from smnm_kernels.train.data.padding import Padding, TokenGrid
 from smnm_kernels.train.data.scan import Listing, scan, shown_name
+from smnm_kernels.train.data.video import Video
 from smnm_kernels.train.data.views import OnePass, Views, views_of
 from smnm_kernels.train.metrics.predictions import write_predictions
 from smnm_kernels.train.models.classifier import Classifier, load_classifier
@@ -143,6 +145,8 @@ def _clip_of_one(held: dict[str, str], size: InputSize) -> Modality:
     """How the files of a model of one input are read, by its file's metadata."""
     kept = json.loads(held["preset"])["clip"]
     clip = PRESETS[held["modality"]]["tiny"].clip.sized(size)
+    if isinstance(clip, Video):  # its fixed views are resized as its crop is
+        clip = replace(clip, crop=CentreCrop(interpolation=interpolation_of(kept["crop"])))
     names = {field.name for field in fields(clip)}
     return replace(clip, **{n: kept[n] for n in _OF_VIEWS if n in kept and n in names})
 

@@ -16,7 +16,7 @@ from smnm_kernels.train.models.audio_video_encoder import AudioVideoSettings
 from smnm_kernels.train.models.avt_learner import LossWeights
 from smnm_kernels.train.models.avt_supervised import SupervisedAvt
 from smnm_kernels.train.models.cav_mae_model import CAV_MAE
-from smnm_kernels.train.models.classifier import HeadSettings
+from smnm_kernels.train.models.classifier import HeadSettings, is_head
 from smnm_kernels.train.models.joint_classifier import (
     JointClassifier,
     inputs_of,
@@ -142,10 +142,10 @@ def test_the_head_is_fc_norm_and_head_alone(kind) -> None:
     """As CAV-MAE's script has it: its mlp_head is a norm and a linear layer."""
     expected = {f"{part}.{name}" for part in ("fc_norm", "head") for name in ("weight", "bias")}
     model = classifier(kind)
-    assert {name for name, _ in model.named_parameters() if model.is_head(name)} == expected
+    assert {name for name, _ in model.named_parameters() if is_head(name)} == expected
     if kind == "avt":
         whole = SupervisedAvt(model, LossWeights(), seed=0)
-        found = {name for name, _ in whole.named_parameters() if whole.is_head(name)}
+        found = {name for name, _ in whole.named_parameters() if is_head(name)}
         assert found == {f"classifier.{name}" for name in expected}
 
 
