@@ -76,6 +76,23 @@ def test_a_plan_makes_a_cell_of_each_run_seed_and_data_set(tmp_path):
         ('"paint them"', "'x'\npretrain = {mask = 'tube'}", "colours.pretrain.mask: there is no"),
         ('"paint them"', "'x'\nlabels = {label = 'x'}", "colours.labels.label: there is no such"),
         ('"paint them"', "'x'\nheld_out_share = 1.0", r"held_out_share: must be in \(0, 1\)"),
+        ('"class.linear",', '"class.liner",', "'class.liner': measure class makes class.linear, "),
+        ('"class.linear",', '"class.knn",', "'class.knn': measure class makes class.linear, "),
+        ('"class.linear",', '"class",', "'class': measure class makes class.linear, "),
+        ('"class.linear",', '"class.linear.r2",', "'class.linear.r2': measure class makes"),
+        ('"class.linear",', '"class.linear.7-shot",', "makes class.linear, .*class.linear.2-shot$"),
+        ('"class.linear",', '"class.linear.layer-1",', "'class.linear.layer-1': measure class"),
+        (
+            "at = [2]",
+            'at = [2]\nruns = ["untrained"]',
+            r"tables\[0\]: value 'class.linear': no row",
+        ),
+        (
+            'with = "loss"',
+            "with = 'loss'\nruns = ['random']",
+            "(random on colours; green2d on none)",
+        ),
+        ('["sigma=variant-3"] }', '["sigma=variant-3"], seeds = [7] }', "no seed in common"),
         ("at = [2]", 'runs = ["rand"]', "measures.class.runs: there is no run 'rand'"),
         ('modality = "image"', "modality =", "cannot be read .*line 3"),
     ],
@@ -95,6 +112,29 @@ def test_kinds_are_compared_at_equal_numbers_of_patches(tmp_path):
         loaded(tmp_path, text)
     text = text.replace("[[orderings]]", "[[orderings]]\nunequal_n_keep = true")
     assert loaded(tmp_path, text).visible("green2d")["image"].n_keep == 8
+
+
+def test_differences_from_a_reference_are_of_equal_numbers_of_patches_too(tmp_path):
+    text = PLAN.replace('mask = "green2d",', 'mask = "green2d", mask_ratio = 0.5,')
+    text = text[: text.index("[[orderings]]")].replace('["random", "green2d"]', '["random"]')
+    loaded(tmp_path, text)
+    with pytest.raises(UsageError, match=r"tables\[0\]: .*random 4 of 1x4x4, green2d 8 of 1x4x4"):
+        loaded(tmp_path, text.replace('reference = "random"', 'reference = "green2d"'))
+
+
+def test_values_of_every_command_are_known_by_their_names(tmp_path):
+    probe = PLAN[PLAN.index("[measures.class]") : PLAN.index("[[tables]]")]
+    for options, columns in (
+        ('with = "probe"\nlayer = ["all"]', ["class.knn.layer-2", "class.linear.layer-1.5-shot"]),
+        ('with = "probe"\nlabels = "number"', ["class.linear", "class.knn.r2"]),
+        ('with = "finetune"', ["class", "class.mean_class"]),
+        ('with = "segment"\nof = "colours"', ["class.overclustering"]),
+    ):
+        text = PLAN.replace(probe, f"[measures.class]\n{options}\n\n")
+        text = text.replace('"class.linear", "class.linear@2"', str(columns)[1:-1])
+        assert loaded(tmp_path, text).tables[0].columns[2:] == tuple(columns)
+        with pytest.raises(UsageError, match=r"'class\.x': measure class makes class"):
+            loaded(tmp_path, text.replace(f"'{columns[0]}'", "'class.x'"))
 
 
 def test_a_data_set_has_its_own_way_of_reading_and_a_measure_its_runs(tmp_path):

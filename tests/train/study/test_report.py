@@ -258,3 +258,34 @@ def test_each_table_has_a_plot_of_its_own(tmp_path, capsys):
     assert all(f"![Table 6]({file})" in shown for file in files)
     wide, narrow = (PIL.Image.open(tmp_path / "study/report" / file).width for file in files)
     assert wide > narrow
+
+
+def test_data_sets_without_a_value_have_no_column_and_no_claim_of_it(tmp_path, capsys):
+    more = '[data.shapes]\n[data.tones]\n[runs]\nred2d = { mask = "red2d", on = ["shapes"] }'
+    text = TEXT.replace("[runs]", more).replace("untrained = true, ", "untrained = true, on = [], ")
+    text = text.replace('with = "probe"', 'with = "probe"\non = ["colours"]')
+    text = text.replace('with = "loss"', 'with = "loss"\non = ["colours", "shapes"]')
+    of = TEXT[TEXT.index("[[orderings]]") :]
+    text += of.replace('"loss.own"', '"class.linear"') + of.replace('"green2d"', '"red2d"')
+    table = '[[tables]]\ntitle = "All"\nrows = ["random", "red2d"]\ncolumns = '
+    text += table + '["class.linear", "train.loss"]\n'
+    content, _, _ = report(finished(tmp_path / "study", text, values={}), capsys)
+    assert [(one["value"], one["data"], len(one["runs"])) for one in content["orderings"]] == [
+        ("loss.own", "colours", 2),
+        ("loss.own", "shapes", 2),
+        ("class.linear", "colours", 2),
+        ("loss.own", "shapes", 2),
+    ]
+    classes = ["class.linear", "class.linear@2"]
+    assert [(t["title"], t["data"], t["columns"]) for t in content["tables"]] == [
+        ("Table 6", "colours", ["loss.own", "loss.common", *classes]),
+        ("Table 6", "shapes", ["loss.own", "loss.common"]),
+        ("All", "colours", ["class.linear", "train.loss"]),
+        ("All", "shapes", ["train.loss"]),
+        ("All", "tones", ["train.loss"]),
+    ]
+    assert [[row["run"] for row in t["rows"]] for t in content["tables"][2:]] == [
+        ["random"],
+        ["random", "red2d"],
+        ["random"],
+    ]

@@ -8,11 +8,9 @@ from smnm_kernels.errors import UsageError
 
 from .heldout_loss import HeldOutLoss, common_masks
 from .inputs import in_words
-from .plan import StudyPlan
+from .plan import Ordering, StudyPlan
 from .reading import Wrong
-
-#: How values of a measure begin, behind its name.
-_PARTS = {"loss": ("own", "common"), "segment": ("clustering", "overclustering")}
+from .values import check_value, data_with, has_value
 
 
 def check(plan: StudyPlan) -> None:
@@ -52,8 +50,12 @@ def _check_steps(plan: StudyPlan, place: str) -> None:
 def _check_comparisons(plan: StudyPlan, place: str) -> None:
     for number, table in enumerate(plan.tables):
         at = f"{place}.tables[{number}]"
-        _check_names(plan, (*table.rows, *filter(None, [table.reference])), table.columns, at)
-        _check_equal(plan, table.rows, table.unequal_n_keep, at)
+        runs = tuple(dict.fromkeys((*table.rows, *filter(None, [table.reference]))))
+        _check_names(plan, runs, table.columns, at)
+        _check_equal(plan, runs, table.unequal_n_keep, at)
+        for column in table.columns:
+            if not any(data_with(plan, column, [run]) for run in table.rows):
+                raise Wrong(at, f"value {column!r}: no row has it, on no data set")
         for column in table.paper:
             if column not in table.columns:
                 raise Wrong(f"{at}.paper.{column}", "is no column of the table")
@@ -66,6 +68,21 @@ def _check_comparisons(plan: StudyPlan, place: str) -> None:
             )
         _check_names(plan, ordering.runs, (ordering.value,), at)
         _check_equal(plan, ordering.runs, ordering.unequal_n_keep, at)
+        _check_decidable(plan, ordering, at)
+
+
+def _check_decidable(plan: StudyPlan, ordering: Ordering, place: str) -> None:
+    """That there will be rows of all its pairs."""
+    if not data_with(plan, ordering.value, ordering.runs):
+        on = {
+            run: [data for data in plan.data if has_value(plan, ordering.value, run, data)]
+            for run in ordering.runs
+        }
+        words = "; ".join(f"{run} on {', '.join(of) or 'none'}" for run, of in on.items())
+        raise Wrong(place, f"value {ordering.value!r}: on no data set all runs have it ({words})")
+    for lower, higher in ordering.pairs:
+        if not set(plan.runs[lower].seeds) & set(plan.runs[higher].seeds):
+            raise Wrong(place, f"runs {lower} and {higher} have no seed in common")
 
 
 def _check_names(
@@ -75,28 +92,7 @@ def _check_names(
         if run not in plan.runs:
             raise Wrong(place, f"there is no run {run!r}; there are {', '.join(plan.runs)}")
     for value in values:
-        _check_value(plan, value, place)
-
-
-def _check_value(plan: StudyPlan, value: str, place: str) -> None:
-    """That some measure makes it, as far as its name says."""
-    name, at, step = value.partition("@")
-    measure, _, part = name.partition(".")
-    if measure == "train":
-        if name != "train.loss" or at:
-            raise Wrong(place, f"value {value!r}: of training there is train.loss alone")
-        return
-    if measure not in plan.measures:
-        known = ", ".join(["train", *plan.measures])
-        raise Wrong(place, f"value {value!r} is of no measure; there are {known}")
-    found = plan.measures[measure]
-    if at and step not in map(str, found.at):
-        steps = f"those of {', '.join(map(str, found.at))}" if found.at else "the last one's"
-        raise Wrong(place, f"value {value!r}: of measure {measure} encoders are {steps}")
-    parts = _PARTS.get(found.command)
-    if parts and part.split(".")[0] not in parts:
-        of = " or ".join(f"{measure}.{one}" for one in parts)
-        raise Wrong(place, f"value {value!r}: must begin with {of}")
+        check_value(plan, value, place)
 
 
 def _check_equal(plan: StudyPlan, runs: tuple[str, ...], unequal: bool, place: str) -> None:

@@ -23,6 +23,7 @@ from .plan import Ordering, StudyPlan, Table
 from .plots import write_orders, write_plots
 from .restored import write_restored
 from .rows import Result, key_of, once, without_nan, write_report_json
+from .values import data_with, has_value
 from .verdicts import overall, paired, verdict
 
 REPORT, JSON = "report.md", "report.json"
@@ -47,10 +48,6 @@ class Rows:
                 if number is not None and not math.isnan(number):
                     found[one["seed"]] = float(number)
         return dict(sorted(found.items()))
-
-    def data_of(self, runs: Sequence[str]) -> list[str]:
-        """Data sets on which any of these runs are trained, in the plan's order."""
-        return [d for d in self.plan.data if any(d in self.plan.runs[run].on for run in runs)]
 
 
 def rows_of(plan: StudyPlan, results: Sequence[Result]) -> Rows:
@@ -109,19 +106,26 @@ def write_report(
 
 
 def tables_of(rows: Rows, table: Table) -> list[dict[str, Any]]:
-    """One for each data set: of each run and value mean, interval, seeds, the paired difference
-    from the reference, and the paper's figure."""
+    """One for each data set that has any of it: of each run and value mean, interval, seeds, the
+    paired difference from the reference, and the paper's figure."""
     found = []
-    for data in rows.data_of(table.rows):
+    for data in rows.plan.data:
+        having = {
+            value: [run for run in table.rows if has_value(rows.plan, value, run, data)]
+            for value in table.columns
+        }
+        values = [value for value, runs in having.items() if runs]
         lines = []
         for run in table.rows:
-            if data in rows.plan.runs[run].on:
+            if any(run in runs for runs in having.values()):
                 shown = counts(rows.plan.visible(run))
-                columns = {v: _cell(rows, table, data, run, v) for v in table.columns}
+                columns = {v: _cell(rows, table, data, run, v) for v in values}
                 lines.append({"run": run, **shown, "columns": columns})
                 for seed in rows.plan.runs[run].seeds if table.each_seed else ():
-                    columns = {v: _cell(rows, table, data, run, v, seed) for v in table.columns}
+                    columns = {v: _cell(rows, table, data, run, v, seed) for v in values}
                     lines.append({"run": f"{run}, seed {seed}", **shown, "columns": columns})
+        if not lines:
+            continue
         found.append(
             {
                 "title": table.title,
@@ -130,7 +134,7 @@ def tables_of(rows: Rows, table: Table) -> list[dict[str, Any]]:
                 "paper_columns": table.paper,
                 "reference": table.reference,
                 "note": table.note,
-                "columns": list(table.columns),
+                "columns": values,
                 "rows": lines,
             }
         )
@@ -165,9 +169,10 @@ def _mean(values: dict[int, float]) -> Interval:
 
 
 def orderings_of(rows: Rows, ordering: Ordering) -> list[dict[str, Any]]:
-    """One for each data set: the claim's verdict, and that on each pair."""
+    """One for each data set on which all runs have the value: the claim's verdict, and that on each
+    pair."""
     found = []
-    for data in rows.data_of(ordering.runs):
+    for data in data_with(rows.plan, ordering.value, ordering.runs):
         values = {run: rows.values(data, run, ordering.value) for run in ordering.runs}
         pairs = [verdict(lower, higher, values) for lower, higher in ordering.pairs]
         found.append(

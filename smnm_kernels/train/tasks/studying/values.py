@@ -1,0 +1,100 @@
+"""Names of values: what makes them, and which cells have them."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+from smnm_kernels.train.metrics.retrieval import RECALLS
+from smnm_kernels.train.tasks.label_options import LabelOptions
+from smnm_kernels.train.tasks.probe_options import Probe
+from smnm_kernels.train.tasks.retrieve import DIRECTIONS
+
+from .plan import Measure, StudyPlan
+from .reading import Wrong
+
+_LOSSES, _WAYS = ("own", "common"), ("clustering", "overclustering")
+#: Measures beside the main one, by the kind of labels.
+_BESIDE = {"class": ("top5", "mean_class"), "classes": (), "number": ("r2",)}
+#: Of probes those that are also fitted to a few files of each class.
+_FEW = ("linear", "knn")
+_LAYER = "layer-"
+
+
+def check_value(plan: StudyPlan, value: str, place: str) -> None:
+    """Raises Wrong where no measure makes it."""
+    name, at, step = value.partition("@")
+    measure = name.split(".")[0]
+    if measure == "train":
+        if name != "train.loss" or at:
+            raise Wrong(place, f"value {value!r}: of training there is train.loss alone")
+        return
+    if measure not in plan.measures:
+        known = ", ".join(["train", *plan.measures])
+        raise Wrong(place, f"value {value!r} is of no measure; there are {known}")
+    found = plan.measures[measure]
+    if at and step not in map(str, found.at):
+        steps = f"those of {', '.join(map(str, found.at))}" if found.at else "the last one's"
+        raise Wrong(place, f"value {value!r}: of measure {measure} encoders are {steps}")
+    if found.command == "loss":  # behind these, what the objective reports
+        if name.split(".")[1:2] not in [[one] for one in _LOSSES]:
+            of = " or ".join(f"{measure}.{one}" for one in _LOSSES)
+            raise Wrong(place, f"value {value!r}: must begin with {of}")
+        return
+    made = _made(plan, found)
+    if _without_layer(found, name) not in made:
+        raise Wrong(place, f"value {value!r}: measure {measure} makes {', '.join(made)}")
+
+
+def has_value(plan: StudyPlan, value: str, run: str, data: str) -> bool:
+    """Whether cells of this run and data set have it, once they are finished."""
+    name, at, _ = value.partition("@")
+    of, measure = plan.runs[run], name.split(".")[0]
+    if data not in of.on:
+        return False
+    if measure == "train":
+        return not of.untrained
+    found = plan.measures[measure]
+    return data in found.on and run in found.runs and not (at and of.untrained)
+
+
+def data_with(plan: StudyPlan, value: str, runs: Sequence[str]) -> list[str]:
+    """Data sets on which all these runs have it."""
+    return [data for data in plan.data if all(has_value(plan, value, run, data) for run in runs)]
+
+
+def _made(plan: StudyPlan, measure: Measure) -> list[str]:
+    """Names of all values, without layers and steps."""
+    name, options = measure.name, measure.options
+    if measure.command == "segment":
+        return [f"{name}.{way}" for way in _WAYS]
+    if measure.command == "retrieve":
+        parts = [*(f"recall-{k}" for k in RECALLS), "median_rank"]
+        return [f"{name}.{direction}.{part}" for direction in DIRECTIONS for part in parts]
+    kinds = _kinds(plan, measure)
+    beside = [part for kind in kinds for part in _BESIDE[kind]]
+    if measure.command == "finetune":
+        return [name, *(f"{name}.{part}" for part in beside)]
+    shots = options.get("few_shot", Probe.few_shot) if "class" in kinds else ()
+    made = []
+    for probe in options.get("probes", Probe.probes):
+        few = [f"{n}-shot" for n in shots if probe in _FEW]
+        made += [f"{name}.{probe}", *(f"{name}.{probe}.{part}" for part in [*beside, *few])]
+    return made
+
+
+def _kinds(plan: StudyPlan, measure: Measure) -> list[str]:
+    """Of the labels that are measured."""
+    found = {}
+    for data in [measure.of] if measure.of else measure.on:
+        own = {} if measure.list else plan.data[data].labels
+        found[(own | measure.options).get("labels", LabelOptions.labels)] = None
+    return list(found)
+
+
+def _without_layer(measure: Measure, name: str) -> str:
+    """Several layers stand behind the probe; which there are, the encoder says."""
+    parts = name.split(".")
+    several = measure.command == "probe" and "layer" in measure.options
+    if several and len(parts) > 2 and parts[2].startswith(_LAYER):
+        del parts[2]
+    return ".".join(parts)
