@@ -36,8 +36,8 @@ from typing import Any
 import numpy as np
 import torch
 import torch.nn.functional as F
-from appended import Rows
 from fusion_report import report
+from saved_rows import SavedRows
 from torch import Tensor, nn
 
 from smnm_kernels import MaskSampler
@@ -330,7 +330,7 @@ def main() -> None:
     chosen = {name: getattr(given, name) for name in vars(Setting()) if name != "clips"}
     tables = [folder / f"{name}.csv" for folder in given.data for name in ("labels", "single")]
     setting = Setting(**chosen, clips=sum(len(rows_of(path)) for path in tables))
-    table = Rows(given.out / "rows.jsonl")
+    table = SavedRows(given.out / "rows.jsonl")
     sets = json.dumps([fingerprint(folder) for folder in given.data])
     held = given.out / "data.json"
     if held.exists() and held.read_text() != sets:
@@ -355,7 +355,7 @@ def main() -> None:
         find(reduce(Clips.joined, ours + single), asked, setting, given.seeds, table)
 
 
-def learn(clips: Clips, setting: Setting, given: argparse.Namespace, table: Rows) -> None:
+def learn(clips: Clips, setting: Setting, given: argparse.Namespace, table: SavedRows) -> None:
     """Makes the rows of the part with labels that are not there yet."""
     for seed in given.seeds:
         add_once(table, setting, seed, PROBE, partial(probe_untrained, clips, setting, seed))
@@ -369,7 +369,7 @@ def only(clips: Clips, numbers: np.ndarray) -> Clips:
 
 
 def find(
-    unlabelled: Clips, asked: Clips, setting: Setting, seeds: Sequence[int], table: Rows
+    unlabelled: Clips, asked: Clips, setting: Setting, seeds: Sequence[int], table: SavedRows
 ) -> None:
     """Makes the rows of the part without labels that are not there yet."""
 
@@ -386,7 +386,7 @@ def find(
 
 
 def add_once(
-    table: Rows, setting: Setting, seed: int, arm: str, make: Callable[[], dict[str, Any]]
+    table: SavedRows, setting: Setting, seed: int, arm: str, make: Callable[[], dict[str, Any]]
 ) -> None:
     key = {**vars(setting), "seed": seed, "arm": arm}
     if not table.has(**key):

@@ -29,7 +29,7 @@ from typing import Any
 
 import numpy as np
 import torch
-from appended import Rows
+from saved_rows import SavedRows
 from torch import Tensor, nn
 
 from smnm_kernels import MaskSampler
@@ -334,7 +334,7 @@ def main() -> None:
     left_out = {"path", "split", "episode", "prompt", "voice", "thing"}
     columns = given.labels or [c for c in clips.rows[0] if c not in left_out]
     found = targets(clips, columns, given.by)
-    table = Rows(given.out / "rows.jsonl")
+    table = SavedRows(given.out / "rows.jsonl")
     setting = {"size": given.size, "patch": given.patch, "only": given.only, "lr": given.lr}
     setting["batch_size"] = given.batch_size
 

@@ -31,7 +31,6 @@ from typing import Any
 
 import numpy as np
 import torch
-from appended import Rows
 from label_pilot import (
     ClipSet,
     Target,
@@ -43,6 +42,7 @@ from label_pilot import (
     splits_of,
     targets,
 )
+from saved_rows import SavedRows
 
 from smnm_kernels.train.metrics.intervals import Interval, t_interval
 from smnm_kernels.train.tasks.presets.preset import Preset
@@ -98,7 +98,7 @@ def main() -> None:
     names = ("modality", "size", "patch", "keep", "batch_size", "steps", "lr")
     setting = Setting(**{name: getattr(given, name) for name in names})
     setting.check()
-    table = Rows(given.out / "rows.jsonl")
+    table = SavedRows(given.out / "rows.jsonl")
     if given.report:
         given.report.write_text(report(given, setting, table.rows))
         return
@@ -116,7 +116,7 @@ def run(
     labels: Sequence[Target],
     kinds: Sequence[str],
     seeds: int,
-    table: Rows,
+    table: SavedRows,
 ) -> None:
     """Makes the rows that are not there yet."""
     of_train, preset = clips.only(clips.split("train")), setting.preset

@@ -15,24 +15,36 @@ class SavedRows:
     def __init__(self, path: Path | None) -> None:
         self.path = path
         self.rows: list[dict] = []
-        # Written again without half rows, so that no row is appended to one.
-        self.keep(read_rows(path) if path else [])
+        if path and path.exists():
+            self.rows = read_rows(path)
+            # Written again without half rows, so that no row is appended to one.
+            if path.read_text(errors="replace") != "".join(map(line, self.rows)):
+                self.keep(self.rows)
 
     def keep(self, rows: list[dict]) -> None:
         """Replaces all rows by these."""
         self.rows = rows
         if self.path:
-            self.path.write_text("".join(map(line, rows)))
+            self.path.parent.mkdir(parents=True, exist_ok=True)
+            # Beside it first: a kill leaves all rows, the old or the new.
+            whole = self.path.with_name(f"{self.path.name}.part")
+            whole.write_text("".join(map(line, rows)))
+            whole.replace(self.path)
 
     def add(self, *rows: dict) -> None:
         """Adds rows. Rows of one call are written together, so none is saved without the others."""
         self.rows += rows
         if self.path:
+            self.path.parent.mkdir(parents=True, exist_ok=True)
             with self.path.open("ab", buffering=0) as file:
                 file.write("".join(map(line, rows)).encode())
 
     def have(self, wanted: Callable[[dict], bool]) -> bool:
         return any(map(wanted, self.rows))
+
+    def has(self, **key: object) -> bool:
+        """Whether a row holds these."""
+        return self.have(lambda row: all(row.get(name) == value for name, value in key.items()))
 
 
 def line(row: dict) -> str:

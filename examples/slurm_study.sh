@@ -21,7 +21,8 @@
 #SBATCH --cpus-per-task=8
 #SBATCH --gres=gpu:1
 #SBATCH --time=08:00:00
-#SBATCH --signal=TERM@120
+# B: to this shell, which smnm takes the place of; without, to steps that srun began.
+#SBATCH --signal=B:TERM@120
 set -eu
 plan=$1 dir=$2
 shift 2

@@ -35,6 +35,9 @@ def test_rows_survive_half_a_row(tmp_path):
     assert read_rows(path) == saved.rows == [{"a": 1}, {"a": 2}, {"a": 4}]
     saved.keep(saved.rows[1:])
     assert read_rows(path) == [{"a": 2}, {"a": 4}]
+    assert saved.has(a=4)
+    assert not saved.has(a=4, b=1)
+    assert not SavedRows(tmp_path / "new" / "rows.jsonl").path.exists()
 
 
 def squared_unless_told_otherwise(task):

@@ -193,6 +193,12 @@ def test_rows_of_another_plan_are_said_and_left_out(tmp_path, capsys):
             '{"plan_file": "x", "plan_text": "", "shared": [], "rows": [{"settings": {}}]}',
             "row 0 has no id as results of cells have",
         ),
+        (
+            '{"plan_file": "x", "plan_text": "", "shared": [], "rows": [{"settings": {}, "id": "a",'
+            '"id_of_any_code": "a", "name": "a", "written": 1, "data": "a", "run": "a", "seed": 1,'
+            '"about": {}, "values": {}, "seconds": {}, "environment": {}}]}',
+            "row 0 has no settings.data as results of cells have",
+        ),
     ],
 )
 def test_broken_rows_are_refused_in_one_line(tmp_path, capsys, text, said):

@@ -77,6 +77,13 @@ def read_rows(path: Path) -> RowsFile:
         lacking = [k for k, kind in _NEEDED.items() if not isinstance(row.get(k), kind)]
         if lacking:
             raise UsageError(f"{shown}: row {number} has no {lacking[0]} as results of cells have")
+        of = row["settings"]
+        lacking = [name for name in _SHARED_SETTINGS if not isinstance(of.get(name), dict)]
+        if lacking or not all(isinstance(one, dict) for one in of["data"].values()):
+            wrong = lacking[0] if lacking else "data"
+            raise UsageError(
+                f"{shown}: row {number} has no settings.{wrong} as results of cells have"
+            )
     return found
 
 
