@@ -194,9 +194,9 @@ def test_rows_of_another_plan_are_said_and_left_out(tmp_path, capsys):
             "row 0 has no id as results of cells have",
         ),
         (
-            '{"plan_file": "x", "plan_text": "", "shared": [], "rows": [{"settings": {}, "id": "a",'
-            '"id_of_any_code": "a", "name": "a", "written": 1, "data": "a", "run": "a", "seed": 1,'
-            '"about": {}, "values": {}, "seconds": {}, "environment": {}}]}',
+            '{"plan_file": "x", "plan_text": "", "shared": [{}], "rows": [{"settings": {},'
+            '"id": "a", "id_of_any_code": "a", "name": "a", "written": 1, "data": "a", "run": "a",'
+            '"seed": 1, "about": {}, "values": {}, "seconds": {}, "environment": 0}]}',
             "row 0 has no settings.data as results of cells have",
         ),
     ],
