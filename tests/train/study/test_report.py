@@ -121,7 +121,7 @@ def test_cells_of_other_data_are_told(tmp_path, capsys):
     row["about"]["data_fingerprint"] = "e"
     write_json(path, row)
     _, text, _ = report(folder, capsys)
-    assert "**Cells on colours read different files** (d, e)" in text
+    assert "**Cells on colours read different files (d, e).**" in text
 
 
 def test_a_table_may_have_a_row_of_each_seed(tmp_path, capsys):
@@ -295,3 +295,26 @@ def test_data_sets_without_a_value_have_no_column_and_no_claim_of_it(tmp_path, c
         ["random", "red2d"],
         ["random"],
     ]
+
+
+def test_cells_of_other_measured_data_or_devices_are_told(tmp_path, capsys):
+    folder = finished(tmp_path / "study")
+    assert report(folder, capsys)[0]["warnings"] == []
+    for path in folder.glob("cells/*/result.json"):
+        row, other = json.loads(path.read_text()), "colours green2d seed 3"
+        row["data_fingerprints"] = {"class": "b" if row["name"] == other else "a"}
+        row["settings"]["data"]["colours"]["fingerprint"] = "d" if row["name"] == other else "c"
+        if row["name"] == other:
+            row["environment"]["device"] = "NVIDIA H100"
+        write_json(path, row)
+    content, text, said = report(folder, capsys)
+    for words in (
+        "Cells were made with data colours of different files (c, d)",
+        "Measure class of cells on colours, seed 3, read different files (a, b)",
+        "random and green2d on colours, seeds 3, ran on different devices or in different "
+        "precision (NVIDIA H100, bfloat16; cpu, float32): their differences are not of the runs "
+        "alone",
+    ):
+        assert words in content["warnings"]
+        assert f"**{words}.**" in text
+        assert f"warning: {words}" in said

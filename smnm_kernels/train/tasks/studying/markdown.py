@@ -38,9 +38,8 @@ def markdown(
     ]
     if content["missing"]:
         lines += ["Missing: " + _some(content["missing"]) + ".", ""]
-    for name, prints in content["data"].items():
-        if len(prints) > 1:
-            lines += [f"**Cells on {name} read different files** ({', '.join(prints)}).", ""]
+    for words in content["warnings"]:
+        lines += [f"**{words}.**", ""]
     if content["orderings"]:
         lines += ["## Orders", "", *_orderings(content["orderings"]), "", _HOW_SURE, ""]
         lines += [f"![orders]({orders})", ""] if orders else []

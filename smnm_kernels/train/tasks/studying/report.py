@@ -25,6 +25,7 @@ from .restored import write_restored
 from .rows import Result, key_of, once, without_nan, write_report_json
 from .values import data_with, has_value
 from .verdicts import overall, paired, verdict
+from .warnings import warnings_of
 
 REPORT, JSON = "report.md", "report.json"
 
@@ -91,6 +92,7 @@ def write_report(
         "costs": _costs(rows),
         "environments": _environments(rows),
         "data": _fingerprints(rows),
+        "warnings": warnings_of(plan, rows.results),
         "interval": "95%, Student's over seeds; differences are paired by seed",
     }
     pictures = {} if folder is None else _restored(rows, folder, out)
@@ -102,6 +104,8 @@ def write_report(
     print(f"{len(rows.results)} of {len(rows.cells)} cells are finished")
     for one in content["orderings"]:
         print(f"  {one['claim']} ({one['value']}, {one['data']}): {one['verdict']}")
+    for words in content["warnings"]:
+        print(f"warning: {words}")
     print(f"report: {out / REPORT}")
 
 
