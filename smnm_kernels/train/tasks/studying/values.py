@@ -84,7 +84,7 @@ def _made(plan: StudyPlan, measure: Measure) -> list[str]:
 
 def _kinds(plan: StudyPlan, measure: Measure) -> list[str]:
     """Of the labels that are measured."""
-    found = {}
+    found: dict[str, None] = {}
     for data in [measure.of] if measure.of else measure.on:
         own = {} if measure.list else plan.data[data].labels
         found[(own | measure.options).get("labels", LabelOptions.labels)] = None

@@ -44,13 +44,13 @@ def _of_devices(plan: StudyPlan, results: Sequence[Result]) -> list[str]:
         made.setdefault((one["data"], one["run"]), {})[one["seed"]] = words
     found = []
     for data in plan.data:
-        for one, other in _compared(plan):
-            ours, theirs = made.get((data, one), {}), made.get((data, other), {})
+        for run, other in _compared(plan):
+            ours, theirs = made.get((data, run), {}), made.get((data, other), {})
             seeds = [s for s in sorted(ours) if s in theirs and ours[s] != theirs[s]]
             if seeds:
                 kinds = sorted({of[seed] for of in (ours, theirs) for seed in seeds})
                 found.append(
-                    f"{one} and {other} on {data}, seeds {', '.join(map(str, seeds))}, ran on "
+                    f"{run} and {other} on {data}, seeds {', '.join(map(str, seeds))}, ran on "
                     f"different devices or in different precision ({'; '.join(kinds)}): their "
                     "differences are not of the runs alone"
                 )
