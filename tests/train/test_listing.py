@@ -1,6 +1,7 @@
 """Looking at files for commands that train no run, and labels on the way from DATA to records."""
 
 import json
+import signal
 from dataclasses import dataclass, replace
 from pathlib import Path
 
@@ -14,11 +15,13 @@ from smnm_kernels.train.data.finder import Files
 from smnm_kernels.train.data.labels import Labelled, Labels
 from smnm_kernels.train.data.records import Known, read_files
 from smnm_kernels.train.data.scan import differences, scan
+from smnm_kernels.train.run import listing as listing_module
 from smnm_kernels.train.run import plan as plan_module
 from smnm_kernels.train.run.folder import RunFolder
 from smnm_kernels.train.run.listing import label_differences, read_labels, scan_into
 from smnm_kernels.train.run.options import RunOptions
 from smnm_kernels.train.run.plan import Recipe, make_plan
+from smnm_kernels.train.run.signals import StoppedBySignal
 
 
 class Probed(Pairs):
@@ -152,6 +155,25 @@ def test_what_was_found_of_other_data_is_not_taken(data, tmp_path, monkeypatch):
     monkeypatch.setattr(Pairs, "probe", lambda self, source: probed.append(source) or {})
     scan_into(out, Probed(16), Files(data), None, 60)
     assert len(probed) == 4
+
+
+@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
+def test_a_signal_behind_the_last_look_at_it_is_not_lost(
+    number, data, tmp_path, monkeypatch, capsys
+):
+    def scan_then_signal(*args, **options):
+        listing = scan(*args, **options)
+        signal.raise_signal(number)
+        return listing
+
+    monkeypatch.setattr(listing_module, "scan", scan_then_signal)
+    with pytest.raises(StoppedBySignal) as stopped:
+        scan_into(tmp_path / "out", Probed(16), Files(data), None, 60)
+    assert stopped.value.number == number
+    assert "what was found in 4 of 4 files is kept" in capsys.readouterr().out
+    monkeypatch.undo()
+    monkeypatch.setattr(Pairs, "probe", lambda *_: pytest.fail("a file was looked at again"))
+    assert len(scan_into(tmp_path / "out", Probed(16), Files(data), None, 60).usable) == 3
 
 
 def test_labels_that_do_not_suffice_are_refused(data, tmp_path):

@@ -64,17 +64,13 @@ def scan_and_tell(
             )
         except ScanStopped as stopped:
             assert stop.number is not None
-            kept = f"what was found in {stopped.done} of {stopped.total} files is kept"
-            print(
-                f"stopped by {signal.Signals(stop.number).name} before the first step; "
-                f"{kept if stopped.total else 'files were still searched for'}; "
-                "give the same command again to go on",
-                flush=True,
-            )
-            raise StoppedBySignal(stop.number) from stopped
+            raise _stopped(stop.number, stopped.done, stopped.total) from stopped
         except UsageError:
             journal.remove()
             raise
+        if stop.number is not None:  # a signal behind the scan's last look at it
+            total = len(listing.usable) + len(listing.skipped)
+            raise _stopped(stop.number, total, total)
     _say_what_was_found(listing, modality, folder / SKIPPED)
     try:
         if not listing.usable:
@@ -90,6 +86,18 @@ def scan_and_tell(
         journal.remove()
         raise
     return listing
+
+
+def _stopped(number: int, done: int, total: int) -> StoppedBySignal:
+    """Says what is kept."""
+    kept = f"what was found in {done} of {total} files is kept"
+    print(
+        f"stopped by {signal.Signals(number).name} before the first step; "
+        f"{kept if total else 'files were still searched for'}; "
+        "give the same command again to go on",
+        flush=True,
+    )
+    return StoppedBySignal(number)
 
 
 def scan_into(
