@@ -5,7 +5,8 @@
 Each file is one chord of 1.3 s at 16 kHz, its notes together or one after the other, played by
 recorded instruments of Debian's timgm6mb-soundfont (5 MB are fetched with apt-get and unpacked in a
 temporary folder; nothing is installed). `labels.csv` has the columns instrument (24), family (8),
-chord (6) and motion (4). Keys are drawn: roots in test are pitch classes that train does not have.
+chord (6) and motion (4). Keys are drawn: roots in test are pitch classes that train does not have,
+and no chord in test, whatever its inversion, has the keys of one in train.
 The layout is SPLIT/FAMILY/FILE.wav, mono.
 Licence: GPL-2, as the package's copyright file says of the recordings.
 """
@@ -43,8 +44,9 @@ CHORDS = {
     "seventh": (0, 4, 10),
 }
 MOTIONS = ("together", "up", "down", "broken")
-#: Pitch classes of the roots, 0 = C: those of test and val are heard nowhere else.
-ROOTS = {"train": (0, 1, 3, 5, 6, 8, 10, 11), "val": (7,), "test": (2, 4, 9)}
+#: Pitch classes of the roots, 0 = C: those of test and val are heard nowhere else. An augmented
+#: chord has the same notes on roots four half tones apart, which are therefore in one split.
+ROOTS = {"train": (0, 1, 4, 5, 8, 9), "val": (3, 7, 11), "test": (2, 6, 10)}
 LOWEST = 48  # MIDI's C below middle C; roots lie in two octaves from there
 
 

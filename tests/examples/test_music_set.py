@@ -109,6 +109,22 @@ def test_inversions_are_of_the_chord(chord):
         assert sorted((n - 50) % 12 for n in notes) == sorted(music.CHORDS[chord])
 
 
+@pytest.mark.parametrize("chord", music.CHORDS)
+def test_no_keys_are_in_two_splits(chord):
+    heard = {
+        split: {
+            tuple(music.notes_of(music.LOWEST + root + octave, chord, np.random.default_rng(seed)))
+            for root in roots
+            for octave in (0, 12)
+            for seed in range(20)
+        }
+        for split, roots in music.ROOTS.items()
+    }
+    assert min(map(len, heard.values())) > 1
+    for one, other in (("train", "val"), ("train", "test"), ("val", "test")):
+        assert not heard[one] & heard[other]
+
+
 def test_the_set_is_split_by_key(tmp_path, monkeypatch):
     programs = {"keys": {"piano": 0}, "pipes": {"flute": 73}}
     monkeypatch.setattr(music, "FAMILIES", programs)

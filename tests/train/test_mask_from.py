@@ -107,6 +107,10 @@ def test_a_run_goes_by_its_steps_whatever_the_parts(images, tmp_path, monkeypatc
             "and a hint schedule, from --hint-schedule or --preset dwm",
         ),
         ({"modality": "audio", "mask_from": "motion"}, "--mask-from motion .* two frames"),
+        (
+            {"modality": "image", "mask": "random", "mask_from": "activity"},
+            "--mask-from activity: looks for sounds over time; pictures have none",
+        ),
         ({"modality": "audio-video", "mask_from": "random"}, "--mask-from: is for one input"),
     ],
 )
@@ -119,6 +123,13 @@ def test_another_kind_than_the_presets_takes_nothing_of_its_schedule():
     setup = set_up(job("audio", preset="dwm", mask="rbn"))
     assert setup.preset.masks["audio"].hint is None
     assert isinstance(setup.kinds["audio"], RbnKind)
+
+
+def test_a_hint_of_the_whole_run_takes_the_place_of_a_presets_schedule():
+    setup = set_up(job("audio", preset="dwm", mask_options=("hint_ratio=0.25",)))
+    assert setup.preset.masks["audio"].hint is None
+    kind = setup.kinds["audio"]
+    assert kind.n_swapped == (kind.grid[1] * kind.grid[2] - kind.n_keep) // 4
 
 
 def test_rbn_takes_the_number_of_masks_of_a_bank_and_the_rule_for_ties():

@@ -59,7 +59,8 @@ class MaskOptions:
     hint_schedule: HintSchedule = None
     """Dispersion, motion and self_guided masks: how the share of chance, 1 at first, falls. dwm is
     1 for a sixth of the schedule's steps and then 1 - (step / steps)^2; START:POWER sets both,
-    START a share of the steps. Default: no chance (hint_ratio=0)."""
+    START a share of the steps. Default: the preset's, or no chance (hint_ratio=0);
+    --mask-options hint_ratio=0 takes the place of a preset's schedule."""
     mask_bank: MaskBank = None
     """Masks of noise: cut them from volumes that are made before training, for comparison with the
     structured-noise paper. Its Algorithm 2 crops and its section 3.4 resizes, which makes other
@@ -113,6 +114,8 @@ def masks_of(options: Any, preset: Mapping[str, MaskSettings]) -> dict[str, Mask
             raise UsageError(f"{given}: and {prefix_of(options, name)}-ratio; give one")
         if kind not in (None, masks.kind):  # what the preset says of its own kind
             masks = replace(masks, parameters={}, hint=None)
+        if _gives_hint(words) and options.hint_schedule is None:
+            masks = replace(masks, hint=None)  # one share of chance for the whole run
         found[name] = overridden(
             masks,
             kind=kind,
@@ -220,6 +223,10 @@ def parsed_parameters(words: Sequence[str], option: str) -> dict[str, Any] | Non
     return parameters or None
 
 
+def _gives_hint(words: Sequence[str]) -> bool:
+    return any(word.startswith("hint_ratio=") for word in words)
+
+
 def _hint_of(options: Any, kind: str) -> HintSettings | None:
     given = options.hint_schedule
     if given is None:
@@ -228,7 +235,7 @@ def _hint_of(options: Any, kind: str) -> HintSettings | None:
     able = [name for name in KINDS if "hint_ratio" in parameters_of(name)]
     if kind not in able:
         raise UsageError(f"{asked}: is for --mask {' or '.join(able)}, and masks are {kind}")
-    if any(word.startswith("hint_ratio=") for word in options.mask_options):
+    if _gives_hint(options.mask_options):
         raise UsageError(f"{asked}: sets hint_ratio, which --mask-options gives, too")
     if given == "dwm":
         return HintSettings()

@@ -94,6 +94,11 @@ class MaskSettings:
     easier: EasierMasks | None = None
 
     @property
+    def from_kind(self) -> str | None:
+        """What they begin as, if it is another kind or the same with other parameters."""
+        return None if self.easier is None else self.easier.kind
+
+    @property
     def count(self) -> dict[str, Any]:
         """How many patches are visible, as arguments of a sampler."""
         if self.n_keep is not None:

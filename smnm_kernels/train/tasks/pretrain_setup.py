@@ -72,8 +72,13 @@ def set_up(options: Pretrain) -> Setup:
         preset, start = _from_init(options, preset)
     if options.target is not None:
         preset, target = _with_target(options.target, preset)
-    if options.modality == "image" and any(m.kind == "activity" for m in preset.masks.values()):
-        raise UsageError("--mask activity: looks for sounds over time; pictures have none")
+    if options.modality == "image":
+        for masks in preset.masks.values():
+            for option, name in (("--mask", masks.kind), ("--mask-from", masks.from_kind)):
+                if name == "activity":
+                    raise UsageError(
+                        f"{option} activity: looks for sounds over time; pictures have none"
+                    )
     try:
         grids = preset.objective.grids(preset.clip.inputs)
     except ValueError as error:

@@ -88,6 +88,18 @@ def test_under_the_common_masks_all_kinds_are_one(tmp_path):
     assert losses[0] == losses[1]
 
 
+@pytest.mark.parametrize("objective", ["mae", "sigma"])
+def test_common_masks_do_not_follow_an_encoder(objective):
+    options = {"objective": objective} if objective == "sigma" else {}
+    setup = set_up(
+        Pretrain(
+            modality="video" if options else "image", data=Path("DATA"), out=Path("OUT"), **options
+        )
+    )
+    with pytest.raises(UsageError, match="common self_guided: follows the features of each"):
+        common_masks(setup, HeldOutLoss(common="self_guided"))
+
+
 def test_padding_is_no_part_of_it(tmp_path):
     """Of a padded recording the masked patches that are real, and only those."""
     write_sound(tmp_path / "a.wav", 0.35)

@@ -56,9 +56,14 @@ def common_masks(setup: Setup, settings: HeldOutLoss) -> Masking:
         ratio = setup.preset.masks[name].ratio
         masks[name] = MaskSettings(settings.common, ratio, parameters, n_keep=kind.n_keep)
         try:
-            masks[name].first_kind(kind.grid)
+            common = masks[name].first_kind(kind.grid)
         except (ValueError, TypeError) as error:
             raise UsageError(f"{words} on a grid of {kind.grid}: {error}") from error
+        if common.of_features:
+            raise UsageError(
+                f"{words}: follows the features of each encoder; common masks must be the same "
+                "for all"
+            )
     return _masking(setup, masks, None)
 
 
