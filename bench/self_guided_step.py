@@ -11,14 +11,14 @@ CPU, of wall time on a GPU.
 from __future__ import annotations
 
 import argparse
-import time
 from dataclasses import replace
 
 import numpy as np
 import torch
+from timed_step import TimedStep
 
 from smnm_kernels.train.models.guide import guide_of
-from smnm_kernels.train.run.machine import autocast_dtype, find_device
+from smnm_kernels.train.run.machine import find_device
 from smnm_kernels.train.run.optimisation import optimizer_of
 from smnm_kernels.train.tasks.masking import looked_at, masking_of
 from smnm_kernels.train.tasks.presets import PRESETS
@@ -26,43 +26,32 @@ from smnm_kernels.train.tasks.presets import PRESETS
 KINDS = ("random", "dispersion", "self_guided")
 
 
-class Step:
+class Step(TimedStep):
     """One kind of mask with a model of its own."""
 
     def __init__(self, name: str, kind: str, batch_size: int, device: torch.device) -> None:
         preset = PRESETS["audio"][name]
-        self.objective, self.device, self.batch_size = preset.objective, device, batch_size
+        self.objective, self.batch_size = preset.objective, batch_size
         inputs = preset.clip.inputs
-        self.model = self.objective.build(inputs, 0).to(device)
+        super().__init__(self.objective.build(inputs, 0), device)
         self.optimizer = optimizer_of(self.model, preset.optimisation)
         masks = {"audio": replace(preset.masks["audio"], kind=kind, hint=None)}
         grids = self.objective.grids(inputs)
         self.masking = masking_of(masks, grids, None, 0, 1, device)
         size = inputs["audio"].size
         self.x = {"audio": torch.randn(batch_size, *size).to(device)}
-        self.dtype = autocast_dtype("auto", device)
         self.guide = guide_of(self.model, self.dtype)
 
     def __call__(self) -> tuple[float, float]:
         """Seconds of a step, and of its masks."""
-        begin = self._now()
+        begin = self.now()
         data = looked_at(self.masking, self.x, self.x, {}, self.guide)
         masks = self.masking.draw(self.batch_size, data, {})
-        drawn = self._now()
-        self.objective.losses(self._forward, self.x, masks, {})["loss"].backward()
+        drawn = self.now()
+        self.objective.losses(self.forward, self.x, masks, {})["loss"].backward()
         self.optimizer.step()
         self.optimizer.zero_grad(set_to_none=True)
-        return self._now() - begin, drawn - begin
-
-    def _forward(self, *arguments: object) -> object:
-        with torch.autocast(self.device.type, self.dtype, enabled=self.dtype is not None):
-            return self.model(*arguments)
-
-    def _now(self) -> float:
-        if self.device.type == "cuda":
-            torch.cuda.synchronize()
-            return time.perf_counter()
-        return time.process_time()  # a CPU is shared with others
+        return self.now() - begin, drawn - begin
 
 
 def main() -> None:

@@ -12,18 +12,17 @@ untrained encoder of pictures of the model's size, as DINO's ViT-B is in the met
 from __future__ import annotations
 
 import argparse
-import time
-from dataclasses import dataclass, replace
+from dataclasses import replace
 
 import numpy as np
 import torch
-from torch import nn
+from timed_step import TimedStep
 
 from smnm_kernels.train.models.masked_autoencoding import MaskedAutoencoding
 from smnm_kernels.train.models.settings import MAE
 from smnm_kernels.train.models.sigma import Sigma
 from smnm_kernels.train.models.sigma_target import FrozenSettings
-from smnm_kernels.train.run.machine import autocast_dtype, find_device
+from smnm_kernels.train.run.machine import find_device
 from smnm_kernels.train.run.optimisation import optimizer_of
 from smnm_kernels.train.tasks.masking import masking_of
 from smnm_kernels.train.tasks.objectives import sigma_of
@@ -33,50 +32,33 @@ from smnm_kernels.train.tasks.presets.preset import Preset
 VIDEOMAE, PROJECTION, FROZEN = "VideoMAE", "SIGMA, projection", "SIGMA, frozen encoder"
 
 
-@dataclass
-class Step:
+class Step(TimedStep):
     """One objective's model with all that a step needs."""
 
-    preset: Preset
-    batch_size: int
-    device: torch.device
-
-    def __post_init__(self) -> None:
-        inputs = self.preset.clip.inputs
-        self.objective = self.preset.objective
-        model = self.objective.build(inputs, 0)
-        self.model: nn.Module = model.to(self.device)
-        self.optimizer = optimizer_of(self.model, self.preset.optimisation)
-        masks, grids = self.preset.masks, self.objective.grids(inputs)
-        self.masking = masking_of(masks, grids, self.preset.hidden_time, 0, 1, self.device)
+    def __init__(self, preset: Preset, batch_size: int, device: torch.device) -> None:
+        inputs = preset.clip.inputs
+        self.objective, self.batch_size = preset.objective, batch_size
+        super().__init__(self.objective.build(inputs, 0), device)
+        self.optimizer = optimizer_of(self.model, preset.optimisation)
+        masks, grids = preset.masks, self.objective.grids(inputs)
+        self.masking = masking_of(masks, grids, preset.hidden_time, 0, 1, device)
         noise = torch.Generator().manual_seed(0)
         self.x = {
-            name: torch.randn((self.batch_size, *given.size), generator=noise).to(self.device)
+            name: torch.randn((batch_size, *given.size), generator=noise).to(device)
             for name, given in inputs.items()
         }
-        self.dtype = autocast_dtype("auto", self.device)
 
     def __call__(self) -> tuple[float, float]:
         """Seconds of a step, and of its masks."""
-        begin = self._now()
+        begin = self.now()
         masks = self.masking.draw(self.batch_size, {}, {})
-        drawn = self._now()
-        losses = self.objective.losses(self._forward, self.x, masks, {})
+        drawn = self.now()
+        losses = self.objective.losses(self.forward, self.x, masks, {})
         losses["loss"].backward()
         self.optimizer.step()
         self.objective.after_update(self.model)
         self.optimizer.zero_grad(set_to_none=True)
-        return self._now() - begin, drawn - begin
-
-    def _forward(self, *arguments: object) -> object:
-        with torch.autocast(self.device.type, self.dtype, enabled=self.dtype is not None):
-            return self.model(*arguments)
-
-    def _now(self) -> float:
-        if self.device.type == "cuda":
-            torch.cuda.synchronize()
-            return time.perf_counter()
-        return time.process_time()  # a CPU is shared with others
+        return self.now() - begin, drawn - begin
 
 
 def steps_of(preset: Preset, batch_size: int, device: torch.device) -> dict[str, Step]:

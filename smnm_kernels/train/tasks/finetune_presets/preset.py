@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 from smnm_kernels import MaskSampler
 from smnm_kernels.train.data.augment_bands import Bands
@@ -14,6 +14,7 @@ from smnm_kernels.train.models.audio_video_encoder import AudioVideoSettings
 from smnm_kernels.train.models.classifier import Pool
 from smnm_kernels.train.models.settings import ModelSettings
 from smnm_kernels.train.run.optimisation import Optimisation
+from smnm_kernels.train.tasks.presets.preset import TINY
 
 
 @dataclass(frozen=True)
@@ -73,16 +74,7 @@ def tiny(
     return FinetunePreset(
         clip=clip,
         model=model,
-        optimisation=Optimisation(
-            batch_size=8,
-            base_lr=3.2e-2,
-            base_min_lr=3.2e-4,
-            weight_decay=0.05,
-            betas=(0.9, 0.999),
-            steps=300,
-            warmup_steps=30,
-            checkpoint_every=50,
-        ),
+        optimisation=replace(TINY, betas=(0.9, 0.999)),  # of fine-tuning, as in MAE
         layer_decay=0.75,
         drop_path=0.0,
         label_smoothing=0.1,
