@@ -90,6 +90,7 @@ def test_a_run_keeps_to_its_bank(images, tmp_path, capsys):
         ),
         ({"mask_bank": "crop", "mask": "dispersion"}, "a bank is of noise, and dispersion masks"),
         ({"mask_bank": "crop", "size": 1040}, "64 values on each axis, and the grid has more"),
+        ({"mask_bank": "crop:99999999999"}, "takes 104,857,600 GB, and this machine has .* GB"),
         ({"mask_bank": "crop", "modality": "audio-video"}, "--mask-bank: is for one input"),
     ],
 )

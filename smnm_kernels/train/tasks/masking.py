@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import math
+import os
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field, replace
 from functools import partial
@@ -57,10 +59,23 @@ class BankSettings:
     #: their number; ours takes 256 MiB.
     volumes: int = 256
 
+    def check(self, kind: NoiseKind) -> None:
+        """ValueError where no bank can be made for this kind's masks."""
+        if max(kind.noise.grid) > BANK_SIDE:
+            raise ValueError(
+                f"a bank's volumes have {BANK_SIDE} values on each axis, and the grid has more"
+            )
+        n_bytes = 4 * self.volumes * math.prod(_shape_of(kind))
+        memory = os.sysconf("SC_PHYS_PAGES") * os.sysconf("SC_PAGE_SIZE")
+        if n_bytes > memory:
+            raise ValueError(
+                f"a bank of {self.volumes} volumes takes {n_bytes / 1e9:,.0f} GB, and this machine "
+                f"has {memory / 1e9:,.0f} GB of memory"
+            )
+
     def sampler(self, kind: NoiseKind, seed: int) -> BankSampler:
         """Of masks like this kind's. Makes the bank, which follows from the seed, on the CPU."""
-        noise = kind.noise
-        shape = (1 if kind.tube else BANK_SIDE, BANK_SIDE, BANK_SIDE)
+        noise, shape = kind.noise, _shape_of(kind)
         shown = partial(bar, "bank of noise", None, " volumes", delay=1)
         bank = NoiseBank.precompute(
             self.volumes,
@@ -74,6 +89,11 @@ class BankSettings:
         if self.place == "resize":
             bank = bank.resized(noise.grid)
         return BankSampler(bank, kind.grid, n_keep=kind.n_keep, tube=kind.tube, seed=seed)
+
+
+def _shape_of(kind: NoiseKind) -> tuple[int, int, int]:
+    """Of a volume."""
+    return (1 if kind.tube else BANK_SIDE, BANK_SIDE, BANK_SIDE)
 
 
 @dataclass(frozen=True)
@@ -112,10 +132,7 @@ class MaskSettings:
         kind = make_kind(self.kind, grid, **self.count, **self.parameters)
         if not isinstance(kind, NoiseKind):
             raise ValueError(f"a bank is of noise, and {self.kind} masks are not")
-        if max(kind.noise.grid) > BANK_SIDE:
-            raise ValueError(
-                f"a bank's volumes have {BANK_SIDE} values on each axis, and the grid has more"
-            )
+        self.bank.check(kind)
         return kind
 
     def at_end(self) -> MaskSettings:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import os
 import sys
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, fields
 from pathlib import Path
 from typing import Annotated
 
@@ -99,10 +99,16 @@ def study(options: Study) -> int:
         return 0
     if options.cell is not None:
         return _one(options, plan, folder, cells)
-    return _all(options, plan, folder, cells)
+    code = _all(options, plan, folder, cells)
+    if code == 0:
+        _say_what_is_left(options, folder, every)
+    return code
 
 
-def _all(options: Study, plan: StudyPlan, folder: StudyFolder, cells: Sequence[Cell]) -> int:
+def _begin(
+    options: Study, plan: StudyPlan, folder: StudyFolder, cells: Sequence[Cell]
+) -> list[Cell]:
+    """The cells that are not done, once all is checked that can be before any work."""
     need_data(plan, cells)
     _check_out(folder.path, cells)
     todo = [cell for cell in cells if folder.result_of(cell, options.other_code) is None]
@@ -111,6 +117,11 @@ def _all(options: Study, plan: StudyPlan, folder: StudyFolder, cells: Sequence[C
         folder.path.mkdir(parents=True, exist_ok=True)
         with replacing(folder.path / PLAN) as file:
             file.write(plan.text)
+    return todo
+
+
+def _all(options: Study, plan: StudyPlan, folder: StudyFolder, cells: Sequence[Cell]) -> int:
+    todo = _begin(options, plan, folder, cells)
     seconds = folder.seconds()
     about = f", about {len(todo) * seconds / options.jobs / 3600:.1f} hours" if seconds else ""
     print(f"{plan.name}: {len(cells)} cells, {len(cells) - len(todo)} done{about}", flush=True)
@@ -121,15 +132,20 @@ def _all(options: Study, plan: StudyPlan, folder: StudyFolder, cells: Sequence[C
     words = [sys.executable, "-m", "smnm_kernels.cli", "study", given.plan, "--out"]
     words += [str(given.out), "--device", given.device, "--threads", str(threads)]
     words += ["--workers", str(workers), *(["--data", *given.data] if given.data else [])]
-    code = run_all(
+    return run_all(
         [folder.cell(cell) for cell in todo],
         options.jobs,
         lambda one: [*words, "--cell", one.cell.id],
     )
-    if code == 0:
-        rows = f" --rows {' '.join(map(str, options.rows))}" if options.rows else ""
-        print(f"all cells are done; smnm study report {options.out}{rows} writes the tables")
-    return code
+
+
+def _say_what_is_left(options: Study, folder: StudyFolder, every: Sequence[Cell]) -> None:
+    """Of the whole study: other shards and processes may have cells to do."""
+    now = StudyFolder(folder.path, folder.elsewhere)
+    left = sum(now.result_of(cell, options.other_code) is None for cell in every)
+    rows = f" --rows {' '.join(map(str, options.rows))}" if options.rows else ""
+    done = f"{left} of {len(every)} cells are not done yet" if left else "all cells are done"
+    print(f"{done}; smnm study report {options.out}{rows} writes the tables")
 
 
 def _say_what_counts(files: Sequence[RowsFile], cells: Sequence[Cell], other_code: bool) -> None:
@@ -168,14 +184,22 @@ def _one(options: Study, plan: StudyPlan, folder: StudyFolder, cells: Sequence[C
             f"--cell {options.cell}: there is none such; --list prints them. Where the study began "
             "it, its plan, its data or the package has changed since: give the command again"
         )
-    need_data(plan, [cell])
-    if os.environ.get(ENDS_WITH_INPUT):
+    if os.environ.get(ENDS_WITH_INPUT):  # of a study, which has begun all of its cells
+        need_data(plan, [cell])
         end_with_input()
+    elif not _begin(options, plan, folder, [cell]):
+        print(f"{cell.name}: is done")
+        return 0
     machine = Machine(options.device, options.threads, options.workers)
     return run_cell(plan, folder.cell(cell), machine)
 
 
 def _report(options: Study) -> int:
+    for field in fields(options):
+        of_report = field.name in ("plan", "dir", "out", "rows")
+        if not of_report and getattr(options, field.name) != field.default:
+            option = field.name.replace("_", "-")
+            raise UsageError(f"--{option}: is for running a study; smnm study report takes it not")
     files = [read_rows(path) for path in options.rows]
     folder = None
     if options.dir is not None:

@@ -225,6 +225,8 @@ def test_the_list_needs_no_data_and_says_how_it_is_made(tmp_path, data, capsys):
         (["PLAN", "--out", "DATA/out", "--data", "colours=DATA"], "lies in the data"),
         (["report"], "DIR is missing"),
         (["report", "OUT"], "is no study, it has no plan.toml"),
+        (["report", "OUT", "--list"], "--list: is for running a study"),
+        (["report", "OUT", "--jobs", "2"], "--jobs: is for running a study"),
     ],
 )
 def test_wrong_commands_are_refused_in_one_line(tmp_path, capsys, words, said):

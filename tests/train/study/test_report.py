@@ -98,6 +98,23 @@ def test_rows_of_other_settings_are_not_the_plans(tmp_path, capsys):
     assert content["cells"] == {"planned": 11, "finished": 0}
 
 
+def test_rows_are_those_of_a_run_that_was_renamed_and_of_its_like(tmp_path, capsys):
+    folder = finished(tmp_path / "study")
+    text = TEXT.replace("random = {", 'like = { mask = "random" }\nplain = {')
+    text = text.replace('["random", "green2d"]', '["like", "plain", "green2d"]')
+    (folder / "plan.toml").write_text(text.replace('reference = "random"', 'reference = "plain"'))
+    content, _, _ = report(folder, capsys)
+    like, plain, _ = (row["columns"]["loss.own"] for row in content["tables"][0]["rows"])
+    assert like["seeds"] == plain["seeds"] == dict(zip("01234", VALUES["random"], strict=True))
+    assert content["missing"] == ["colours untrained seed 0"]
+
+
+def test_of_what_is_not_decided_it_is_said_where_it_points(tmp_path, capsys):
+    values = {"random": [0.5, 0.6, 0.4], "green2d": [0.45, 0.61, 0.36]}
+    _, text, _ = report(finished(tmp_path / "study", values=values), capsys)
+    assert "seeds would decide, by these against the claim)" in text
+
+
 def test_of_several_results_of_a_cell_the_newest_counts(tmp_path, capsys):
     folder = finished(tmp_path / "study")
     for path in sorted(folder.glob("cells/*/result.json")):

@@ -118,6 +118,9 @@ def test_data_that_does_not_suffice_is_refused_before_any_work(tmp_path, data, c
     assert "no usable file is there" in said
     assert study(tmp_path, data, OTHER) == 2
     assert "other.csv: cannot be read (No such file or directory)" in capsys.readouterr().err
+    cell = cells_of(load_plan(tmp_path / "tiny.toml"), {"colours": data})[0]
+    assert study(tmp_path, data, OTHER, "--cell", cell.id) == 2
+    assert "other.csv: cannot be read (No such file or directory)" in capsys.readouterr().err
     assert not (tmp_path / "out").exists()
 
 

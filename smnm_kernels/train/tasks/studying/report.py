@@ -55,7 +55,7 @@ def rows_of(plan: StudyPlan, results: Sequence[Result]) -> Rows:
     """What there is of the plan's cells, whatever code made it and wherever its data lay: settings
     must be the plan's. Of several the one that was written last."""
     cells = cells_of(plan, {})
-    wanted = {key_of(cell.settings): cell for cell in cells}
+    wanted = {key_of(cell.settings) for cell in cells}
     found: dict[str, Result] = {}
     twice = 0
     for one in once(results):
@@ -64,8 +64,13 @@ def rows_of(plan: StudyPlan, results: Sequence[Result]) -> Rows:
             twice += key in found
             if key not in found or one["written"] > found[key]["written"]:
                 found[key] = one
-    finished = [found[key] for key in wanted if key in found]
-    missing = [cell for key, cell in wanted.items() if key not in found]
+    finished, missing = list[Result](), list[Cell]()
+    for cell in cells:
+        of = found.get(key_of(cell.settings))
+        if of is None:
+            missing.append(cell)
+        else:  # the plan may have renamed its run since
+            finished.append(of | {"name": cell.name, "run": cell.run.name})
     return Rows(plan, finished, cells, missing, twice)
 
 
