@@ -134,7 +134,8 @@ class BlockKind(StructureKind):
 @dataclass(frozen=True)
 class InverseBlockKind(StructureKind):
     """Square blocks round random centres are visible (data2vec 2.0; as there, blocks are drawn for
-    a share of the patches that is 0.07 larger than needed)."""
+    a share of the patches that is 0.07 larger than needed). At least one block, where data2vec's
+    count would be none, as on small grids: our choice."""
 
     #: Side of a block, in patches.
     block_size: int
