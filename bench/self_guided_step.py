@@ -45,7 +45,7 @@ class Step(TimedStep):
     def __call__(self) -> tuple[float, float]:
         """Seconds of a step, and of its masks."""
         begin = self.now()
-        data = looked_at(self.masking, self.x, self.x, {}, self.guide)
+        data = looked_at(self.masking, self.x, {}, {}, self.guide)
         masks = self.masking.draw(self.batch_size, data, {})
         drawn = self.now()
         self.objective.losses(self.forward, self.x, masks, {})["loss"].backward()

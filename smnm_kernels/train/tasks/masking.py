@@ -24,6 +24,7 @@ from smnm_kernels import (
 )
 from smnm_kernels.kinds import Kind, NoiseKind, make_kind
 from smnm_kernels.train.data.bars import bar
+from smnm_kernels.train.data.padding import with_quiet_padding
 from smnm_kernels.train.models.guide import Guide
 from smnm_kernels.train.run import ranks
 
@@ -297,11 +298,15 @@ def masking_of(
 
 
 def looked_at(
-    masking: Masking, inputs: Tensors, quiet: Tensors, valid: Tensors, guide: Guide | None
+    masking: Masking, inputs: Tensors, real: Tensors, valid: Tensors, guide: Guide | None
 ) -> dict[str, Tensor]:
-    """What these masks look at: inputs whose padding is `quiet`, or features of what is valid."""
-    found = {name: quiet[name] for name in masking.needs_data}
-    for name in masking.needs_features:
-        assert guide is not None  # `set_up` refuses other objectives
-        found[name] = guide(inputs[name], valid.get(name))
+    """What these masks look at: inputs whose padding is quiet, or features of what is valid."""
+    found = {}
+    for name in masking.needs_data:
+        x = inputs[name]
+        if name in masking.needs_features:
+            assert guide is not None  # `set_up` refuses other objectives
+            found[name] = guide(x, valid.get(name))
+        else:
+            found[name] = with_quiet_padding(x, real[name]) if name in real else x
     return found

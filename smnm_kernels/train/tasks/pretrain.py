@@ -15,7 +15,6 @@ from torch import Tensor
 from smnm_kernels.errors import Unusable
 from smnm_kernels.train.data.loader import Batch, Failure, SampleDataset
 from smnm_kernels.train.data.modality import Normalisation, of_inputs
-from smnm_kernels.train.data.padding import with_quiet_padding
 from smnm_kernels.train.models.encoder_file import step_of
 from smnm_kernels.train.models.guide import guide_of
 from smnm_kernels.train.run import ranks
@@ -106,20 +105,9 @@ class Pretraining:
         x = self._normalised(batch.inputs)
         with clock.measure("mask_ms"):
             self.masking.set_step(int(batch.sample_ids[0]) // self.batch_size)
-            data = self._looked_at(x, batch.real, batch.valid)
+            data = looked_at(self.masking, x, batch.real, batch.valid, self.guide)
             masks = self.masking.draw(len(batch), data, batch.valid)
         return self.objective.losses(forward, x, masks, batch.valid)
-
-    def _looked_at(
-        self, x: dict[str, Tensor], real: dict[str, Tensor], valid: dict[str, Tensor]
-    ) -> dict[str, Tensor]:
-        """What masks look at: inputs, their padding quiet, or the features of what is valid."""
-        quiet = {
-            name: with_quiet_padding(of, real[name]) if name in real else of
-            for name, of in x.items()
-            if name in self.masking.needs_data
-        }
-        return looked_at(self.masking, x, quiet, valid, self.guide)
 
     def _normalised(self, inputs: dict[str, Tensor]) -> dict[str, Tensor]:
         return {name: self.normalisations[name](raw) for name, raw in inputs.items()}
@@ -164,7 +152,8 @@ class Pretraining:
             )
         # Masks by their ids: looking does not move the run's own stream on.
         ids = torch.arange(len(samples), device=self.device)
-        masks = self.masking.of_ids(ids, self._looked_at(x, real, valid), valid)
+        data = looked_at(self.masking, x, real, valid, self.guide)
+        masks = self.masking.of_ids(ids, data, valid)
         picture = restored_by(
             self.objective,
             self.model,

@@ -14,7 +14,6 @@ from smnm_kernels.errors import Unusable, UsageError
 from smnm_kernels.train.data.bars import bar
 from smnm_kernels.train.data.entries import Entry
 from smnm_kernels.train.data.modality import FixedView, Normalisation, Record
-from smnm_kernels.train.data.padding import with_quiet_padding
 from smnm_kernels.train.models.guide import guide_of
 from smnm_kernels.train.run.folder import load_checkpoint
 from smnm_kernels.train.tasks.mask_options import parsed_parameters
@@ -123,7 +122,7 @@ def heldout_loss(
             for rows in _rows(list(read), settings.masks, several):
                 batch = batches.of(read, rows, settings.masks)
                 for key, masking in masks.items():
-                    data = looked_at(masking, batch.inputs, batch.quiet, batch.valid, guide)
+                    data = looked_at(masking, batch.inputs, batch.real, batch.valid, guide)
                     try:
                         drawn = masking.of_ids(batch.ids, data, batch.valid)
                     except TypeError as error:  # a kind that cannot leave out padding
@@ -150,7 +149,7 @@ def heldout_picture(
     if not read:
         return None
     batch = batches.of(read, [(0, 0)], 1)
-    data = looked_at(masking, batch.inputs, batch.quiet, batch.valid, guide_of(model))
+    data = looked_at(masking, batch.inputs, batch.real, batch.valid, guide_of(model))
     return restored_by(
         setup.preset.objective,
         model,
@@ -165,11 +164,11 @@ def heldout_picture(
 
 @dataclass(frozen=True)
 class _Batch:
-    """Samples, on the device. `ids` name their masks; `quiet` has inputs as masks see them."""
+    """Samples, on the device. `ids` name their masks; `real` and `valid` as of `Padding`."""
 
     inputs: dict[str, Tensor]
+    real: dict[str, Tensor]
     valid: dict[str, Tensor]
-    quiet: dict[str, Tensor]
     ids: Tensor
 
 
@@ -212,18 +211,14 @@ class _Batches:
         x = {
             name: torch.cat([read[place][name] for place in places]) for name in self.normalisations
         }
-        valid, quiet = {}, x
+        real, valid = dict[str, Tensor](), dict[str, Tensor]()
         if self.padding is not None:
-            of_rows = (self.padding.valid(places), self.padding.real(places))
-            valid, real = (
+            of_rows = (self.padding.real(places), self.padding.valid(places))
+            real, valid = (
                 {name: one.to(self.device) for name, one in found.items()} for found in of_rows
             )
-            quiet = {
-                name: with_quiet_padding(of, real[name]) if name in real else of
-                for name, of in x.items()
-            }
         ids = torch.tensor([place * masks + number for place, number in rows], device=self.device)
-        return _Batch(x, valid, quiet, ids)
+        return _Batch(x, real, valid, ids)
 
 
 def _rows(places: Sequence[int], masks: int, across: bool) -> list[list[tuple[int, int]]]:
