@@ -199,7 +199,7 @@ def _report(options: Study) -> int:
         of_report = field.name in ("plan", "dir", "out", "rows")
         if not of_report and getattr(options, field.name) != field.default:
             option = field.name.replace("_", "-")
-            raise UsageError(f"--{option}: is for running a study; smnm study report takes it not")
+            raise UsageError(f"--{option}: is for running a study, not for its report")
     files = [read_rows(path) for path in options.rows]
     folder = None
     if options.dir is not None:
