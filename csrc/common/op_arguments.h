@@ -31,7 +31,7 @@ inline Tensor as_contiguous(const Tensor& tensor) {
 inline Tensor new_matrix(const Tensor& like, int64_t rows, int64_t columns, int32_t type) {
   const int64_t sizes[] = {rows, columns}, strides[] = {columns, 1};
   int32_t device_type;
-  STABLE_TORCH_ERROR_CODE_CHECK(aoti_torch_get_device_type(like.get(), &device_type));
+  TORCH_ERROR_CODE_CHECK(aoti_torch_get_device_type(like.get(), &device_type));
   AtenTensorHandle made;
   const AOTITorchError error = aoti_torch_empty_strided(2, sizes, strides, type, device_type,
                                                         like.get_device_index(), &made);

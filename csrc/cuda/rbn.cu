@@ -106,7 +106,7 @@ void launch(void (*in_shared)(RoundsShape, Workspace, Parameters...),
   const int32_t device = like.get_device_index();
   const torch::stable::accelerator::DeviceGuard guard(device);
   void* stream = nullptr;
-  STABLE_TORCH_ERROR_CODE_CHECK(aoti_torch_get_current_cuda_stream(device, &stream));
+  TORCH_ERROR_CODE_CHECK(aoti_torch_get_current_cuda_stream(device, &stream));
   const auto cuda_stream = static_cast<cudaStream_t>(stream);
   const auto bytes = static_cast<size_t>(shape.bytes);
   const auto limit =
