@@ -6,13 +6,13 @@
 #include <torch/csrc/stable/library.h>
 #include <torch/csrc/stable/ops.h>
 #include <torch/csrc/stable/tensor.h>
-#include <torch/headeronly/util/Exception.h>
 
 #include <cstdint>
 #include <optional>
 #include <tuple>
 #include <vector>
 
+#include "check.h"
 #include "constants.h"
 
 namespace smnm {
@@ -35,8 +35,8 @@ inline Tensor new_matrix(const Tensor& like, int64_t rows, int64_t columns, int3
   AtenTensorHandle made;
   const AOTITorchError error = aoti_torch_empty_strided(2, sizes, strides, type, device_type,
                                                         like.get_device_index(), &made);
-  STD_TORCH_CHECK(error == AOTI_TORCH_SUCCESS, "masks of ", rows, " samples with ", columns,
-                  " indices each do not fit in memory");
+  SMNM_CHECK(error == AOTI_TORCH_SUCCESS, "masks of ", rows, " samples with ", columns,
+             " indices each do not fit in memory");
   return Tensor(made);
 }
 
@@ -56,7 +56,7 @@ inline const int64_t* int64_data(const Tensor& contiguous) {
 }
 
 inline void check_seed(const std::optional<Tensor>& seed_tensor) {
-  STD_TORCH_CHECK(
+  SMNM_CHECK(
       !seed_tensor || (seed_tensor->scalar_type() == ScalarType::Long && seed_tensor->numel() == 1),
       "seed_tensor must be int64 of one element");
 }
@@ -68,16 +68,16 @@ inline int64_t seed_value(const std::optional<Tensor>& seed_tensor, int64_t seed
 }
 
 inline void check_grid(const std::vector<int64_t>& grid) {
-  STD_TORCH_CHECK(grid.size() == 3 && grid[0] > 0 && grid[1] > 0 && grid[2] > 0,
-                  "grid must be three positive ints");
-  STD_TORCH_CHECK(grid[0] <= kMaxTokens && grid[1] <= kMaxTokens / grid[0] &&
-                      grid[2] <= kMaxTokens / grid[0] / grid[1],
-                  "grid must have at most ", kMaxTokens, " tokens");
+  SMNM_CHECK(grid.size() == 3 && grid[0] > 0 && grid[1] > 0 && grid[2] > 0,
+             "grid must be three positive ints");
+  SMNM_CHECK(grid[0] <= kMaxTokens && grid[1] <= kMaxTokens / grid[0] &&
+                 grid[2] <= kMaxTokens / grid[0] / grid[1],
+             "grid must have at most ", kMaxTokens, " tokens");
 }
 
 inline Tensor parse_sample_ids(const Tensor& sample_ids) {
-  STD_TORCH_CHECK(sample_ids.scalar_type() == ScalarType::Long && sample_ids.dim() == 1,
-                  "sample_ids must be int64 [B]");
+  SMNM_CHECK(sample_ids.scalar_type() == ScalarType::Long && sample_ids.dim() == 1,
+             "sample_ids must be int64 [B]");
   return as_contiguous(sample_ids);
 }
 
@@ -86,9 +86,9 @@ inline Tensor parse_sample_ids(const Tensor& sample_ids) {
 inline const bool* parse_valid(const std::optional<Tensor>& valid, int64_t batch, int64_t n_tokens,
                                Tensor& held) {
   if (!valid) return nullptr;
-  STD_TORCH_CHECK(valid->scalar_type() == ScalarType::Bool && valid->dim() == 2 &&
-                      valid->size(0) == batch && valid->size(1) == n_tokens,
-                  "valid must be bool [B, N]");
+  SMNM_CHECK(valid->scalar_type() == ScalarType::Bool && valid->dim() == 2 &&
+                 valid->size(0) == batch && valid->size(1) == n_tokens,
+             "valid must be bool [B, N]");
   held = as_contiguous(*valid);
   return static_cast<const bool*>(held.data_ptr());
 }
@@ -99,14 +99,14 @@ inline void check_enough_valid(const bool* valid, int64_t batch, int64_t n_token
   for (int64_t row = 0; row < batch; ++row) {
     int64_t count = 0;
     for (int64_t i = 0; i < n_tokens; ++i) count += valid[row * n_tokens + i];
-    STD_TORCH_CHECK(count >= n_keep, "valid must be True for at least ", n_keep,
-                    " tokens of every row, got ", count, " in row ", row);
+    SMNM_CHECK(count >= n_keep, "valid must be True for at least ", n_keep,
+               " tokens of every row, got ", count, " in row ", row);
   }
 }
 
 inline void check_n_keep(int64_t n_keep, int64_t n_tokens, int64_t frames = 1) {
-  STD_TORCH_CHECK(frames >= 1 && n_keep % frames == 0, "n_keep must be a multiple of frames >= 1");
-  STD_TORCH_CHECK(n_keep >= 1 && n_keep <= n_tokens, "n_keep must be in [1, ", n_tokens, "]");
+  SMNM_CHECK(frames >= 1 && n_keep % frames == 0, "n_keep must be a multiple of frames >= 1");
+  SMNM_CHECK(n_keep >= 1 && n_keep <= n_tokens, "n_keep must be in [1, ", n_tokens, "]");
 }
 
 }  // namespace

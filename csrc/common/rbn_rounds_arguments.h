@@ -17,12 +17,12 @@ inline RoundsShape parse_rounds(const std::vector<int64_t>& grid, int64_t n_keep
                                 const std::vector<int64_t>& weights, bool random_ties) {
   check_rbn(grid, n_keep, n_candidates, windows, weights);
   const auto n_windows = static_cast<int64_t>(windows.size());
-  STD_TORCH_CHECK(n_windows <= kMaxRoundsWindows, "a GPU takes at most ", kMaxRoundsWindows,
-                  " windows, got ", n_windows);
+  SMNM_CHECK(n_windows <= kMaxRoundsWindows, "a GPU takes at most ", kMaxRoundsWindows,
+             " windows, got ", n_windows);
   const RbnLines lines = rbn_lines(grid[1], grid[2], windows.data(), n_windows, weights.data());
-  STD_TORCH_CHECK(rounds_take(lines, n_candidates),
-                  "a bank on a GPU must keep fewer than 2^31 scores: grid and the windows' border "
-                  "times n_candidates");
+  SMNM_CHECK(rounds_take(lines, n_candidates),
+             "a bank on a GPU must keep fewer than 2^31 scores: grid and the windows' border "
+             "times n_candidates");
   return rounds_shape(lines, grid[1] * grid[2], grid[2], n_candidates, n_keep, windows.data(),
                       n_windows, random_ties);
 }

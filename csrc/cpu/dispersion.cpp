@@ -15,14 +15,14 @@ namespace {
 // float32 [B, N] from `data` float32 [B, C, T, H, W].
 Tensor dispersion(const Tensor& data, const std::vector<int64_t>& patch, std::string metric) {
   const Tensor values = as_contiguous(data);
-  STD_TORCH_CHECK(values.dim() == 5 && values.scalar_type() == ScalarType::Float,
-                  "data must be float32 [B, C, T, H, W]");
-  STD_TORCH_CHECK(patch.size() == 3, "patch must be three ints");
+  SMNM_CHECK(values.dim() == 5 && values.scalar_type() == ScalarType::Float,
+             "data must be float32 [B, C, T, H, W]");
+  SMNM_CHECK(patch.size() == 3, "patch must be three ints");
   const int64_t sides[3] = {values.size(2), values.size(3), values.size(4)};
   int64_t grid[3];
   for (int i = 0; i < 3; ++i) {
-    STD_TORCH_CHECK(patch[i] > 0 && sides[i] > 0 && sides[i] % patch[i] == 0,
-                    "patch must divide the sides of data");
+    SMNM_CHECK(patch[i] > 0 && sides[i] > 0 && sides[i] % patch[i] == 0,
+               "patch must divide the sides of data");
     grid[i] = sides[i] / patch[i];
   }
   PatchShape shape{values.size(1),
@@ -31,8 +31,8 @@ Tensor dispersion(const Tensor& data, const std::vector<int64_t>& patch, std::st
                    patch[2],
                    {sides[0] * sides[1] * sides[2], sides[1] * sides[2], sides[2]},
                    metric == "variance"};
-  STD_TORCH_CHECK(shape.size() >= 1 && shape.size() <= kMaxPatch, "patch must have at most ",
-                  kMaxPatch, " values");
+  SMNM_CHECK(shape.size() >= 1 && shape.size() <= kMaxPatch, "patch must have at most ", kMaxPatch,
+             " values");
   const int64_t n = grid[0] * grid[1] * grid[2], in_sample = shape.channels * shape.strides[0];
   const Tensor out = new_matrix(values, values.size(0), n, aoti_torch_dtype_float32());
   const auto* from = static_cast<const float*>(values.data_ptr());

@@ -96,16 +96,16 @@ std::tuple<Tensor, Tensor, Tensor> draw_masks_from_table(
     const Tensor& values, const Tensor& table, int64_t rule, int64_t n_keep, bool invert,
     int64_t n_swapped, const std::optional<Tensor>& valid) {
   const Tensor ids = parse_sample_ids(sample_ids), given = as_contiguous(values);
-  STD_TORCH_CHECK(given.dim() == 2 && given.scalar_type() == ScalarType::Float &&
-                      given.size(0) == ids.numel() && given.size(1) <= kMaxTokens,
-                  "values must be float32 [B, N]");
-  STD_TORCH_CHECK(table.scalar_type() == ScalarType::Int && table.is_contiguous() &&
-                      table.numel() == Logarithms::kSize,
-                  "table must be the packed logarithms");
+  SMNM_CHECK(given.dim() == 2 && given.scalar_type() == ScalarType::Float &&
+                 given.size(0) == ids.numel() && given.size(1) <= kMaxTokens,
+             "values must be float32 [B, N]");
+  SMNM_CHECK(table.scalar_type() == ScalarType::Int && table.is_contiguous() &&
+                 table.numel() == Logarithms::kSize,
+             "table must be the packed logarithms");
   const int64_t n = given.size(1);
   check_n_keep(n_keep, n);
-  STD_TORCH_CHECK(n_swapped >= 0 && n_swapped <= (invert ? n_keep : n - n_keep),
-                  "n_swapped must be at most the number of tokens that are drawn");
+  SMNM_CHECK(n_swapped >= 0 && n_swapped <= (invert ? n_keep : n - n_keep),
+             "n_swapped must be at most the number of tokens that are drawn");
   const MaskTensors out(ids, ids.numel(), n, n_keep);
   Tensor held = ids;
   const bool* may_show = parse_valid(valid, ids.numel(), n, held);
@@ -129,7 +129,7 @@ std::tuple<Tensor, Tensor, Tensor> draw_masks_from_table(
       draw_rows<DrawRule::kScores>(draw, ids, data, out);
       break;
     default:
-      STD_TORCH_CHECK(false, "rule must be 0, 1 or 2, got ", rule);
+      SMNM_CHECK(false, "rule must be 0, 1 or 2, got ", rule);
   }
   return out.tuple();
 }

@@ -21,15 +21,15 @@ Grid parse_grid(const std::vector<int64_t>& grid) {
 }
 
 NoiseTable parse_table(const Tensor& packed, const Grid& grid) {
-  STD_TORCH_CHECK(packed.scalar_type() == ScalarType::Int && packed.is_contiguous(),
-                  "table must be a packed noise table");
+  SMNM_CHECK(packed.scalar_type() == ScalarType::Int && packed.is_contiguous(),
+             "table must be a packed noise table");
   NoiseTable table;
   const char* problem =
       read_table(static_cast<const int32_t*>(packed.data_ptr()), packed.numel(), &table);
-  STD_TORCH_CHECK(problem == nullptr, problem);
+  SMNM_CHECK(problem == nullptr, problem);
   parse_grid({table.torus.t, table.torus.h, table.torus.w});
-  STD_TORCH_CHECK(table.white() || (table.torus.t == 1) == (grid.t == 1),
-                  "table must be one of the dimensions of grid");
+  SMNM_CHECK(table.white() || (table.torus.t == 1) == (grid.t == 1),
+             "table must be one of the dimensions of grid");
   return table;
 }
 
@@ -74,7 +74,7 @@ std::tuple<Tensor, Tensor, Tensor> noise_masks_from_table(
     const std::vector<int64_t>& grid, const Tensor& table, int64_t n_keep, int64_t frames) {
   const Tensor ids = parse_sample_ids(sample_ids);
   const Grid sides = parse_grid(grid);
-  STD_TORCH_CHECK(frames >= 1 && frames <= kMaxTokens, "frames must be in [1, ", kMaxTokens, "]");
+  SMNM_CHECK(frames >= 1 && frames <= kMaxTokens, "frames must be in [1, ", kMaxTokens, "]");
   check_n_keep(n_keep, frames * sides.size(), frames);
   const MaskTensors out(ids, ids.numel(), frames * sides.size(), n_keep);
   for_each_field(ids, seed_value(seed_tensor, seed), sides, parse_table(table, sides),

@@ -80,8 +80,8 @@ Tensor rbn_bank(const Tensor& order, const std::optional<Tensor>& seed_tensor, i
   std::vector<bool> seen(n);
   for (int64_t i = 0; i < orders.numel(); ++i) {
     if (i % n == 0) seen.assign(n, false);
-    STD_TORCH_CHECK(positions[i] >= 0 && positions[i] < n && !seen[positions[i]],
-                    "order must hold permutations of the positions of the grid");
+    SMNM_CHECK(positions[i] >= 0 && positions[i] < n && !seen[positions[i]],
+               "order must hold permutations of the positions of the grid");
     seen[positions[i]] = true;
   }
   Tensor out =

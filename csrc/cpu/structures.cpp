@@ -260,25 +260,25 @@ Structure structure_of(const std::string& name, const std::vector<int64_t>& grid
   for (const Structure& structure : all) {
     if (name == structure.name) return structure;
   }
-  STD_TORCH_CHECK(false, "structure must be one of STRUCTURES, got ", name);
+  refuse("structure must be one of STRUCTURES, got ", name);
 }
 
 void check_parameters(const Structure& structure, const std::vector<int64_t>& parameters) {
-  STD_TORCH_CHECK(parameters.size() == structure.bounds.size(), "parameters of ", structure.name,
-                  " must be ", structure.bounds.size(), " ints");
+  SMNM_CHECK(parameters.size() == structure.bounds.size(), "parameters of ", structure.name,
+             " must be ", structure.bounds.size(), " ints");
   for (size_t i = 0; i < parameters.size(); ++i) {
     const auto [least, most] = structure.bounds[i];
-    STD_TORCH_CHECK(parameters[i] >= least && parameters[i] <= most, "parameters[", i, "] of ",
-                    structure.name, " must be in [", least, ", ", most, "]");
+    SMNM_CHECK(parameters[i] >= least && parameters[i] <= most, "parameters[", i, "] of ",
+               structure.name, " must be in [", least, ", ", most, "]");
   }
   if (structure.mark == mark_multi_block || structure.mark == mark_target_block) {
     for (size_t i = 1; i < parameters.size(); i += 2) {
-      STD_TORCH_CHECK(parameters[i] <= parameters[i + 1], "parameters[", i, "] of ", structure.name,
-                      " must be at most the next");
+      SMNM_CHECK(parameters[i] <= parameters[i + 1], "parameters[", i, "] of ", structure.name,
+                 " must be at most the next");
     }
   }
-  STD_TORCH_CHECK(structure.mark != mark_bands || parameters[0] + parameters[1] > 0,
-                  "parameters of bands must give at least one band");
+  SMNM_CHECK(structure.mark != mark_bands || parameters[0] + parameters[1] > 0,
+             "parameters of bands must give at least one band");
 }
 
 // Makes one row after the other, with memory of its own.

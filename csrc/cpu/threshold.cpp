@@ -45,9 +45,9 @@ void threshold_rows(const Tensor& noise, const MaskTensors& out) {
 // `noise` is float32 or float64 [B, N].
 std::tuple<Tensor, Tensor, Tensor> threshold(const Tensor& noise, int64_t n_keep) {
   const Tensor values = as_contiguous(noise);
-  STD_TORCH_CHECK(values.dim() == 2 && (values.scalar_type() == ScalarType::Double ||
-                                        values.scalar_type() == ScalarType::Float),
-                  "noise must be float32 or float64 [B, N]");
+  SMNM_CHECK(values.dim() == 2 && (values.scalar_type() == ScalarType::Double ||
+                                   values.scalar_type() == ScalarType::Float),
+             "noise must be float32 or float64 [B, N]");
   check_n_keep(n_keep, values.size(1));
   const MaskTensors out(values, values.size(0), values.size(1), n_keep);
   if (values.scalar_type() == ScalarType::Double) {

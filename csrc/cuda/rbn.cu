@@ -133,9 +133,8 @@ Seed parse_seed(const std::optional<Tensor>& seed_tensor, int64_t seed, const Te
   check_seed(seed_tensor);
   if (!seed_tensor) return {nullptr, seed};
   if (seed_tensor->is_cpu()) return {nullptr, *int64_data(*seed_tensor)};
-  STD_TORCH_CHECK(
-      seed_tensor->is_cuda() && seed_tensor->get_device_index() == like.get_device_index(),
-      "seed_tensor must be on the CPU or on the device of the masks");
+  SMNM_CHECK(seed_tensor->is_cuda() && seed_tensor->get_device_index() == like.get_device_index(),
+             "seed_tensor must be on the CPU or on the device of the masks");
   return {int64_data(*seed_tensor), 0};
 }
 
@@ -150,9 +149,8 @@ std::tuple<Tensor, Tensor, Tensor> rbn_masks(const Tensor& sample_ids,
   const RoundsShape shape = parse_rounds(grid, n_keep, n_candidates, windows, weights, random_ties);
   const MaskTensors out(ids, ids.numel(), shape.n_tokens, n_keep);
   Tensor held = ids;
-  STD_TORCH_CHECK(
-      !valid || (valid->is_cuda() && valid->get_device_index() == ids.get_device_index()),
-      "valid must be on the device of sample_ids");
+  SMNM_CHECK(!valid || (valid->is_cuda() && valid->get_device_index() == ids.get_device_index()),
+             "valid must be on the device of sample_ids");
   const MaskRows rows = mask_rows(ids, out, parse_valid(valid, ids.numel(), shape.n_tokens, held));
   const Seed from = parse_seed(seed_tensor, seed, ids);
   with_pairs(shape, [&](auto pair) {

@@ -114,7 +114,7 @@ class MultiBlockKind(StructureKind):
             **common,
             n_blocks=blocks.n_blocks,
             area=areas("scale", blocks.scale, in_frame),
-            aspect=_aspects(blocks.aspect),
+            aspect=_aspects(as_constant(blocks.aspect)),
             context_area=areas("context_scale", blocks.context_scale, in_frame),
         )
 
@@ -192,10 +192,11 @@ def areas(name: str, scale: Range, in_frame: int) -> tuple[int, int]:
     return low, high
 
 
+@constant_in_graphs
 def _aspects(aspect: Range) -> tuple[int, int]:
     """(least, most), in thousandths."""
     allowed = f"[{float(MIN_ASPECT)}, {MAX_ASPECT}]"
-    parts = _parse_range("aspect", as_constant(aspect), allowed, MIN_ASPECT, MAX_ASPECT)
+    parts = _parse_range("aspect", aspect, allowed, MIN_ASPECT, MAX_ASPECT)
     low, high = ((2000 * part + out_of) // (2 * out_of) for part, out_of in parts)
     return low, high
 
