@@ -94,15 +94,20 @@ def test_batches_say_which_tokens_are_real(mixed, workers):
             assert (real.sum() < least) == (dataset.files[number]["samples"] == 16000)
 
 
-def test_without_masks_no_token_may_be_visible_or_not(mixed):
+def test_without_masks_tokens_are_valid_that_hold_anything_real(mixed):
     dataset = dataset_of(mixed)
     tokens = {"audio": replace(TOKENS, n_keep=None)}
     dataset.padding = Padding(TINY, tokens, dataset.files)
     (batch,) = Batches(dataset, BatchNumbers(0, 1, 4), 0, "cpu")
-    assert batch.valid == {}
-    for number, real in zip(batch.file_numbers.tolist(), batch.real["audio"], strict=True):
+    valid = batch.valid["audio"].view(4, 32, 8)
+    for number, real, tokens in zip(
+        batch.file_numbers.tolist(), batch.real["audio"], valid, strict=True
+    ):
         sides = TINY.padded(dataset.files[number]).get("audio", TOKENS.size)
         assert tuple(real.tolist()) == sides
+        for row in range(32):  # of 16 frames
+            assert tokens[row].tolist() == [16 * row < sides[1]] * 8
+    assert dataset.padding.too_short == {}
 
 
 @given(seed=st.integers(0, 2**32), data=st.data())

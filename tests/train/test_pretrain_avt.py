@@ -102,6 +102,18 @@ def test_without_a_segment_nothing_is_masked_and_nothing_pictured(films, tmp_pat
     assert (tmp_path / "encoder.safetensors").exists()
 
 
+def test_without_a_segment_padding_is_hidden_all_the_same(tmp_path):
+    """Contrast hears what it hears where a segment is restored, too."""
+    short = sets.films(tmp_path / "short", {"train": 2}, seconds=1.02)
+    given = ("--steps", 1, "--matching-weight", 0)
+    found = []
+    for weight in (0, 0.01):
+        run = tmp_path / f"run-{weight}"
+        assert pretrain(short, run, "--segment-weight", weight, *given) == 0
+        found.append(rows(run)[0]["loss_contrast"])
+    assert found[0] == pytest.approx(found[1], rel=1e-5)
+
+
 def job(**options):
     given = {"objective": "avt"} | options
     return Pretrain(modality="audio-video", data=Path("DATA"), out=Path("RUN"), **given)

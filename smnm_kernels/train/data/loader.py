@@ -48,7 +48,7 @@ class Batch:
     sample_ids: Tensor  # int64 [B]
     file_numbers: Tensor  # int64 [B]
     failures: list[Failure]
-    # bool [B, N], the tokens that may be visible, of each masked input that some file pads.
+    # bool [B, N], the tokens that may be visible, of each input that some file pads.
     valid: dict[str, Tensor] = field(default_factory=dict)
     # int64 [B, 3], how many values along (T, H, W) are no padding, of each input that some pads.
     real: dict[str, Tensor] = field(default_factory=dict)

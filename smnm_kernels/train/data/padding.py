@@ -31,8 +31,9 @@ class TokenGrid:
     @property
     def least(self) -> int:
         """So many tokens count as real at least, so that masks hide at least half the share of
-        them that they hide of a whole window."""
-        assert self.n_keep is not None
+        them that they hide of a whole window. Without masks one is enough."""
+        if self.n_keep is None:
+            return 1
         n = math.prod(self.grid)
         return -(-2 * n * self.n_keep // (n + self.n_keep))
 
@@ -112,12 +113,11 @@ class Padding:
         return {name: n for name, n in found.items() if n}
 
     def valid(self, file_numbers: Sequence[int]) -> dict[str, Tensor]:
-        """bool [B, N] of each masked input that some file of the run pads: the tokens of samples of
-        these files that may be visible."""
+        """bool [B, N] of each input that some file of the run pads: the tokens of samples of these
+        files that may be visible, without masks those that hold anything real."""
         return {
             name: torch.stack([self.tokens[name].valid(sides) for sides in of_samples])
             for name, of_samples in self._real(file_numbers).items()
-            if self.tokens[name].n_keep is not None
         }
 
     def real(self, file_numbers: Sequence[int]) -> dict[str, Tensor]:

@@ -44,8 +44,13 @@ class Avt(Objective):
 
     def grids(self, inputs: dict[str, InputFormat]) -> dict[str, tuple[int, int, int]]:
         """Of the sound: nothing of the video is masked. Of nothing where no segment is restored."""
-        if not self.weights.segment:
-            return {}
+        return self._of_sound(inputs) if self.weights.segment else {}
+
+    def unmasked(self, inputs: dict[str, InputFormat]) -> dict[str, tuple[int, int, int]]:
+        """The sound, where no segment of it is restored."""
+        return {} if self.weights.segment else self._of_sound(inputs)
+
+    def _of_sound(self, inputs: dict[str, InputFormat]) -> dict[str, tuple[int, int, int]]:
         return {"audio": self.model.audio.grid(inputs["audio"].size)}
 
     def build(

@@ -65,7 +65,8 @@ class Parts(NamedTuple):
 
     #: Means of each input's tokens before fusion, [B, dim].
     video: Tensor
-    audio: Tensor
+    #: None of the audio where the segment's loss alone is asked for, which hears no whole sound.
+    audio: Tensor | None
     #: Logits, [2 B]: each clip with its own sound, then each with another's.
     matching: Tensor | None
     #: Values of the masked patches of the sound, [B, n, values].
@@ -137,15 +138,22 @@ class AvtLearner(nn.Module):
         encoder, w = self.encoder, self.weights
         matched = self.matching is not None and chance is not None
         video = encoder.own("video", inputs["video"], None, seen.get("video"))
-        audio = encoder.own("audio", inputs["audio"], None, seen.get("audio"))
-        means = mean_of(video, seen.get("video")), mean_of(audio, seen.get("audio"))
+        audio = None
+        if w.contrast or matched or fused:
+            audio = encoder.own("audio", inputs["audio"], None, seen.get("audio"))
+        means = (
+            mean_of(video, seen.get("video")),
+            None if audio is None else mean_of(audio, seen.get("audio")),
+        )
         # Sounds that are fused with the video, [B, N, dim] each, and where sounds are padded, which
         # of their tokens are seen. All go through the blocks together.
         sounds, heard = [], []
-        if fused or matched:
+        if audio is not None and (fused or matched):
             sounds, heard = [audio], [seen["audio"]] if "audio" in seen else []
         if chance is not None and matched:
-            other = hard_negatives(*means, chance)
+            assert audio is not None
+            assert means[1] is not None
+            other = hard_negatives(means[0], means[1], chance)
             sounds.append(audio[other])
             heard += [of_sound[other] for of_sound in heard]
         if w.segment:
@@ -278,6 +286,7 @@ def avt_losses(
     """
     losses = {}
     if weights.contrast:
+        assert parts.audio is not None
         losses["contrast"] = info_nce(everyones(parts.video), everyones(parts.audio), TEMPERATURE)
     if parts.matching is not None:
         logits = _wide(parts.matching)

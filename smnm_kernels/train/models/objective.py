@@ -23,7 +23,11 @@ class Objective(Protocol):
     __dataclass_fields__: ClassVar[dict[str, Field[Any]]]
 
     def grids(self, inputs: dict[str, InputFormat]) -> dict[str, tuple[int, int, int]]:
-        """Patches of each input along (T, H, W)."""
+        """Patches of each input that is masked, along (T, H, W)."""
+
+    def unmasked(self, inputs: dict[str, InputFormat]) -> dict[str, tuple[int, int, int]]:
+        """Patches of inputs that are not masked and may be padded. By default there are none."""
+        return {}
 
     def build(
         self, inputs: dict[str, InputFormat], seed: int, checkpoint_activations: bool = False

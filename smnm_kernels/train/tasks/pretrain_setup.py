@@ -270,6 +270,8 @@ def padding_of(setup: Setup, files: Sequence[Record]) -> Padding | None:
         name: TokenGrid(inputs[name].size[1:], kind.grid, kind.n_keep)
         for name, kind in setup.kinds.items()
     }
+    for name, grid in setup.preset.objective.unmasked(inputs).items():
+        tokens[name] = TokenGrid(inputs[name].size[1:], grid, n_keep=None)
     padding = Padding(setup.preset.clip, tokens, files)
     return padding if padding.padded else None
 
@@ -279,6 +281,8 @@ def _check_padding(options: Pretrain, setup: Setup, listing: Listing) -> None:
     if padding is None:
         return
     for name, count in padding.padded.items():
+        if name not in setup.kinds:
+            continue  # nothing is masked
         kind = setup.kinds[name]
         hidden_time, asked = setup.preset.hidden_time, ""
         if hidden_time is not None:

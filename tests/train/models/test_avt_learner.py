@@ -225,6 +225,7 @@ def test_nothing_is_computed_for_a_loss_of_weight_0(monkeypatch: pytest.MonkeyPa
         ("contrast", replace(NO_LOSS, contrast=1), False),
         ("classes", NO_LOSS, True),
         ("matching", replace(NO_LOSS, matching=1), True),
+        ("segment", replace(NO_LOSS, segment=1), False),
     ):
         rows: list[int] = []
 
@@ -235,11 +236,13 @@ def test_nothing_is_computed_for_a_loss_of_weight_0(monkeypatch: pytest.MonkeyPa
         model = learner(weights, classifies=fused)
         with monkeypatch.context() as patch:
             patch.setattr(nn.functional, "scaled_dot_product_attention", counting)
-            model(samples(), {}, None, fused, chances())
+            x = samples()
+            model(x, {}, masks_of(x), fused, chances())
         work[name] = rows
     encoders = [BATCH, BATCH]  # one block each
     assert work["contrast"] == encoders
     assert work["classes"] == encoders + 4 * [BATCH]
+    assert work["segment"] == encoders + 4 * [BATCH]  # the sound's is of what masks show
     assert work["matching"] == encoders + 4 * [2 * BATCH]
 
 
