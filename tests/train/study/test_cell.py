@@ -126,7 +126,7 @@ def test_a_cell_that_dies_in_any_of_its_parts_ends_with_the_same_row(tmp_path, m
 
 
 @pytest.mark.slow
-def test_a_study_that_was_killed_goes_on(tmp_path, monkeypatch):
+def test_a_study_that_was_killed_goes_on_where_its_data_moved_to(tmp_path, monkeypatch):
     write_pictures(tmp_path / "data", 2)
     plan, folders = cells(tmp_path, ONE, colours=tmp_path / "data")
     expected, out = ran(plan, folders[0]), tmp_path / "killed"
@@ -142,6 +142,8 @@ def test_a_study_that_was_killed_goes_on(tmp_path, monkeypatch):
     process.kill()
     process.wait()
     assert one.state() == "begun"
+    (tmp_path / "data").rename(tmp_path / "moved")
+    given[given.index(f"colours={tmp_path / 'data'}")] = f"colours={tmp_path / 'moved'}"
     # The rest in this process, which has everything imported.
     monkeypatch.setattr(
         study, "run_all", lambda folders, jobs, of: max(main(of(one)[3:]) for one in folders)

@@ -204,8 +204,8 @@ def test_rows_of_another_plan_are_said_and_left_out(tmp_path, capsys):
     [
         (None, "cannot be read (No such file or directory)"),
         ("{", "is no report of a study ("),
-        ("[]", "is no report of a study, or of one from before rows were kept whole"),
-        ('{"rows": [{"id": "a"}]}', "is no report of a study, or of one from before"),
+        ("[]", "is laid out otherwise; it is no report of a study, or of one from before"),
+        ('{"rows": [{"id": "a"}]}', "lacks 'plan_file'; it is no report of a study"),
         (
             '{"plan_file": "x", "plan_text": "", "shared": [], "rows": [{"settings": {}}]}',
             "row 0 has no id as results of cells have",

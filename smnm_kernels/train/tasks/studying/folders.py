@@ -3,6 +3,7 @@
 plan.toml                the plan as it was run last
 cells/ID/cell.json       what the cell is
 cells/ID/state.json      what it is doing, since when
+cells/ID/files           a link to the data set, which its lists of files name it by
 cells/ID/pretrain/       its run, as `smnm pretrain` leaves it
 cells/ID/NAME/           results of the measure NAME
 cells/ID/restored.png    a held-out file, the same for all cells, under a mask of the run's
@@ -31,7 +32,7 @@ CELLS, PLAN = "cells", "plan.toml"
 _RESULT, _STATE, _FAILED, _ABOUT, LOG = (
     "result.json", "state.json", "failed.json", "cell.json", "log.txt",
 )  # fmt: skip
-RUN, PICTURE = "pretrain", "restored.png"
+RUN, PICTURE, LINK = "pretrain", "restored.png", "files"
 State = Literal["done", "running", "failed", "begun", "open", "no data"]
 
 

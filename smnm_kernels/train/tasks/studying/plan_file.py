@@ -54,6 +54,8 @@ _OURS_OF_PRETRAIN = {"files_from"}
 #: Options of smnm pretrain that may differ between data sets: how their files are read.
 _OF_DATA = ("stride", "flip", "pixel_aspect", "padding")
 _NAME = re.compile(r"[\w+-]+")
+#: What a cell's folder holds beside its measures, and the first of its parts.
+_NO_MEASURES = {"train", "pretrain", "features", "files"}
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -111,6 +113,9 @@ def plan_of(text: bytes, path: Path) -> StudyPlan:
         for name in names:
             if not _NAME.fullmatch(name):
                 raise Wrong(f"{place}.{kind}.{name}", "a name has letters, digits and _+- only")
+            if kind == "measures" and name in _NO_MEASURES:
+                taken = ", ".join(sorted(_NO_MEASURES))
+                raise Wrong(f"{place}.{kind}.{name}", f"must be none of {taken}, which cells have")
     options_of(Pretrain, given.pretrain, f"{place}.pretrain")
     _seeds(given.seeds, f"{place}.seeds")
     for name, data in given.data.items():
@@ -209,9 +214,10 @@ def _runs(wanted: Any, given: _File, place: str) -> tuple[str, ...]:
 
 def _seeds(given: Any, place: str) -> tuple[int, ...]:
     """A number of seeds, from 0 on; or the seeds."""
+    wrong = Wrong(place, f"must be a number of seeds, or a list of them, each once; got {given!r}")
+    if isinstance(given, bool) or not isinstance(given, (int, list)):
+        raise wrong
     found = tuple(range(given)) if isinstance(given, int) else typed(given, tuple[int, ...], place)
-    if isinstance(given, bool) or not found or len(set(found)) < len(found) or min(found) < 0:
-        raise Wrong(
-            place, f"must be a number of seeds, or a list of them, each once; got {given!r}"
-        )
+    if not found or len(set(found)) < len(found) or min(found) < 0:
+        raise wrong
     return found

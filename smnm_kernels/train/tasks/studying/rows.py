@@ -69,9 +69,10 @@ def read_rows(path: Path) -> RowsFile:
         results = [_unpacked(row, shared) for row in content["rows"]]
         found = RowsFile(path, str(plan), str(content["plan_text"]), results)
     except (KeyError, TypeError, IndexError) as error:
+        lacks = f"lacks {error}" if isinstance(error, KeyError) else "is laid out otherwise"
         raise UsageError(
-            f"{shown}: is no report of a study, or of one from before rows were kept whole "
-            f"({type(error).__name__}: {error})"
+            f"{shown}: {lacks}; it is no report of a study, or of one from before rows were kept "
+            "whole"
         ) from error
     for number, row in enumerate(results):
         lacking = [k for k, kind in _NEEDED.items() if not isinstance(row.get(k), kind)]

@@ -20,26 +20,35 @@ from smnm_kernels.train.data.splits import split_off
 from smnm_kernels.train.tasks.label_options import LabelOptions, finder_of
 
 from .cells import Cell
+from .folders import LINK
 from .plan import DataSet, Measure, StudyPlan
 from .plan_file import options_of
 
 
 @dataclass(frozen=True)
 class Split:
-    """Names of files, in their order, from the absolute path `base`."""
+    """Names of files, in their order, from the absolute path `base`. In a cell's folder a link
+    stands for it, so that a cell that was begun goes on where the data lies elsewhere."""
 
     base: Path
     train: list[str]
     held_out: list[str]
 
     def name(self, path: str) -> str:
-        """A file by its name from the base, wherever the data lies."""
-        return path.removeprefix(f"{self.base}/")
+        """A file that a list of the cell names, by its name from the base."""
+        return path.removeprefix(f"{LINK}/")
+
+    def link(self, cell: Path) -> None:
+        """In the folder of a cell, in place of an earlier link."""
+        made = cell / f".{LINK}.{os.getpid()}"
+        made.unlink(missing_ok=True)
+        made.symlink_to(self.base, target_is_directory=True)
+        os.replace(made, cell / LINK)
 
     def write(self, path: Path, names: Sequence[str]) -> None:
-        """As a list that `smnm pretrain` reads."""
+        """As a list that `smnm pretrain` reads, beside the link."""
         text = io.StringIO(newline="")
-        rows = [["path"], *([str(self.base / name)] for name in names)]
+        rows = [["path"], *([f"{LINK}/{name}"] for name in names)]
         csv.writer(text, lineterminator="\n").writerows(rows)
         with replacing(path) as file:
             file.write(text.getvalue().encode("utf-8", "surrogateescape"))
