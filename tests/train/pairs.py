@@ -70,11 +70,11 @@ class FillWithMeans(Objective):
         torch.manual_seed(seed)
         return Means()
 
-    def losses(self, forward, inputs, masks, valid):
+    def losses(self, forward, inputs, masks, valid, facts=None):
         found = forward(inputs, masks)
         return {"loss": found["left"] + self.weight * found["right"], **found}
 
-    def restore(self, model, inputs, masks):
+    def restore(self, model, inputs, masks, valid):
         return inputs
 
     def export(self, model, path, metadata):

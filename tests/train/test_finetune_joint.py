@@ -13,6 +13,7 @@ from labelled_sets import finetune, results
 from safetensors.torch import save_file
 
 from smnm_kernels import MaskSampler
+from smnm_kernels.train.data.augment_bands import Bands
 from smnm_kernels.train.data.augment_jitter import Jitter
 from smnm_kernels.train.data.augment_mix import Mix
 from smnm_kernels.train.data.padding import TokenGrid
@@ -21,7 +22,7 @@ from smnm_kernels.train.models.cav_mae_model import CAV_MAE
 from smnm_kernels.train.models.joint_classifier import load_joint_classifier
 from smnm_kernels.train.models.joint_encoders import load_joint_encoder
 from smnm_kernels.train.run import forward
-from smnm_kernels.train.tasks import finetune_evaluation
+from smnm_kernels.train.tasks import finetune_evaluation, finetune_forms
 from smnm_kernels.train.tasks.avt_options import SEGMENT_RATIO
 from smnm_kernels.train.tasks.finetune_forms import WithAvtLosses
 from smnm_kernels.train.tasks.finetune_presets import PRESETS
@@ -210,6 +211,51 @@ def test_masks_may_show_of_a_mixture_what_is_real_in_either(films, tmp_path, mon
     assert len(seen) == 2
 
 
+def test_sounds_are_found_and_restored_without_bands_and_noise(films, tmp_path, monkeypatch):
+    """But where shifts have brought them."""
+    seen, found_in, learn = [], [], WithAvtLosses.learn
+    losses_of = finetune_forms.avt_losses
+
+    def watched(self, forward, x, given):
+        seen.append((x["audio"], given.plain["audio"]))
+        return learn(self, forward, x, given)
+
+    def watched_losses(parts, weights, patch, sound, *rest):
+        found_in.append(sound)
+        return losses_of(parts, weights, patch, sound, *rest)
+
+    monkeypatch.setattr(WithAvtLosses, "learn", watched)
+    monkeypatch.setattr(finetune_forms, "avt_losses", watched_losses)
+    small = PRESETS["audio-video"]["tiny"]
+    for bands, noise in ((None, 0.0), (Bands(time=60, mel=40), 0.5)):
+        preset = replace(small, bands=bands, jitter=Jitter(noise))
+        monkeypatch.setitem(PRESETS["audio-video"], "tiny", preset)
+        run = tmp_path / f"{noise}"
+        assert finetune("audio-video", films, run, *AVT, "--mixup", 0.5, "--steps", 1) == 0
+    (shifted, _), (changed, plain) = seen
+    assert torch.equal(plain, shifted)
+    assert torch.equal(found_in[1], plain)
+    assert not torch.equal(changed, plain)
+
+
+def test_two_of_one_file_or_mixture_are_not_compared(films, tmp_path, monkeypatch):
+    seen, learn = [], WithAvtLosses.learn
+
+    def watched(self, forward, x, given):
+        seen.append(given.files.tolist())
+        return learn(self, forward, x, given)
+
+    monkeypatch.setattr(WithAvtLosses, "learn", watched)
+    given = (*AVT, "--mixup", 0.5, "--steps", 1, "--warmup-steps", 0, "--batch-size", 4)
+    assert finetune("audio-video", films, tmp_path / "run", *given) == 0
+    (files,) = seen
+    assert [set(pair) for pair in files[::2]] == [set(pair) for pair in files[1::2]]
+    assert len({number for pair in files for number in pair}) == 4
+    row = rows(tmp_path / "run")[0]
+    assert row["loss_contrast"] > 0  # with the two of the other mixture
+    assert row["loss_matching"] > 0
+
+
 WRONG = {
     ("--modalities", "ears"): "ears",
     ("--preset", "cav-mae", "--stride", 3): "--stride 3: frames are spread over the sound",
@@ -218,7 +264,8 @@ WRONG = {
     ("--objective", "avt", "--fusion", "late", "--bottleneck", 2): "is for --fusion bottleneck",
     ("--objective", "avt", "--matching-weight", -1): "must be a number from 0 on, got -1",
     ("--objective", "avt", "--fusion-blocks", 0): "--fusion-blocks must be at least 1, got 0",
-    ("--objective", "avt", "--batch-size", 1): "compare samples with each other, and 1",
+    ("--objective", "avt", "--batch-size", 1): "compare samples with each other, and 1 goes",
+    ("--objective", "avt", "--batch-size", 2, "--mixup", 1): "but not two that are mixed, and 2 go",
     ("--modalities", "audio", "--cutmix", 1): "--cutmix 1.0: is for pictures and video",
     ("--modalities", "video", "--jitter", 0.1): "--jitter 0.1: is for sounds, and",
     ("--mask-ratio", 0.3): "is for audio, not audio-video",

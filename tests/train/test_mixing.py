@@ -116,6 +116,17 @@ def test_powers_of_spectrograms_add_up():
         assert torch.allclose(mixed[i].double(), powers.log(), atol=1e-5)
 
 
+def test_mixtures_are_made_of_two_files():
+    ids = list(range(40))
+    numbers = torch.tensor([i * i for i in ids])
+    mix = Mix(mixup=0.5, prob=0.5)
+    drawn = mix.draw(3, ids, 8, 8)
+    for i, (own, other) in enumerate(mix.files(numbers, drawn).tolist()):
+        mixed = drawn.share[i] < 1
+        assert (own, other) == (i * i, (i ^ 1) ** 2 if mixed else i * i)
+    assert 0 < (drawn.share < 1).sum() < 40
+
+
 def test_what_is_not_mixed_stays_to_the_bit():
     x = torch.randn(64, 1, 1, 16, 8)
     mix = Mix(mixup=10.0, prob=0.5, powers=True)

@@ -114,6 +114,19 @@ def test_without_a_segment_padding_is_hidden_all_the_same(tmp_path):
     assert found[0] == pytest.approx(found[1], rel=1e-5)
 
 
+@pytest.mark.parametrize("objective", ["avt", "cav-mae"])
+def test_a_file_is_not_compared_with_itself(objective, tmp_path):
+    one = sets.films(tmp_path / "one", {"train": 1})
+    for film in [path for path in sorted(one.rglob("*")) if path.is_file()][1:]:
+        film.unlink()
+    run, given = tmp_path / "run", ("--objective", objective, "--steps", 1, "--batch-size", 2)
+    words = ("--out", run, "--warmup-steps", 1, *given)
+    assert pretrain_words(one, *words, modality="audio-video") == 0
+    (row,) = rows(run)
+    assert row["loss_contrast"] == 0
+    assert row.get("loss_matching", 0) == 0
+
+
 def job(**options):
     given = {"objective": "avt"} | options
     return Pretrain(modality="audio-video", data=Path("DATA"), out=Path("RUN"), **given)

@@ -113,6 +113,11 @@ class Mix:
         share = drawn.share.view(-1, *[1] * (y.ndim - 1))
         return share * y + (1 - share) * neighbours(y)
 
+    def files(self, numbers: Tensor, drawn: Drawn) -> Tensor:
+        """int64 [B, 2], the numbers of the files that samples are made of; numbers, int64 [B], are
+        their own. One's own twice where nothing is mixed."""
+        return torch.stack([numbers, torch.where(drawn.share < 1, neighbours(numbers), numbers)], 1)
+
     def real(self, real: Tensor, drawn: Drawn) -> Tensor:
         """int64 [B, 3], how much of the mixtures is no padding."""
         mixed = (drawn.share < 1)[:, None]

@@ -24,7 +24,7 @@ from .avt_learner import (
     weighted,
 )
 from .encoder_file import save_tensors
-from .objective import Objective
+from .objective import NO_FACTS, Facts, Objective
 from .vit import InputSize
 
 
@@ -32,8 +32,8 @@ from .vit import InputSize
 class Avt(Objective):
     """An Objective of inputs "video" and "audio": `avt_losses`, each times its weight.
 
-    Contrast compares the samples of all processes, matching those of one. Where a batch comes in
-    parts, `--accumulate`, both compare the samples of one part.
+    Contrast compares the samples of all processes, matching those of one; neither compares those of
+    one file. Where a batch comes in parts, `--accumulate`, both compare the samples of one part.
     """
 
     model: FusedEncoderSettings
@@ -67,22 +67,27 @@ class Avt(Objective):
         inputs: dict[str, Tensor],
         masks: dict[str, Masks],
         valid: dict[str, Tensor],
+        facts: Facts = NO_FACTS,
     ) -> dict[str, Tensor]:
         of_sound, w = masks.get("audio"), self.weights
-        chance = pair_chances(w, inputs["audio"])
+        chance = pair_chances(w, inputs["audio"], facts.files)
         parts = forward(inputs, valid, of_sound, False, chance)
         patch = self.model.audio.patch
-        found = avt_losses(parts, w, patch, inputs["audio"], of_sound, valid.get("audio"))
+        found = avt_losses(parts, w, patch, inputs["audio"], of_sound, valid.get("audio"), facts)
         return {"loss": weighted(found, w)} | {f"loss_{name}": x for name, x in found.items()}
 
     @torch.no_grad()
     def restore(
-        self, model: AvtLearner, inputs: dict[str, Tensor], masks: dict[str, Masks]
+        self,
+        model: AvtLearner,
+        inputs: dict[str, Tensor],
+        masks: dict[str, Masks],
+        valid: dict[str, Tensor],
     ) -> dict[str, Tensor]:
         """The sound, where segments are restored."""
         if "audio" not in masks:
             return {}
-        return {"audio": model.restore(inputs, masks["audio"])}
+        return {"audio": model.restore(inputs, valid, masks["audio"])}
 
     def export(self, model: nn.Module, path: Path, metadata: dict[str, str]) -> None:
         assert isinstance(model, AvtLearner)

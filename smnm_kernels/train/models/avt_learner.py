@@ -17,11 +17,13 @@ from torch import Tensor, nn
 
 from smnm_kernels import Masks, activity_segments
 from smnm_kernels.train.data.on_device import moved
+from smnm_kernels.train.data.padding import with_quiet_padding
 
 from .audio_video_encoder import mean_of
 from .avt_encoder import FusedEncoder
-from .contrast import cosines, everyones, info_nce
+from .contrast import cosines, everyones, info_nce, related_of_all, sharing
 from .fusion import FusionSettings
+from .objective import NO_FACTS, Facts
 from .vit import joined_seen, patches_of, select_tokens
 
 #: Of contrast, and of the draw of hard negatives. Our choice: where ALBEF (Li et al. 2021) begins.
@@ -87,9 +89,10 @@ class AvtLearner(nn.Module):
         matched.
 
     Matching: a clip's frames with its own sound against the same frames with the sound of another
-    clip of the same part of a batch in the same process, drawn with probability proportional to
-    exp(cosine / TEMPERATURE) of the means before fusion (ALBEF's hard negatives). One linear layer
-    judges the mean of all tokens behind fusion; with late fusion it has nothing to compare.
+    clip, of another file, of the same part of a batch in the same process, drawn with probability
+    proportional to exp(cosine / TEMPERATURE) of the means before fusion (ALBEF's hard negatives).
+    One linear layer judges the mean of all tokens behind fusion; with late fusion it has nothing to
+    compare.
 
     Segment: the sound's encoder sees what the masks show. In fusion a learned token stands for each
     masked patch, with the encoder's position; behind it one linear layer gives the patch's values.
@@ -189,9 +192,9 @@ class AvtLearner(nn.Module):
         )
 
     @torch.no_grad()
-    def restore(self, inputs: dict[str, Tensor], masks: Masks) -> Tensor:
+    def restore(self, inputs: dict[str, Tensor], seen: dict[str, Tensor], masks: Masks) -> Tensor:
         """The sound with what the model makes of its masked patches: [B, 1, 1, frames, bands]."""
-        restored = self(inputs, {}, masks).restored
+        restored = self(inputs, seen, masks).restored
         audio = self.encoder.branch("audio")
         patches = audio.patchify(inputs["audio"]).float()
         ids = masks.ids_masked.unsqueeze(-1).expand_as(restored)
@@ -214,29 +217,35 @@ def joined(tokens: dict[str, Tensor]) -> Tensor:
     return torch.cat(list(tokens.values()), dim=1)
 
 
-def pair_chances(weights: LossWeights, x: Tensor) -> Tensor | None:
-    """float32 [B, B] in [0, 1), on the device of x [B, ...], for `hard_negatives`; None where
-    nothing is matched.
+def pair_chances(weights: LossWeights, x: Tensor, files: Tensor | None = None) -> Tensor | None:
+    """float32 [B, B], on the device of x [B, ...], for `hard_negatives`; None where nothing is
+    matched. Standard Gumbel noise, and -inf of pairs that have a file in common: files, int64
+    [B, k] on the host, are those that each sample is made of; None: of its own.
 
     From torch's random stream, which the loop sets by the seed and the part's first sample; that of
     the host, so that they are the same on every device. Call it outside of the model: a compiled
     one would draw other numbers.
     """
-    return moved(torch.rand(len(x), len(x)), x.device) if weights.matching else None
+    if not weights.matching:
+        return None
+    chance = torch.rand(len(x), len(x)).clamp_(min=torch.finfo(torch.float32).tiny)
+    gumbel = -(-chance.log()).log()
+    return moved(gumbel.masked_fill(_related(files, len(x)), -torch.inf), x.device)
+
+
+def _related(files: Tensor | None, n: int) -> Tensor:
+    """bool [B, B], on the host: each sample to itself and to those that have a file in common."""
+    return torch.eye(n, dtype=torch.bool) if files is None else sharing(files)
 
 
 @torch.no_grad()
 def hard_negatives(video: Tensor, audio: Tensor, chance: Tensor) -> Tensor:
     """int64 [B], for each row of video [B, D] another row of audio [B, D], drawn with probability
-    proportional to exp(cosine / TEMPERATURE); B is at least 2.
+    proportional to exp(cosine / TEMPERATURE); any row where there is no other.
 
-    chance: float32 [B, B], uniform in [0, 1), each of which decides about one pair.
+    chance: float32 [B, B] of `pair_chances`. The largest of logits + Gumbel noise is such a draw.
     """
-    logits = cosines(video, audio) / TEMPERATURE
-    chance = chance.clamp(min=torch.finfo(torch.float32).tiny)
-    gumbel = -(-chance.log()).log()  # the largest of logits + gumbel is such a draw
-    own = torch.eye(len(logits), dtype=torch.bool, device=logits.device)
-    return (logits + gumbel).masked_fill(own, -torch.inf).argmax(1)
+    return (cosines(video, audio) / TEMPERATURE + chance).argmax(1)
 
 
 @torch.no_grad()
@@ -273,13 +282,18 @@ def avt_losses(
     sound: Tensor,
     masks: Masks | None,
     valid: Tensor | None,
+    facts: Facts = NO_FACTS,
 ) -> dict[str, Tensor]:
     """Scalars, float32 (float64 of float64), each before its weight:
 
     contrast: InfoNCE both ways between the means before fusion, over the samples of all processes.
     matching: binary cross-entropy of "is its own sound", a clip's own and another's alike.
     segment: squared error of the values of a masked segment's patches (`segment_shares`) of the
-        input as it is, a mean over the patch, the segment and the samples.
+        input as it is, a mean over the patch, the segment and the samples. Where padding is hidden,
+        segments are found beside quiet padding, as masks find them.
+
+    Samples that have a file in common are no others to each other. One that is left without others
+    has no contrast and no matching: 0, in means over all samples.
 
     sound: [B, 1, 1, frames, bands], the input, and patch, (1, h, w) of its values; masks and valid,
         bool [B, N], are its own, too.
@@ -287,16 +301,22 @@ def avt_losses(
     losses = {}
     if weights.contrast:
         assert parts.audio is not None
-        losses["contrast"] = info_nce(everyones(parts.video), everyones(parts.audio), TEMPERATURE)
+        related = related_of_all(facts.files, sound.device)
+        means = everyones(parts.video), everyones(parts.audio)
+        losses["contrast"] = info_nce(*means, TEMPERATURE, related=related)
     if parts.matching is not None:
         logits = _wide(parts.matching)
         own = (torch.arange(len(logits), device=logits.device) < len(sound)).to(logits.dtype)
-        losses["matching"] = F.binary_cross_entropy_with_logits(logits, own)
+        of_pairs = F.binary_cross_entropy_with_logits(logits, own, reduction="none")
+        alone = moved(_related(facts.files, len(sound)).all(1), sound.device)
+        losses["matching"] = of_pairs.masked_fill(alone.repeat(2), 0.0).mean()
     if parts.restored is not None:
         assert masks is not None
         target = select_tokens(patches_of(sound, patch), masks.ids_masked)
         by_patch = (_wide(parts.restored) - target).square().mean(2)
-        shares = segment_shares(sound, patch, masks, valid)
+        real = facts.real.get("audio")
+        quiet = sound if real is None else with_quiet_padding(sound, real)
+        shares = segment_shares(quiet, patch, masks, valid)
         losses["segment"] = (by_patch * shares).sum(1).mean()
     return losses
 

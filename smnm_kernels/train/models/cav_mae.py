@@ -14,9 +14,9 @@ from smnm_kernels.train.data.modality import InputFormat
 
 from .audio_video_encoder import MODALITIES, audio_video_metadata
 from .cav_mae_model import CavMaeModel, CavMaeSettings, build_cav_mae
-from .contrast import Directions, accuracy, everyones, info_nce
+from .contrast import Directions, accuracy, everyones, info_nce, related_of_all
 from .encoder_file import save_tensors
-from .objective import Objective
+from .objective import NO_FACTS, Facts, Objective
 from .targets import note_of
 
 
@@ -27,8 +27,8 @@ class CavMae(Objective):
     loss = video_weight * error of video + audio_weight * error of audio + contrast_weight * InfoNCE
 
     InfoNCE compares the modalities' means, from video to audio or both ways, over the samples of
-    all processes (CAV-MAE: of one GPU). Where a batch comes in parts, `--accumulate`, it compares
-    the samples of one part.
+    all processes (CAV-MAE: of one GPU), but none with others of its own file (our choice). Where a
+    batch comes in parts, `--accumulate`, it compares the samples of one part.
     """
 
     model: CavMaeSettings
@@ -60,10 +60,12 @@ class CavMae(Objective):
         inputs: dict[str, Tensor],
         masks: dict[str, Masks],
         valid: dict[str, Tensor],
+        facts: Facts = NO_FACTS,
     ) -> dict[str, Tensor]:
         found = forward(inputs, masks, valid)
         video, audio = (everyones(found.means[name].float()) for name in MODALITIES)
-        contrast = info_nce(video, audio, self.temperature, self.directions)
+        related = related_of_all(facts.files, video.device)
+        contrast = info_nce(video, audio, self.temperature, self.directions, related)
         loss = self.contrast_weight * contrast
         loss = loss + self.video_weight * found.losses["video"]
         loss = loss + self.audio_weight * found.losses["audio"]
@@ -72,11 +74,15 @@ class CavMae(Objective):
             "loss_video": found.losses["video"],
             "loss_audio": found.losses["audio"],
             "loss_contrast": contrast,
-            "contrast_accuracy": accuracy(video, audio),
+            "contrast_accuracy": accuracy(video, audio, related),
         }
 
     def restore(
-        self, model: CavMaeModel, inputs: dict[str, Tensor], masks: dict[str, Masks]
+        self,
+        model: CavMaeModel,
+        inputs: dict[str, Tensor],
+        masks: dict[str, Masks],
+        valid: dict[str, Tensor],
     ) -> dict[str, Tensor]:
         return model.restore(inputs, masks)
 

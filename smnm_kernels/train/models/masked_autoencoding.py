@@ -14,7 +14,7 @@ from smnm_kernels.train.data.modality import InputFormat
 
 from .encoder_file import encoder_metadata, save_tensors
 from .mae import MaskedAutoencoder, build_model
-from .objective import Objective
+from .objective import NO_FACTS, Facts, Objective
 from .settings import ModelSettings
 from .targets import note_of
 
@@ -46,12 +46,17 @@ class MaskedAutoencoding(Objective):
         inputs: dict[str, Tensor],
         masks: dict[str, Masks],
         valid: dict[str, Tensor],
+        facts: Facts = NO_FACTS,
     ) -> dict[str, Tensor]:
         (name,) = inputs
         return {"loss": forward(inputs[name], masks[name], *valid.values())}
 
     def restore(
-        self, model: MaskedAutoencoder, inputs: dict[str, Tensor], masks: dict[str, Masks]
+        self,
+        model: MaskedAutoencoder,
+        inputs: dict[str, Tensor],
+        masks: dict[str, Masks],
+        valid: dict[str, Tensor],
     ) -> dict[str, Tensor]:
         (name,) = inputs
         x, seen = inputs[name], masks[name]

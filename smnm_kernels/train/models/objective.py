@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from dataclasses import Field
+from dataclasses import Field, dataclass, field
 from pathlib import Path
 from typing import Any, ClassVar, Protocol
 
@@ -11,6 +11,20 @@ from torch import Tensor, nn
 
 from smnm_kernels import Masks
 from smnm_kernels.train.data.modality import InputFormat
+
+
+@dataclass(frozen=True)
+class Facts:
+    """What is known of a batch's samples beside their values."""
+
+    #: int64 [B, k], the numbers of the files that a sample is made of, on the host: of one, or of
+    #: two that are mixed. None where every sample is of files of its own.
+    files: Tensor | None = None
+    #: int64 [B, 3] of inputs whose padding is hidden: how many values along (T, H, W) are real.
+    real: dict[str, Tensor] = field(default_factory=dict)
+
+
+NO_FACTS = Facts()
 
 
 class Objective(Protocol):
@@ -41,6 +55,7 @@ class Objective(Protocol):
         inputs: dict[str, Tensor],
         masks: dict[str, Masks],
         valid: dict[str, Tensor],
+        facts: Facts = NO_FACTS,
     ) -> dict[str, Tensor]:
         """Scalars of normalised inputs [B, C, T, H, W], "loss" among them; it calls `forward` in
         place of the model, once. `valid`, bool [B, N], has the inputs that may be padded: tokens
@@ -65,9 +80,14 @@ class Objective(Protocol):
         return ""
 
     def restore(
-        self, model: Any, inputs: dict[str, Tensor], masks: dict[str, Masks]
+        self,
+        model: Any,
+        inputs: dict[str, Tensor],
+        masks: dict[str, Masks],
+        valid: dict[str, Tensor],
     ) -> dict[str, Tensor]:
-        """Inputs whose masked patches are what the model makes of them, for pictures."""
+        """Inputs whose masked patches are what the model makes of them, for pictures. `valid` as in
+        `losses`."""
 
     def export(self, model: Any, path: Path, metadata: dict[str, str]) -> None:
         """Write the encoder with the metadata, whole or not at all."""

@@ -23,7 +23,7 @@ from smnm_kernels.train.data.modality import InputFormat
 from .collapse import CollapseWatch
 from .encoder_file import encoder_metadata, save_tensors
 from .mae import Decoder, check_masks
-from .objective import Objective
+from .objective import NO_FACTS, Facts, Objective
 from .settings import ModelSettings
 from .sigma_target import FrozenEncoder, FrozenSettings
 from .sinkhorn import among_others, entropy_share, sinkhorn
@@ -210,6 +210,7 @@ class Sigma(Objective):
         inputs: dict[str, Tensor],
         masks: dict[str, Masks],
         valid: dict[str, Tensor],
+        facts: Facts = NO_FACTS,
     ) -> dict[str, Tensor]:
         (name,) = inputs
         losses: dict[str, Tensor] = forward(inputs[name], masks[name])
@@ -223,7 +224,11 @@ class Sigma(Objective):
         return CollapseWatch(("target_entropy", "entropy"))
 
     def restore(
-        self, model: Any, inputs: dict[str, Tensor], masks: dict[str, Masks]
+        self,
+        model: Any,
+        inputs: dict[str, Tensor],
+        masks: dict[str, Masks],
+        valid: dict[str, Tensor],
     ) -> dict[str, Tensor]:
         """Each masked patch in two colours: above that of the prototype with the target's highest
         score, below of the prediction's. Where both halves have one colour, it is predicted right.

@@ -72,14 +72,16 @@ def loss_weights(options: AvtOptions) -> LossWeights:
     )
 
 
-def check_pairs(options: Any, batch_size: int, weights: LossWeights) -> None:
-    """UsageError where a process gets too few samples at a time to compare them."""
+def check_pairs(options: Any, batch_size: int, weights: LossWeights, mixes: bool = False) -> None:
+    """UsageError where a process gets too few samples at a time to compare them. Two that are mixed
+    with each other are not compared."""
     part = batch_size // (options.accumulate or 1) // ranks.world_size()
-    if part < 2 and (weights.contrast or weights.matching):
+    if part < (4 if mixes else 2) and (weights.contrast or weights.matching):
+        but = ", but not two that are mixed" if mixes else ""
         raise UsageError(
-            f"--batch-size {batch_size}: contrast and matching compare samples with each other, "
-            f"and {part} goes through the model at a time; give more, or --contrast-weight 0 "
-            "--matching-weight 0"
+            f"--batch-size {batch_size}: contrast and matching compare samples with each other{but}"
+            f", and {part} {'goes' if part == 1 else 'go'} through the model at a time; give more, "
+            "or --contrast-weight 0 --matching-weight 0"
         )
 
 

@@ -118,13 +118,9 @@ class FineTuning:
     def step(
         self, forward: Callable[..., Any], batch: Batch, clock: StepClock
     ) -> dict[str, Tensor]:
-        hides = self.setup.hides_padding
         with clock.measure("mix_ms"):
             targets = self._targets(batch.file_numbers.tolist())
-            x, targets, mixed = self._mixed(batch, moved(targets, self.setup.device))
-            ids = moved(batch.sample_ids, self.setup.device)
-            keep = {name: sampler.masks(ids).ids_keep for name, sampler in self.samplers.items()}
-        given = Given(mixed.sample_ids, keep, mixed.real if hides else {}, mixed.valid)
+            x, targets, given = self._mixed(batch, moved(targets, self.setup.device))
         outputs, others, weighted = self.form.learn(forward, x, given)
         loss = loss_of(self.labels.kind, outputs, targets)
         if not others:
@@ -142,37 +138,58 @@ class FineTuning:
             return targets
         return ((targets - self.head.offset) / self.head.scale)[:, None].float()
 
-    def _mixed(self, batch: Batch, targets: Tensor) -> tuple[dict[str, Tensor], Tensor, Batch]:
-        """Normalised inputs, targets, and the batch with what is no padding of the mixtures. All
-        inputs of a sample are mixed with those of the same other one, by the same share. Powers of
-        sounds are mixed, and their bands masked, before they are normalised, and jittered after;
-        pictures are mixed after."""
+    def _mixed(self, batch: Batch, targets: Tensor) -> tuple[dict[str, Tensor], Tensor, Given]:
+        """Normalised inputs, targets, and what belongs to the mixtures. All inputs of a sample are
+        mixed with those of the same other one, by the same share. Powers of sounds are mixed, and
+        their bands masked, before they are normalised, and jittered after; pictures are mixed
+        after."""
         seed, ids = self.setup.seed, batch.sample_ids.tolist()
-        bands, jitter = self.setup.preset.bands, self.setup.preset.jitter
         raw = {name: batch.inputs[name] for name in self.normalisations}
         device, real, valid = self.setup.device, dict(batch.real), dict(batch.valid)
-        drawn = None
+        drawn, files = None, batch.file_numbers[:, None]
         if self.mix.on:
-            drawn = self.mix.draw(seed, ids, *next(iter(raw.values())).shape[3:]).to(device)
+            drawn = self.mix.draw(seed, ids, *next(iter(raw.values())).shape[3:])
+            files = self.mix.files(batch.file_numbers, drawn)
+            drawn = drawn.to(device)
             targets = self.mix.targets(targets, drawn)
             real = {name: self.mix.real(sides, drawn) for name, sides in real.items()}
             valid = {name: self.mix.valid(tokens, drawn) for name, tokens in valid.items()}
-        x = {}
+        x, plain = {}, dict[str, Tensor]()
+        hidden = real if self.setup.hides_padding else {}
         for name, values in raw.items():
             mix = self.mixes[name]
             if drawn is not None and mix.powers:
                 values = mix.values(values, drawn, batch.real.get(name))
-            if name == SOUND and bands is not None:
-                where = moved(bands.draw(seed, ids, *values.shape[3:]), device)
-                values = bands.values(values, where)
-            x[name] = self.normalisations[name](values)
-            if name == SOUND and jitter is not None:
-                noise, rolled = jitter.draw(seed, ids, *values.shape[3:])
-                sides = real.get(name) if self.setup.hides_padding else None
-                x[name] = jitter.values(x[name], moved(noise, device), moved(rolled, device), sides)
+            if name == SOUND:
+                x[name], without = self._sounds(values, ids, hidden.get(name))
+                plain |= {} if without is None else {name: without}
+            else:
+                x[name] = self.normalisations[name](values)
             if drawn is not None and not mix.powers:
                 x[name] = mix.values(x[name], drawn)
-        return x, targets, replace(batch, real=real, valid=valid)
+        sample_ids = moved(batch.sample_ids, device)
+        keep = {name: of.masks(sample_ids).ids_keep for name, of in self.samplers.items()}
+        return x, targets, Given(batch.sample_ids, keep, hidden, valid, files, plain)
+
+    def _sounds(
+        self, values: Tensor, ids: Sequence[int], real: Tensor | None
+    ) -> tuple[Tensor, Tensor | None]:
+        """Normalised: with masked bands, noise and shifts; and, where the form finds sounds and
+        could take either for one, with the shifts alone."""
+        seed, device, sides = self.setup.seed, self.setup.device, values.shape[3:]
+        bands, jitter = self.setup.preset.bands, self.setup.preset.jitter
+        normalise, plain = self.normalisations[SOUND], None
+        if self.form.finds_sounds and (bands is not None or jitter is not None):
+            plain = normalise(values)
+        if bands is not None:
+            values = bands.values(values, moved(bands.draw(seed, ids, *sides), device))
+        x = normalise(values)
+        if jitter is not None:
+            noise, rolled = (moved(one, device) for one in jitter.draw(seed, ids, *sides))
+            x = jitter.values(x, noise, rolled, real)
+            if plain is not None:
+                plain = jitter.values(plain, noise.new_zeros(()), rolled, real)
+        return x, plain
 
     def outputs(self, forward: Callable[..., Any], batch: Batch) -> Tensor:
         """Probabilities or numbers [B, k] of a batch, nothing masked or mixed."""

@@ -32,6 +32,7 @@ from smnm_kernels.train.models.joint_classifier import (
     save_joint_classifier,
 )
 from smnm_kernels.train.models.joint_encoders import JointEncoder, joint_metadata
+from smnm_kernels.train.models.objective import Facts
 from smnm_kernels.train.models.vit import Encoder
 
 from .finetune_presets.preset import FinetunePreset
@@ -49,6 +50,8 @@ class Given:
     keep: Tensors  # int64 [B, n], the patches that are looked at; of inputs that are masked
     real: Tensors  # int64 [B, 3], how much is no padding; of inputs whose padding is hidden
     valid: Tensors  # bool [B, N], the tokens that masks may show
+    files: Tensor  # int64 [B, k], those that samples are made of, on the host
+    plain: Tensors  # sounds without bands and noise, where a form finds sounds and x has either
 
 
 class Form(Protocol):
@@ -57,6 +60,11 @@ class Form(Protocol):
     @property
     def settings(self) -> dict[str, Any]:
         """What decides the losses, as JSON can hold it."""
+
+    @property
+    def finds_sounds(self) -> bool:
+        """Whether it looks for sounds in the input."""
+        return False
 
     def tokens(self, sizes: dict[str, Grid]) -> dict[str, TokenGrid]:
         """Of inputs of these sizes (T, H, W), by which padding is judged."""
@@ -85,7 +93,7 @@ class Form(Protocol):
 
 
 @dataclass
-class OneInput:
+class OneInput(Form):
     """A Classifier of the only input."""
 
     name: str
@@ -133,7 +141,7 @@ class OneInput:
 
 
 @dataclass
-class WithSound:
+class WithSound(Form):
     """A JointClassifier of clips with sound, or of one of the two."""
 
     encoder: JointEncoder
@@ -202,6 +210,10 @@ class WithAvtLosses(WithSound):
         masks = self.sampler and {"n_keep": self.sampler.n_keep, "kind": "activity"}
         return super().settings | {"weights": asdict(self.weights), "segment_masks": masks}
 
+    @property
+    def finds_sounds(self) -> bool:
+        return self.sampler is not None
+
     def n_keep(self, name: str) -> int | None:
         return self.sampler.n_keep if self.sampler and name == "audio" else None
 
@@ -217,17 +229,18 @@ class WithAvtLosses(WithSound):
             self.sampler.to(device)
 
     def learn(self, forward: Forward, x: Tensors, given: Given) -> tuple[Tensor, Tensors, Tensor]:
-        sound, real, valid = x["audio"], given.real.get("audio"), None
+        sound, real, valid = given.plain.get("audio", x["audio"]), given.real.get("audio"), None
         masks = None
         if self.sampler is not None:
             quiet = sound if real is None else with_quiet_padding(sound, real)
             valid = None if real is None else given.valid.get("audio")
             ids = moved(given.sample_ids, sound.device)
             masks = self.sampler.masks(ids, quiet, valid)
-        chance = pair_chances(self.weights, sound)
+        chance = pair_chances(self.weights, sound, given.files)
         outputs, parts = forward(x, given.real, masks, chance, True)
         patch = self.encoder.settings.audio.patch
-        found = avt_losses(parts, self.weights, patch, sound, masks, valid)
+        facts = Facts(given.files, given.real)
+        found = avt_losses(parts, self.weights, patch, sound, masks, valid, facts)
         return outputs, found, weighted(found, self.weights)
 
     def kept(self, model: SupervisedAvt) -> JointClassifier:

@@ -109,7 +109,7 @@ def set_up_joint(options: Any, preset: FinetunePreset) -> Setup:
     device = find_device(options.device)
     say: Callable[[str], None] = print if ranks.rank() == 0 else lambda text: None
     weights = loss_weights(options) if options.objective else LossWeights(0, 0, 0)
-    check_pairs(options, preset.optimisation.batch_size, weights)
+    check_pairs(options, preset.optimisation.batch_size, weights, preset.mix.on)
     first = clip_of(options, preset, None)
     try:
         pretrained = find_joint_encoder(

@@ -17,6 +17,7 @@ from smnm_kernels.train.data.loader import Batch, Failure, SampleDataset
 from smnm_kernels.train.data.modality import Normalisation, of_inputs
 from smnm_kernels.train.models.encoder_file import step_of
 from smnm_kernels.train.models.guide import guide_of
+from smnm_kernels.train.models.objective import Facts
 from smnm_kernels.train.run import ranks
 from smnm_kernels.train.run.loop import Loop
 from smnm_kernels.train.run.meter import StepClock
@@ -107,7 +108,8 @@ class Pretraining:
             self.masking.set_step(int(batch.sample_ids[0]) // self.batch_size)
             data = looked_at(self.masking, x, batch.real, batch.valid, self.guide)
             masks = self.masking.draw(len(batch), data, batch.valid)
-        return self.objective.losses(forward, x, masks, batch.valid)
+        facts = Facts(batch.file_numbers[:, None], batch.real)
+        return self.objective.losses(forward, x, masks, batch.valid, facts)
 
     def _normalised(self, inputs: dict[str, Tensor]) -> dict[str, Tensor]:
         return {name: self.normalisations[name](raw) for name, raw in inputs.items()}

@@ -32,7 +32,7 @@ def restored_by(
     """Of samples x, normalised, what the model makes of what masks hide: inputs one below the
     other. None where the objective restores nothing."""
     was_training = model.training
-    restored = objective.restore(model.eval(), x, masks)
+    restored = objective.restore(model.eval(), x, masks, dict(valid))
     model.train(was_training)
     samples = {}
     for name in restored:

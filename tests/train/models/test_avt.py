@@ -43,7 +43,7 @@ def test_an_objective_that_restores_nothing_masks_nothing() -> None:
     model, x = without.build(INPUTS, seed=0), samples()
     found = without.losses(model, x, {}, {})
     assert list(found) == ["loss", "loss_contrast", "loss_matching"]
-    assert without.restore(model, x, {}) == {}
+    assert without.restore(model, x, {}, {}) == {}
 
 
 def test_the_loss_is_the_weighted_sum() -> None:
@@ -68,7 +68,7 @@ def test_the_seed_makes_the_weights() -> None:
 def test_what_is_shown_is_not_restored() -> None:
     objective, x = Avt(fused_settings()), samples()
     model, masks = objective.build(INPUTS, seed=0), masks_of(x)
-    restored = objective.restore(model, x, masks)["audio"]
+    restored = objective.restore(model, x, masks, {})["audio"]
     shown = masks["audio"].visible.view(3, 1, 1, 8, 2)
     shown = shown.repeat_interleave(16, 3).repeat_interleave(16, 4)
     assert torch.equal(restored[shown], x["audio"][shown])

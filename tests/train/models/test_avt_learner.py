@@ -12,6 +12,7 @@ from avt_models import SIZES, fused_settings
 from torch import Tensor, nn
 
 from smnm_kernels import MaskSampler, activity_segments
+from smnm_kernels.train.data.padding import with_quiet_padding
 from smnm_kernels.train.models.avt_encoder import FusedEncoder
 from smnm_kernels.train.models.avt_learner import (
     TEMPERATURE,
@@ -25,6 +26,7 @@ from smnm_kernels.train.models.avt_learner import (
     segment_shares,
     weighted,
 )
+from smnm_kernels.train.models.objective import Facts
 
 BATCH, PATCH = 4, (1, 16, 16)
 ALL_LOSSES, NO_LOSS = LossWeights(), LossWeights(0, 0, 0)
@@ -59,39 +61,67 @@ def masks_of(x: dict[str, Tensor], ratio: float = 0.4):
     return sampler.masks(torch.arange(BATCH), x["audio"])
 
 
-def chances(seed: int = 7) -> Tensor:
-    return torch.rand(BATCH, BATCH, generator=torch.Generator().manual_seed(seed))
+def chances(seed: int = 7, files: Tensor | None = None) -> Tensor:
+    with torch.random.fork_rng():
+        torch.manual_seed(seed)
+        return pair_chances(ALL_LOSSES, torch.empty(BATCH), files)
 
 
-def losses(model: AvtLearner, x: dict[str, Tensor], fused: bool = False, seed: int = 7):
+def losses(
+    model: AvtLearner,
+    x: dict[str, Tensor],
+    fused: bool = False,
+    seed: int = 7,
+    files: Tensor | None = None,
+):
     masks = masks_of(x)
-    parts = model(x, {}, masks, fused, chances(seed))
-    return parts, avt_losses(parts, model.weights, PATCH, x["audio"], masks, None)
+    parts = model(x, {}, masks, fused, chances(seed, files))
+    facts = Facts(files)
+    return parts, avt_losses(parts, model.weights, PATCH, x["audio"], masks, None, facts)
 
 
-def test_contrast_is_of_the_means_before_fusion() -> None:
+# Those that samples are made of: of their own; one twice, and one in common with all others.
+FILES = [
+    None,
+    torch.tensor([[3], [1], [3], [0]]),
+    torch.tensor([[0, 1], [2, 1], [3, 0], [4, 0]]),
+]
+
+
+def may_be_compared(files: Tensor | None, i: int, j: int) -> bool:
+    return i != j if files is None else not set(files[i].tolist()) & set(files[j].tolist())
+
+
+@pytest.mark.parametrize("files", FILES)
+def test_contrast_is_of_the_means_before_fusion(files: Tensor | None) -> None:
     model, x = learner(), samples()
     means = {n: model.encoder.branch(n)(x[n]).mean(1) for n in SIZES}  # leaves class tokens out
     logits = torch.zeros(BATCH, BATCH)
     for i, j in itertools.product(range(BATCH), repeat=2):
         v, a = means["video"][i], means["audio"][j]
         logits[i, j] = v @ a / (v.norm() * a.norm()) / TEMPERATURE
-    by_hand = torch.stack(
-        [
-            logits[i].exp().sum().log() + logits[:, i].exp().sum().log() - 2 * logits[i, i]
-            for i in range(BATCH)
-        ]
-    ).mean()
-    torch.testing.assert_close(losses(model, x)[1]["contrast"], by_hand / 2)
+    by_hand = 0.0
+    for i in range(BATCH):
+        among = [j for j in range(BATCH) if j == i or may_be_compared(files, i, j)]
+        for row in (logits[i], logits[:, i]):
+            by_hand += (row[among].exp().sum().log() - row[i]) / BATCH
+    torch.testing.assert_close(losses(model, x, files=files)[1]["contrast"], by_hand / 2)
 
 
-@pytest.mark.parametrize("kind", ["bottleneck", "concat", "late"])
-def test_matching_judges_each_pair_by_itself(kind: str) -> None:
+@pytest.mark.parametrize(
+    ("kind", "files"),
+    [("bottleneck", None), ("concat", None), ("late", None), *(("concat", f) for f in FILES[1:])],
+)
+def test_matching_judges_each_pair_by_itself(kind: str, files: Tensor | None) -> None:
     model, x = learner(kind=kind), samples()
-    parts, found = losses(model, x)
-    other = hard_negatives(parts.video, parts.audio, chances()).tolist()
+    parts, found = losses(model, x, files=files)
+    other = hard_negatives(parts.video, parts.audio, chances(files=files)).tolist()
     terms = []
     for i in range(BATCH):
+        if not any(may_be_compared(files, i, j) for j in range(BATCH)):
+            terms += [0.0, 0.0]
+            continue
+        assert may_be_compared(files, i, other[i])
         for j, own in ((i, 1.0), (other[i], 0.0)):
             pair = {"video": x["video"][i : i + 1], "audio": x["audio"][j : j + 1]}
             logit = model.matching(joined(model.encoder(pair)).mean(1)).item()
@@ -112,7 +142,8 @@ def test_negatives_are_never_the_own_sound_and_the_nearer_the_likelier() -> None
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr("smnm_kernels.train.models.avt_learner.TEMPERATURE", 20 * TEMPERATURE)
         for _ in range(draws):
-            counts[torch.arange(3), hard_negatives(video, audio, torch.rand(3, 3))] += 1
+            chance = pair_chances(ALL_LOSSES, video)
+            counts[torch.arange(3), hard_negatives(video, audio, chance)] += 1
     assert counts.diagonal().sum() == 0
     for i in range(3):
         others = [j for j in range(3) if j != i]
@@ -130,14 +161,18 @@ def test_the_model_draws_nothing_itself() -> None:
     torch.manual_seed(3)
     drawn = pair_chances(ALL_LOSSES, x["audio"])
     torch.manual_seed(3)
-    assert torch.equal(drawn, torch.rand(BATCH, BATCH))
+    others = ~torch.eye(BATCH, dtype=torch.bool)
+    torch.testing.assert_close(
+        drawn[others].double(), -(-torch.rand(BATCH, BATCH).double().log()).log()[others]
+    )
+    assert (drawn[~others] == -math.inf).all()
     assert pair_chances(NO_LOSS, x["audio"]) is None
 
 
 def test_negatives_exist_whatever_the_similarities_are() -> None:
     for scale in (0.0, 1e-30, 1e30):
         x = scale * torch.ones(2, 8)
-        assert hard_negatives(x, x, torch.rand(2, 2)).tolist() == [1, 0]
+        assert hard_negatives(x, x, pair_chances(ALL_LOSSES, x)).tolist() == [1, 0]
 
 
 def shares_by_hand(x: Tensor, masks, valid: Tensor | None) -> Tensor:
@@ -284,6 +319,38 @@ def test_padding_changes_nothing() -> None:
         of_losses = avt_losses(parts, model.weights, PATCH, sound, masks, seen)
         found.append([*kept, *of_losses.values()])
     torch.testing.assert_close(*found)
+
+
+def test_segments_are_found_beside_quiet_padding() -> None:
+    """As masks find them. Padding is louder than the sound, and begins within a patch."""
+    model, x = learner(replace(NO_LOSS, segment=1)), samples()
+    sound = torch.full_like(x["audio"], -1.2)
+    sound[:, :, :, 16:48] = -1
+    sound[:, :, :, 100:] = 0.47
+    valid = torch.arange(16).repeat(BATCH, 1) < 14
+    real = torch.tensor([[1, 100, 32]] * BATCH)
+    quiet = with_quiet_padding(sound, real)
+    sampler = MaskSampler("activity", (1, 8, 2), n_keep=2, seed=5)
+    masks = sampler.masks(torch.arange(BATCH), quiet, valid)
+    inputs = x | {"audio": sound}
+    parts = model(inputs, {"audio": valid}, masks)
+    facts = Facts(real={"audio": real})
+    found = avt_losses(parts, model.weights, PATCH, sound, masks, valid, facts)
+    shares = shares_by_hand(quiet, masks, valid)
+    assert not torch.equal(shares, shares_by_hand(sound, masks, valid))
+    target = model.encoder.branch("audio").patchify(sound)
+    by_hand = 0.0
+    for i, ids in enumerate(masks.ids_masked.tolist()):
+        for place, token in enumerate(ids):
+            error = (parts.restored[i, place] - target[i, token]).square().mean()
+            by_hand += shares[i, place] * error / BATCH
+    torch.testing.assert_close(found["segment"], by_hand)
+    # What a picture shows is what was learnt: padding is heard in neither.
+    restored = model.restore(inputs, {"audio": valid}, masks)
+    patches = model.encoder.branch("audio").patchify(restored)
+    torch.testing.assert_close(
+        patches.gather(1, masks.ids_masked[..., None].expand_as(parts.restored)), parts.restored
+    )
 
 
 def test_gradients_in_float64() -> None:

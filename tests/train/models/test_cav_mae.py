@@ -252,7 +252,7 @@ def test_activations_computed_again_give_the_same_gradients():
 @torch.no_grad()
 def test_a_restored_input_keeps_what_was_visible():
     objective, model, inputs, masks = made()
-    restored = objective.restore(model, inputs, masks)
+    restored = objective.restore(model, inputs, masks, {})
     for name in NAMES:
         branch = model.encoder.branch(name)
         same = (branch.patchify(restored[name]) == branch.patchify(inputs[name])).all(-1)

@@ -1,5 +1,6 @@
 """InfoNCE against its definition, and gradients over processes."""
 
+import itertools
 import math
 import threading
 
@@ -9,7 +10,13 @@ import torch.distributed as dist
 import torch.multiprocessing as mp
 
 from smnm_kernels.train.models import contrast
-from smnm_kernels.train.models.contrast import accuracy, everyones, info_nce
+from smnm_kernels.train.models.contrast import (
+    accuracy,
+    everyones,
+    info_nce,
+    related_of_all,
+    sharing,
+)
 
 DIRECTIONS = ["a_to_b", "both"]
 
@@ -19,15 +26,20 @@ def pair(n=5, d=7, dtype=torch.float64, seed=0):
     return tuple(torch.randn(n, d, dtype=dtype, generator=generator) for _ in range(2))
 
 
-def one_direction(a, b, temperature):
-    """Of each row of a: minus the log of its own row's share of the exponentials over all of b."""
+def one_direction(a, b, temperature, files=None):
+    """Of each row of a: minus the log of its own row's share of the exponentials over all of b, but
+    for others that have a file in common with it."""
+    files = files or [{i} for i in range(len(a))]
     total = 0.0
     for i in range(len(a)):
-        likeness = [
-            float(a[i] @ b[j] / (a[i].norm() * b[j].norm())) / temperature for j in range(len(b))
-        ]
-        largest = max(likeness)
-        total -= likeness[i] - largest - math.log(sum(math.exp(x - largest) for x in likeness))
+        likeness = {
+            j: float(a[i] @ b[j] / (a[i].norm() * b[j].norm())) / temperature
+            for j in range(len(b))
+            if j == i or not files[i] & files[j]
+        }
+        largest = max(likeness.values())
+        exponentials = (math.exp(x - largest) for x in likeness.values())
+        total -= likeness[i] - largest - math.log(sum(exponentials))
     return total / len(a)
 
 
@@ -40,11 +52,39 @@ def test_the_loss_is_its_definition(temperature):
     assert there != pytest.approx(back, rel=1e-9)
 
 
+# Of five samples: a file twice; mixtures of two; one that has something in common with all.
+FILES = {
+    "twice": [[4], [2], [4], [0], [1]],
+    "mixed": [[0, 1], [1, 0], [2, 3], [3, 2], [1, 4]],
+    "with all": [[0, 1], [0, 2], [1, 3], [0, 4], [1, 5]],
+    "one": [[7]] * 5,
+}
+
+
+@pytest.mark.parametrize("files", FILES.values(), ids=FILES)
+def test_samples_of_one_file_are_no_negatives(files):
+    a, b = pair()
+    of_each, related = [set(one) for one in files], sharing(torch.tensor(files))
+    for i, j in itertools.product(range(5), repeat=2):
+        assert related[i, j] == bool(of_each[i] & of_each[j])
+    there, back = one_direction(a, b, 0.2, of_each), one_direction(b, a, 0.2, of_each)
+    found = info_nce(a, b, 0.2, "a_to_b", related)
+    assert found.item() == pytest.approx(there, rel=1e-9)
+    assert info_nce(a, b, 0.2, related=related).item() == pytest.approx((there + back) / 2)
+    if files == FILES["one"]:
+        assert found == 0  # there is no negative
+        assert accuracy(a, b, related) == 1
+
+
+@pytest.mark.parametrize("related", [None, [[0], [0], [1]], [[0], [0], [0]]])
 @pytest.mark.parametrize("directions", DIRECTIONS)
-def test_the_gradient_is_that_of_the_loss(directions):
+def test_the_gradient_is_that_of_the_loss(directions, related):
     a, b = (x.requires_grad_() for x in pair(3, 4))
     temperature = torch.tensor(0.3, dtype=torch.float64, requires_grad=True)
-    assert torch.autograd.gradcheck(lambda *x: info_nce(*x, directions), (a, b, temperature))
+    related = related and sharing(torch.tensor(related))
+    assert torch.autograd.gradcheck(
+        lambda *x: info_nce(*x, directions, related), (a, b, temperature)
+    )
 
 
 @pytest.mark.parametrize("temperature", [1e-3, 0.05, 1e3])
@@ -86,6 +126,9 @@ def test_the_accuracy_is_the_share_of_rows_that_find_their_own():
     assert accuracy(a, a[[0, 1, 3, 2]]) == 0.5
     assert accuracy(torch.ones(4, 3), torch.ones(4, 3)) == 0.25  # chance
     assert accuracy(torch.zeros(4, 3), a[:, :3]) == 0.25
+    one_file = sharing(torch.tensor([[0], [1], [2], [2]]))
+    third = 1 / 3  # three of four rows are compared, and none is near
+    assert accuracy(a, a[[0, 1, 3, 2]], one_file).item() == pytest.approx((2 + 2 * third) / 4)
 
 
 @pytest.mark.parametrize(
@@ -105,12 +148,17 @@ def test_what_does_not_fit_is_refused(given, said):
 # Over processes. Weights w give the views x w[0] and x w[1]; one process has all of x.
 
 
-def gradients(x, all_in_full):
+# Of the six samples; two are of one file, in different processes.
+NUMBERS = torch.tensor([[3], [1], [2], [0], [1], [5]])
+
+
+def gradients(x, all_in_full, numbers=NUMBERS):
     """Of the weights after averaging over processes, as DDP averages."""
     w = torch.tensor([[1.0, 2, -1], [0.5, -1, 3]], dtype=torch.float64, requires_grad=True)
     a, b = x * w[0], (x + 0.3) * w[1]
     if all_in_full:
-        loss = info_nce(everyones(a), everyones(b), 0.2)
+        related = related_of_all(numbers, x.device)
+        loss = info_nce(everyones(a), everyones(b), 0.2, related=related)
     else:  # each process has the rows of its own samples
         n, first = len(a), (contrast.dist.get_rank() * len(a) if len(a) < 6 else 0)
         everything = contrast.cosines(a, everyones(b)) / 0.2
@@ -159,7 +207,7 @@ def test_gradients_over_processes_are_those_of_one(world, all_in_full, monkeypat
 
     def run(rank):
         threads.local[threading.get_ident()] = rank
-        found[rank] = gradients(x.chunk(world)[rank], all_in_full)
+        found[rank] = gradients(x.chunk(world)[rank], all_in_full, NUMBERS.chunk(world)[rank])
 
     workers = [threading.Thread(target=run, args=(rank,)) for rank in range(world)]
     for worker in workers:
@@ -181,7 +229,7 @@ def test_without_gradients_nothing_is_exchanged(monkeypatch):
 
 def _process(rank, folder, x, all_in_full):
     dist.init_process_group("gloo", init_method=f"file://{folder}/store", rank=rank, world_size=2)
-    loss, grad = gradients(x.chunk(2)[rank], all_in_full)
+    loss, grad = gradients(x.chunk(2)[rank], all_in_full, NUMBERS.chunk(2)[rank])
     for value in (loss, grad):
         dist.all_reduce(value)
     if rank == 0:

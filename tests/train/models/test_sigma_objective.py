@@ -236,7 +236,7 @@ def test_prototypes_are_of_length_1_after_every_update():
 def test_the_picture_shows_both_assignments_in_each_masked_patch():
     model = built()
     x, masks = inputs(model)
-    shown = model.settings.restore(model.eval(), {"video": x}, {"video": masks})["video"]
+    shown = model.settings.restore(model.eval(), {"video": x}, {"video": masks}, {})["video"]
     patches = model.encoder.patchify(shown).detach()
     before = model.encoder.patchify(x)
     assert torch.equal((patches == before).all(-1), masks.visible)
