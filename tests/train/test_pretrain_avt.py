@@ -219,17 +219,22 @@ def test_encoders_that_cannot_be_fused_are_refused(tmp_path):
 
 
 @pytest.mark.exhaustive
-def test_two_processes_compare_the_samples_of_both(films, tmp_path, monkeypatch):
-    """But for matching, which draws among a process's own."""
+@pytest.mark.parametrize(
+    ("weights", "alone"),
+    [(("--matching-weight", 0), ()), (("--contrast-weight", 0), ("--accumulate", 2))],
+)
+def test_two_processes_learn_as_one(weights, alone, films, tmp_path, monkeypatch):
+    """Contrast compares the samples of both, matching those of one process, as those of one part.
+    Six files in batches of eight: some come twice."""
     monkeypatch.undo()
     given = [
-        "pretrain", "audio-video", films, "--objective", "avt", "--batch-size", 4, "--steps", 3,
-        "--matching-weight", 0, "--fusion-blocks", 1, "--fusion", "concat", "--workers", 0,
+        "pretrain", "audio-video", films, "--objective", "avt", "--batch-size", 8, "--steps", 3,
+        *weights, "--fusion-blocks", 1, "--fusion", "concat", "--workers", 0,
         "--threads", 1, "--warmup-steps", 1,
     ]  # fmt: skip
     launcher = ["-m", "torch.distributed.run", "--standalone", "--nproc-per-node", "2"]
-    for run, before in (("one", []), ("two", launcher)):
-        words = [*before, "-m", "smnm_kernels.cli", *given, "--out", tmp_path / run]
+    for run, before, more in (("one", [], alone), ("two", launcher, ())):
+        words = [*before, "-m", "smnm_kernels.cli", *given, *more, "--out", tmp_path / run]
         done = subprocess.run(
             [sys.executable, *map(str, words)], capture_output=True, text=True, timeout=300,
             check=False,
