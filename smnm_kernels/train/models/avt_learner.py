@@ -21,7 +21,8 @@ from smnm_kernels.train.data.padding import with_quiet_padding
 
 from .audio_video_encoder import mean_of
 from .avt_encoder import FusedEncoder
-from .contrast import cosines, everyones, info_nce, related_of_all, sharing
+from .contrast import cosines, info_nce, related_of_all, sharing
+from .exchange import everyones
 from .fusion import FusionSettings
 from .objective import NO_FACTS, Facts
 from .vit import joined_seen, patches_of, select_tokens

@@ -14,8 +14,9 @@ from smnm_kernels.train.data.modality import InputFormat
 
 from .audio_video_encoder import MODALITIES, audio_video_metadata
 from .cav_mae_model import CavMaeModel, CavMaeSettings, build_cav_mae
-from .contrast import Directions, accuracy, everyones, info_nce, related_of_all
+from .contrast import Directions, accuracy, info_nce, related_of_all
 from .encoder_file import save_tensors
+from .exchange import everyones
 from .objective import NO_FACTS, Facts, Objective
 from .targets import note_of
 

@@ -2,49 +2,19 @@
 
 from __future__ import annotations
 
-from typing import Any, Literal, get_args
+from typing import Literal, get_args
 
 import torch
-import torch.distributed as dist
 import torch.nn.functional as F
 from torch import Tensor
 
 from smnm_kernels.train.data.on_device import moved
 
+from .exchange import everyones
+
 Directions = Literal["a_to_b", "both"]
 
 _LEAST_NORM = 1e-6
-
-
-def everyones(x: Tensor) -> Tensor:
-    """x [B, ...] of each process, with gradients -> [world * B, ...], by rank; B is the same in
-    all. Alone, x itself.
-
-    The gradient of a process's x is the sum of those that all processes have for it. Where
-    gradients of weights are then averaged over the processes, as DDP does, they are those of one
-    process with the whole batch, also of a loss that every process computes in full.
-
-    Call it outside of a compiled model. Without gradients nothing is exchanged and x comes back:
-    then one process may be looking into a step by itself.
-    """
-    if not (dist.is_available() and dist.is_initialized()) or not torch.is_grad_enabled():
-        return x
-    return x if dist.get_world_size() == 1 else _Everyones.apply(x)
-
-
-class _Everyones(torch.autograd.Function):
-    @staticmethod
-    def forward(ctx: Any, x: Tensor) -> Tensor:
-        ctx.size = len(x)
-        parts = [torch.empty_like(x) for _ in range(dist.get_world_size())]
-        dist.all_gather(parts, x.contiguous())
-        return torch.cat(parts)
-
-    @staticmethod
-    def backward(ctx: Any, grad: Tensor) -> Tensor:
-        grad = grad.clone(memory_format=torch.contiguous_format)
-        dist.all_reduce(grad)
-        return grad[dist.get_rank() * ctx.size :][: ctx.size]
 
 
 def related_of_all(files: Tensor | None, device: torch.device) -> Tensor | None:

@@ -22,11 +22,12 @@ from smnm_kernels.train.data.modality import InputFormat
 
 from .collapse import CollapseWatch
 from .encoder_file import encoder_metadata, save_tensors
+from .exchange import among_others
 from .mae import Decoder, check_masks
 from .objective import NO_FACTS, Facts, Objective
 from .settings import ModelSettings
 from .sigma_target import FrozenEncoder, FrozenSettings
-from .sinkhorn import among_others, entropy_share, sinkhorn
+from .sinkhorn import entropy_share, sinkhorn
 from .targets import PatchTargets
 from .vit import Encoder, InputSize, select_tokens
 

@@ -5,8 +5,9 @@ from __future__ import annotations
 import math
 
 import torch
-import torch.distributed as dist
 from torch import Tensor
+
+from .exchange import gathered
 
 # Cosines lie within 2 of each other. Where each prototype's largest value is 1, factors stay within
 # exp(+-2 / epsilon), those of prototypes within M / K times that, and sums within M times that. So
@@ -84,30 +85,3 @@ def entropy_share(chosen: Tensor, prototypes: int, over_ranks: bool = False) -> 
     tokens = len(chosen) * len(counts)
     shares = counts.sum(0) / tokens
     return torch.special.entr(shares).sum() / math.log(max(2, min(tokens, prototypes)))
-
-
-def among_others() -> bool:
-    """Whether there are other processes to exchange something with.
-
-    Not without gradients: then one process may be looking into a step by itself.
-    """
-    there = dist.is_available() and dist.is_initialized() and torch.is_grad_enabled()
-    return there and dist.get_world_size() > 1
-
-
-def gathered(x: Tensor, over_ranks: bool) -> Tensor:
-    """x [...] of each process -> [processes, ...], by rank; without gradients."""
-    return _gathered(x) if over_ranks else x.unsqueeze(0)
-
-
-# An op of its own, because torch.compile and tensors without values cannot look into a collective.
-@torch.library.custom_op("smnm_train::gathered", mutates_args=())
-def _gathered(x: Tensor) -> Tensor:
-    parts = [torch.empty_like(x) for _ in range(dist.get_world_size())]
-    dist.all_gather(parts, x.contiguous())
-    return torch.stack(parts)
-
-
-@_gathered.register_fake
-def _(x: Tensor) -> Tensor:
-    return x.new_empty(dist.get_world_size(), *x.shape)

@@ -9,14 +9,15 @@ import torch
 import torch.distributed as dist
 import torch.multiprocessing as mp
 
-from smnm_kernels.train.models import contrast
+from smnm_kernels.train.models import exchange
 from smnm_kernels.train.models.contrast import (
     accuracy,
-    everyones,
+    cosines,
     info_nce,
     related_of_all,
     sharing,
 )
+from smnm_kernels.train.models.exchange import everyones
 
 DIRECTIONS = ["a_to_b", "both"]
 
@@ -160,8 +161,8 @@ def gradients(x, all_in_full, numbers=NUMBERS):
         related = related_of_all(numbers, x.device)
         loss = info_nce(everyones(a), everyones(b), 0.2, related=related)
     else:  # each process has the rows of its own samples
-        n, first = len(a), (contrast.dist.get_rank() * len(a) if len(a) < 6 else 0)
-        everything = contrast.cosines(a, everyones(b)) / 0.2
+        n, first = len(a), (exchange.dist.get_rank() * len(a) if len(a) < 6 else 0)
+        everything = cosines(a, everyones(b)) / 0.2
         loss = torch.nn.functional.cross_entropy(everything, first + torch.arange(n))
     loss.backward()
     return loss.detach(), w.grad
@@ -203,7 +204,7 @@ def test_gradients_over_processes_are_those_of_one(world, all_in_full, monkeypat
     x, _ = pair(6, 3)
     loss, expected = gradients(x, all_in_full)
     threads, found = Threads(world), {}
-    monkeypatch.setattr(contrast, "dist", threads)
+    monkeypatch.setattr(exchange, "dist", threads)
 
     def run(rank):
         threads.local[threading.get_ident()] = rank
@@ -221,7 +222,7 @@ def test_gradients_over_processes_are_those_of_one(world, all_in_full, monkeypat
 
 
 def test_without_gradients_nothing_is_exchanged(monkeypatch):
-    monkeypatch.setattr(contrast, "dist", Threads(2))  # whose barrier would wait for another
+    monkeypatch.setattr(exchange, "dist", Threads(2))  # whose barrier would wait for another
     x = torch.ones(2, 3)
     with torch.no_grad():
         assert everyones(x) is x
