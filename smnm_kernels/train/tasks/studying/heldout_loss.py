@@ -15,6 +15,7 @@ from smnm_kernels.train.data.bars import bar
 from smnm_kernels.train.data.entries import Entry
 from smnm_kernels.train.data.modality import FixedView, Normalisation, Record
 from smnm_kernels.train.models.guide import guide_of
+from smnm_kernels.train.models.objective import Facts
 from smnm_kernels.train.run.folder import load_checkpoint
 from smnm_kernels.train.tasks.mask_options import parsed_parameters
 from smnm_kernels.train.tasks.masking import Masking, MaskSettings, looked_at, masking_of
@@ -127,7 +128,8 @@ def heldout_loss(
                         drawn = masking.of_ids(batch.ids, data, batch.valid)
                     except TypeError as error:  # a kind that cannot leave out padding
                         raise UsageError(f"{key} masks of padded held-out files: {error}") from None
-                    found = preset.objective.losses(model, batch.inputs, drawn, batch.valid)
+                    facts = Facts(real=batch.real)
+                    found = preset.objective.losses(model, batch.inputs, drawn, batch.valid, facts)
                     share = len(rows) / settings.masks  # of the sum over files
                     for name, loss in found.items():
                         so_far = sums[key].get(name, 0.0)
