@@ -22,8 +22,8 @@ FLAT = [(1, 64, 8), (1, 14, 14), (1, 5, 38), (1, 31, 1), (1, 20, 27), (1, 7, 7)]
 ONLY_FLAT = ("rbn", "time_frequency", "bands", "activity")
 #: Outside the promise of equal bits: scores of principal components.
 OUTSIDE = ("self_guided",)
-#: (t, h, w) values.
-PATCH = (2, 4, 4)
+#: (t, h, w) values; with two channels also more than 127 of them, and no powers of two.
+PATCHES = [(2, 4, 4), (2, 4, 4), (1, 3, 5), (3, 5, 5)]
 
 
 def drawn_kind(draw: random.Random) -> dict:
@@ -35,6 +35,7 @@ def drawn_kind(draw: random.Random) -> dict:
         "kind": name,
         "grid": grid,
         "n_keep": frames * draw.randint(1, math.prod(sides)),
+        "patch": draw.choice(PATCHES),
         "input_seed": draw.randrange(1000),
         "padded": draw.random() < 0.4,
         "freq_major": draw.random() < 0.3,
@@ -55,6 +56,7 @@ def kind_masks(
     kind: str,
     grid: tuple[int, int, int],
     n_keep: int,
+    patch: tuple[int, int, int],
     input_seed: int,
     padded: bool,
     freq_major: bool,
@@ -68,7 +70,7 @@ def kind_masks(
     numbers = torch.Generator().manual_seed(input_seed)
     data = valid = None
     if settings.needs_data:
-        t, h, w = (1, *PATCH[1:]) if grid[0] == 1 else PATCH
+        t, h, w = (1, *patch[1:]) if grid[0] == 1 else patch
         sides = (grid[0] * t, grid[1] * h, grid[2] * w)
         data = torch.randn(n, 2, *sides, generator=numbers)
         # Some are silent, or louder in one half.

@@ -1,5 +1,5 @@
-// STD_TORCH_CHECK without string streams. In a library that some toolchain links with a C++ library
-// of its own (-static-libstdc++), streams write half of the message, or crash.
+// STD_TORCH_CHECK without string streams. In a library that is linked with a C++ library of its own
+// (-static-libstdc++), streams end in the middle of the message.
 #pragma once
 
 #include <stdexcept>

@@ -15,8 +15,9 @@ def quantised_part(
     first, start, CHANNELS, FRAMES, HEIGHT, WIDTH, PATCH: tl.constexpr, VARIANCE, PART: tl.constexpr
 ):
     """(int64 [PART], which of them there are): values of one patch from number ``start`` on."""
-    # The second axis has one program, number 0. Compilers that know the places to be below 256
-    # compute with pairs of 16 bits, and ptxas of CUDA 12.8 and 12.9 loses what is added to them.
+    # The second axis has one program, number 0, which compilers do not know. If they knew that
+    # places are few, they would compute with pairs of 16 bits, and ptxas of CUDA 12.8 to 13.0 loses
+    # constants that are added to those. The factor leaves more than 16 bits, also after divisions.
     place = tl.program_id(1) * 2**14 + start + tl.arange(0, PART)
     x = place % PATCH[2]
     y = place // PATCH[2] % PATCH[1]

@@ -56,7 +56,7 @@ def log2_of_waits(logarithms, words):
     uniform = words | 1
     wait = tl.maximum(WORD_BITS - log2_of_ints(logarithms, uniform), 1).to(tl.uint32)
     below = log2_of_ints(logarithms, wait) - FIXED_POINT
-    rest = (uniform ^ 0xFFFFFFFF) + 1
+    rest = (uniform ^ 0xFFFFFFFF) + 1  # "~" of uint32 is refused by the interpreter of Triton 3.6
     # Beyond the table where U is below one half, whose value is not used.
     interval = tl.minimum(rest >> 22, 511).to(tl.int32)
     factor = interpolated(logarithms + SHARES, interval, (rest >> 9 & 8191).to(tl.int32))

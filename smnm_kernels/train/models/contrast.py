@@ -66,11 +66,14 @@ def info_nce(
 def accuracy(a: Tensor, b: Tensor, related: Tensor | None = None) -> Tensor:
     """Share of the rows of a [B, D] whose own row of b is nearer than any other, by cosine; float32
     scalar. Rows of b that are equally near share the hit, so that chance is 1 / B. Those that are
-    `related`, as in `info_nce`, are no others."""
+    `related`, as in `info_nce`, are no others; a row that has no other does not count, and 0 is the
+    share of none."""
     with torch.autocast(a.device.type, enabled=False):
         near = _compared(cosines(a, b), related)
         nearest = near == near.amax(1, keepdim=True)
-        return (nearest.diagonal() / nearest.sum(1)).mean()
+        hits = nearest.diagonal() / nearest.sum(1)
+        counts = torch.ones_like(hits) if related is None else (~related.all(1)).to(hits.dtype)
+        return (hits * counts).sum() / counts.sum().clamp(min=1)
 
 
 def _compared(logits: Tensor, related: Tensor | None) -> Tensor:

@@ -74,7 +74,7 @@ def test_samples_of_one_file_are_no_negatives(files):
     assert info_nce(a, b, 0.2, related=related).item() == pytest.approx((there + back) / 2)
     if files == FILES["one"]:
         assert found == 0  # there is no negative
-        assert accuracy(a, b, related) == 1
+        assert accuracy(a, b, related) == 0  # of none
 
 
 @pytest.mark.parametrize("related", [None, [[0], [0], [1]], [[0], [0], [0]]])
@@ -127,6 +127,11 @@ def test_the_accuracy_is_the_share_of_rows_that_find_their_own():
     assert accuracy(a, a[[0, 1, 3, 2]]) == 0.5
     assert accuracy(torch.ones(4, 3), torch.ones(4, 3)) == 0.25  # chance
     assert accuracy(torch.zeros(4, 3), a[:, :3]) == 0.25
+    alone = torch.eye(4, dtype=torch.bool)
+    alone[0] = alone[:, 0] = True  # the first has no other, the second and third have each other
+    alone[3] = alone[:, 3] = True
+    assert accuracy(a, a[[3, 1, 2, 0]], alone) == 1  # of the two that count
+    assert accuracy(a, a, torch.ones(4, 4, dtype=torch.bool)) == 0
     one_file = sharing(torch.tensor([[0], [1], [2], [2]]))
     third = 1 / 3  # three of four rows are compared, and none is near
     assert accuracy(a, a[[0, 1, 3, 2]], one_file).item() == pytest.approx((2 + 2 * third) / 4)

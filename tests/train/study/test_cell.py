@@ -123,6 +123,8 @@ def test_a_cell_that_dies_in_any_of_its_parts_ends_with_the_same_row(tmp_path, m
         assert found[key] == expected[key], key
     assert found["about"]["data_fingerprint"] == expected["about"]["data_fingerprint"]
     assert not [*dies.path.glob("*/last.pt"), *dies.path.glob("features")]
+    kept = [path.name for path in dies.run.glob("encoders/*")]
+    assert kept == ["step-00000002.safetensors"]  # not that of the step which `at` does not name
 
 
 @pytest.mark.slow

@@ -62,6 +62,8 @@ def test_a_plan_makes_a_cell_of_each_run_seed_and_data_set(tmp_path):
         ('with = "probe"', 'with = "prob"', "measures.class.with: must be one of loss, probe"),
         ("few_shot = [2]", "few_shot = 2", "measures.class.few_shot: must be a list, got 2"),
         ("seeds = 2", "seeds = 0", "tiny.toml.seeds: must be a number of seeds"),
+        ("seeds = 2", 'seeds = "two"', "tiny.toml.seeds: must be a number of seeds, or a list"),
+        ("[measures.class]", "[measures.train]", "measures.train: must be none of features, files"),
         ("seeds = 1 }", "seeds = -1 }", "runs.untrained.seeds: must be a number of seeds"),
         ('"class.linear@2"', '"class.linear@3"', "'class.linear@3': of measure class encoders are"),
         ('"class.linear@2"', '"loss.own@2"', "'loss.own@2': of measure loss encoders are the last"),

@@ -5,6 +5,7 @@ from tiny_study import PLAN, write_pictures
 
 from smnm_kernels.cli import main
 from smnm_kernels.errors import UsageError
+from smnm_kernels.train.data.find import find
 from smnm_kernels.train.tasks.studying import cells
 from smnm_kernels.train.tasks.studying.cells import cells_of
 from smnm_kernels.train.tasks.studying.checking import check_files
@@ -41,6 +42,23 @@ def test_a_share_is_held_out_by_whole_groups(data):
         split(DataSet(held_out_share=0.3, labels={"group_pattern": "x"}), data, PNG)
     with pytest.raises(UsageError, match="group_column is read with labels alone"):
         split(DataSet(held_out_share=0.3, labels={"group_column": "x"}), data, PNG)
+
+
+def test_a_cells_lists_name_every_file_wherever_it_lies(data, tmp_path):
+    """By the link below the base, by its absolute path elsewhere."""
+    write_pictures(tmp_path / "elsewhere", 1)
+    inside = ["train/dark/00.png", "train/bright/01.png"]
+    outside = str(tmp_path / "elsewhere/test/dark/00.png")
+    listed = data / "some.csv"
+    listed.write_text("\n".join(["path", *inside, outside]) + "\n")
+    found = split(DataSet(held_out_share=0.3, list="some.csv"), data, PNG)
+    cell = tmp_path / "cell"
+    cell.mkdir()
+    found.link(cell)
+    found.write(cell / "all.csv", found.train + found.held_out)
+    read = find(cell / "all.csv", PNG)
+    assert not read.left_out.named
+    assert {found.name(entry.name) for entry in read.entries} == {*inside, outside}
 
 
 def test_a_file_or_a_group_on_both_sides_is_refused(data):

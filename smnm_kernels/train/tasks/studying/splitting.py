@@ -27,8 +27,8 @@ from .plan_file import options_of
 
 @dataclass(frozen=True)
 class Split:
-    """Names of files, in their order, from the absolute path `base`. In a cell's folder a link
-    stands for it, so that a cell that was begun goes on where the data lies elsewhere."""
+    """Names of files, in their order: from the absolute path `base`, or absolute. In a cell's
+    folder a link stands for the base, so that a cell goes on where the data lies elsewhere."""
 
     base: Path
     train: list[str]
@@ -48,7 +48,7 @@ class Split:
     def write(self, path: Path, names: Sequence[str]) -> None:
         """As a list that `smnm pretrain` reads, beside the link."""
         text = io.StringIO(newline="")
-        rows = [["path"], *([f"{LINK}/{name}"] for name in names)]
+        rows = [["path"], *([os.path.join(LINK, name)] for name in names)]
         csv.writer(text, lineterminator="\n").writerows(rows)
         with replacing(path) as file:
             file.write(text.getvalue().encode("utf-8", "surrogateescape"))
