@@ -23,12 +23,15 @@ from pathlib import Path
 from typing import NamedTuple
 from unittest import mock
 
+sys.path.insert(0, str(Path(__file__).parent.parent))
+
 import torch
 import triton
 from op_calls import noise_call, noise_masks_call, rbn_masks_call
 from triton.backends.compiler import GPUTarget
 from triton.runtime.jit import JITFunction
 
+from ptx_machine.ptxas_faults import lost_in
 from smnm_kernels import triton_kernels
 from smnm_kernels.kinds.baselines import BASELINES
 from smnm_kernels.kinds.multi_block import MultiBlockKind
@@ -60,11 +63,16 @@ class Usage(NamedTuple):
     registers: int
     shared_bytes: int
     stack_bytes: int
+    #: Of the machine code, as far as is known: ptx_machine.ptxas_faults.
+    lost_constants: int
 
-    def fits(self) -> bool:
-        """Whether it spills no register and a block has the shared memory it needs."""
-        return self.stack_bytes <= STACK_BYTES.get(self.target, 8) and (
-            self.shared_bytes <= SHARED_BYTES.get(self.target, 99 * 1024)
+    def is_right(self) -> bool:
+        """Whether it spills no register, a block has the shared memory it needs, and ptxas loses
+        nothing."""
+        return (
+            self.stack_bytes <= STACK_BYTES.get(self.target, 8)
+            and self.shared_bytes <= SHARED_BYTES.get(self.target, 99 * 1024)
+            and not self.lost_constants
         )
 
 
@@ -108,7 +116,10 @@ def launches(few: bool = False) -> Iterator[tuple[str, Callable[[], object]]]:
         call = (ids, None, 3, valid, kind.grid, "multi_block", parameters, kind.n_keep)
         description = f"multi_block {kind.grid}{', some valid' if valid is not None else ''}"
         yield description, partial(triton_kernels.structure_masks_kernel, *call)
-    for shape, patch in (((2, 1, 1, 1024, 128), (1, 16, 16)), ((2, 3, 16, 224, 224), (2, 16, 16))):
+    for shape, patch in (
+        ((2, 1, 1, 1024, 128), (1, 16, 16)), ((2, 3, 16, 224, 224), (2, 16, 16)),
+        ((2, 3, 3, 3, 5), (3, 3, 5)),
+    ):  # fmt: skip
         for metric in ("mad", "variance"):
             call = (torch.zeros(1, 1, 1, 1, 1).expand(shape), patch, metric)
             yield f"dispersion {shape} {metric}", partial(triton_kernels.dispersion_kernel, *call)
@@ -186,6 +197,7 @@ def usage(kernel, launched_for: str, target: str) -> Usage:
         registers,
         kernel.metadata.shared,
         stack,
+        0 if is_amd(target) else len(lost_in(kernel.asm["ptx"])),
     )
 
 
@@ -229,15 +241,18 @@ def main() -> None:
             print(json.dumps(made._asdict()))
         return
     print(f"Triton {triton.__version__}")
-    row = "{:20} {:44} {:>7} {:>5} {:>9} {:>12} {:>11}"
+    row = "{:20} {:44} {:>7} {:>5} {:>9} {:>12} {:>11} {:>14}"
     print(row.format(*Usage._fields))
-    too_large = []
+    wrong = []
     for made in report:
         print(row.format(*made))
-        if not made.fits():
-            too_large.append(f"{made.kernel} for {made.target}")
-    if too_large:
-        sys.exit(f"kernels spill, or need more shared memory than there is: {', '.join(too_large)}")
+        if not made.is_right():
+            wrong.append(f"{made.kernel} for {made.target}")
+    if wrong:
+        sys.exit(
+            "kernels spill, need more shared memory than there is, or lose constants: "
+            + ", ".join(wrong)
+        )
 
 
 if __name__ == "__main__":
