@@ -15,8 +15,7 @@ import sys
 import time
 import warnings
 from collections.abc import Callable, Iterator
-from functools import partial
-from typing import TYPE_CHECKING, NamedTuple
+from typing import NamedTuple
 
 import torch
 from op_calls import (
@@ -27,13 +26,8 @@ from op_calls import (
 )
 from triton_report import structure
 
-from ptx_machine import Kernel
 from ptx_machine.cuda_launch import CudaKernels, CudaMachine
 from ptx_machine.launch import LaunchReport, Schedule
-from ptx_machine.ptxas_faults import lost_in
-
-if TYPE_CHECKING:
-    from ptx_machine.triton_launch import TritonMachine
 
 STANDARD_GRIDS = ((8, 14, 14), (16, 14, 14), (1, 64, 8), (1, 14, 14))
 ODD_GRIDS = ((3, 5, 7), (2, 9, 33), (1, 1, 1), (1, 31, 1), (2, 1, 1), (5, 1, 13), (1, 20, 27))
@@ -255,11 +249,6 @@ def schedules(call: Call, few: bool) -> list[Schedule]:
     return [Schedule(), Schedule(seed=1)] if call.random else [Schedule()]
 
 
-def _noting_what_is_lost(machine: TritonMachine, lost: list[str], kernel: Kernel) -> Kernel:
-    lost += map(str, lost_in(machine.compiled.asm["ptx"]))
-    return kernel
-
-
 def triton_rows(target: int, few: bool) -> Iterator[dict]:
     from ptx_machine.triton_launch import running_triton
     from smnm_kernels import triton_kernels as gpu
@@ -285,10 +274,7 @@ def triton_rows(target: int, few: bool) -> Iterator[dict]:
             for schedule in schedules(call, few):
                 with running_triton(target, schedule) as machine:
                     run = getattr(gpu, f"{call.op}_kernel")
-                    lost: list[str] = []
-                    machine.replace = partial(_noting_what_is_lost, machine, lost)
-                    row = report(target, path, schedule, call, run, machine.launches)
-                    yield row | {"lost": lost}
+                    yield report(target, path, schedule, call, run, machine.launches)
 
 
 def cuda_rows(target: int, few: bool) -> Iterator[dict]:

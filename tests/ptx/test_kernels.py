@@ -99,11 +99,6 @@ def test_results_equal_those_of_the_cpu(rows):
 
 
 @for_every_run
-def test_ptxas_loses_no_constant(rows):
-    assert [(row["call"], row["lost"]) for row in rows if row.get("lost")] == []
-
-
-@for_every_run
 def test_nothing_is_found_wrong(rows):
     """No race, no read of what was never written, nothing out of bounds, no sum that rounds."""
     found = [

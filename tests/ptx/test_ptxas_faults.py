@@ -1,4 +1,4 @@
-"""What ptxas is known to translate wrongly. That no kernel has it: test_kernels.py, too."""
+"""What ptxas is known to translate wrongly. bench/triton_report.py looks for it in every kernel."""
 
 import importlib.util
 

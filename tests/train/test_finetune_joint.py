@@ -205,7 +205,7 @@ def test_masks_may_show_of_a_mixture_what_is_real_in_either(films, tmp_path, mon
     n_keep = MaskSampler("activity", (1, 8, 8), SEGMENT_RATIO).n_keep
     tokens = TokenGrid((1, 128, 128), (1, 8, 8), n_keep)
     for of_step in seen:
-        sides = of_step.real["audio"].tolist()
+        sides = of_step.facts.real["audio"].tolist()
         expected = torch.stack([tokens.valid(tuple(of_one)) for of_one in sides])
         assert torch.equal(of_step.valid["audio"], expected)
     assert len(seen) == 2
@@ -242,7 +242,7 @@ def test_two_of_one_file_or_mixture_are_not_compared(films, tmp_path, monkeypatc
     seen, learn = [], WithAvtLosses.learn
 
     def watched(self, forward, x, given):
-        seen.append(given.files.tolist())
+        seen.append(given.facts.files.tolist())
         return learn(self, forward, x, given)
 
     monkeypatch.setattr(WithAvtLosses, "learn", watched)

@@ -38,6 +38,7 @@ CONFIG, FILES, SKIPPED = "config.json", "files.json", "skipped.json"
 SCAN, LABELS = "scan.jsonl", "labels.json"
 METRICS, CHECKPOINT = "metrics.jsonl", "last.pt"
 ENCODER = "encoder.safetensors"
+ENCODERS = "encoders"  # the folder of those of earlier steps
 # Of config.json and last.pt. Runs of smnm_kernels 0.1.0 carry none: their format was the first.
 FORMAT = 3
 
@@ -74,7 +75,7 @@ class RunFolder:
             # system lets go of it however the process ends.
             self._lock = (path / ".lock").open("a")
             self._take_lock()
-            for folder in (path, self._encoders):
+            for folder in (path, path / ENCODERS):
                 for left in folder.glob(".*.tmp"):  # of a run that was killed while it wrote
                     left.unlink(missing_ok=True)
 
@@ -126,14 +127,11 @@ class RunFolder:
                     raise UsageError(f"--out {self.path}: another run is writing there") from None
                 time.sleep(0.2)
 
-    @property
-    def _encoders(self) -> Path:
-        return self.path / "encoders"
-
     def kept_encoder(self, step: int) -> Path:
         """Where the encoder of this step goes; its folder is there."""
-        self._encoders.mkdir(exist_ok=True)
-        return self._encoders / f"step-{step:08}.safetensors"
+        path = encoder_of_step(self.path, step)
+        path.parent.mkdir(exist_ok=True)
+        return path
 
     def write_config(self, run: dict[str, Any], runtime: dict[str, Any]) -> None:
         with before_any_work(self.path):
@@ -159,6 +157,11 @@ class RunFolder:
     def save_checkpoint(self, state: dict[str, Any]) -> None:
         with replacing(self.path / CHECKPOINT) as file:
             torch.save({"format": FORMAT} | state, file)
+
+
+def encoder_of_step(run: Path, step: int) -> Path:
+    """Of those that RUN keeps."""
+    return run / ENCODERS / f"step-{step:08}.safetensors"
 
 
 def read_config(path: Path) -> dict[str, Any] | None:

@@ -22,6 +22,7 @@ from smnm_kernels.train.data.orders import Balanced, Drawn, Order, Passes, label
 from smnm_kernels.train.data.padding import Padding
 from smnm_kernels.train.models.classifier import HeadSettings, is_head, loss_of
 from smnm_kernels.train.models.encoder_file import step_of
+from smnm_kernels.train.models.objective import Facts
 from smnm_kernels.train.run import ranks
 from smnm_kernels.train.run.loop import Loop
 from smnm_kernels.train.run.meter import StepClock
@@ -169,7 +170,7 @@ class FineTuning:
                 x[name] = mix.values(x[name], drawn)
         sample_ids = moved(batch.sample_ids, device)
         keep = {name: of.masks(sample_ids).ids_keep for name, of in self.samplers.items()}
-        return x, targets, Given(batch.sample_ids, keep, hidden, valid, files, plain)
+        return x, targets, Given(batch.sample_ids, keep, Facts(files, hidden), valid, plain)
 
     def _sounds(
         self, values: Tensor, ids: Sequence[int], real: Tensor | None

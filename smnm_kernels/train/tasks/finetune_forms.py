@@ -48,9 +48,8 @@ class Given:
 
     sample_ids: Tensor  # int64 [B], on the host
     keep: Tensors  # int64 [B, n], the patches that are looked at; of inputs that are masked
-    real: Tensors  # int64 [B, 3], how much is no padding; of inputs whose padding is hidden
+    facts: Facts  # of the samples as they are mixed
     valid: Tensors  # bool [B, N], the tokens that masks may show
-    files: Tensor  # int64 [B, k], those that samples are made of, on the host
     plain: Tensors  # sounds without bands and noise, where a form finds sounds and x has either
 
 
@@ -123,7 +122,7 @@ class OneInput(Form):
         pass
 
     def learn(self, forward: Forward, x: Tensors, given: Given) -> tuple[Tensor, Tensors, Tensor]:
-        outputs = forward(x[self.name], given.keep.get(self.name), given.real.get(self.name))
+        outputs = forward(x[self.name], given.keep.get(self.name), given.facts.real.get(self.name))
         return outputs, {}, outputs.new_zeros(())
 
     def outputs(self, forward: Forward, x: Tensors, real: Tensors) -> Tensor:
@@ -181,7 +180,7 @@ class WithSound(Form):
         pass
 
     def learn(self, forward: Forward, x: Tensors, given: Given) -> tuple[Tensor, Tensors, Tensor]:
-        outputs = forward(x, given.real)
+        outputs = forward(x, given.facts.real)
         return outputs, {}, outputs.new_zeros(())
 
     def outputs(self, forward: Forward, x: Tensors, real: Tensors) -> Tensor:
@@ -229,18 +228,21 @@ class WithAvtLosses(WithSound):
             self.sampler.to(device)
 
     def learn(self, forward: Forward, x: Tensors, given: Given) -> tuple[Tensor, Tensors, Tensor]:
-        sound, real, valid = given.plain.get("audio", x["audio"]), given.real.get("audio"), None
+        sound, real, valid = (
+            given.plain.get("audio", x["audio"]),
+            given.facts.real.get("audio"),
+            None,
+        )
         masks = None
         if self.sampler is not None:
             quiet = sound if real is None else with_quiet_padding(sound, real)
             valid = None if real is None else given.valid.get("audio")
             ids = moved(given.sample_ids, sound.device)
             masks = self.sampler.masks(ids, quiet, valid)
-        chance = pair_chances(self.weights, sound, given.files)
-        outputs, parts = forward(x, given.real, masks, chance, True)
+        chance = pair_chances(self.weights, sound, given.facts.files)
+        outputs, parts = forward(x, given.facts.real, masks, chance, True)
         patch = self.encoder.settings.audio.patch
-        facts = Facts(given.files, given.real)
-        found = avt_losses(parts, self.weights, patch, sound, masks, valid, facts)
+        found = avt_losses(parts, self.weights, patch, sound, masks, valid, given.facts)
         return outputs, found, weighted(found, self.weights)
 
     def kept(self, model: SupervisedAvt) -> JointClassifier:

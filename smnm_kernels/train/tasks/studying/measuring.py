@@ -23,9 +23,11 @@ from smnm_kernels.train.run.folder import (
     CHECKPOINT,
     CONFIG,
     ENCODER,
+    ENCODERS,
     FILES,
     METRICS,
     RunFolder,
+    encoder_of_step,
     write_json,
 )
 from smnm_kernels.train.run.machine import default_threads, default_workers
@@ -48,7 +50,6 @@ from .plan import Measure, StudyPlan
 from .splitting import labelled, split
 
 _LINES = 5  # of an error that are kept
-_OF_STEPS = "encoders"  # the run's folder of those that it keeps
 _LAST = 20  # losses that "train.loss" is the mean of
 _PARTS, _TRAIN, _HELD_OUT, _PICTURED = "parts.json", "train.csv", "held_out.csv", "pictured.csv"
 
@@ -192,7 +193,7 @@ class _Work:
         self._part(measure.name, measure.name, lambda: make(measure, self.folder.run / ENCODER, ""))
         for step in () if self.cell.run.untrained else measure.at:
             name = f"{measure.name}@{step}"
-            encoder = self.folder.run / _OF_STEPS / _of_step(step)
+            encoder = encoder_of_step(self.folder.run, step)
 
             def of_step(encoder: Path = encoder, end: str = f"@{step}") -> dict[str, Any]:
                 return make(measure, encoder, end)
@@ -362,19 +363,15 @@ class _Work:
     def tidy(self) -> None:
         """What nobody needs any more, and takes room: checkpoints, features, and encoders of steps
         that were kept because one that is measured is a multiple of them."""
-        measured = {_of_step(step) for measure in self.measures for step in measure.at}
-        for path in self.folder.run.glob(f"{_OF_STEPS}/*"):
-            if path.name not in measured:
-                path.unlink()
+        run = self.folder.run
+        steps = {step for measure in self.measures for step in measure.at}
+        for path in {*run.glob(f"{ENCODERS}/*")} - {encoder_of_step(run, step) for step in steps}:
+            path.unlink()
         for path in self.folder.path.glob(f"*/{CHECKPOINT}"):
             path.unlink()
         for path in self.folder.path.glob("*/classifier*.safetensors"):
             path.unlink()
         shutil.rmtree(self.folder.path / "features", ignore_errors=True)
-
-
-def _of_step(step: int) -> str:
-    return f"step-{step:08}.safetensors"
 
 
 def _or_stop(code: int) -> None:

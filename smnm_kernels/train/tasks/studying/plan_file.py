@@ -22,6 +22,7 @@ from smnm_kernels.train.tasks.probe_options import Probe
 from smnm_kernels.train.tasks.retrieve import Retrieve
 from smnm_kernels.train.tasks.segment import Segment
 
+from .folders import LINK, RUN
 from .heldout_loss import HeldOutLoss
 from .plan import DataSet, Measure, Ordering, Run, StudyPlan, Table
 from .plan_checks import check
@@ -55,7 +56,7 @@ _OURS_OF_PRETRAIN = {"files_from"}
 _OF_DATA = ("stride", "flip", "pixel_aspect", "padding")
 _NAME = re.compile(r"[\w+-]+")
 #: What a cell's folder holds beside its measures, and the first of its parts.
-_NO_MEASURES = {"train", "pretrain", "features", "files"}
+_NO_MEASURES = {"train", "features", RUN, LINK}
 
 
 @dataclass(frozen=True, kw_only=True)
