@@ -78,14 +78,14 @@ def test_a_run_goes_by_its_steps_whatever_the_parts(images, tmp_path, monkeypatc
     [
         (
             {"mask_from": "tube"},
-            "--mask green3d --mask-ratio 0.9 --mask-from tube on a grid of .* got 24 of tube and "
-            "28 of green3d; give n_keep",
+            "--mask green3d --mask-ratio 0.9 --mask-from tube on a grid of .8, 6, 6.: n_keep .* "
+            "got 24 of tube and 28 of green3d; give n_keep",
         ),
         ({"mask_from": "green3d"}, "two kinds must differ"),
-        ({"mask_from": "pink"}, "easy: kind must be one of"),
+        ({"mask_from": "pink"}, "on a grid of .*: --mask-from: kind must be one of"),
         (
             {"mask_from": "random", "mask_from_options": ("sigma=1",)},
-            "easy: sigma for white noise must be",
+            ": --mask-from: sigma for white noise must be",
         ),
         ({"mask_from_options": ("sigma=1",)}, "is for --mask-from, and none is given"),
         ({"mask_from": "blue3d", "mask_from_options": ("sigma",)}, "--mask-from-options must be"),

@@ -86,7 +86,7 @@ def short_and_long(tmp_path):
     return folder
 
 
-def seen_by_the_model(data, out, *more, modality="audio"):
+def seen_by_the_model(data, out, *more, modality="audio", masks=GUIDED):
     """[(input, masks, valid or None)] of each call of the model in a run."""
     calls, forward = [], MaskedAutoencoder.forward
 
@@ -95,7 +95,7 @@ def seen_by_the_model(data, out, *more, modality="audio"):
         return forward(self, x, masks, valid)
 
     with mock.patch.object(MaskedAutoencoder, "forward", noting):
-        assert pretrain(data, "--out", out, "--seed", 5, *GUIDED, *more, modality=modality) == 0
+        assert pretrain(data, "--out", out, "--seed", 5, *masks, *more, modality=modality) == 0
     return [call for call in calls if call[0].device.type != "meta"]
 
 
@@ -128,6 +128,27 @@ def test_masks_are_those_of_the_weights_of_each_step(short_and_long, tmp_path, p
             seed=5,
             valid=valid,
         )
+        assert torch.equal(masks.visible, expected.visible)
+
+
+def test_masks_may_begin_as_an_easier_kind(short_and_long, tmp_path):
+    out, steps = tmp_path / "run", 3
+    more = ("--steps", steps, "--batch-size", 4, "--keep-every", 1, "--lr", 1)
+    masks = ("--mask", "self_guided", "--mask-from", "random")
+    calls = seen_by_the_model(short_and_long, out, *more, masks=masks)[-steps:]
+    for step, (x, masks, valid) in enumerate(calls):
+        sampler = smnm.CurriculumSampler(
+            {"kind": "random"}, {"kind": "self_guided"}, (1, 8, 8), 0.75,
+            share=round(step / steps, 6), seed=5,
+        )  # fmt: skip
+        features = torch.zeros(4, 24, 1, 8, 8)
+        if step:
+            encoder = load_encoder(out / f"encoders/step-{step:08}.safetensors").eval()
+            seen = torch.cat([torch.ones_like(valid[:, :1]), valid], 1)
+            with torch.no_grad():
+                tokens = encoder.encode(encoder.patchify(x), None, seen)[:, 1:]
+            features = tokens.mT.reshape(4, 24, 1, 8, 8)
+        expected = sampler.masks(torch.arange(4) + 4 * step, features, valid)
         assert torch.equal(masks.visible, expected.visible)
 
 

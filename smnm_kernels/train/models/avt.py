@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass, field
+from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any
 
@@ -60,6 +60,10 @@ class Avt(Objective):
         model = build_learner(self.model, self.weights, sizes, seed, classifies=False)
         model.encoder.checkpoint_activations = checkpoint_activations
         return model
+
+    @property
+    def reported(self) -> tuple[str, ...]:
+        return tuple(f"loss_{name}" for name, weight in asdict(self.weights).items() if weight)
 
     def losses(
         self,

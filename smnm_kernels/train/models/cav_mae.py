@@ -55,6 +55,10 @@ class CavMae(Objective):
         model.checkpoint_activations = checkpoint_activations
         return model
 
+    @property
+    def reported(self) -> tuple[str, ...]:
+        return ("loss_video", "loss_audio", "loss_contrast", "contrast_accuracy")
+
     def losses(
         self,
         forward: Callable[..., Any],

@@ -61,6 +61,11 @@ class Objective(Protocol):
         place of the model, once. `valid`, bool [B, N], has the inputs that may be padded: tokens
         that are not valid are never visible, and belong in no loss."""
 
+    @property
+    def reported(self) -> tuple[str, ...]:
+        """What `losses` has beside "loss". By default nothing."""
+        return ()
+
     def after_update(self, model: Any) -> None:
         """What is to be done after every step of the optimiser. By default nothing."""
         return None

@@ -205,6 +205,10 @@ class Sigma(Objective):
         model.decoder.checkpoint_activations = checkpoint_activations
         return model
 
+    @property
+    def reported(self) -> tuple[str, ...]:
+        return ("target_entropy", "entropy")
+
     def losses(
         self,
         forward: Callable[..., Any],

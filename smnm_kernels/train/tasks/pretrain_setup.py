@@ -115,8 +115,10 @@ def _kind_of(options: Pretrain, preset: Preset, name: str, grid: tuple[int, int,
             kind.draw(ids, Seed(None, 0), torch.empty(0, *preset.clip.inputs[name].size))
         return kind
     except (ValueError, TypeError) as error:
-        asked = words_of(options, name, masks)
-        raise UsageError(f"{asked} on a grid of {grid}: {error}") from error
+        asked, why = words_of(options, name, masks), str(error).removeprefix("at epoch 0: ")
+        if why.startswith("easy: "):  # the sampler's name for it
+            why = f"--mask-from: {why.removeprefix('easy: ')}"
+        raise UsageError(f"{asked} on a grid of {grid}: {why}") from error
 
 
 def _from_init(options: Pretrain, preset: Preset) -> tuple[Preset, Start]:

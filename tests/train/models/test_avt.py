@@ -42,7 +42,7 @@ def test_an_objective_that_restores_nothing_masks_nothing() -> None:
     assert without.grids(INPUTS) == {}
     model, x = without.build(INPUTS, seed=0), samples()
     found = without.losses(model, x, {}, {})
-    assert list(found) == ["loss", "loss_contrast", "loss_matching"]
+    assert list(found) == ["loss", *without.reported] == ["loss", "loss_contrast", "loss_matching"]
     assert without.restore(model, x, {}, {}) == {}
 
 
@@ -52,6 +52,7 @@ def test_the_loss_is_the_weighted_sum() -> None:
     found = objective.losses(model, x, masks_of(x), {})
     by_hand = 2 * found["loss_contrast"] + 3 * found["loss_matching"] + 4 * found["loss_segment"]
     torch.testing.assert_close(found["loss"], by_hand)
+    assert list(found) == ["loss", *objective.reported]
     found["loss"].backward()
     assert all(p.grad is not None for p in model.parameters())
 

@@ -125,6 +125,7 @@ def test_each_part_of_the_loss_is_its_definition(sizes):
         sizes, model, video_weight=2.0, audio_weight=3.0, contrast_weight=0.5
     )
     found = objective.losses(built, inputs, masks, {})
+    assert list(found) == ["loss", *objective.reported]
     errors, means = slow_losses(built, inputs, masks)
     for name in NAMES:
         torch.testing.assert_close(found[f"loss_{name}"], errors[name], rtol=1e-4, atol=1e-5)

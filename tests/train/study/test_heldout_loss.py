@@ -2,6 +2,7 @@
 
 from dataclasses import replace
 from pathlib import Path
+from unittest import mock
 
 import pytest
 import torch
@@ -14,6 +15,7 @@ from smnm_kernels.train.data.finder import Files
 from smnm_kernels.train.data.modality import FixedView, Normalisation
 from smnm_kernels.train.data.scan import scan
 from smnm_kernels.train.data.source import Source
+from smnm_kernels.train.models.masked_autoencoding import MaskedAutoencoding
 from smnm_kernels.train.tasks.options import Pretrain
 from smnm_kernels.train.tasks.pretrain_setup import set_up
 from smnm_kernels.train.tasks.studying.heldout_loss import (
@@ -122,6 +124,20 @@ def test_padding_is_no_part_of_it(tmp_path):
             losses.append(((predicted - target) ** 2)[0, counts].double().mean().item())
     assert 0 < counts.sum() < 30
     assert loss == pytest.approx(sum(losses) / 2, rel=1e-5)
+
+
+def test_objectives_are_told_what_is_real(tmp_path):
+    for name, seconds in (("a", 0.35), ("b", 0.5)):
+        write_sound(tmp_path / f"{name}.wav", seconds)
+    setup, seen, losses = setup_of("audio", mask="random"), [], MaskedAutoencoding.losses
+
+    def noting(self, *arguments):
+        seen.append(arguments[-1].real["audio"].tolist())
+        return losses(self, *arguments)
+
+    with mock.patch.object(MaskedAutoencoding, "losses", noting):
+        found(tmp_path, setup, build(setup, 0, None), own_masks(setup), HeldOutLoss(masks=2))
+    assert seen == [[[1, frames, 128]] * 2 for frames in (33, 48)]
 
 
 def test_masks_that_follow_the_data_see_quiet_padding(tmp_path):

@@ -48,6 +48,7 @@ from .heldout_loss import HeldOutLoss, build, common_masks, heldout_loss, heldou
 from .inputs import counts, visible_of
 from .plan import Measure, StudyPlan
 from .splitting import labelled, split
+from .values import end_of
 
 _LINES = 5  # of an error that are kept
 _LAST = 20  # losses that "train.loss" is the mean of
@@ -212,7 +213,7 @@ class _Work:
             model, setup, masks, listing.found.base, listing.usable, settings
         )
         values = {
-            f"{measure.name}.{masks}{_end(part)}": value
+            f"{measure.name}.{masks}{end_of(part)}": value
             for masks, parts in losses.items()
             for part, value in parts.items()
         }
@@ -377,11 +378,6 @@ class _Work:
 def _or_stop(code: int) -> None:
     if code:
         raise StoppedBySignal(code - 128)
-
-
-def _end(part: str) -> str:
-    """Of a value's name: nothing for the loss, and for "loss_video" ".video"."""
-    return "" if part == "loss" else f".{part.removeprefix('loss_')}"
 
 
 def _measures(name: str, found: dict[str, Any], main: str, end: str) -> dict[str, Any]:

@@ -123,14 +123,18 @@ class StudyPlan:
     @cached_property
     def setups(self) -> dict[str, Setup]:
         """What each run's options mean; Wrong where they are not those of a run."""
-        found = {}
+        found, wrong = dict[str, Setup](), dict[str, str]()
         for name, run in self.runs.items():
-            place = f"{self.file}.runs.{name}"
             try:
                 options = run.pretrain(self.modality, Path("DATA"), Path("OUT"), device="cpu")
                 found[name] = set_up(options)
             except UsageError as error:
-                raise Wrong(place, str(error)) from error
+                wrong[name] = str(error)
+        # What is wrong with all in the same way stands in none of them.
+        if len(wrong) == len(self.runs) > 1 and len({*wrong.values()}) == 1:
+            raise Wrong(f"{self.file}.runs", f"all of them: {wrong.popitem()[1]}")
+        for name, why in wrong.items():
+            raise Wrong(f"{self.file}.runs.{name}", why)
         return found
 
     def visible(self, run: str) -> dict[str, Visible]:

@@ -35,14 +35,14 @@ def check_value(plan: StudyPlan, value: str, place: str) -> None:
     if at and step not in map(str, found.at):
         steps = f"those of {', '.join(map(str, found.at))}" if found.at else "the last one's"
         raise Wrong(place, f"value {value!r}: of measure {measure} encoders are {steps}")
-    if found.command == "loss":  # behind these, what the objective reports
-        if name.split(".")[1:2] not in [[one] for one in _LOSSES]:
-            of = " or ".join(f"{measure}.{one}" for one in _LOSSES)
-            raise Wrong(place, f"value {value!r}: must begin with {of}")
-        return
     made = _made(plan, found)
     if _without_layer(found, name) not in made:
         raise Wrong(place, f"value {value!r}: measure {measure} makes {', '.join(made)}")
+
+
+def end_of(part: str) -> str:
+    """Of the name of what an objective reports: nothing for the loss, ".video" for "loss_video"."""
+    return "" if part == "loss" else f".{part.removeprefix('loss_')}"
 
 
 def has_value(plan: StudyPlan, value: str, run: str, data: str) -> bool:
@@ -65,6 +65,10 @@ def data_with(plan: StudyPlan, value: str, runs: Sequence[str]) -> list[str]:
 def _made(plan: StudyPlan, measure: Measure) -> list[str]:
     """Names of all values, without layers and steps."""
     name, options = measure.name, measure.options
+    if measure.command == "loss":
+        objectives = [plan.setups[run].preset.objective for run in measure.runs]
+        reported = dict.fromkeys(part for one in objectives for part in ("loss", *one.reported))
+        return [f"{name}.{masks}{end_of(part)}" for masks in _LOSSES for part in reported]
     if measure.command == "segment":
         return [f"{name}.{way}" for way in _WAYS]
     if measure.command == "retrieve":
