@@ -14,11 +14,20 @@ from smnm_kernels.train.run.optimisation import (
     set_rate,
 )
 from smnm_kernels.train.run.schedule import Schedule
+from smnm_kernels.train.tasks.presets import PRESETS
 
 ADAM = Optimisation(
     batch_size=120, base_lr=1e-4, base_min_lr=0, weight_decay=0.1, betas=(0.95, 0.999),
     epochs=25, optimizer="adam", halvings=(10 / 25, 15 / 25, 20 / 25),
 )  # fmt: skip
+
+
+def test_rates_grow_with_the_batch_unless_they_are_not_to():
+    assert ADAM.lr == 1e-4 * 120 / 256
+    fixed = replace(ADAM, base_min_lr=1e-6, rates_grow=False)
+    assert (fixed.lr, fixed.min_lr) == (1e-4, 1e-6)
+    of_tiny = [preset["tiny"].optimisation for preset in PRESETS.values()]
+    assert {(one.lr, replace(one, batch_size=64).lr) for one in of_tiny} == {(1e-3, 1e-3)}
 
 
 def multi_step(epochs, start, every):

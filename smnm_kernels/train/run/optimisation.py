@@ -17,11 +17,12 @@ SCALE = "lr_scale"
 @dataclass(frozen=True, kw_only=True)
 class Optimisation:
     """The part of a recipe that any task has. Rates are given for a batch of 256 samples and grow
-    in proportion to the batch size."""
+    in proportion to the batch size, unless `rates_grow` is false."""
 
     batch_size: int  # samples a step, over all processes
     base_lr: float
     base_min_lr: float
+    rates_grow: bool = True
     weight_decay: float
     betas: tuple[float, float]
     # Lengths in passes over the files; those in steps replace them where they are given.
@@ -59,11 +60,15 @@ class Optimisation:
 
     @property
     def lr(self) -> float:
-        return self.base_lr * self.batch_size / 256
+        return self.base_lr * self._growth
 
     @property
     def min_lr(self) -> float:
-        return self.base_min_lr * self.batch_size / 256
+        return self.base_min_lr * self._growth
+
+    @property
+    def _growth(self) -> float:
+        return self.batch_size / 256 if self.rates_grow else 1.0
 
 
 def optimizer_of(model: nn.Module, optimisation: Optimisation) -> torch.optim.Optimizer:

@@ -45,8 +45,8 @@ class RunOptions:
     AudioMAE's local decoder and dropped paths are drawn for each part.) Default: 1; on resume the
     run's."""
     lr: Number = None
-    """Peak learning rate. Default: the preset's base rate times batch size / 256. The lowest rate
-    is the preset's, but never above the peak."""
+    """Peak learning rate. Default: the preset's base rate times batch size / 256 (of tiny the base
+    rate itself). The lowest rate is the preset's, but never above the peak."""
     weight_decay: Number = None
     """AdamW's, of weight matrices. Default: the preset's."""
     precision: Precision = "auto"

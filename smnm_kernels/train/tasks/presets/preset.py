@@ -22,11 +22,13 @@ class Preset:
     hidden_time: float | None = None
 
 
-#: Of every modality's preset `tiny`.
+#: Of every modality's preset `tiny`. Its rate is for AdamW and batches of 8 to 32: at four times
+#: the rate, which growing with the batch made of 32, an encoder of sounds knew less than untrained.
 TINY = Optimisation(
     batch_size=8,
-    base_lr=3.2e-2,
-    base_min_lr=3.2e-4,
+    base_lr=1e-3,
+    base_min_lr=1e-5,
+    rates_grow=False,
     weight_decay=0.05,
     betas=(0.9, 0.95),
     steps=300,
