@@ -128,6 +128,7 @@ def tables_of(rows: Rows, table: Table) -> list[dict[str, Any]]:
         for run in table.rows:
             if any(run in runs for runs in having.values()):
                 shown = counts(rows.plan.visible(run))
+                shown["untrained"] = rows.plan.runs[run].untrained
                 columns = {v: _cell(rows, table, data, run, v) for v in values}
                 lines.append({"run": run, **shown, "columns": columns})
                 for seed in rows.plan.runs[run].seeds if table.each_seed else ():
