@@ -1,15 +1,19 @@
 """Speech with labels: the same words by many synthetic voices, or one speaker's prompts a language.
 
     python examples/data/speech.py words --out data/words       # label: word; unseen voices in test
+    python examples/data/speech.py pairs --out data/pairs       # likewise, of words that are alike
     python examples/data/speech.py prompts --out data/prompts   # label: language; unseen sentences
 
 The layout is SPLIT/CLASS/FILE.wav; `labels.csv` has the same with the voice of each file.
 
 words: espeak-ng says ten digits in English with variants of its voices, at 22.05 kHz. Pitch and
 speed differ from voice to voice, and a voice is in one split only. Licence: espeak-ng is GPL-3+;
-what it says is yours. prompts: telephone prompts of five languages, recorded at 8 kHz, from
-Debian's asterisk-core-sounds-*-wav. One speaker recorded each language, so language and voice
-cannot be told apart in this set. Licence: CC-BY-SA-3.0, the Russian ones CC-BY-3.0.
+what it says is yours.
+pairs: the same of 24 words that differ in one sound, such as pat and bat, at 16 kHz, the rate of
+most models' spectrograms.
+prompts: telephone prompts of five languages, recorded at 8 kHz, from Debian's
+asterisk-core-sounds-*-wav. One speaker recorded each language, so language and voice cannot be told
+apart in this set. Licence: CC-BY-SA-3.0, the Russian ones CC-BY-3.0.
 
 The packages are fetched with apt-get and unpacked in a temporary folder; nothing is installed.
 """
@@ -17,10 +21,11 @@ The packages are fetched with apt-get and unpacked in a temporary folder; nothin
 from __future__ import annotations
 
 import argparse
+import math
 import os
 import subprocess
 import tempfile
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
 from pathlib import Path
@@ -38,6 +43,10 @@ from set_files import (
 )
 
 WORDS = ("zero", "one", "two", "three", "four", "five", "six", "seven", "eight", "nine")
+PAIRS = (
+    "pat", "bat", "cat", "mat", "sat", "fat", "pet", "bet", "met", "set", "pit", "bit", "kit",
+    "sit", "fit", "pot", "cot", "got", "dot", "shot", "put", "book", "cook", "look",
+)  # fmt: skip
 ACCENTS = ("en-us", "en-gb", "en-gb-scotland", "en-gb-x-rp")
 VARIANTS = (
     "Alex", "Alicia", "Andrea", "Andy", "Annie", "Denis", "Diogo", "Gene", "Henrique", "Hugo",
@@ -53,17 +62,18 @@ SHORTEST, LONGEST = 0.4, 10.0  # seconds, of a prompt
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.split("\n")[0])
-    parser.add_argument("what", choices=("words", "prompts"))
+    parser.add_argument("what", choices=("words", "pairs", "prompts"))
     parser.add_argument("--out", type=Path, required=True)
-    parser.add_argument("--voices", type=int, default=64, help=f"words: at most {len(VARIANTS)}")
-    parser.add_argument("--words", nargs="+", default=WORDS)
+    parser.add_argument("--voices", type=int, default=64, help=f"at most {len(VARIANTS)}")
+    parser.add_argument("--words", nargs="+", help="in place of those of words or pairs")
     parser.add_argument("--languages", nargs="+", default=LANGUAGES, choices=LANGUAGES)
     parser.add_argument("--prompts", type=int, default=400, help="of each language, at most")
     parser.add_argument("--seed", type=int, default=0)
     given = parser.parse_args()
-    if given.what == "words":
+    if given.what != "prompts":
         voices = min(given.voices, len(VARIANTS))
-        make_once(given.out, lambda: make_words(given.out, given.words, voices, given.seed))
+        words = given.words or {"words": WORDS, "pairs": PAIRS}[given.what]
+        make_once(given.out, lambda: make_words(given.out, given.what, words, voices, given.seed))
     else:
         make_once(
             given.out,
@@ -71,7 +81,7 @@ def main() -> None:
         )
 
 
-def make_words(out: Path, words: list[str], voices: int, seed: int) -> None:
+def make_words(out: Path, what: str, words: Sequence[str], voices: int, seed: int) -> None:
     rng = np.random.default_rng([seed, 1])
     variants = [str(v) for v in rng.permutation(VARIANTS)[:voices]]
     rows = []
@@ -82,6 +92,8 @@ def make_words(out: Path, words: list[str], voices: int, seed: int) -> None:
             pitch, speed = int(rng.integers(30, 70)), int(rng.integers(120, 190))
             for word in words:
                 samples, rate = espeak.say(word, voice, pitch, speed)
+                if what == "pairs":
+                    samples, rate = at_16_khz(samples, rate), 16000
                 path = f"{split}/{word}/{variant}.wav"
                 write_sound(out / path, samples, rate)
                 rows.append({"path": path, "split": split, "word": word, "voice": voice})
@@ -89,13 +101,22 @@ def make_words(out: Path, words: list[str], voices: int, seed: int) -> None:
     write_table(out / "labels.csv", rows)
     fingerprint = write_manifest(
         out,
-        command=f"python examples/data/speech.py words --voices {voices} "
+        command=f"python examples/data/speech.py {what} --voices {voices} "
         f"--words {' '.join(words)} --seed {seed}",
         licence="espeak-ng: GPL-3+; its output is free",
         sources={"espeak-ng": version},
-        packages=("av", "numpy"),
+        packages=("av", "numpy", *(["scipy"] if what == "pairs" else [])),
     )
     print(f"{len(rows)} words in {out}, fingerprint {fingerprint[:16]}")
+
+
+def at_16_khz(samples: np.ndarray, rate: int) -> np.ndarray:
+    """int16 to int16, by way of float64, so that all processors round to the same."""
+    from scipy.signal import resample_poly
+
+    shared = math.gcd(16000, rate)
+    found = resample_poly(samples.astype(np.float64), 16000 // shared, rate // shared)
+    return np.clip(np.rint(found), -(2**15), 2**15 - 1).astype(np.int16)
 
 
 @dataclass(frozen=True)

@@ -281,7 +281,7 @@ def packages(tmp_path, monkeypatch):
 
 def test_words_are_split_by_voice(packages, tmp_path):
     for out in ("a", "b"):
-        speech.make_words(tmp_path / out, ["one", "two"], voices=8, seed=0)
+        speech.make_words(tmp_path / out, "words", ["one", "two"], voices=8, seed=0)
     check_same(tmp_path / "a", tmp_path / "b")
     rows = check_splits(tmp_path / "a", "voice")
     assert len(rows) == 16
@@ -289,6 +289,19 @@ def test_words_are_split_by_voice(packages, tmp_path):
     for row in rows:
         assert row["path"].startswith(f"{row['split']}/{row['word']}/")
     assert len({(tmp_path / "a" / row["path"]).read_bytes() for row in rows}) > 8
+
+
+def test_pairs_are_the_same_at_16_khz(packages, tmp_path):
+    speech.make_words(tmp_path / "words", "words", ["pat"], voices=3, seed=0)
+    speech.make_words(tmp_path / "pairs", "pairs", ["pat"], voices=3, seed=0)
+    for row in table(tmp_path / "words/labels.csv"):
+        was, is_now = (set_files.sound_of(tmp_path / w / row["path"]) for w in ("words", "pairs"))
+        assert is_now[1] == 16000
+        assert len(is_now[0]) == -(-len(was[0]) * 16000 // was[1])
+        spectra = [
+            abs(np.fft.rfft(x / 2**15, n=rate))[100:4000] / rate for x, rate in (was, is_now)
+        ]
+        np.testing.assert_allclose(*spectra, atol=2e-4)
 
 
 def test_prompts_are_split_by_sentence(packages, tmp_path):
@@ -329,7 +342,7 @@ def test_takes_of_one_thing_belong_together(name, thing):
 def test_espeak_speaks(tmp_path):
     """With Debian's package itself, where it can be had."""
     try:
-        speech.make_words(tmp_path, ["yes", "no"], voices=3, seed=0)
+        speech.make_words(tmp_path, "words", ["yes", "no"], voices=3, seed=0)
     except set_files.Missing as reason:
         pytest.skip(str(reason))
     rows = check_splits(tmp_path, "voice")
