@@ -46,6 +46,12 @@ class Kind(ABC):
     def repeats_over_time(self) -> bool:
         """Whether one two-dimensional mask is repeated over T."""
 
+    @property
+    def ignores_data(self) -> bool:
+        """Whether the masks are the same whatever the data's values, as where a hint's share of
+        chance is 1. Data of the right shape are needed all the same, if ``needs_data``."""
+        return not self.needs_data
+
     def draw(
         self,
         sample_ids: Tensor,

@@ -79,6 +79,11 @@ class MixedKind(Kind):
         return self.first.of_features or self.second.of_features
 
     @property
+    def ignores_data(self) -> bool:
+        shares = ((self.first, 1 - self.share), (self.second, self.share))
+        return all(kind.ignores_data for kind, share in shares if share)
+
+    @property
     def takes_valid(self) -> bool:  # type: ignore[override]
         return self.first.takes_valid and self.second.takes_valid
 

@@ -62,6 +62,10 @@ class SelfGuidedKind(Kind):
     def repeats_over_time(self) -> bool:
         return False
 
+    @property
+    def ignores_data(self) -> bool:
+        return self.n_swapped == math.prod(self.grid) - self.n_keep
+
     def _draw_row_major(
         self, sample_ids: Tensor, seed: Seed, data: Tensor | None, valid: Tensor | None
     ) -> Masks:

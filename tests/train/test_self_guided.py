@@ -15,6 +15,7 @@ from smnm_kernels.train.models.guide import Guide
 from smnm_kernels.train.models.mae import MaskedAutoencoder, build_model
 from smnm_kernels.train.models.masked_autoencoding import MaskedAutoencoding
 from smnm_kernels.train.models.settings import AUDIOMAE, VIDEOMAE
+from smnm_kernels.train.tasks.masking import SeparateMasks
 from smnm_kernels.train.tasks.options import Pretrain
 from smnm_kernels.train.tasks.presets import PRESETS
 from smnm_kernels.train.tasks.pretrain_setup import set_up
@@ -152,6 +153,38 @@ def test_masks_may_begin_as_an_easier_kind(short_and_long, tmp_path):
         assert torch.equal(masks.visible, expected.visible)
 
 
+@pytest.mark.parametrize(
+    ("masks", "looking"),
+    [
+        (("--mask", "self_guided"), [0, 1, 2]),
+        (("--mask", "self_guided", "--mask-options", "hint_ratio=1"), []),
+        (("--mask", "self_guided", "--hint-schedule", "0.5:1"), [2]),
+        (("--mask", "self_guided", "--mask-from", "random"), [1, 2]),
+        (("--mask", "random", "--mask-from", "self_guided"), [0, 1, 2]),
+    ],
+)
+def test_features_are_computed_where_masks_depend_on_them(
+    short_and_long, tmp_path, monkeypatch, masks, looking
+):
+    """Where they do not, masks are those of any features (the tests above)."""
+    steps, step, call = [], [-1], Guide.__call__
+    set_step = SeparateMasks.set_step
+
+    def telling(self, number):
+        step[0] = number
+        set_step(self, number)
+
+    def noting(self, *arguments):
+        steps.append(step[0])
+        return call(self, *arguments)
+
+    monkeypatch.setattr(SeparateMasks, "set_step", telling)
+    monkeypatch.setattr(Guide, "__call__", noting)
+    run = (short_and_long, "--out", tmp_path / "run", *masks, "--batch-size", 4)
+    assert pretrain(*run, "--steps", 3, modality="audio") == 0
+    assert [one for one in dict.fromkeys(steps) if one < 3] == looking
+
+
 def test_a_run_that_was_stopped_goes_on_as_if_it_had_not_been(short_and_long, tmp_path):
     run = (short_and_long, *GUIDED, "--schedule-steps", 6)
     straight, parted = tmp_path / "straight", tmp_path / "parted"
@@ -171,7 +204,7 @@ def test_its_time_is_time_for_masks(short_and_long, tmp_path):
 
     with mock.patch.object(Guide, "__call__", slowly):
         run = (short_and_long, "--out", tmp_path / "run", "--steps", 2)
-        assert pretrain(*run, *GUIDED, modality="audio") == 0
+        assert pretrain(*run, "--mask", "self_guided", modality="audio") == 0
     assert len(slow) >= 2
     assert all(row["mask_ms"] >= 50 for row in rows(tmp_path / "run"))
 

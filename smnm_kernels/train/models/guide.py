@@ -36,6 +36,10 @@ class Guide:
             encoder.train(was_training)
         return tokens.float().mT.unflatten(2, encoder.grid)
 
+    def nothing(self, x: Tensor) -> Tensor:
+        """Zeros in place of features, for masks that do not depend on them."""
+        return x.new_zeros(1).expand(len(x), 1, *self.encoder.grid)
+
 
 def guide_of(model: nn.Module, precision: torch.dtype | None = None) -> Guide | None:
     """None where the model has no such encoder."""

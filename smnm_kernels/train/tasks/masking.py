@@ -195,6 +195,10 @@ class Masking(Protocol):
     def needs_features(self) -> frozenset[str]:
         """Those of them whose features are looked at."""
 
+    @property
+    def ignores_features(self) -> frozenset[str]:
+        """Those of them of which nothing depends on the features now, by the schedule."""
+
     def draw(self, batch_size: int, data: Tensors, valid: Tensors) -> dict[str, Masks]:
         """The next masks of the run's stream."""
 
@@ -221,6 +225,10 @@ class SeparateMasks:
     @property
     def needs_features(self) -> frozenset[str]:
         return frozenset(n for n, sampler in self.samplers.items() if sampler.settings.of_features)
+
+    @property
+    def ignores_features(self) -> frozenset[str]:
+        return frozenset(n for n in self.needs_features if self.samplers[n].settings.ignores_data)
 
     def draw(self, batch_size: int, data: Tensors, valid: Tensors) -> dict[str, Masks]:
         return {
@@ -261,6 +269,10 @@ class PairedMasks:
     @property
     def needs_features(self) -> frozenset[str]:
         return frozenset()  # `set_up` refuses such kinds of two inputs
+
+    @property
+    def ignores_features(self) -> frozenset[str]:
+        return frozenset()
 
     def draw(self, batch_size: int, data: Tensors, valid: Tensors) -> dict[str, Masks]:
         return self.sampler(batch_size, data or None, valid or None)._asdict()
@@ -306,7 +318,8 @@ def looked_at(
         x = inputs[name]
         if name in masking.needs_features:
             assert guide is not None  # `set_up` refuses other objectives
-            found[name] = guide(x, valid.get(name))
+            ignored = name in masking.ignores_features
+            found[name] = guide.nothing(x) if ignored else guide(x, valid.get(name))
         else:
             found[name] = with_quiet_padding(x, real[name]) if name in real else x
     return found
