@@ -78,6 +78,7 @@ def test_a_plan_makes_a_cell_of_each_run_seed_and_data_set(tmp_path):
         ('mask = "random"', 'mask = "random", seed = 3', "runs.random.seed: .* seeds = .3."),
         ("n_keep = 4", "n_keep = 40", "tiny.toml.runs.random: --mask random --n-keep 40"),
         ('"paint them"', "'x'\npretrain = {mask = 'tube'}", "colours.pretrain.mask: there is no"),
+        ('"paint them"', "'x'\npretrain = {std = 1.0}", "colours.pretrain: --std.*, in run random"),
         ('"paint them"', "'x'\nlabels = {label = 'x'}", "colours.labels.label: there is no such"),
         ('"paint them"', "'x'\nheld_out_share = 1.0", r"held_out_share: must be in \(0, 1\)"),
         ('"class.linear",', '"class.liner",', "'class.liner': measure class makes class.linear, "),

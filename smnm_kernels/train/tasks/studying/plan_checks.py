@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 from itertools import pairwise
+from pathlib import Path
 
 from smnm_kernels.errors import UsageError
+from smnm_kernels.train.tasks.pretrain_setup import set_up
 
 from .heldout_loss import HeldOutLoss, common_masks
 from .inputs import in_words
@@ -16,6 +18,7 @@ from .values import check_value, data_with, has_value
 def check(plan: StudyPlan) -> None:
     """Raises Wrong, with the place in the plan's file."""
     _check_steps(plan, plan.file)
+    _check_data(plan, plan.file)
     _check_measures(plan, plan.file)
     _check_comparisons(plan, plan.file)
 
@@ -34,6 +37,22 @@ def _check_measures(plan: StudyPlan, place: str) -> None:
                 common_masks(setup, settings)
             except UsageError as error:
                 raise Wrong(at, str(error)) from error
+
+
+def _check_data(plan: StudyPlan, place: str) -> None:
+    """That runs go with what a data set says of its files."""
+    for run in plan.runs.values():
+        for name in run.on:
+            own = plan.data[name].pretrain
+            try:
+                if own:
+                    set_up(
+                        run.pretrain(plan.modality, Path("DATA"), Path("OUT"), device="cpu", **own)
+                    )
+            except UsageError as error:
+                raise Wrong(
+                    f"{place}.data.{name}.pretrain", f"{error}, in run {run.name}"
+                ) from error
 
 
 def _check_steps(plan: StudyPlan, place: str) -> None:

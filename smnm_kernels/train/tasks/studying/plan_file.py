@@ -53,7 +53,7 @@ _OURS = {
 #: Of smnm pretrain alone: paths in the lists that the study writes need none.
 _OURS_OF_PRETRAIN = {"files_from"}
 #: Options of smnm pretrain that may differ between data sets: how their files are read.
-_OF_DATA = ("frames", "stride", "flip", "pixel_aspect", "padding", "mean", "std")
+_OF_DATA = ("stride", "flip", "pixel_aspect", "padding", "mean", "std")
 _NAME = re.compile(r"[\w+-]+")
 #: What a cell's folder holds beside its measures, and the first of its parts.
 _NO_MEASURES = {"train", "features", RUN, LINK}
