@@ -16,6 +16,7 @@ from smnm_kernels.train.data.picture_rows import spectrograms
 from smnm_kernels.train.models.objective import Objective
 
 _GAP, _LABEL, _NOTE_SIZE = 4, 84, 13  # pixels
+_NARROWEST = 256  # pixels of a spectrogram
 
 
 @torch.no_grad()
@@ -43,11 +44,12 @@ def restored_by(
         samples[name] = _rows_of(*shown, inputs[name].picture_rows, real)
     if not samples:
         return None
-    widest = max(_width_of(of_input) for of_input in samples.values())
+    widest = max(_NARROWEST, *(_width_of(of_input) for of_input in samples.values()))
     pictures = []
     for name, of_input in samples.items():
         if inputs[name].picture_rows is spectrograms:
-            # A step in time is as wide as it can be beside the frames above.
+            # A step in time is as wide as it can be beside the frames above, or in a picture that
+            # one can read.
             times = widest // _width_of(of_input)
             of_input = [[row.repeat(times, axis=1) for row in rows] for rows in of_input]
         pictures.append(_drawn(of_input, objective.picture_row))
@@ -62,7 +64,7 @@ def reconstruction(
     valid: Tensor | None = None,
     name: str = "restored",
 ) -> Image.Image:
-    """Three rows for each sample. Where patches are not `valid`, nothing was to be restored.
+    """Three rows for each sample. What is not `valid` is grey: nothing was to be restored there.
 
     raw, restored: float [B, C, T, H, W], values as they were before normalisation.
     visible: bool [B, T', H', W'], the patches that the encoder saw; the grid divides T, H and W.
@@ -79,7 +81,8 @@ def _rows_of(
     before, after = (np.nan_to_num(x.cpu().numpy()) for x in (raw, restored))
     seen = _of_values(visible, before.shape)
     if valid is not None:
-        after = np.where(_of_values(valid, before.shape), after, np.nan)
+        inside = _of_values(valid, before.shape)
+        before, after = (np.where(inside, x, np.nan) for x in (before, after))
     return [rows(before[i], seen[i], after[i]) for i in range(len(before))]
 
 

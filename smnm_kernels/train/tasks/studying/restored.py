@@ -1,4 +1,4 @@
-"""Pictures of a report: one held-out file as each run restores it, below each other."""
+"""Pictures of a report: one held-out file as each run restores it, beside and below each other."""
 
 from __future__ import annotations
 
@@ -16,7 +16,8 @@ from .listing import masks_in_words
 from .plan import StudyPlan
 
 _TITLE, _GAP = 22, 6  # pixels
-_ONE_COLUMN = 6  # pictures, of which more stand in two columns
+_ONE_COLUMN = 6  # wide pictures, of which more stand in two columns
+_WIDEST = 1300  # pixels of narrow ones side by side
 
 
 def write_restored(
@@ -39,26 +40,28 @@ def write_restored(
             seed = max(by_seed, key=lambda seed: (len(by_seed[seed]), -seed))
             file = f"restored-{data}.png"
             with replacing(out / file) as target:
-                _under_each_other(by_seed[seed]).save(target, format="PNG")
+                _together(by_seed[seed]).save(target, format="PNG")
             found[data] = file, seed
     return found
 
 
-def _under_each_other(titled: Sequence[tuple[str, Path]]) -> Image.Image:
+def _together(titled: Sequence[tuple[str, Path]]) -> Image.Image:
     pictures = []
     for _, path in titled:
         with Image.open(path) as picture:
             pictures.append(picture.convert("RGB"))
-    columns = 1 if len(titled) <= _ONE_COLUMN else 2
     height = _TITLE + _GAP + max(picture.height for picture in pictures)
     font = ImageFont.load_default(size=14)
     longest = max(font.getlength(title) for title, _ in titled)
     width = _GAP + max(int(longest) + 1, *(picture.width for picture in pictures))
+    columns = max(1 if len(titled) <= _ONE_COLUMN else 2, min(_WIDEST // width, len(titled)))
     rows = -(-len(pictures) // columns)
+    columns = -(-len(pictures) // rows)  # as few as these rows need
     whole = Image.new("RGB", (columns * width + _GAP, rows * height + _GAP), "white")
     pen = ImageDraw.Draw(whole)
     for number, (picture, (title, _)) in enumerate(zip(pictures, titled, strict=True)):
-        x, y = _GAP + number // rows * width, _GAP + number % rows * height
+        row, column = divmod(number, columns)
+        x, y = _GAP + column * width, _GAP + row * height
         pen.text((x, y), title, fill="black", font=font)
         whole.paste(picture, (x, y + _TITLE))
     return whole
