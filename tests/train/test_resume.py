@@ -103,7 +103,7 @@ def test_going_on_after_the_schedule_says_so(videos, tmp_path, capsys):
     assert pretrain(*words, "--steps", 2) == 0
     assert "lowest learning rate" not in capsys.readouterr().out
     assert pretrain(*words, "--steps", 3) == 0
-    assert "steps after 2 keep the lowest learning rate, 2.5e-06" in capsys.readouterr().out
+    assert "steps after 2 keep the lowest learning rate, 1e-05" in capsys.readouterr().out
     assert pretrain(*words, "--steps", 1) == 0
     assert "3 steps are done, and this run's --steps is 1" in capsys.readouterr().out
 

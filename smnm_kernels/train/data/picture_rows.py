@@ -1,5 +1,5 @@
 """Inputs as a person looks at them: three uint8 pictures [h, w, 3] for what went into a model,
-what its encoder saw and what came out."""
+what its encoder saw and what came out. Where the first or the last are nan, they are grey."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ _COLOURS = np.array(
 def film_strips(raw: np.ndarray, visible: np.ndarray, restored: np.ndarray) -> list[np.ndarray]:
     """RGB in [0, 1], [3, T, H, W] each: up to 8 frames side by side."""
     hidden = np.where(visible, raw, _HIDDEN)
-    restored = np.where(np.isnan(restored), _HIDDEN, restored)
+    raw, restored = (np.where(np.isnan(x), _HIDDEN, x) for x in (raw, restored))
     return [_film_strip(clip) for clip in (raw, hidden, restored)]
 
 
@@ -29,13 +29,12 @@ def _film_strip(clip: np.ndarray) -> np.ndarray:
 
 def spectrograms(raw: np.ndarray, visible: np.ndarray, restored: np.ndarray) -> list[np.ndarray]:
     """Log-mel [1, 1, time, band] each: time to the right, low bands at the bottom."""
-    low, high = np.percentile(raw, (1, 99.5))
-    is_restored = ~np.isnan(restored)
+    low, high = np.nanpercentile(raw, (1, 99.5))
     before, after = (
-        _to_colours((s[0, 0] - low) / max(high - low, 1e-6))
-        for s in (raw, np.where(is_restored, restored, low))
+        _where(~np.isnan(s), _to_colours((np.nan_to_num(s[0, 0]) - low) / max(high - low, 1e-6)))
+        for s in (raw, restored)
     )
-    return [before, _where(visible, before), _where(is_restored, after)]
+    return [before, _where(visible, before), after]
 
 
 def _where(shown: np.ndarray, picture: np.ndarray) -> np.ndarray:
