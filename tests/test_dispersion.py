@@ -273,3 +273,17 @@ def test_mistakes_of_the_kind_and_the_schedule():
     for arguments in ({"steps": 0}, {"steps": 9, "start": 1.5}, {"steps": 9, "power": 0}):
         with pytest.raises(ValueError, match="must be"):
             schedules.hint(**arguments)
+
+
+@pytest.mark.parametrize("padded", [False, True])
+@pytest.mark.parametrize("kind", ["dispersion", "motion", "self_guided"])
+def test_where_all_is_chance_the_data_are_ignored(kind, padded):
+    ids, grid = torch.arange(40), (3, 4, 5)
+    valid = (torch.arange(60) % 5 < 3).expand(40, 60) if padded else None
+    data = torch.randn(40, 2, *grid, generator=torch.Generator().manual_seed(0))
+    for hint, ratio, ignored in ((1.0, 0.7, True), (0.0, 0.0, True), (0.9, 0.7, False)):
+        if padded and not ratio:
+            continue  # all tokens would be visible
+        sampler = smnm.MaskSampler(kind, grid, ratio, hint_ratio=hint, seed=3)
+        one, other = (sampler.masks(ids, x, valid).visible for x in (data, torch.zeros_like(data)))
+        assert torch.equal(one, other) == ignored == sampler.settings.ignores_data

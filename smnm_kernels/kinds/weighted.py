@@ -78,6 +78,10 @@ class WeightedKind(Kind):
         return False
 
     @property
+    def ignores_data(self) -> bool:
+        return self.n_swapped == math.prod(self.grid) - self.n_keep
+
+    @property
     def rule(self) -> str:
         """That of ``ops.draw_masks``."""
         return "scores" if self.deterministic else "weights"

@@ -119,6 +119,7 @@ def test_the_model_hands_masked_tokens_to_the_loss(name):
         assert torch.equal(target[1, 3], model.frozen(x)[1, token])
     losses = model(x, masks)
     assert list(losses) == ["loss", *model.settings.reported]
+    assert losses.keys() == {"loss", "target_entropy", "entropy"}
     assert losses["loss"].item() == pytest.approx(expected.item(), rel=1e-4)
     losses["loss"].backward()
     learnt = {name for name, p in model.named_parameters() if p.grad is not None}

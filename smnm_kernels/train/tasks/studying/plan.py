@@ -126,8 +126,7 @@ class StudyPlan:
         found, wrong = dict[str, Setup](), dict[str, str]()
         for name, run in self.runs.items():
             try:
-                options = run.pretrain(self.modality, Path("DATA"), Path("OUT"), device="cpu")
-                found[name] = set_up(options)
+                found[name] = self.set_up(run)
             except UsageError as error:
                 wrong[name] = str(error)
         # What is wrong with all in the same way stands in none of them.
@@ -136,6 +135,11 @@ class StudyPlan:
         for name, why in wrong.items():
             raise Wrong(f"{self.file}.runs.{name}", why)
         return found
+
+    def set_up(self, run: Run, **more: Any) -> Setup:
+        """What the run's options mean, and `more` in place of them; UsageError where nothing."""
+        ours = {"device": "cpu"} | more
+        return set_up(run.pretrain(self.modality, Path("DATA"), Path("OUT"), **ours))
 
     def visible(self, run: str) -> dict[str, Visible]:
         """Patches of each masked input that the run's masks show."""

@@ -3,10 +3,8 @@
 from __future__ import annotations
 
 from itertools import pairwise
-from pathlib import Path
 
 from smnm_kernels.errors import UsageError
-from smnm_kernels.train.tasks.pretrain_setup import set_up
 
 from .heldout_loss import HeldOutLoss, common_masks
 from .inputs import in_words
@@ -43,16 +41,11 @@ def _check_data(plan: StudyPlan, place: str) -> None:
     """That runs go with what a data set says of its files."""
     for run in plan.runs.values():
         for name in run.on:
-            own = plan.data[name].pretrain
             try:
-                if own:
-                    set_up(
-                        run.pretrain(plan.modality, Path("DATA"), Path("OUT"), device="cpu", **own)
-                    )
+                plan.set_up(run, **plan.data[name].pretrain)
             except UsageError as error:
-                raise Wrong(
-                    f"{place}.data.{name}.pretrain", f"{error}, in run {run.name}"
-                ) from error
+                at = f"{place}.data.{name}.pretrain"
+                raise Wrong(at, f"{error}, in run {run.name}") from error
 
 
 def _check_steps(plan: StudyPlan, place: str) -> None:
