@@ -147,7 +147,7 @@ def plan_of(text: bytes, path: Path) -> StudyPlan:
 def _run(given: _File, name: str, place: str) -> Run:
     place, table = f"{place}.runs.{name}", dict(given.runs[name])
     if "seed" in table:
-        raise Wrong(f"{place}.seed", "a run has one for each of its seeds: seeds = [3]")
+        raise Wrong(f"{place}.seed", f"a run has several: write seeds = [{table['seed']}]")
     untrained = typed(table.pop("untrained", False), bool, f"{place}.untrained")
     on = _some(table.pop("on", None), given.data, f"{place}.on")
     seeds = _seeds(table.pop("seeds", given.seeds), f"{place}.seeds")
