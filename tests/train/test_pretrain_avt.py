@@ -115,7 +115,7 @@ def test_without_a_segment_padding_is_hidden_all_the_same(tmp_path):
 
 
 @pytest.mark.parametrize("objective", ["avt", "cav-mae"])
-def test_a_file_is_not_compared_with_itself(objective, tmp_path):
+def test_a_file_is_not_compared_with_itself(objective, tmp_path, capsys):
     one = sets.films(tmp_path / "one", {"train": 1})
     for film in [path for path in sorted(one.rglob("*")) if path.is_file()][1:]:
         film.unlink()
@@ -125,6 +125,8 @@ def test_a_file_is_not_compared_with_itself(objective, tmp_path):
     (row,) = rows(run)
     assert row["loss_contrast"] == 0
     assert row.get("loss_matching", 0) == 0
+    losses = "contrast and of matching" if objective == "avt" else "contrast"
+    assert f"one usable file: the loss of {losses}, which compares" in capsys.readouterr().out
 
 
 def job(**options):

@@ -65,6 +65,10 @@ class Avt(Objective):
     def reported(self) -> tuple[str, ...]:
         return tuple(f"loss_{name}" for name, weight in asdict(self.weights).items() if weight)
 
+    @property
+    def compares(self) -> tuple[str, ...]:
+        return tuple(name for name in ("contrast", "matching") if getattr(self.weights, name))
+
     def losses(
         self,
         forward: Callable[..., Any],

@@ -59,6 +59,10 @@ class CavMae(Objective):
     def reported(self) -> tuple[str, ...]:
         return ("loss_video", "loss_audio", "loss_contrast", "contrast_accuracy")
 
+    @property
+    def compares(self) -> tuple[str, ...]:
+        return ("contrast",) if self.contrast_weight else ()
+
     def losses(
         self,
         forward: Callable[..., Any],

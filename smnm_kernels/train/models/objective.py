@@ -66,6 +66,11 @@ class Objective(Protocol):
         """What `losses` has beside "loss". By default nothing."""
         return ()
 
+    @property
+    def compares(self) -> tuple[str, ...]:
+        """Losses that compare samples of different files. By default none."""
+        return ()
+
     def after_update(self, model: Any) -> None:
         """What is to be done after every step of the optimiser. By default nothing."""
         return None

@@ -252,7 +252,7 @@ def recipe_of(options: Pretrain, setup: Setup) -> Recipe:
             if path
         },
         finder=Files(options.data, options.files_from),
-        check_found=partial(_check_padding, options, setup),
+        check_found=partial(_check_found, options, setup),
         measure=partial(_measured, options, setup) if measures(preset.clip) else None,
         words=WORDS,
     )
@@ -276,6 +276,17 @@ def padding_of(setup: Setup, files: Sequence[Record]) -> Padding | None:
         tokens[name] = TokenGrid(inputs[name].size[1:], grid, n_keep=None)
     padding = Padding(setup.preset.clip, tokens, files)
     return padding if padding.padded else None
+
+
+def _check_found(options: Pretrain, setup: Setup, listing: Listing) -> None:
+    compared = setup.preset.objective.compares
+    if compared and len(listing.usable) == 1:
+        print(
+            f"  there is one usable file: the loss of {' and of '.join(compared)}, which compares "
+            "samples of different ones, stays 0",
+            flush=True,
+        )
+    _check_padding(options, setup, listing)
 
 
 def _check_padding(options: Pretrain, setup: Setup, listing: Listing) -> None:
