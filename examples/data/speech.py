@@ -10,7 +10,7 @@ words: espeak-ng says ten digits in English with variants of its voices, at 22.0
 speed differ from voice to voice, and a voice is in one split only. Licence: espeak-ng is GPL-3+;
 what it says is yours.
 pairs: the same of 24 words that differ in one sound, such as pat and bat, at 16 kHz, the rate of
-most models' spectrograms.
+most models' spectrograms, and without the silence before and after them.
 prompts: telephone prompts of five languages, recorded at 8 kHz, from Debian's
 asterisk-core-sounds-*-wav. One speaker recorded each language, so language and voice cannot be told
 apart in this set. Licence: CC-BY-SA-3.0, the Russian ones CC-BY-3.0.
@@ -57,6 +57,7 @@ VARIANTS = (
     "pedro", "quincy", "rob", "robert", "sandro", "shelby", "steph", "travis", "victor", "zac",
 )  # fmt: skip
 LANGUAGES = ("en", "es", "fr", "it", "ru")
+AUDIBLE = 0.02
 SHORTEST, LONGEST = 0.4, 10.0  # seconds, of a prompt
 
 
@@ -93,7 +94,7 @@ def make_words(out: Path, what: str, words: Sequence[str], voices: int, seed: in
             for word in words:
                 samples, rate = espeak.say(word, voice, pitch, speed)
                 if what == "pairs":
-                    samples, rate = at_16_khz(samples, rate), 16000
+                    samples, rate = without_silence(at_16_khz(samples, rate)), 16000
                 path = f"{split}/{word}/{variant}.wav"
                 write_sound(out / path, samples, rate)
                 rows.append({"path": path, "split": split, "word": word, "voice": voice})
@@ -117,6 +118,14 @@ def at_16_khz(samples: np.ndarray, rate: int) -> np.ndarray:
     shared = math.gcd(16000, rate)
     found = resample_poly(samples.astype(np.float64), 16000 // shared, rate // shared)
     return np.clip(np.rint(found), -(2**15), 2**15 - 1).astype(np.int16)
+
+
+def without_silence(samples: np.ndarray) -> np.ndarray:
+    """From 20 ms before the first sample that reaches `AUDIBLE` of the loudest, until 20 ms behind
+    the last one."""
+    level = abs(samples.astype(np.int32))
+    (audible,) = np.nonzero(level >= AUDIBLE * level.max())
+    return samples[max(0, audible[0] - 320) : audible[-1] + 321]
 
 
 @dataclass(frozen=True)

@@ -12,7 +12,7 @@ from tyro.conf import Positional, arg
 
 from smnm_kernels.arguments import is_int
 from smnm_kernels.errors import UsageError
-from smnm_kernels.files import replacing
+from smnm_kernels.files import reason, replacing
 from smnm_kernels.kinds import KINDS
 
 from .optional import import_for_pictures
@@ -123,7 +123,7 @@ class Show:
             with replacing(out) as file:
                 file.write(picture)
         except OSError as error:
-            raise UsageError(f"out={out} cannot be written: {error.strerror}") from error
+            raise UsageError(f"out={out} cannot be written: {reason(error)}") from error
         print(f"{out}: {', '.join(panel.kind for panel in shown)}")
 
 

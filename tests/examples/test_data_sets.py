@@ -291,7 +291,8 @@ def test_words_are_split_by_voice(packages, tmp_path):
     assert len({(tmp_path / "a" / row["path"]).read_bytes() for row in rows}) > 8
 
 
-def test_pairs_are_the_same_at_16_khz(packages, tmp_path):
+def test_pairs_are_the_same_at_16_khz(packages, tmp_path, monkeypatch):
+    monkeypatch.setattr(speech, "without_silence", lambda samples: samples)
     speech.make_words(tmp_path / "words", "words", ["pat"], voices=3, seed=0)
     speech.make_words(tmp_path / "pairs", "pairs", ["pat"], voices=3, seed=0)
     for row in table(tmp_path / "words/labels.csv"):
@@ -302,6 +303,14 @@ def test_pairs_are_the_same_at_16_khz(packages, tmp_path):
             abs(np.fft.rfft(x / 2**15, n=rate))[100:4000] / rate for x, rate in (was, is_now)
         ]
         np.testing.assert_allclose(*spectra, atol=2e-4)
+
+
+def test_silence_around_a_word_is_cut_off():
+    word = np.array([500, -10_000, 0, 0, 30, 300], np.int16)
+    quiet = np.full(1000, 40, np.int16)  # below 2% of 10,000
+    cut = speech.without_silence(np.concatenate([quiet, word, quiet]))
+    np.testing.assert_array_equal(cut, np.concatenate([quiet[:320], word, quiet[:320]]))
+    np.testing.assert_array_equal(speech.without_silence(word), word)
 
 
 def test_prompts_are_split_by_sentence(packages, tmp_path):

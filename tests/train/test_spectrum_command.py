@@ -71,6 +71,7 @@ def test_numbers_of_recordings_shorter_than_the_window(tmp_path, capsys):
         (("--kinds", "all", "rbn"), "all stands alone"),
         (("--kinds", "rbn"), "--kinds rbn at --mask-ratio 0.9"),
         (("--mask-ratio", "1.5"), "mask_ratio must be in [0, 1)"),
+        (("--mask-ratio", "0"), "--mask-ratio 0: masks none of"),
         (("--modality", "audio", "--stride", "2"), "audio has no stride"),
         (("--modality", "image"), "no usable file"),
         (("--preset", "audiomae"), "is of audio"),

@@ -18,6 +18,7 @@ import PIL.Image
 from tqdm import tqdm
 
 from smnm_kernels.errors import UsageError
+from smnm_kernels.files import reason
 from smnm_kernels.train.run.plan import find_run
 
 from .demo_finetune import evaluate, labelled_options
@@ -63,7 +64,7 @@ def demo(options: Demo) -> int:
         folder.mkdir(parents=True, exist_ok=True)
         n_made = make_files(folder, files)
     except OSError as error:
-        raise UsageError(f"--out {out}: cannot be written ({error.strerror})") from error
+        raise UsageError(f"--out {out}: cannot be written ({reason(error)})") from error
     if n_made:
         print(f"made {n_made} {options.modality} files in {folder}", flush=True)
     return pretrain(job) or (evaluate(options, out, folder) if options.finetune else 0)

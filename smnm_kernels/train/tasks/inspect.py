@@ -19,7 +19,7 @@ from PIL import ImageDraw
 from tyro.conf import Positional, arg
 
 from smnm_kernels.errors import Unusable, UsageError, printable
-from smnm_kernels.files import replacing
+from smnm_kernels.files import reason, replacing
 from smnm_kernels.train.data import braces, frames, sound
 from smnm_kernels.train.data.audio import MIN_SECONDS
 from smnm_kernels.train.data.decoding import modality_of
@@ -141,8 +141,8 @@ def _files_of(path: Path) -> tuple[list[Looked], list[str]]:
         name = str(found.base / (entry.shard or entry.name))
         name += f": {entry.name}" if entry.shard else ""
         looked.append(Looked(name, entry.source(found.base)))
-    for name, reason in found.left_out.named.items():
-        looked.append(Looked(str(found.base / name), None, reason))
+    for name, why in found.left_out.named.items():
+        looked.append(Looked(str(found.base / name), None, why))
     lines = [f"{shown}: {line}" for line in found.where]
     return looked, lines + [f"{shown}: not looked at: {c}" for c in found.left_out.counts()]
 
@@ -270,7 +270,7 @@ def _draw(
         with replacing(out) as file:
             sheet.save(file, format=PIL.Image.registered_extensions()[out.suffix.lower()])
     except OSError as error:
-        raise UsageError(f"--out {out}: cannot be written ({error.strerror})") from error
+        raise UsageError(f"--out {out}: cannot be written ({reason(error)})") from error
 
 
 def _row(source: Source, report: dict[str, Any], pixel_aspect: PixelAspect) -> PIL.Image.Image:

@@ -25,7 +25,7 @@ from smnm_kernels.analysis.energy import (
 )
 from smnm_kernels.arguments import Grid
 from smnm_kernels.errors import UsageError, printable
-from smnm_kernels.files import replacing
+from smnm_kernels.files import reason, replacing
 from smnm_kernels.kinds import KINDS
 from smnm_kernels.pictures.energy_plot import Column, paint_energy
 from smnm_kernels.train.data.find import find
@@ -79,7 +79,7 @@ class Spectrum:
     kinds: tuple[str, ...] = ()
     """Kinds of mask, as smnm.MaskSampler takes them; or all. Default: six of the modality."""
     mask_ratio: Annotated[float | None, arg(aliases=("--ratio",))] = None
-    """Share of patches that is masked, in [0, 1). Default: the preset's."""
+    """Share of patches that is masked, in (0, 1). Default: the preset's."""
     clips: int = 256
     """So many clips are looked at, of as many files; of fewer files several clips each."""
     seed: int = 0
@@ -123,7 +123,7 @@ def spectrum(options: Spectrum) -> int:
         with replacing(options.out) as file:
             picture.save(file, PIL.Image.registered_extensions()[options.out.suffix.lower()])
     except OSError as error:
-        raise UsageError(f"--out {options.out}: cannot be written ({error.strerror})") from error
+        raise UsageError(f"--out {options.out}: cannot be written ({reason(error)})") from error
     if options.json:
         print(json.dumps(_as_json(columns, proposal, clips, ratio)))
         return 0
@@ -182,8 +182,10 @@ def _samplers(
                 raise UsageError(
                     f"--kinds {kind} at --mask-ratio {ratio:g} on a grid of {grid}: {error}"
                 ) from error
-        else:
-            samplers[kind] = sampler
+            continue
+        if sampler.n_keep == math.prod(grid):
+            raise UsageError(f"--mask-ratio {ratio:g}: masks none of {sampler.n_keep} patches")
+        samplers[kind] = sampler
     return samplers
 
 

@@ -28,6 +28,7 @@ from .studying.rows import RowsFile, key_of, read_rows
 from .studying.running import ENDS_WITH_INPUT, Share, end_with_input, run_all
 
 _REPORT = "report"
+_NOWHERE = Path(os.devnull)  # holds no cells
 
 
 @dataclass(kw_only=True)
@@ -41,8 +42,8 @@ class Study:
 
     plan: Annotated[Positional[str], arg(metavar="PLAN|report")]
     """A file (docs/studies.md says what it holds), the name of a plan of ours (quick,
-    paper-small-video, paper-small-audio, dwm-small, open-masks, open-rbn, open-audio-video,
-    open-images, paper, paper-audio), or the word report."""
+    paper-small-video, paper-small-audio, paper-small-music, dwm-small, open-masks, open-rbn,
+    open-audio-video, open-images, paper, paper-audio), or the word report."""
     dir: Annotated[Positional[Path | None], arg(metavar="[DIR]", help_behavior_hint="")] = None
     """Of report: the folder of a study."""
     out: Annotated[Path | None, arg(metavar="DIR", help_behavior_hint="")] = None
@@ -54,7 +55,7 @@ class Study:
     jobs: int = 1
     """Cells that run at a time; they share the cores."""
     shard: Annotated[str | None, arg(metavar="I/N", help_behavior_hint="")] = None
-    """Run every N-th cell alone, from the I-th on, I from 1 to N: for a scheduler's job array."""
+    """Run the I-th of N parts of the cells, I from 1 to N: for a scheduler's job array."""
     list: bool = False
     """Print the cells with their states, and run none."""
     cell: Annotated[str | None, arg(metavar="ID", help_behavior_hint="")] = None
@@ -83,16 +84,15 @@ def study(options: Study) -> int:
         raise UsageError(f"{printable(str(options.dir))}: is one argument too many; --out DIR")
     for name, least in (("jobs", 1), ("threads", 1), ("workers", 0)):
         need_at_least(options, name, least)
+    _check_cell(options)
     plan = load_plan(find_plan(options.plan))
     files = [read_rows(path) for path in options.rows]
     every = cells_of(plan, _paths(options.data, plan))
     cells = _shard(every, options.shard)
-    if options.out is None:
-        if not options.list:
-            raise UsageError("--out must be given: the folder of the study")
-        print_list(plan, None, cells, options.other_code)
-        return 0
-    folder = StudyFolder(options.out, tuple(one for file in files for one in file.results))
+    if options.out is None and not options.list:
+        raise UsageError("--out must be given: the folder of the study")
+    elsewhere = tuple(one for file in files for one in file.results)
+    folder = StudyFolder(options.out or _NOWHERE, elsewhere)
     _say_what_counts(files, every, options.other_code)
     if options.list:
         print_list(plan, folder, cells, options.other_code)
@@ -103,6 +103,14 @@ def study(options: Study) -> int:
     if code == 0:
         _say_what_is_left(options, folder, every)
     return code
+
+
+def _check_cell(options: Study) -> None:
+    """That --cell stands without what is for many cells."""
+    given = {"--list": options.list, "--shard": options.shard, "--jobs": options.jobs > 1}
+    for option, there in given.items():
+        if options.cell is not None and there:
+            raise UsageError(f"--cell {options.cell}: is one cell, and {option} is for many")
 
 
 def _begin(
@@ -126,15 +134,14 @@ def _all(options: Study, plan: StudyPlan, folder: StudyFolder, cells: Sequence[C
     about = f", about {len(todo) * seconds / options.jobs / 3600:.1f} hours" if seconds else ""
     print(f"{plan.name}: {len(cells)} cells, {len(cells) - len(todo)} done{about}", flush=True)
     assert options.out is not None
-    share, given = Share.of(options.jobs), options
-    threads = share.threads if given.threads is None else given.threads
-    workers = share.workers if given.workers is None else given.workers
+    given, share = options, Share.of(options.jobs, options.threads, options.workers)
     words = [sys.executable, "-m", "smnm_kernels.cli", "study", given.plan, "--out"]
-    words += [str(given.out), "--device", given.device, "--threads", str(threads)]
-    words += ["--workers", str(workers), *(["--data", *given.data] if given.data else [])]
+    words += [str(given.out), "--device", given.device, "--threads", str(share.threads)]
+    words += ["--workers", str(share.workers), *(["--data", *given.data] if given.data else [])]
     return run_all(
         [folder.cell(cell) for cell in todo],
         options.jobs,
+        share,
         lambda one: [*words, "--cell", one.cell.id],
     )
 
@@ -246,4 +253,6 @@ def _shard(cells: Sequence[Cell], given: str | None) -> list[Cell]:
     part, slash, parts = given.partition("/")
     if not (slash and part.isdecimal() and parts.isdecimal() and 1 <= int(part) <= int(parts)):
         raise UsageError(f"--shard {given}: must be I/N, I from 1 to N")
-    return list(cells[int(part) - 1 :: int(parts)])
+    # Each round begins one part later: where there are N runs, no part has the same run throughout.
+    of = [(place + place // int(parts)) % int(parts) for place in range(len(cells))]
+    return [cell for cell, its in zip(cells, of, strict=True) if its == int(part) - 1]

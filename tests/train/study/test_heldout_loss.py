@@ -41,10 +41,8 @@ def setup_of(modality="image", **given):
 
 def found(data, setup, model, masks, settings):
     listing = scan(Files(data), setup.preset.clip, None, threads=1)
-    files = listing.usable
-    given = (listing.found.base, files, settings)
-    losses, failed = heldout_loss(model, setup, {"these": masks}, *given)
-    return losses["these"]["loss"], failed, files
+    losses, failed = heldout_loss(model, setup, {"these": masks}, listing, settings)
+    return losses["these"]["loss"], failed, listing.usable
 
 
 @torch.no_grad()
@@ -77,6 +75,20 @@ def test_it_is_the_mean_of_squares_over_masked_patches(tmp_path):
     assert len(files) == 6
     assert not failed
     expected = by_hand(tmp_path, setup, model, sampler, files, [0, 1, 3, 4], 3)
+    assert loss == pytest.approx(expected, rel=1e-5)
+
+
+def test_a_file_that_cannot_be_read_changes_no_mask_of_others(tmp_path):
+    write_pictures(tmp_path, 1)
+    setup = setup_of(mask="green2d")
+    model = build(setup, 3, None)
+    files = scan(Files(tmp_path), setup.preset.clip, None, threads=1).usable
+    broken = tmp_path / files[1]["name"]
+    broken.write_bytes(b"")
+    loss, _, left = found(tmp_path, setup, model, own_masks(setup), HeldOutLoss(clips=4, masks=1))
+    assert len(left) == 5
+    sampler = MaskSampler("green2d", (1, 2, 2), n_keep=2, seed=SEED)
+    expected = by_hand(tmp_path, setup, model, sampler, files, [0, 3, 4], 1)
     assert loss == pytest.approx(expected, rel=1e-5)
 
 
@@ -168,7 +180,7 @@ def test_files_that_cannot_be_read_are_named(tmp_path):
     own = own_masks(setup)
     listing = scan(Files(tmp_path), setup.preset.clip, None, threads=1)
     (tmp_path / "test/dark/00.png").unlink()
-    arguments = (model, setup, {"own": own}, tmp_path, listing.usable, HeldOutLoss(masks=1))
+    arguments = (model, setup, {"own": own}, listing, HeldOutLoss(masks=1))
     assert list(heldout_loss(*arguments)[1]) == ["test/dark/00.png"]
     for path in tmp_path.rglob("*.png"):
         path.unlink()

@@ -9,6 +9,7 @@ from smnm_kernels.cli import main
 from smnm_kernels.errors import UsageError
 from smnm_kernels.train.data.label_rows import LIST_SUFFIXES
 from smnm_kernels.train.run.folder import write_json
+from smnm_kernels.train.tasks.study import _shard
 from smnm_kernels.train.tasks.studying import cells
 from smnm_kernels.train.tasks.studying.cells import cells_of
 from smnm_kernels.train.tasks.studying.folders import CellFolder
@@ -74,6 +75,21 @@ def test_a_plan_makes_a_cell_of_each_run_seed_and_data_set(tmp_path):
         ('"loss.own", "loss.c', '"los.own", "loss.c', r"tables\[0\]: value 'los.own' is of no"),
         ("ascending", "highest = 'random'\nascending", r"orderings\[0\]: needs ascending"),
         ('reference = "random"', 'referee = "x"', r"tables\[0\].referee: there is no such key"),
+        (
+            'rows = ["random", "green2d"]',
+            'rows = ["random", "random"]',
+            r"rows: 'random' is there 2",
+        ),
+        (
+            'ascending = ["random", "green2d"]',
+            'ascending = ["random", "random"]',
+            "is there 2 times",
+        ),
+        ('ascending = ["random", ', 'highest = "random"\nof = ["random", ', "'random' is there 2"),
+        ("at = [2]", "at = [2, 2]", "measures.class.at: 2 is there 2 times"),
+        ("at = [2]", 'at = [2]\nruns = ["random", "random"]', "class.runs: 'random' is there"),
+        ('source = "Table 6"\npaper', 'source = "Tabel 6"\npaper', "source: must be one of Table"),
+        ('"audio loss"', '"audio los"', "paper.loss.own: must be one of .*, got 'audio los'"),
         ("steps = 3", "steps = -3", "tiny.toml.runs: all of them: --steps must be at least 1"),
         ('mask = "random"', 'mask = "random", seed = 3', "runs.random.seed: .* seeds = .3."),
         ("n_keep = 4", "n_keep = 40", "tiny.toml.runs.random: --mask random --n-keep 40"),
@@ -183,6 +199,18 @@ def test_what_lists_say_is_part_of_a_data_sets_digest(tmp_path, suffix):
     assert cells.fingerprint(tmp_path) != first
 
 
+def test_a_list_elsewhere_is_part_of_the_digest(tmp_path, data):
+    def id_of(rows, name):
+        (tmp_path / "names.x").write_text(rows)
+        cells.fingerprint.cache_clear()
+        plan = loaded(tmp_path, PLAN.replace('"paint them"', f"'x'\nlist = '{name}'"))
+        return cells_of(plan, {"colours": data})[0].id
+
+    for name in ("../names.x", tmp_path / "names.x"):
+        assert id_of("a.png", name) == id_of("a.png", name)
+        assert id_of("a.png", name) != id_of("b.png", name)
+
+
 def test_a_manifest_is_data_where_a_plan_names_it(tmp_path, data):
     def id_of(manifest, text):
         (data / "manifest.json").write_text(manifest)
@@ -193,7 +221,7 @@ def test_a_manifest_is_data_where_a_plan_names_it(tmp_path, data):
         [
             PLAN,
             PLAN.replace('"paint them"', "'x'\nlist = 'manifest.json'"),
-            PLAN.replace('with = "probe"', "with = 'probe'\nlist = 'manifest.json'"),
+            PLAN.replace('with = "probe"', "with = 'probe'\nlist = './manifest.json'"),
         ]
     ):
         assert (id_of("[1]", text) == id_of("[2]", text)) is (number == 0)
@@ -215,6 +243,19 @@ def test_the_list_needs_no_data_and_says_how_it_is_made(tmp_path, data, capsys):
     assert not (tmp_path / "out").exists()
 
 
+def test_no_part_of_a_study_has_one_run_alone(tmp_path):
+    every = cells_of(loaded(tmp_path), {})
+    kept = PLAN.replace("seeds = 2", "seeds = 4").replace(", seeds = 1", "")
+    many = cells_of(loaded(tmp_path, kept), {})
+    for cells_, n in ((every, 2), (many, 3)):
+        parts = [_shard(cells_, f"{i + 1}/{n}") for i in range(n)]
+        assert sorted(cell.name for part in parts for cell in part) == sorted(
+            c.name for c in cells_
+        )
+        assert max(map(len, parts)) - min(map(len, parts)) < 2
+    assert all(len({cell.run.name for cell in part}) == 3 for part in parts)
+
+
 @pytest.mark.parametrize(
     ("words", "said"),
     [
@@ -226,6 +267,11 @@ def test_the_list_needs_no_data_and_says_how_it_is_made(tmp_path, data, capsys):
         (["PLAN", "--list", "--shard", "3/2"], "--shard 3/2: must be I/N, I from 1 to N"),
         (["PLAN", "--out", "OUT", "--jobs", "0"], "--jobs must be at least 1"),
         (["PLAN", "--out", "OUT", "--cell", "x"], "--cell x: there is none such"),
+        (
+            ["PLAN", "--out", "OUT", "--cell", "x", "--list"],
+            "x: is one cell, and --list is for many",
+        ),
+        (["PLAN", "--out", "OUT", "--cell", "x", "--jobs", "2"], "and --jobs is for many"),
         (["PLAN", "DIR", "--out", "OUT"], "DIR: is one argument too many"),
         (["PLAN", "--out", "DATA/out", "--data", "colours=DATA"], "lies in the data"),
         (["report"], "DIR is missing"),

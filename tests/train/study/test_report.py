@@ -10,7 +10,7 @@ from tiny_study import PLAN, write_pictures
 
 from smnm_kernels.cli import main
 from smnm_kernels.train.run.folder import write_json
-from smnm_kernels.train.tasks.studying.cells import cells_of
+from smnm_kernels.train.tasks.studying.cells import cells_of, source_digest
 from smnm_kernels.train.tasks.studying.environment import environment
 from smnm_kernels.train.tasks.studying.plan_file import load_plan
 from smnm_kernels.train.tasks.studying.rows import read_rows
@@ -323,15 +323,51 @@ def test_cells_of_other_measured_data_or_devices_are_told(tmp_path, capsys):
         row["settings"]["data"]["colours"]["fingerprint"] = "d" if row["name"] == other else "c"
         if row["name"] == other:
             row["environment"]["device"] = "NVIDIA H100"
+            row["settings"]["code"]["sources"] = "new"
+            row["failed"] = {"loss": {"a.png": "is empty"}}
         write_json(path, row)
     content, text, said = report(folder, capsys)
     for words in (
         "Cells were made with data colours of different files (c, d)",
         "Measure class of cells on colours, seed 3, read different files (a, b)",
         "random and green2d on colours, seeds 3, ran on different devices or in different "
-        "precision (NVIDIA H100, bfloat16; cpu, float32): their differences are not of the runs "
+        "precision (NVIDIA H100, bfloat16; cpu, float32): their differences may not be of the runs "
         "alone",
+        "random and green2d on colours, seeds 3, were made by different code of the package "
+        f"(sources {source_digest()}; sources new): their differences may not be of the runs alone",
+        "Measure loss of cells on colours left out a.png 1 times: it is empty",
     ):
         assert words in content["warnings"]
         assert f"**{words}.**" in text
         assert f"warning: {words}" in said
+
+
+def test_a_cell_whose_parts_were_made_on_two_devices_is_told(tmp_path, capsys):
+    folder = finished(tmp_path / "study")
+    for path in folder.glob("cells/*/result.json"):
+        row = json.loads(path.read_text())
+        if row["name"] == "colours random seed 0":
+            gpu = row["environment"] | {"device": "NVIDIA H100"}
+            write_json(path, row | {"environments": {"loss": gpu, "class": gpu}})
+    content = report(folder, capsys)[0]
+    assert [(one["device"], one["cells"]) for one in content["environments"]] == [
+        ("cpu", 10),
+        ("NVIDIA H100", 1),
+    ]
+    (warning,) = content["warnings"]
+    assert "(cpu, float32; cpu, float32 and NVIDIA H100, bfloat16)" in warning
+
+
+def test_intervals_end_where_values_do_and_equal_differences_have_none(tmp_path, capsys):
+    values = {"random": [0.5] * 3, "green2d": [0.6] * 3}
+    folder = finished(tmp_path / "study", values=values)
+    for path in folder.glob("cells/*/result.json"):
+        row = json.loads(path.read_text())
+        row["values"]["class.linear"] = [0.01, 0.99, 0.5][row["seed"]] if row["seed"] < 2 else None
+        write_json(path, row)
+    content, text, _ = report(folder, capsys)
+    row = content["tables"][0]["rows"][1]
+    assert row["columns"]["loss.own"]["difference"]["low"] is None
+    assert row["columns"]["class.linear"]["mean"]["low"] == 0
+    assert row["columns"]["class.linear"]["mean"]["high"] == 1
+    assert "| 0.5 [0, 1] (2 of them) |" in text

@@ -9,7 +9,7 @@ from smnm_kernels.train.tasks.studying import running
 from smnm_kernels.train.tasks.studying.cells import cells_of
 from smnm_kernels.train.tasks.studying.folders import CellFolder
 from smnm_kernels.train.tasks.studying.plan_file import load_plan
-from smnm_kernels.train.tasks.studying.running import run_all
+from smnm_kernels.train.tasks.studying.running import Share, run_all
 
 # What stands in for a cell's process, by the run's name and seed.
 ENDS = {
@@ -33,7 +33,7 @@ def command(ends=ENDS):
 
 
 def test_cells_that_fail_are_named_and_the_rest_runs(folders, capsys):
-    assert run_all(folders, 2, command()) == 1
+    assert run_all(folders, 2, Share(1, 0), command()) == 1
     failures = {
         (one.cell.run.name, one.cell.seed): one.failure and one.failure["last_lines"]
         for one in folders
@@ -55,6 +55,6 @@ def test_what_another_process_finished_meanwhile_is_no_failure(folders):
     one = folders[0]
     result = one.path / "result.json"
     done = f"open({str(result)!r}, 'w').write('{{}}'); raise SystemExit(2)"
-    assert run_all([one], 1, command({("random", 0): done})) == 0
+    assert run_all([one], 1, Share(1, 0), command({("random", 0): done})) == 0
     assert one.failure is None
     assert one.result == {}

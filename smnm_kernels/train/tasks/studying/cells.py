@@ -147,7 +147,7 @@ def source_digest() -> str:
 
 
 def _lists(plan: StudyPlan, data: str) -> frozenset[str]:
-    """Files below a data set's path that the plan names."""
+    """Files of a data set that the plan names, below its path or elsewhere."""
     measures = [m for m in plan.measures.values() if m.of == data or (not m.of and data in m.on)]
     options = [plan.data[data].labels, *(m.options for m in measures)]
     named = [str(v) for one in options for v in one.values() if isinstance(v, str | Path)]
@@ -158,8 +158,10 @@ def _lists(plan: StudyPlan, data: str) -> frozenset[str]:
 def fingerprint(path: Path, lists: frozenset[str] = frozenset()) -> str:
     """Of a data set, quickly: names and sizes of its files, and what its lists say. Files that
     change and keep their size are not seen; what training reads has its own fingerprint in the
-    results. lists: names below `path` of those that are read, whatever they are called."""
+    results. lists: those that are read, by their names from `path`, whatever they are called and
+    wherever they lie."""
     found = hashlib.sha256()
+    named = {os.path.realpath(path / one) for one in lists}
     if path.is_file():
         files = [path]
     else:
@@ -169,20 +171,19 @@ def fingerprint(path: Path, lists: frozenset[str] = frozenset()) -> str:
             for name in names
             if not name.startswith(".")
         )
-        files = [f for f in files if f.name not in _NOT_DATA or _below(path, f) in lists]
+        files = [f for f in files if f.name not in _NOT_DATA or os.path.realpath(f) in named]
+    below = {os.path.realpath(file) for file in files}
+    files += [Path(one) for one in sorted(named - below) if os.path.isfile(one)]
     for file in files:
-        name = _below(path, file) if file != path else file.name
+        inside = file != path and file.is_relative_to(path)
+        name = file.relative_to(path).as_posix() if inside else file.name
         try:
             found.update(f"{name} {file.stat().st_size}\n".encode("utf-8", "replace"))
-            if file.suffix.lower() in LIST_SUFFIXES or name in lists:
+            if file.suffix.lower() in LIST_SUFFIXES or os.path.realpath(file) in named:
                 found.update(file.read_bytes())
         except OSError as error:
             raise UsageError(f"DATA {printable(str(file))}: {error.strerror}") from error
     return found.hexdigest()[:16]
-
-
-def _below(top: Path, file: Path) -> str:
-    return file.relative_to(top).as_posix()
 
 
 def _folders(top: Path) -> Iterator[tuple[str, list[str]]]:

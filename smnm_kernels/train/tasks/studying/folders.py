@@ -80,15 +80,17 @@ class CellFolder:
         return state.get("doing", "starting"), last_step(run), runtime.get("steps")
 
     def is_locked(self) -> bool:
-        """Whether a process works in it."""
+        """Whether a process works in it; not, where that cannot be asked."""
         try:
-            with (self.path / ".lock").open("a") as file:
-                fcntl.lockf(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
-                fcntl.lockf(file, fcntl.LOCK_UN)
-        except FileNotFoundError:
+            file = (self.path / ".lock").open("rb")
+        except OSError:
             return False
-        except OSError as error:
-            return error.errno in (errno.EACCES, errno.EAGAIN)
+        with file:
+            try:
+                fcntl.lockf(file, fcntl.LOCK_SH | fcntl.LOCK_NB)
+            except OSError as error:
+                return error.errno in (errno.EACCES, errno.EAGAIN)
+            fcntl.lockf(file, fcntl.LOCK_UN)
         return False
 
     def state(self) -> State:

@@ -14,6 +14,7 @@ from smnm_kernels.errors import Unusable, UsageError
 from smnm_kernels.train.data.bars import bar
 from smnm_kernels.train.data.entries import Entry
 from smnm_kernels.train.data.modality import FixedView, Normalisation, Record
+from smnm_kernels.train.data.scan import Listing
 from smnm_kernels.train.models.guide import guide_of
 from smnm_kernels.train.models.objective import Facts
 from smnm_kernels.train.run.folder import load_checkpoint
@@ -91,25 +92,29 @@ def heldout_loss(
     model: nn.Module,
     setup: Setup,
     masks: Mapping[str, Masking],
-    base: Path,
-    files: Sequence[Record],
+    listing: Listing,
     settings: HeldOutLoss,
 ) -> tuple[dict[str, dict[str, float]], dict[str, str]]:
     """(under each of these masks the mean over files of what the objective reports, its loss as
     "loss" and parts of it by their names, {file: why it could not be read}).
 
-    files: relative to `base`; of more than `settings.clips` as many are taken, evenly. Of each the
-    middle is read, and nothing about it is drawn. Mask j of file i is sample i * masks + j of the
-    kind's stream under a fixed seed, so two encoders see the same patches of the same files. A
-    file's loss is its mean over its masks, in float32; files that are padded count like others.
+    listing: the held-out files; of more than `settings.clips` as many are taken, evenly. Of each
+    the middle is read, and nothing about it is drawn. Mask j of file i, of all that are named, is
+    sample i * masks + j of the kind's stream under a fixed seed, so two encoders see the same
+    patches of the same files, whichever of the others can be read. A file's loss is its mean over
+    its masks, in float32; files that are padded count like others.
 
     With one input a batch is one file under all of its masks. Objectives of two inputs also compare
     a file's sound with the pictures of other files: there a batch is `settings.compared` files, or
     a few more, each under one of its masks. Of those that cannot be read their batch is short.
     """
-    preset, chosen = setup.preset, _evenly(len(files), settings.clips)
+    preset, base = setup.preset, listing.found.base
     several = len(preset.clip.inputs) > 1
-    batches = _Batches(setup, base, files)
+    numbers = {entry: number for number, entry in enumerate(listing.found.entries)}
+    of_files = [numbers[Entry.of(record)] for record in listing.usable]
+    wanted = set(_evenly(len(numbers), settings.clips))
+    chosen = [place for place, number in enumerate(of_files) if number in wanted]
+    batches = _Batches(setup, base, listing.usable, of_files)
     guide = guide_of(model)
     sums: dict[str, dict[str, float]] = {key: {} for key in masks}
     count = 0
@@ -136,17 +141,15 @@ def heldout_loss(
                         sums[key][name] = so_far + share * loss.double().item()
             shown.update(len(group))
     if not count:
-        raise UsageError(f"{base}: of {len(chosen)} held-out files none can be read")
+        raise UsageError(f"{base}: of {len(wanted)} held-out files none can be read")
     means = {k: {name: x / count for name, x in of.items()} for k, of in sums.items()}
     return means, batches.failed
 
 
-def heldout_picture(
-    model: nn.Module, setup: Setup, base: Path, files: Sequence[Record]
-) -> Image | None:
+def heldout_picture(model: nn.Module, setup: Setup, listing: Listing) -> Image | None:
     """What the model makes of the first of these files under the first of its own masks, as
     `heldout_loss` reads and masks it; None where nothing can be read or is restored."""
-    masking, batches = own_masks(setup), _Batches(setup, base, files)
+    masking, batches = own_masks(setup), _Batches(setup, listing.found.base, listing.usable, [0])
     read = batches.read([0])
     if not read:
         return None
@@ -175,12 +178,14 @@ class _Batch:
 
 
 class _Batches:
-    """Reads held-out files and makes batches of them."""
+    """Reads held-out files and makes batches of them. numbers: of files, by which masks are
+    drawn."""
 
-    def __init__(self, setup: Setup, base: Path, files: Sequence[Record]) -> None:
-        self.clip, self.device, self.base, self.files = (
-            setup.preset.clip, setup.device, base, files,
-        )  # fmt: skip
+    def __init__(
+        self, setup: Setup, base: Path, files: Sequence[Record], numbers: Sequence[int]
+    ) -> None:
+        self.clip, self.device = setup.preset.clip, setup.device
+        self.base, self.files, self.numbers = base, files, numbers
         self.normalisations = {
             name: Normalisation(given, setup.device) for name, given in self.clip.inputs.items()
         }
@@ -219,7 +224,9 @@ class _Batches:
             real, valid = (
                 {name: one.to(self.device) for name, one in found.items()} for found in of_rows
             )
-        ids = torch.tensor([place * masks + number for place, number in rows], device=self.device)
+        ids = torch.tensor(
+            [self.numbers[place] * masks + number for place, number in rows], device=self.device
+        )
         return _Batch(x, real, valid, ids)
 
 

@@ -12,18 +12,18 @@ from smnm_kernels.train.tasks.probing.results import table
 from .cells import Cell
 from .folders import StudyFolder
 from .plan import StudyPlan
-from .running import in_words
 
 
-def print_list(
-    plan: StudyPlan, folder: StudyFolder | None, cells: Sequence[Cell], any_code: bool
-) -> None:
+def print_list(plan: StudyPlan, folder: StudyFolder, cells: Sequence[Cell], any_code: bool) -> None:
     rows, states = [], Counter[str]()
     for cell in cells:
-        state = shown = _state(folder, cell, any_code)
+        finished = folder.result_of(cell, any_code) is not None
+        state = "done" if finished else folder.cell(cell).state()
         states[state] += 1
-        if folder and state in ("running", "begun"):
-            words = in_words(folder.cell(cell)).removeprefix(f"{cell.name}: ")
+        shown: str = state
+        if state in ("running", "begun"):
+            doing, step, steps = folder.cell(cell).doing()
+            words = f"{doing}, step {step} of {steps}" if steps else doing
             shown = words if state == "running" else f"begun: {words}"
         rows.append(
             [cell.id if cell.has_data else "-", cell.name, masks_in_words(plan, cell), shown]
@@ -33,7 +33,7 @@ def print_list(
     counts = ", ".join(f"{count} {state}" for state, count in states.items())
     print(f"{len(cells)} cells: {counts}")
     undone = len(cells) - states["done"]
-    seconds = folder.seconds() if folder else None
+    seconds = folder.seconds()
     if seconds:
         print(
             f"a finished cell took {seconds:.0f} s on average; the others would take about "
@@ -47,16 +47,6 @@ def print_list(
     missing = [name for name, data in plan.data.items() if data.make and states["no data"]]
     for name in missing:
         print(f"data {name}: --data {name}=PATH; made by: {plan.data[name].make}")
-
-
-def _state(folder: StudyFolder | None, cell: Cell, any_code: bool) -> str:
-    if not cell.has_data:
-        return "no data"
-    if folder is None:
-        return "open"
-    if folder.result_of(cell, any_code) is not None:
-        return "done"
-    return folder.cell(cell).state()
 
 
 def masks_in_words(plan: StudyPlan, cell: Cell) -> str:

@@ -65,8 +65,9 @@ def _orderings(orderings: Sequence[Mapping[str, Any]]) -> list[str]:
     ]
     for one in orderings:
         pairs = "; ".join(_pair(pair) for pair in one["pairs"])
+        claim, source = (one[name].replace("|", "\\|") for name in ("claim", "source"))
         lines.append(
-            f"| {one['claim']} | {one['source']} | {one['value']} | {one['data']} | "
+            f"| {claim} | {source} | {one['value']} | {one['data']} | "
             f"**{one['verdict']}** | {pairs} |"
         )
     return lines
@@ -95,21 +96,28 @@ def _table(table: Mapping[str, Any]) -> list[str]:
             titles.append(f"paper: {table['paper_columns'][column]}")
     lines = [f"| run | visible | seeds | {' | '.join(titles)} |", "|---" * (3 + len(titles)) + "|"]
     for row in table["rows"]:
-        shown = []
+        shown, seeds = [], max(len(row["columns"][column]["seeds"]) for column in columns)
         for column in columns:
             cell = row["columns"][column]
-            shown.append(interval(cell["mean"]))
+            shown.append(interval(cell["mean"]) + _of_fewer(len(cell["seeds"]), seeds))
             if table["reference"]:
-                shown.append(interval(cell["difference"], sign="+") if cell["difference"] else "")
+                shown.append(_difference(cell["difference"], seeds))
             if column in table["paper_columns"]:
                 shown.append("" if cell["paper"] is None else f"{cell['paper']:g}")
-        seeds = max(len(row["columns"][column]["seeds"]) for column in columns)
         lines.append(f"| {row['run']} | {counts_in_words(row)} | {seeds} | {' | '.join(shown)} |")
     if table["source"]:
         lines += ["", f"The paper's figures: {table['source']}."]
     if table["note"]:
         lines += ["", table["note"]]
     return lines
+
+
+def _difference(gained: Mapping[str, Any] | None, seeds: int) -> str:
+    return interval(gained, sign="+") + _of_fewer(gained["seeds"], seeds) if gained else ""
+
+
+def _of_fewer(count: int, seeds: int) -> str:
+    return f" ({count} of them)" if 0 < count < seeds else ""
 
 
 def interval(row: Mapping[str, Any], sign: str = "") -> str:

@@ -6,7 +6,7 @@ import json
 import math
 import shutil
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -17,6 +17,7 @@ import torch
 from smnm_kernels.errors import UsageError
 from smnm_kernels.files import replacing
 from smnm_kernels.train.data.finder import Files
+from smnm_kernels.train.data.modality import Record
 from smnm_kernels.train.data.records import fingerprint, read_files
 from smnm_kernels.train.data.scan import scan
 from smnm_kernels.train.run.folder import (
@@ -123,6 +124,7 @@ class _Work:
         began = time.perf_counter()
         found = make()
         found["seconds"] = round(time.perf_counter() - began, 2)
+        found["environment"] = environment(self.machine.device, self.machine.threads)
         self._parts[name] = found
         write_json(self.folder.path / _PARTS, self._parts)
 
@@ -147,10 +149,7 @@ class _Work:
         usable, _ = read_files(run / FILES)
         last = rows[-_LAST:]
         about |= {
-            # By names from the data's own folder: the same wherever it lies.
-            "data_fingerprint": fingerprint(
-                one | {"name": self.split.name(one["name"])} for one in usable
-            ),
+            "data_fingerprint": self._fingerprint(usable),
             "files": len(usable),
             "steps": len(rows),
             "parameters": sum(p.numel() for p in build(setup, 0, None).parameters()),
@@ -209,19 +208,23 @@ class _Work:
         if not listing.usable:
             raise UsageError(f"{self.cell.data}: no held-out file can be read")
         masks = {"own": own_masks(setup), "common": common_masks(setup, settings)}
-        losses, failed = heldout_loss(
-            model, setup, masks, listing.found.base, listing.usable, settings
-        )
+        losses, failed = heldout_loss(model, setup, masks, listing, settings)
         values = {
             f"{measure.name}.{masks}{end_of(part)}": value
             for masks, parts in losses.items()
             for part, value in parts.items()
         }
         reasons = failed | listing.reasons()
+        read = [one for one in listing.usable if one["name"] not in failed]
         return {
             "values": values,
             "failed": {self.split.name(name): why for name, why in reasons.items()},
+            "data_fingerprint": self._fingerprint(read),
         }
+
+    def _fingerprint(self, files: Iterable[Record]) -> str:
+        """By names from the data's own folder: the same wherever it lies."""
+        return fingerprint(one | {"name": self.split.name(one["name"])} for one in files)
 
     def picture(self) -> None:
         """The same held-out file for all cells of a data set: the one in the middle of the list."""
@@ -235,7 +238,7 @@ class _Work:
         listing = scan(Files(one), setup.preset.clip, None, threads=1)
         if listing.usable:
             model = build(setup, self.cell.seed, self.folder.run)
-            found = heldout_picture(model, setup, listing.found.base, listing.usable)
+            found = heldout_picture(model, setup, listing)
             if found is not None:
                 with replacing(path) as file:
                     found.save(file, format="PNG")
@@ -340,6 +343,7 @@ class _Work:
 
     def result(self) -> dict[str, Any]:
         cell, parts = self.cell, self._parts
+        trained_in = parts["train"]["environment"]
         return {
             "id": cell.id,
             "id_of_any_code": cell.id_of_any_code,
@@ -358,7 +362,13 @@ class _Work:
                 for name, part in parts.items()
                 if "data_fingerprint" in part
             },
-            "environment": environment(self.machine.device, self.machine.threads),
+            "environment": trained_in,
+            # Of parts that were made in another one.
+            "environments": {
+                name: part["environment"]
+                for name, part in parts.items()
+                if part["environment"] != trained_in
+            },
         }
 
     def tidy(self) -> None:

@@ -2,24 +2,18 @@
 
 from __future__ import annotations
 
-import sys
 from functools import cache
 from pathlib import Path
-from typing import Any
 
-if sys.version_info >= (3, 11):
-    import tomllib
-else:
-    import tomli as tomllib
+from .reading import parsed
 
 
 @cache
-def tables() -> dict[str, dict[str, dict[str, float]]]:
+def published_tables() -> dict[str, dict[str, dict[str, float]]]:
     """By table, column and run."""
-    found: Any = tomllib.loads(Path(__file__).with_suffix(".toml").read_text())
-    return found
+    return parsed(Path(__file__).with_suffix(".toml").read_bytes())
 
 
 def published(table: str, column: str, run: str) -> float | None:
     """None where the paper has no such figure."""
-    return tables().get(table, {}).get(column, {}).get(run)
+    return published_tables().get(table, {}).get(column, {}).get(run)

@@ -8,8 +8,9 @@ from smnm_kernels.errors import UsageError
 
 from .heldout_loss import HeldOutLoss, common_masks
 from .inputs import in_words
-from .plan import Ordering, StudyPlan
-from .reading import Wrong
+from .paper import published_tables
+from .plan import Ordering, StudyPlan, Table
+from .reading import Wrong, refuse_twice
 from .values import check_value, data_with, has_value
 
 
@@ -68,9 +69,9 @@ def _check_comparisons(plan: StudyPlan, place: str) -> None:
         for column in table.columns:
             if not any(data_with(plan, column, [run]) for run in table.rows):
                 raise Wrong(at, f"value {column!r}: no row has it, on no data set")
-        for column in table.paper:
-            if column not in table.columns:
-                raise Wrong(f"{at}.paper.{column}", "is no column of the table")
+        refuse_twice(table.rows, f"{at}.rows")
+        refuse_twice(table.columns, f"{at}.columns")
+        _check_paper(table, at)
     for number, ordering in enumerate(plan.orderings):
         at = f"{place}.orderings[{number}]"
         forms = [bool(ordering.ascending), bool(ordering.highest), bool(ordering.lowest)]
@@ -78,9 +79,24 @@ def _check_comparisons(plan: StudyPlan, place: str) -> None:
             raise Wrong(
                 at, "needs ascending, a list; or highest or lowest, a run, with `of`, a list"
             )
+        refuse_twice(ordering.runs, at)
         _check_names(plan, ordering.runs, (ordering.value,), at)
         _check_equal(plan, ordering.runs, ordering.unequal_n_keep, at)
         _check_decidable(plan, ordering, at)
+
+
+def _check_paper(table: Table, place: str) -> None:
+    """That the paper has what is to stand beside the columns."""
+    of_paper = published_tables()
+    if table.paper and table.source not in of_paper:
+        there = ", ".join(of_paper)
+        raise Wrong(f"{place}.source", f"must be one of {there}, got {table.source!r}")
+    for column, name in table.paper.items():
+        if column not in table.columns:
+            raise Wrong(f"{place}.paper.{column}", "is no column of the table")
+        if name not in of_paper[table.source]:
+            there = ", ".join(of_paper[table.source])
+            raise Wrong(f"{place}.paper.{column}", f"must be one of {there}, got {name!r}")
 
 
 def _check_decidable(plan: StudyPlan, ordering: Ordering, place: str) -> None:

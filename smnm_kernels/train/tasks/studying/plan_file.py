@@ -7,7 +7,6 @@ of the commands, and that kinds are compared at equal n_keep.
 from __future__ import annotations
 
 import re
-import sys
 from dataclasses import dataclass, field, fields
 from pathlib import Path
 from typing import Any, Literal, get_type_hints
@@ -26,12 +25,7 @@ from .folders import LINK, RUN
 from .heldout_loss import HeldOutLoss
 from .plan import DataSet, Measure, Ordering, Run, StudyPlan, Table
 from .plan_checks import check
-from .reading import Wrong, from_table, refuse_unknown, typed
-
-if sys.version_info >= (3, 11):
-    import tomllib
-else:
-    import tomli as tomllib
+from .reading import Wrong, from_table, parsed, refuse_twice, refuse_unknown, typed
 
 PLANS = Path(__file__).parent / "plans"
 MODALITIES = tuple(PRESETS)
@@ -101,8 +95,8 @@ def load_plan(path: Path) -> StudyPlan:
 def plan_of(text: bytes, path: Path) -> StudyPlan:
     """A plan from its text; `path` is where that was, for its name and for errors."""
     try:
-        content = tomllib.loads(text.decode())
-    except (UnicodeDecodeError, tomllib.TOMLDecodeError) as error:
+        content = parsed(text)
+    except ValueError as error:
         raise UsageError(f"PLAN {printable(str(path))}: cannot be read ({error})") from error
     place = path.name
     given = from_table(_File, content, place)
@@ -167,6 +161,7 @@ def _measure(given: _File, name: str, place: str) -> Measure:
     if command in (_NOT_JOINT if joint else _JOINT):
         raise Wrong(f"{place}.with", f"{command} is not for {given.modality}")
     at = typed(table.pop("at", []), tuple[int, ...], f"{place}.at")
+    refuse_twice(at, f"{place}.at")
     if at and command == "loss":
         raise Wrong(f"{place}.at", "encoders of earlier steps are kept without their decoders")
     of = typed(table.pop("of", ""), str, f"{place}.of")
@@ -203,6 +198,7 @@ def _some(given: Any, names: dict[str, DataSet], place: str) -> tuple[str, ...]:
     for name in found:
         if name not in names:
             raise Wrong(place, f"there is no {name!r}; there are {', '.join(names)}")
+    refuse_twice(found, place)
     return found
 
 
@@ -212,6 +208,7 @@ def _runs(wanted: Any, given: _File, place: str) -> tuple[str, ...]:
     for name in found:
         if name not in given.runs:
             raise Wrong(place, f"there is no run {name!r}; there are {', '.join(given.runs)}")
+    refuse_twice(found, place)
     return found
 
 

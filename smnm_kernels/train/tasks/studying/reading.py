@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import sys
 import types
+from collections.abc import Sequence
 from dataclasses import MISSING, fields, is_dataclass
 from difflib import get_close_matches
 from pathlib import Path
@@ -10,8 +12,18 @@ from typing import Any, Literal, TypeVar, Union, get_args, get_origin, get_type_
 
 from smnm_kernels.errors import UsageError, printable
 
+if sys.version_info >= (3, 11):
+    import tomllib
+else:
+    import tomli as tomllib
+
 _T = TypeVar("_T")
 _WORDS = {int: "a whole number", float: "a number", str: "text", bool: "true or false"}
+
+
+def parsed(content: bytes) -> dict[str, Any]:
+    """A TOML file's tables; ValueError where it is none."""
+    return tomllib.loads(content.decode())
 
 
 class Wrong(UsageError):
@@ -49,6 +61,12 @@ def refuse_unknown(table: dict[str, Any], allowed: Any, place: str) -> None:
             near = get_close_matches(key, list(allowed), 1)
             meant = f"; did you mean {near[0]}?" if near else f"; there are {', '.join(allowed)}"
             raise Wrong(f"{place}.{key}", f"there is no such key{meant}")
+
+
+def refuse_twice(values: Sequence[Any], place: str) -> None:
+    for value in values:
+        if values.count(value) > 1:
+            raise Wrong(place, f"{value!r} is there {values.count(value)} times")
 
 
 def typed(value: Any, hint: Any, place: str) -> Any:

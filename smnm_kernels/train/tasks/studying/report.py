@@ -23,9 +23,9 @@ from .plan import Ordering, StudyPlan, Table
 from .plots import write_orders, write_plots
 from .restored import write_restored
 from .rows import Result, key_of, once, without_nan, write_report_json
-from .values import data_with, has_value
-from .verdicts import overall, paired, verdict
-from .warnings import warnings_of
+from .values import data_with, has_value, possible_of
+from .verdicts import interval_of, overall, paired, verdict
+from .warnings import environments_of, trained_on, warnings_of
 
 REPORT, JSON = "report.md", "report.json"
 
@@ -35,10 +35,13 @@ class Rows:
     """The finished cells of a plan."""
 
     plan: StudyPlan
-    results: list[Result]
-    cells: list[Cell]  # of the plan
+    finished: list[tuple[Cell, Result]]
     missing: list[Cell]
     twice: int  # results that newer ones of the same cells took the place of
+
+    @property
+    def results(self) -> list[Result]:
+        return [result for _, result in self.finished]
 
     def values(self, data: str, run: str, value: str) -> dict[int, float]:
         """By seed; without those that are undefined."""
@@ -64,14 +67,14 @@ def rows_of(plan: StudyPlan, results: Sequence[Result]) -> Rows:
             twice += key in found
             if key not in found or one["written"] > found[key]["written"]:
                 found[key] = one
-    finished, missing = list[Result](), list[Cell]()
+    finished, missing = list[tuple[Cell, Result]](), list[Cell]()
     for cell in cells:
         of = found.get(key_of(cell.settings))
         if of is None:
             missing.append(cell)
         else:  # the plan may have renamed its run since
-            finished.append(of | {"name": cell.name, "run": cell.run.name})
-    return Rows(plan, finished, cells, missing, twice)
+            finished.append((cell, of | {"name": cell.name, "run": cell.run.name}))
+    return Rows(plan, finished, missing, twice)
 
 
 def write_report(
@@ -89,24 +92,29 @@ def write_report(
         "plan_file": plan.file,
         "plan_text": plan.text.decode(),
         "about": plan.about,
-        "cells": {"planned": len(rows.cells), "finished": len(rows.results)},
+        "cells": {
+            "planned": len(rows.finished) + len(rows.missing),
+            "finished": len(rows.finished),
+        },
         "missing": [cell.name for cell in rows.missing],
         "replaced": rows.twice,
         "tables": [of for table in plan.tables for of in tables_of(rows, table)],
         "orderings": [of for one in plan.orderings for of in orderings_of(rows, one)],
         "costs": _costs(rows),
         "environments": _environments(rows),
-        "data": _fingerprints(rows),
+        "data": {name: sorted(of) for name, of in trained_on(rows.results).items()},
         "warnings": warnings_of(plan, rows.results),
         "interval": "95%, Student's over seeds; differences are paired by seed",
     }
-    pictures = {} if folder is None else _restored(rows, folder, out)
+    pictures = {} if folder is None else write_restored(plan, rows.finished, folder, out)
     plots = write_plots(content["tables"], out)
     orders = write_orders(content["orderings"], out)
     write_report_json(out / JSON, content, rows.results)
     with replacing(out / REPORT) as file:
         file.write(markdown(without_nan(content), plots, orders, pictures).encode())
-    print(f"{len(rows.results)} of {len(rows.cells)} cells are finished")
+    print(f"{len(rows.finished)} of {content['cells']['planned']} cells are finished")
+    if rows.twice:
+        print(f"{rows.twice} rows are of cells that have a newer one: left out")
     for one in content["orderings"]:
         print(f"  {one['claim']} ({one['value']}, {one['data']}): {one['verdict']}")
     for words in content["warnings"]:
@@ -161,9 +169,9 @@ def _cell(
     difference = None
     if table.reference and run != table.reference:
         gained = paired(values, rows.values(data, table.reference, value))
-        difference = t_interval(gained).as_row() | {"seeds": len(gained)} if gained else None
+        difference = interval_of(gained).as_row() | {"seeds": len(gained)} if gained else None
     return {
-        "mean": _mean(values).as_row(),
+        "mean": _mean(values, possible_of(rows.plan, value, data)).as_row(),
         "seeds": {str(seed): number for seed, number in values.items()},
         "difference": difference,
         "paper": None
@@ -172,10 +180,10 @@ def _cell(
     }
 
 
-def _mean(values: dict[int, float]) -> Interval:
+def _mean(values: dict[int, float], possible: tuple[float, float]) -> Interval:
     if not values:
         return Interval(math.nan, math.nan, math.nan)
-    return t_interval(list(values.values()))
+    return t_interval(list(values.values()), possible=possible)
 
 
 def orderings_of(rows: Rows, ordering: Ordering) -> list[dict[str, Any]]:
@@ -219,24 +227,8 @@ def _costs(rows: Rows) -> list[dict[str, Any]]:
 def _environments(rows: Rows) -> list[dict[str, Any]]:
     """All that cells were run in, with the numbers of their cells."""
     counted = Counter(
-        json.dumps(one["environment"] | {"code": one["settings"]["code"]}, sort_keys=True)
+        json.dumps(environment | {"code": one["settings"]["code"]}, sort_keys=True)
         for one in rows.results
+        for environment in environments_of(one)
     )
     return [json.loads(text) | {"cells": count} for text, count in counted.most_common()]
-
-
-def _fingerprints(rows: Rows) -> dict[str, list[str]]:
-    """Of what was trained on: more than one of a data set means that cells cannot be compared."""
-    found: dict[str, set[str]] = {}
-    for one in rows.results:
-        print_of = one["about"].get("data_fingerprint")
-        if print_of is not None:
-            found.setdefault(one["data"], set()).add(print_of)
-    return {data: sorted(prints) for data, prints in found.items()}
-
-
-def _restored(rows: Rows, folder: StudyFolder, out: Path) -> dict[str, tuple[str, int]]:
-    missing = {cell.name for cell in rows.missing}
-    cells = [cell for cell in rows.cells if cell.name not in missing]
-    ids = {f"{one['data']} {one['run']} seed {one['seed']}": one["id"] for one in rows.results}
-    return write_restored(rows.plan, cells, ids, folder, out)

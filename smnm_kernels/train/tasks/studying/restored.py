@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from pathlib import Path
 
 from PIL import Image, ImageDraw, ImageFont
@@ -11,9 +11,10 @@ from smnm_kernels.errors import printable
 from smnm_kernels.files import replacing
 
 from .cells import Cell
-from .folders import PICTURE, StudyFolder
+from .folders import CELLS, PICTURE, StudyFolder
 from .listing import masks_in_words
 from .plan import StudyPlan
+from .rows import Result
 
 _TITLE, _GAP = 22, 6  # pixels
 _ONE_COLUMN = 6  # wide pictures, of which more stand in two columns
@@ -21,18 +22,18 @@ _WIDEST = 1300  # pixels of narrow ones side by side
 
 
 def write_restored(
-    plan: StudyPlan, cells: Sequence[Cell], ids: Mapping[str, str], folder: StudyFolder, out: Path
+    plan: StudyPlan, finished: Sequence[tuple[Cell, Result]], folder: StudyFolder, out: Path
 ) -> dict[str, tuple[str, int]]:
     """OUT/restored-DATA.png, of one seed: (file, seed) by data set, where there are pictures.
 
-    cells: those that are finished. ids: by their names, of the results, which other code may have
-    made. The seed is the one of which most runs have a picture, of several the lowest.
+    The seed is the one of which most runs have a picture, of several the lowest.
     """
     found = {}
     for data in plan.data:
         by_seed: dict[int, list[tuple[str, Path]]] = {}
-        for cell in cells:
-            path = folder.path / "cells" / ids[cell.name] / PICTURE
+        for cell, result in finished:
+            # Other code may have made the result: its id is another than the cell's.
+            path = folder.path / CELLS / result["id"] / PICTURE
             if cell.data == data and path.exists():
                 title = f"{cell.run.name}: {masks_in_words(plan, cell)}"
                 by_seed.setdefault(cell.seed, []).append((printable(title), path))

@@ -35,11 +35,14 @@ class Share:
     workers: int
 
     @classmethod
-    def of(cls, jobs: int) -> Share:
-        """Cores are shared out; of its own, a cell leaves one to the process that reads files."""
+    def of(cls, jobs: int, threads: int | None = None, workers: int | None = None) -> Share:
+        """Cores are shared out; of its own, a cell leaves one to the process that reads files.
+        threads, workers: what was asked for in their place."""
         own = max(1, cores() // jobs)
-        workers = min(8, own - 1)
-        return cls(max(1, own - 1), workers)
+        return cls(
+            max(1, own - 1) if threads is None else threads,
+            min(8, own - 1) if workers is None else workers,
+        )
 
 
 @dataclass
@@ -51,7 +54,10 @@ class Started:
 
 
 def run_all(
-    folders: Sequence[CellFolder], jobs: int, command: Callable[[CellFolder], list[str]]
+    folders: Sequence[CellFolder],
+    jobs: int,
+    share: Share,
+    command: Callable[[CellFolder], list[str]],
 ) -> int:
     """Runs the cells that are not done, `jobs` at a time, and returns 0; 1 where any failed, after
     all others ran; 130 or 143 when a signal stopped them: they keep what was done.
@@ -64,7 +70,7 @@ def run_all(
     with StopSignal() as stop, _Bars(len(folders), jobs) as bars:
         while (waiting and stop.number is None) or running:
             while waiting and len(running) < jobs and stop.number is None:
-                running.append(_start(waiting.pop(0), command, Share.of(jobs)))
+                running.append(_start(waiting.pop(0), command, share))
             time.sleep(_LOOK_S)
             for one in [one for one in running if one.process.poll() is not None]:
                 running.remove(one)
@@ -188,10 +194,3 @@ class _Bars:
             one.set_description_str(text, refresh=True)
         if self._whole is not None:
             self._whole.refresh()
-
-
-def in_words(folder: CellFolder) -> str:
-    """What a cell does now."""
-    doing, step, steps = folder.doing()
-    at = f", step {step} of {steps}" if steps else ""
-    return f"{folder.cell.name}: {doing}{at}"

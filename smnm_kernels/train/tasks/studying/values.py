@@ -2,8 +2,11 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Sequence
 
+from smnm_kernels.train.data.labels import LabelKind
+from smnm_kernels.train.metrics.measures import MAIN
 from smnm_kernels.train.metrics.retrieval import RECALLS
 from smnm_kernels.train.tasks.label_options import LabelOptions
 from smnm_kernels.train.tasks.probe_options import Probe
@@ -14,7 +17,10 @@ from .reading import Wrong
 
 _LOSSES, _WAYS = ("own", "common"), ("clustering", "overclustering")
 #: Measures beside the main one, by the kind of labels.
-_BESIDE = {"class": ("top5", "mean_class"), "classes": (), "number": ("r2",)}
+_BESIDE: dict[LabelKind, tuple[str, ...]] = {
+    "class": ("top5", "mean_class"), "classes": (), "number": ("r2",),
+}  # fmt: skip
+_POSSIBLE = {"top5": (0.0, 1.0), "mean_class": (0.0, 1.0), "r2": (-math.inf, 1.0)}
 #: Of probes those that are also fitted to a few files of each class.
 _FEW = ("linear", "knn")
 _LAYER = "layer-"
@@ -35,7 +41,7 @@ def check_value(plan: StudyPlan, value: str, place: str) -> None:
     if at and step not in map(str, found.at):
         steps = f"those of {', '.join(map(str, found.at))}" if found.at else "the last one's"
         raise Wrong(place, f"value {value!r}: of measure {measure} encoders are {steps}")
-    made = _made(plan, found)
+    made = [*dict.fromkeys(one for data in found.on for one in _made(plan, found, data))]
     if _without_layer(found, name) not in made:
         raise Wrong(place, f"value {value!r}: measure {measure} makes {', '.join(made)}")
 
@@ -54,7 +60,9 @@ def has_value(plan: StudyPlan, value: str, run: str, data: str) -> bool:
     if measure == "train":
         return not of.untrained
     found = plan.measures[measure]
-    return data in found.on and run in found.runs and not (at and of.untrained)
+    if data not in found.on or run not in found.runs or (at and of.untrained):
+        return False
+    return _without_layer(found, name) in _made(plan, found, data)
 
 
 def data_with(plan: StudyPlan, value: str, runs: Sequence[str]) -> list[str]:
@@ -62,8 +70,21 @@ def data_with(plan: StudyPlan, value: str, runs: Sequence[str]) -> list[str]:
     return [data for data in plan.data if all(has_value(plan, value, run, data) for run in runs)]
 
 
-def _made(plan: StudyPlan, measure: Measure) -> list[str]:
-    """Names of all values, without layers and steps."""
+def possible_of(plan: StudyPlan, value: str, data: str) -> tuple[float, float]:
+    """The lowest and the highest that a value on this data set can be."""
+    name = value.partition("@")[0]
+    found, last = plan.measures.get(name.split(".")[0]), name.split(".")[-1]
+    if found is None or found.command == "loss" or last == "median_rank":
+        return -math.inf, math.inf
+    if found.command in ("segment", "retrieve"):
+        return 0.0, 1.0
+    if last in _POSSIBLE:
+        return _POSSIBLE[last]
+    return MAIN[_kind(plan, found, data)].possible
+
+
+def _made(plan: StudyPlan, measure: Measure, data: str) -> list[str]:
+    """Names of all values of encoders of this data set, without layers and steps."""
     name, options = measure.name, measure.options
     if measure.command == "loss":
         objectives = [plan.setups[run].preset.objective for run in measure.runs]
@@ -74,25 +95,22 @@ def _made(plan: StudyPlan, measure: Measure) -> list[str]:
     if measure.command == "retrieve":
         parts = [*(f"recall-{k}" for k in RECALLS), "median_rank"]
         return [f"{name}.{direction}.{part}" for direction in DIRECTIONS for part in parts]
-    kinds = _kinds(plan, measure)
-    beside = [part for kind in kinds for part in _BESIDE[kind]]
+    kind = _kind(plan, measure, data)
     if measure.command == "finetune":
-        return [name, *(f"{name}.{part}" for part in beside)]
-    shots = options.get("few_shot", Probe.few_shot) if "class" in kinds else ()
+        return [name, *(f"{name}.{part}" for part in _BESIDE[kind])]
+    shots = options.get("few_shot", Probe.few_shot) if kind == "class" else ()
     made = []
     for probe in options.get("probes", Probe.probes):
         few = [f"{n}-shot" for n in shots if probe in _FEW]
-        made += [f"{name}.{probe}", *(f"{name}.{probe}.{part}" for part in [*beside, *few])]
+        made += [f"{name}.{probe}", *(f"{name}.{probe}.{part}" for part in [*_BESIDE[kind], *few])]
     return made
 
 
-def _kinds(plan: StudyPlan, measure: Measure) -> list[str]:
+def _kind(plan: StudyPlan, measure: Measure, data: str) -> LabelKind:
     """Of the labels that are measured."""
-    found: dict[str, None] = {}
-    for data in [measure.of] if measure.of else measure.on:
-        own = {} if measure.list else plan.data[data].labels
-        found[(own | measure.options).get("labels", LabelOptions.labels)] = None
-    return list(found)
+    own = {} if measure.list else plan.data[measure.of or data].labels
+    found: LabelKind = (own | measure.options).get("labels", LabelOptions.labels)
+    return found
 
 
 def _without_layer(measure: Measure, name: str) -> str:

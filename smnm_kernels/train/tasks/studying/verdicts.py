@@ -42,25 +42,31 @@ def verdict(lower: str, higher: str, values: Mapping[str, Mapping[int, float]]) 
 
     values: of each run, by seed.
 
-    The interval is Student's at 95%, two-sided, of the paired differences. It lies above zero:
-    reproduced; below: contradicted; else not decided. Differences that are all the same, as those
-    of accuracies of few files may be, say nothing of their spread: not decided. Where the two do
-    not differ, a pair is called reproduced or contradicted in at most 5% of studies, in half of
-    them each.
+    The interval is `interval_of` the paired differences. It lies above zero: reproduced; below:
+    contradicted; else, or where it has no bounds, not decided. Where the two do not differ, a pair
+    is called reproduced or contradicted in at most 5% of studies, in half of them each.
     """
     found = paired(values.get(higher, {}), values.get(lower, {}))
     if not found:
         nothing = Interval(math.nan, math.nan, math.nan, LEVEL)
         return Verdict(lower, higher, "no rows", nothing, 0, math.nan, None)
-    interval = t_interval(found, LEVEL)
+    interval = interval_of(found)
     word: Word = "not decided at this scale"
-    p = p_of(found)
-    if interval.low > 0 and not math.isnan(p):
+    if interval.low > 0:
         word = "reproduced"
-    elif interval.high < 0 and not math.isnan(p):
+    elif interval.high < 0:
         word = "contradicted"
     needed = seeds_needed(found) if word.startswith("not") else None
-    return Verdict(lower, higher, word, interval, len(found), p, needed)
+    return Verdict(lower, higher, word, interval, len(found), p_of(found), needed)
+
+
+def interval_of(differences: Sequence[float]) -> Interval:
+    """Student's at 95%, two-sided. It has no bounds (nan) where there is one difference, or all are
+    the same, as those of accuracies of few files may be: they say nothing of their spread."""
+    found = t_interval(differences, LEVEL)
+    if not _mean_and_deviation(differences)[1]:
+        return Interval(found.value, math.nan, math.nan, LEVEL)
+    return found
 
 
 def p_of(differences: Sequence[float]) -> float:

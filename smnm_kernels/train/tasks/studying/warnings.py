@@ -1,8 +1,11 @@
-"""Why the cells of a report may not be comparable: other data, other devices."""
+"""Why the cells of a report may not be comparable: other data, other devices, other code."""
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Callable, Iterable, Sequence
+from typing import Any
+
+from smnm_kernels.errors import printable
 
 from .plan import StudyPlan
 from .rows import Result
@@ -10,13 +13,23 @@ from .rows import Result
 
 def warnings_of(plan: StudyPlan, results: Sequence[Result]) -> list[str]:
     """Sentences; none where all is alike."""
-    return [*_of_data(results), *_of_devices(plan, results)]
+    return [*_of_data(results), *_of_failures(results), *_of_making(plan, results)]
+
+
+def trained_on(results: Sequence[Result]) -> dict[str, set[str]]:
+    """Fingerprints of the files that were trained on, by the data set's name: one each, where cells
+    can be compared."""
+    found: dict[str, set[str]] = {}
+    for one in results:
+        if (print_of := one["about"].get("data_fingerprint")) is not None:
+            found.setdefault(one["data"], set()).add(print_of)
+    return found
 
 
 def _of_data(results: Sequence[Result]) -> list[str]:
-    found: dict[str, set[str]] = {}
+    found = {f"Cells on {data} read": prints for data, prints in trained_on(results).items()}
     for one in results:
-        prints = {f"Cells on {one['data']} read": one["about"].get("data_fingerprint")}
+        prints = {}
         for name, of in one["settings"]["data"].items():
             prints[f"Cells were made with data {name} of"] = of["fingerprint"]
         for measure, of in one.get("data_fingerprints", {}).items():
@@ -33,28 +46,62 @@ def _of_data(results: Sequence[Result]) -> list[str]:
     ]
 
 
-def _of_devices(plan: StudyPlan, results: Sequence[Result]) -> list[str]:
-    """Of pairs that are compared."""
-    made: dict[tuple[str, str], dict[int, str]] = {}
+def _of_failures(results: Sequence[Result]) -> list[str]:
+    found: dict[tuple[str, str], dict[str, tuple[int, str]]] = {}
     for one in results:
-        device = one["environment"].get("device")
-        given = one["settings"]["pretrain"].get("precision", "auto")
-        auto = "float32" if device == "cpu" else "bfloat16"
-        words = f"{device}, {auto if given == 'auto' else given}"
-        made.setdefault((one["data"], one["run"]), {})[one["seed"]] = words
+        for measure, files in one.get("failed", {}).items():
+            of = found.setdefault((measure, one["data"]), {})
+            for name, why in files.items():
+                of[name] = (of.get(name, (0, ""))[0] + 1, why)
+    return [
+        f"Measure {measure} of cells on {data} left out {printable(name)} {times} times: it {why}"
+        for (measure, data), files in found.items()
+        for name, (times, why) in files.items()
+    ]
+
+
+def _of_making(plan: StudyPlan, results: Sequence[Result]) -> list[str]:
+    """Of pairs that are compared: cells of the same seed that were made otherwise."""
+    ways: dict[str, Callable[[Result], str]] = {
+        "ran on different devices or in different precision": _devices,
+        "were made by different code of the package": _sources,
+    }
     found = []
-    for data in plan.data:
-        for run, other in _compared(plan):
-            ours, theirs = made.get((data, run), {}), made.get((data, other), {})
-            seeds = [s for s in sorted(ours) if s in theirs and ours[s] != theirs[s]]
-            if seeds:
-                kinds = sorted({of[seed] for of in (ours, theirs) for seed in seeds})
-                found.append(
-                    f"{run} and {other} on {data}, seeds {', '.join(map(str, seeds))}, ran on "
-                    f"different devices or in different precision ({'; '.join(kinds)}): their "
-                    "differences are not of the runs alone"
-                )
+    for words, way in ways.items():
+        made: dict[tuple[str, str], dict[int, str]] = {}
+        for one in results:
+            made.setdefault((one["data"], one["run"]), {})[one["seed"]] = way(one)
+        for data in plan.data:
+            for run, other in _compared(plan):
+                ours, theirs = made.get((data, run), {}), made.get((data, other), {})
+                seeds = [s for s in sorted(ours) if s in theirs and ours[s] != theirs[s]]
+                if seeds:
+                    kinds = sorted({of[seed] for of in (ours, theirs) for seed in seeds})
+                    found.append(
+                        f"{run} and {other} on {data}, seeds {', '.join(map(str, seeds))}, {words} "
+                        f"({'; '.join(kinds)}): their differences may not be of the runs alone"
+                    )
     return found
+
+
+def environments_of(result: Result) -> list[dict[str, Any]]:
+    """All that a cell was made in, that of its training first, each once."""
+    found = [result["environment"], *result.get("environments", {}).values()]
+    return [one for place, one in enumerate(found) if one not in found[:place]]
+
+
+def _devices(result: Result) -> str:
+    given = result["settings"]["pretrain"].get("precision", "auto")
+    words = []
+    for one in environments_of(result):
+        device = one.get("device")
+        auto = "float32" if device == "cpu" else "bfloat16"
+        words.append(f"{device}, {auto if given == 'auto' else given}")
+    return " and ".join(dict.fromkeys(words))
+
+
+def _sources(result: Result) -> str:
+    return f"sources {result['settings']['code'].get('sources')}"
 
 
 def _compared(plan: StudyPlan) -> Iterable[tuple[str, str]]:
