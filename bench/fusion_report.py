@@ -6,6 +6,7 @@ import math
 import os
 import platform
 from collections.abc import Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -29,7 +30,8 @@ _CHANCE = 0.25  # of four pairs; of both ways of a single input it is a half
 
 def report(setting: Setting, rows: Sequence[dict[str, Any]], first: Path, words: str) -> str:
     """Markdown of the rows of this setting. first: the folder of the clips that are retrieved."""
-    rows = [row for row in rows if all(row.get(k) == v for k, v in vars(setting).items())]
+    every = rows
+    rows = [row for row in every if all(row.get(k) == v for k, v in vars(setting).items())]
     if not rows:
         return "no rows of this setting\n"
     options = " ".join(f"--{k.replace('_', '-')} {v}" for k, v in vars(setting).items())
@@ -37,6 +39,7 @@ def report(setting: Setting, rows: Sequence[dict[str, Any]], first: Path, words:
     parts = [
         f"`python bench/fusion_study.py {words} {options}`, {setting.clips} clips; {_machine()}.",
         *_of_labels(setting, rows),
+        *_of_tokens(setting, every),
         *_of_retrieval(rows, first),
     ]
     return "\n\n".join(parts) + "\n"
@@ -134,6 +137,39 @@ def _of_fusions(setting: Setting, found: dict[str, dict[int, dict[str, Any]]]) -
                 f"{MARGIN} by two one-sided tests: p {p:.2g}, {verdict}."
             )
     return lines
+
+
+def _of_tokens(setting: Setting, rows: Sequence[dict[str, Any]]) -> list[str]:
+    """Bottlenecks of other sizes, all else as in the setting, beside the fusions without one."""
+    of = [replace(setting, tokens=n) for n in sorted({row["tokens"] for row in rows})]
+    found: dict[str, dict[int, float]] = {}
+    counted = {}
+    for fusion, settings in (("late", [setting]), ("bottleneck", of), ("concat", [setting])):
+        for one in settings:
+            values = {
+                row["seed"]: row["accuracy"]
+                for row in rows
+                if row["arm"] == fusion and all(row.get(k) == v for k, v in vars(one).items())
+            }
+            if values:
+                name = f"bottleneck of {one.tokens}" if fusion == "bottleneck" else fusion
+                found[name], counted[name] = values, attention_pairs(one, fusion)
+    ours = found.get(f"bottleneck of {setting.tokens}", {})
+    if sum(name.startswith("bottleneck") for name in found) < 2:
+        return []
+    lines = [
+        f"Sizes of the bottleneck; beside them how much better that of {setting.tokens} is, paired "
+        "by seeds, and the pairs of tokens that the attention of fusion compares in a clip.",
+        "",
+        f"| fusion | seeds | accuracy | {setting.tokens} is better by | pairs |",
+        "|---|---|---|---|---|",
+    ]
+    for name, values in found.items():
+        gained = [ours[seed] - values[seed] for seed in values if seed in ours]
+        shown_gain = shown(t_interval(gained), "+") if gained and values is not ours else ""
+        mean = shown(t_interval(list(values.values()), possible=(0, 1)))
+        lines.append(f"| {name} | {len(values)} | {mean} | {shown_gain} | {counted[name]} |")
+    return ["\n".join(lines)]
 
 
 def _of_retrieval(rows: Sequence[dict[str, Any]], first: Path) -> list[str]:

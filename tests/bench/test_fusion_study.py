@@ -98,3 +98,21 @@ def test_a_study_goes_on_and_says_what_it_found(tmp_path, monkeypatch):
         "than the rule",
     ):
         assert what in text
+
+
+def test_sizes_of_the_bottleneck_stand_in_one_table(tmp_path):
+    row = {**vars(Setting()), "loss": 1.0, "seconds": 0.1}
+    rows = [
+        {**row, "tokens": tokens, "seed": seed, "arm": arm, "accuracy": value + seed / 100}
+        for tokens, arm, value in ((4, "bottleneck", 0.9), (1, "bottleneck", 0.8), (4, "late", 0.7))
+        for seed in (0, 1)
+    ]
+    text = fusion_report.report(Setting(), rows, tmp_path, "")
+    table = text[text.index("Sizes of the bottleneck") :].split("\n\n")[1].splitlines()[2:]
+    names, gains = zip(
+        *((line.split(" | ")[0], line.split(" | ")[3]) for line in table), strict=True
+    )
+    assert names == ("| late", "| bottleneck of 1", "| bottleneck of 4")
+    assert [gain[:6] for gain in gains] == ["+0.200", "+0.100", ""]
+    one_size = [row for row in rows if row["tokens"] == 4]
+    assert "Sizes" not in fusion_report.report(Setting(), one_size, tmp_path, "")
