@@ -152,3 +152,75 @@ def test_a_study_that_was_killed_goes_on_where_its_data_moved_to(tmp_path, monke
     )
     assert main(given) == 0
     assert one.result["values"] == expected["values"]
+
+
+MORE = PLAN.replace(
+    "[measures.class]",
+    '[measures.nearest]\nwith = "probe"\nprobes = ["knn"]\nfew_shot = []\ndraws = 2\n\n'
+    "[measures.class]",
+)
+
+
+def test_a_measure_that_is_added_takes_the_encoder_that_is_there(tmp_path, monkeypatch):
+    write_pictures(tmp_path / "data", 2)
+    plan, folders = cells(tmp_path, PLAN, colours=tmp_path / "data")
+    for folder in folders[:3]:  # random, green2d and untrained
+        ran(plan, folder)
+    plan, more = cells(tmp_path, MORE, colours=tmp_path / "data")
+    alone = CellFolder(tmp_path / "other", more[0].cell)
+    expected = ran(plan, alone)
+    made, parts = [], measuring._Work._part
+    write = measuring.write_json
+
+    def dying(path, content):
+        if path.name == "parts.json":
+            raise Killed
+        write(path, content)
+
+    monkeypatch.setattr(measuring, "write_json", dying)
+    with pytest.raises(Killed):  # between the copy and the note that it is there
+        ran(plan, more[0])
+    monkeypatch.setattr(measuring, "write_json", write)
+
+    def noting(self, name, doing, make):
+        made.extend([] if name in self._parts else [name])
+        parts(self, name, doing, make)
+
+    monkeypatch.setattr(measuring._Work, "_part", noting)
+    for folder in more[:3]:
+        ran(plan, folder)
+    assert made == ["nearest"] * 3
+    found = more[0].result
+    for key in ("id", "settings", "data_fingerprints"):
+        assert found[key] == expected[key], key
+    assert found["values"] == pytest.approx(expected["values"])
+    assert sorted(found["seconds"]) == sorted(expected["seconds"])
+    assert (more[0].path / "restored.png").exists()
+    assert not (more[2].path / "restored.png").exists()
+
+
+@pytest.mark.parametrize(
+    ("old", "new", "made"),
+    [
+        ("clips = 3", "clips = 4", ["train", "loss", "class", "class@2"]),  # needs the decoder
+        ("at = [2]", "at = [1]", ["train", "loss", "class", "class@1"]),  # is not kept
+        ("few_shot = [2]", "few_shot = [1]", ["class", "class@2"]),
+        ("at = [2]", "at = []", []),
+        ("steps = 3", "steps = 4", ["train", "loss", "class", "class@2"]),
+    ],
+)
+def test_an_encoder_is_taken_where_it_suffices(tmp_path, monkeypatch, old, new, made):
+    write_pictures(tmp_path / "data", 2)
+    plan, (folder, *_) = cells(tmp_path, PLAN, colours=tmp_path / "data")
+    ran(plan, folder)
+    text = PLAN.replace(old, new).replace(', "class.linear@2"', "")
+    plan, (other, *_) = cells(tmp_path, text, colours=tmp_path / "data")
+    found, parts = [], measuring._Work._part
+
+    def noting(self, name, doing, make):
+        found.extend([] if name in self._parts else [name])
+        parts(self, name, doing, make)
+
+    monkeypatch.setattr(measuring._Work, "_part", noting)
+    ran(plan, other)
+    assert found == made

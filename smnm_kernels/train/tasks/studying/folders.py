@@ -7,6 +7,7 @@ cells/ID/files           a link to the data set, which its lists of files name i
 cells/ID/pretrain/       its run, as `smnm pretrain` leaves it
 cells/ID/NAME/           results of the measure NAME
 cells/ID/restored.png    a held-out file, the same for all cells, under a mask of the run's
+cells/ID/parts.json      what is finished of it: the encoder, and each measure
 cells/ID/log.txt         what it printed
 cells/ID/failed.json     why it ended; gone when it is begun again
 cells/ID/result.json     its numbers, written last: a cell that has it is never run again
@@ -29,8 +30,8 @@ from smnm_kernels.train.run.folder import CONFIG, METRICS, write_json
 from .cells import Cell
 
 CELLS, PLAN = "cells", "plan.toml"
-_RESULT, _STATE, _FAILED, _ABOUT, LOG = (
-    "result.json", "state.json", "failed.json", "cell.json", "log.txt",
+RESULT, PARTS, _STATE, _FAILED, _ABOUT, LOG = (
+    "result.json", "parts.json", "state.json", "failed.json", "cell.json", "log.txt",
 )  # fmt: skip
 RUN, PICTURE, LINK = "pretrain", "restored.png", "files"
 State = Literal["done", "running", "failed", "begun", "open", "no data"]
@@ -49,14 +50,14 @@ class CellFolder:
 
     @property
     def result(self) -> dict[str, Any] | None:
-        return read_json(self.path / _RESULT)
+        return read_json(self.path / RESULT)
 
     @property
     def failure(self) -> dict[str, Any] | None:
         return read_json(self.path / _FAILED)
 
     def finish(self, result: dict[str, Any]) -> None:
-        write_json(self.path / _RESULT, result)
+        write_json(self.path / RESULT, result)
         (self.path / _STATE).unlink(missing_ok=True)
 
     def begin(self) -> None:
@@ -98,7 +99,7 @@ class CellFolder:
             return "no data"
         if not self.path.exists():
             return "open"
-        if (self.path / _RESULT).exists():
+        if (self.path / RESULT).exists():
             return "done"
         if self.is_locked():
             return "running"
@@ -129,7 +130,7 @@ class StudyFolder:
     @cached_property
     def results(self) -> list[dict[str, Any]]:
         """Of all cells that were finished when this was first asked, of other plans, too."""
-        found = [read_json(path) for path in sorted(self.path.glob(f"{CELLS}/*/{_RESULT}"))]
+        found = [read_json(path) for path in sorted(self.path.glob(f"{CELLS}/*/{RESULT}"))]
         return [*(one for one in found if one is not None), *self.elsewhere]
 
     def result_of(self, cell: Cell, any_code: bool) -> dict[str, Any] | None:

@@ -44,16 +44,17 @@ from smnm_kernels.train.tasks.segment import Segment, segment
 
 from .cells import measures_of
 from .environment import environment
-from .folders import PICTURE, RUN, CellFolder, read_json
+from .folders import PARTS, PICTURE, RUN, CellFolder, read_json
 from .heldout_loss import HeldOutLoss, build, common_masks, heldout_loss, heldout_picture, own_masks
 from .inputs import counts, visible_of
 from .plan import Measure, StudyPlan
+from .reuse import take_over
 from .splitting import labelled, split
 from .values import end_of
 
 _LINES = 5  # of an error that are kept
 _LAST = 20  # losses that "train.loss" is the mean of
-_PARTS, _TRAIN, _HELD_OUT, _PICTURED = "parts.json", "train.csv", "held_out.csv", "pictured.csv"
+_TRAIN, _HELD_OUT, _PICTURED = "train.csv", "held_out.csv", "pictured.csv"
 
 
 @dataclass(frozen=True)
@@ -114,7 +115,7 @@ class _Work:
         self._setup = set_up(options)
         self.split = split(data, path, self._setup.preset.clip.suffixes)
         # What is finished of the cell, by name: its values and seconds.
-        self._parts: dict[str, Any] = read_json(folder.path / _PARTS) or {}
+        self._parts: dict[str, Any] = read_json(folder.path / PARTS) or {}
 
     def _part(self, name: str, doing: str, make: Callable[[], dict[str, Any]]) -> None:
         if name in self._parts:
@@ -126,7 +127,7 @@ class _Work:
         found["seconds"] = round(time.perf_counter() - began, 2)
         found["environment"] = environment(self.machine.device, self.machine.threads)
         self._parts[name] = found
-        write_json(self.folder.path / _PARTS, self._parts)
+        write_json(self.folder.path / PARTS, self._parts)
 
     @property
     def setup(self) -> Setup:
@@ -137,6 +138,9 @@ class _Work:
         self.split.link(self.folder.path)
         self.split.write(self.folder.path / _TRAIN, self.split.train)
         self.split.write(self.folder.path / _HELD_OUT, self.split.held_out)
+        if not self._parts and (found := take_over(self.folder, self.measures)):
+            self._parts = found
+            write_json(self.folder.path / PARTS, found)
         self._part("train", "untrained" if self.cell.run.untrained else "pretraining", self._train)
 
     def _train(self) -> dict[str, Any]:
