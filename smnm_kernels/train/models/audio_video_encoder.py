@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Any
@@ -169,7 +169,7 @@ class AudioVideoEncoder(nn.Module):
         valid: bool [B, N] of inputs with padding: tokens that are not valid are attended to by
             none. Their own features mean nothing.
         """
-        own, seen = self._own_tokens(inputs, valid or {})
+        own, seen = each_alone(self.own, inputs, valid)
         if len(own) == 1:
             return {name: self.alone(name, x, seen.get(name)) for name, x in own.items()}
         both = self.together(torch.cat(list(own.values()), dim=1), joined_seen(own, seen))
@@ -181,7 +181,7 @@ class AudioVideoEncoder(nn.Module):
     ) -> dict[str, Tensor]:
         """What is compared between modalities: [B, dim] of length 1 of each input that is given,
         the mean of its own pass over all (valid) tokens."""
-        own, seen = self._own_tokens(inputs, valid or {})
+        own, seen = each_alone(self.own, inputs, valid)
         return {
             name: normalised(mean_of(self.alone(name, x, seen.get(name)), seen.get(name)))
             for name, x in own.items()
@@ -192,18 +192,30 @@ class AudioVideoEncoder(nn.Module):
     ) -> dict[str, Tensor]:
         return self.tokens(inputs, valid)
 
-    def _own_tokens(
-        self, inputs: Mapping[str, Tensor], valid: Mapping[str, Tensor]
-    ) -> tuple[dict[str, Tensor], dict[str, Tensor]]:
-        if not inputs or not inputs.keys() <= set(MODALITIES):
-            raise ValueError(f"inputs must have video, audio or both, got {sorted(inputs)}")
-        names = [name for name in MODALITIES if name in inputs]
-        seen = {name: valid[name] for name in names if name in valid}
-        own = {}
-        for name in names:
-            branch = self.branch(name)
-            own[name] = branch.encode(branch.patchify(inputs[name]), None, seen.get(name))
-        return own, seen
+    def own(self, name: str, x: Tensor, seen: Tensor | None = None) -> Tensor:
+        """One input's tokens before the joint blocks, [B, N, dim].
+
+        seen: bool [B, N], those that are attended to.
+        """
+        branch = self.branch(name)
+        return branch.encode(branch.patchify(x), None, seen)
+
+
+def each_alone(
+    own: Callable[[str, Tensor, Tensor | None], Tensor],
+    inputs: Mapping[str, Tensor],
+    valid: Mapping[str, Tensor] | None,
+) -> tuple[dict[str, Tensor], dict[str, Tensor]]:
+    """({name: its own tokens, which `own` makes of an input and of what is seen of it}, {name: what
+    is seen} of inputs with padding), the video first.
+
+    Raises ValueError where there is no input, or another one.
+    """
+    if not inputs or not inputs.keys() <= set(MODALITIES):
+        raise ValueError(f"inputs must have video, audio or both, got {sorted(inputs)}")
+    names = [name for name in MODALITIES if name in inputs]
+    seen = {name: valid[name] for name in names if name in valid} if valid else {}
+    return {name: own(name, inputs[name], seen.get(name)) for name in names}, seen
 
 
 def mean_of(tokens: Tensor, valid: Tensor | None = None) -> Tensor:

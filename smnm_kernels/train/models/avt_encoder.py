@@ -16,7 +16,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from .audio_video_encoder import MODALITIES, mean_of
+from .audio_video_encoder import MODALITIES, each_alone, mean_of
 from .contrast import normalised
 from .encoder_file import loaded
 from .fusion import Fusion, FusionSettings
@@ -95,7 +95,7 @@ class FusedEncoder(nn.Module):
         return encoder
 
     def own(
-        self, name: str, x: Tensor, ids: Tensor | None = None, seen: Tensor | None = None
+        self, name: str, x: Tensor, seen: Tensor | None = None, ids: Tensor | None = None
     ) -> Tensor:
         """One input's tokens before fusion, [B, n, dim]: of its patches `ids`, int64 [B, n], or of
         all. A class token, which an encoder may have, takes part in its blocks and goes no
@@ -119,7 +119,7 @@ class FusedEncoder(nn.Module):
         valid: bool [B, N] of inputs with padding: tokens that are not valid are attended to by
             none. Their own features mean nothing.
         """
-        own, seen = self._own_tokens(inputs, valid or {})
+        own, seen = each_alone(self.own, inputs, valid)
         return {name: self.norm(x) for name, x in self.fusion(own, seen).items()}
 
     def embed(
@@ -127,22 +127,13 @@ class FusedEncoder(nn.Module):
     ) -> dict[str, Tensor]:
         """What is compared between inputs: [B, dim] of length 1 of each input that is given, the
         mean of its (valid) tokens before fusion."""
-        own, seen = self._own_tokens(inputs, valid or {})
+        own, seen = each_alone(self.own, inputs, valid)
         return {name: normalised(mean_of(x, seen.get(name))) for name, x in own.items()}
 
     def forward(
         self, inputs: Mapping[str, Tensor], valid: Mapping[str, Tensor] | None = None
     ) -> dict[str, Tensor]:
         return self.tokens(inputs, valid)
-
-    def _own_tokens(
-        self, inputs: Mapping[str, Tensor], valid: Mapping[str, Tensor]
-    ) -> tuple[dict[str, Tensor], dict[str, Tensor]]:
-        if not inputs or not inputs.keys() <= set(MODALITIES):
-            raise ValueError(f"inputs must have video, audio or both, got {sorted(inputs)}")
-        names = [name for name in MODALITIES if name in inputs]
-        seen = {name: valid[name] for name in names if name in valid}
-        return {name: self.own(name, inputs[name], None, seen.get(name)) for name in names}, seen
 
 
 def fused_encoder_metadata(encoder: FusedEncoder, **more: str) -> dict[str, str]:

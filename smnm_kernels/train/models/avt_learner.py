@@ -141,10 +141,10 @@ class AvtLearner(nn.Module):
     ) -> Parts:
         encoder, w = self.encoder, self.weights
         matched = self.matching is not None and chance is not None
-        video = encoder.own("video", inputs["video"], None, seen.get("video"))
+        video = encoder.own("video", inputs["video"], seen.get("video"))
         audio = None
         if w.contrast or matched or fused:
-            audio = encoder.own("audio", inputs["audio"], None, seen.get("audio"))
+            audio = encoder.own("audio", inputs["audio"], seen.get("audio"))
         means = (
             mean_of(video, seen.get("video")),
             None if audio is None else mean_of(audio, seen.get("audio")),
@@ -206,7 +206,7 @@ class AvtLearner(nn.Module):
         int64 [B, N]."""
         assert self.mask_token is not None
         audio = self.encoder.branch("audio")
-        shown = self.encoder.own("audio", x, masks.ids_keep)
+        shown = self.encoder.own("audio", x, ids=masks.ids_keep)
         positions = audio.pos_embed[audio.class_tokens :]
         hidden = self.mask_token + F.embedding(masks.ids_masked, positions)
         tokens = torch.cat([shown, hidden.to(shown.dtype)], dim=1)

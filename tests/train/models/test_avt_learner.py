@@ -217,7 +217,7 @@ def test_the_segment_is_restored_from_what_is_shown_of_it() -> None:
     for i in range(BATCH):
         one = x["audio"][i : i + 1]
         tokens = torch.empty(1, 16, 16)  # all of the sound's, in the grid's order
-        tokens[:, masks.ids_keep[i]] = encoder.own("audio", one, masks.ids_keep[i : i + 1])
+        tokens[:, masks.ids_keep[i]] = encoder.own("audio", one, ids=masks.ids_keep[i : i + 1])
         hidden = masks.ids_masked[i]
         tokens[0, hidden] = model.mask_token + audio.pos_embed[1:][hidden]
         video = encoder.own("video", x["video"][i : i + 1])
