@@ -8,7 +8,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from smnm_kernels.errors import Unusable
-from smnm_kernels.train.data import sound
+from smnm_kernels.train.data import media, sound
 from smnm_kernels.train.data.source import Source
 
 SECONDS = 26  # with two points from which reading may start
@@ -90,6 +90,34 @@ def test_a_part_is_what_lies_there_in_the_whole(sounds_of_all_kinds, name):
         assert np.array_equal(sound.read(source, record, start, count), whole[start:][:count])
     end = sound.read(source, record, len(whole) - 100, 9999)
     assert np.array_equal(end, whole[-100:])
+
+
+@pytest.mark.parametrize("name", FILES)
+def test_plain_samples_are_read_without_a_search_for_others(sounds_of_all_kinds, name, monkeypatch):
+    source, asked, opened = Source(sounds_of_all_kinds / name), [], media.opened
+
+    def noting(source, kind, direct=False):
+        asked.append(direct)
+        return opened(source, kind, direct)
+
+    record = probe(source.path)
+    plain = name.endswith((".wav", ".aiff", ".au", ".caf"))
+    assert record.get("direct", False) is plain
+    monkeypatch.setattr(media, "opened", noting)
+    found = sound.read(source, record, 100, 16000)
+    assert asked == [plain]
+    record.pop("direct", None)
+    assert np.array_equal(sound.read(source, record, 100, 16000), found)
+
+
+def test_the_search_stays_where_it_finds_another_codec(tmp_path, monkeypatch):
+    """As of DTS in a WAV file, whose header says PCM."""
+    write_samples(tmp_path / "a.wav", noisy(1))
+    assert probe(tmp_path / "a.wav")["direct"]
+    for searched, header in ((None, ("pcm_s16le",)), (("pcm_s16le",), ("pcm_s24le",))):
+        found = iter([searched, header])
+        monkeypatch.setattr(sound, "_uncompressed", lambda reader, found=found: next(found))
+        assert "direct" not in probe(tmp_path / "a.wav")
 
 
 @pytest.mark.parametrize("name", FILES)

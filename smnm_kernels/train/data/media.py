@@ -35,12 +35,17 @@ Kind = Literal["video", "audio"]
 
 
 @contextmanager
-def opened(source: Source, kind: Kind) -> Iterator[Reader]:
+def opened(source: Source, kind: Kind, direct: bool = False) -> Iterator[Reader]:
     """The reader of a file's video or sound; Unusable where there is none, or where anything below
-    raises what FFmpeg raises."""
+    raises what FFmpeg raises.
+
+    direct: take the codec that the header names. FFmpeg looks for DTS in the samples of every WAV
+    file, which takes longer than to read a short one.
+    """
+    options = {"max_probe_packets": "1"} if direct else {}
     try:
         with _asked_by_the_file():
-            opening = av.open(source.url, metadata_errors="replace")
+            opening = av.open(source.url, metadata_errors="replace", options=options)
         with opening as container:
             yield Reader(container, _choose(container, kind))
     except MemoryError:  # also FFmpeg's: of this moment, not of the file

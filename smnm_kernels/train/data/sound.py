@@ -43,6 +43,7 @@ def probe(source: Source, least_seconds: float, with_times: bool = False) -> dic
     low, high, count, rate = np.inf, -np.inf, 0, 0
     packets, failures, last_error = 0, 0, None
     with media.opened(source, "audio") as reader:
+        uncompressed = _uncompressed(reader)
         restarts = _Restarts(source)
         with restarts:
             mono = _Mono()
@@ -81,6 +82,10 @@ def probe(source: Source, least_seconds: float, with_times: bool = False) -> dic
     if high - low < SILENCE:
         raise Unusable("is silent")
     record = {"samples": count, "rate": rate, "restarts": found}
+    if uncompressed is not None:
+        with media.opened(source, "audio", direct=True) as reader:
+            if _uncompressed(reader) == uncompressed:
+                record["direct"] = True
     if with_times:
         record["times"] = stamps.of_samples(time_base, count, rate)
     return record
@@ -90,14 +95,15 @@ def read(source: Source, record: dict[str, Any], start: int, count: int) -> np.n
     """`count` samples from `start` on (fewer at the file's end), mono float32, at the file's own
     rate: those that lie there when the file is decoded from its beginning."""
     count = min(count, record["samples"] - start)
+    direct = record.get("direct", False)
     passed = [r for r in record["restarts"] if r[2] <= start]
     if passed:
-        with media.opened(source, "audio") as reader:
+        with media.opened(source, "audio", direct) as reader:
             blocks = _from(reader, passed[-1])
             found = _take(blocks, start - passed[-1][2], count)
         if found is not None:
             return found
-    with media.opened(source, "audio") as reader:
+    with media.opened(source, "audio", direct) as reader:
         found = _take(_all_blocks(reader, _Mono()), start, count)
     if found is None:
         raise Unusable(f"has no {count} samples from {start} on, as it had when it was scanned")
@@ -112,6 +118,15 @@ def read_all(source: Source) -> tuple[np.ndarray, int]:
     if not mono.rate:
         raise Unusable("does not decode (it holds no samples)")
     return np.concatenate(blocks), mono.rate
+
+
+def _uncompressed(reader: media.Reader) -> tuple[Any, ...] | None:
+    """What decides how a stream of plain samples is read; None of other codecs."""
+    stream, context = reader.stream, reader.stream.codec_context
+    if not context.name.startswith("pcm_"):
+        return None
+    of_codec = (context.name, context.format.name, context.sample_rate, context.layout.name)
+    return *of_codec, context.extradata, stream.index, stream.time_base, stream.start_time
 
 
 def _take(blocks: Iterator[np.ndarray], skip: int, count: int) -> np.ndarray | None:
