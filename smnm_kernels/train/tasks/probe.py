@@ -31,9 +31,10 @@ from smnm_kernels.train.run.signals import StoppedBySignal
 
 from .label_options import finder_of
 from .presets import PRESETS
-from .probe_options import LAST, Probe, check
+from .probe_options import Probe, check
 from .probing.features import Contents, Features, FeatureSettings, Machine, features
 from .probing.frozen import Frozen, find_frozen
+from .probing.layers import layer_numbers
 from .probing.protocol import (
     Data,
     Inputs,
@@ -156,21 +157,10 @@ def _encoders(options: Probe) -> list[Frozen]:
 
 def _layers(options: Probe, encoders: Sequence[Frozen]) -> list[list[int]]:
     """Of each encoder the layers' numbers, in the order of --layer."""
-    found = []
-    for frozen in encoders:
-        depth = len(frozen.encoder.blocks)
-        numbers = []
-        for given in options.layer:
-            if given != LAST and not (given.isdecimal() and int(given) <= depth):
-                raise UsageError(
-                    f"--layer {given}: must be {LAST} or a number from 0 to {depth}, the blocks "
-                    f"of {printable(frozen.name)}"
-                )
-            numbers.append(depth if given == LAST else int(given))
-        if len(set(numbers)) < len(numbers):
-            raise UsageError(f"--layer {' '.join(options.layer)}: names a layer twice")
-        found.append(numbers)
-    return found
+    return [
+        layer_numbers(options.layer, len(one.encoder.blocks), printable(one.name))
+        for one in encoders
+    ]
 
 
 def _widest(encoders: Sequence[Frozen]) -> Modality:

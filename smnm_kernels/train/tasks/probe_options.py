@@ -19,10 +19,9 @@ from .label_options import Folder, LabelOptions
 from .options import PresetName
 from .preset_options import PaddingOption, PixelAspectOption, check_modality
 from .presets import PRESETS as ALL_PRESETS
-from .probing.layers import Pool
+from .probing.layers import LAST, Pool
 from .probing.protocol import ProbeName
 
-LAST = "last"
 #: Of encoders with one input.
 PRESETS = {name: presets for name, presets in ALL_PRESETS.items() if name != "audio-video"}
 if TYPE_CHECKING:

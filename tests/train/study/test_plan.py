@@ -86,6 +86,8 @@ def test_a_plan_makes_a_cell_of_each_run_seed_and_data_set(tmp_path):
             "is there 2 times",
         ),
         ('ascending = ["random", ', 'highest = "random"\nof = ["random", ', "'random' is there 2"),
+        ("few_shot = [2]", 'layer = ["99"]', "class.layer: --layer 99: must be last or a number"),
+        ("few_shot = [2]", 'layer = ["1", "2"]', "'class.linear': measure class makes .*layer-1"),
         ("at = [2]", "at = [2, 2]", "measures.class.at: 2 is there 2 times"),
         ("at = [2]", 'at = [2]\nruns = ["random", "random"]', "class.runs: 'random' is there"),
         ('source = "Table 6"\npaper', 'source = "Tabel 6"\npaper', "source: must be one of Table"),
@@ -146,7 +148,11 @@ def test_differences_from_a_reference_are_of_equal_numbers_of_patches_too(tmp_pa
 def test_values_of_every_command_are_known_by_their_names(tmp_path):
     probe = PLAN[PLAN.index("[measures.class]") : PLAN.index("[[tables]]")]
     for options, columns in (
-        ('with = "probe"\nlayer = ["all"]', ["class.knn.layer-2", "class.linear.layer-1.5-shot"]),
+        (
+            'with = "probe"\nlayer = ["2", "1"]',
+            ["class.knn.layer-2", "class.linear.layer-1.5-shot"],
+        ),
+        ('with = "probe"\nlayer = ["2"]', ["class.knn", "class.linear.5-shot"]),
         ('with = "probe"\nlabels = "number"', ["class.linear", "class.knn.r2"]),
         ('with = "finetune"', ["class", "class.mean_class"]),
         ('with = "segment"\nof = "colours"', ["class.overclustering"]),

@@ -8,11 +8,28 @@ from typing import Literal
 import torch
 from torch import Tensor
 
+from smnm_kernels.errors import UsageError
 from smnm_kernels.train.models.vit import Encoder, select_tokens
 
 #: mean: over the patch tokens. class: the class token. time: over all but the last axis, mel
 #: bands, which stay side by side, as MSM-MAE evaluates.
 Pool = Literal["mean", "class", "time"]
+LAST = "last"
+
+
+def layer_numbers(given: Sequence[str], depth: int, encoder: str) -> list[int]:
+    """Of --layer, for an encoder of so many blocks; UsageError where it has no such layer."""
+    numbers = []
+    for name in given:
+        if name != LAST and not (name.isdecimal() and int(name) <= depth):
+            raise UsageError(
+                f"--layer {name}: must be {LAST} or a number from 0 to {depth}, the blocks of "
+                f"{encoder}"
+            )
+        numbers.append(depth if name == LAST else int(name))
+    if len(set(numbers)) < len(numbers):
+        raise UsageError(f"--layer {' '.join(given)}: names a layer twice")
+    return numbers
 
 
 def tokens_of_layers(

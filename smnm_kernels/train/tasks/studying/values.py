@@ -23,7 +23,6 @@ _BESIDE: dict[LabelKind, tuple[str, ...]] = {
 _POSSIBLE = {"top5": (0.0, 1.0), "mean_class": (0.0, 1.0), "r2": (-math.inf, 1.0)}
 #: Of probes those that are also fitted to a few files of each class.
 _FEW = ("linear", "knn")
-_LAYER = "layer-"
 
 
 def check_value(plan: StudyPlan, value: str, place: str) -> None:
@@ -42,7 +41,7 @@ def check_value(plan: StudyPlan, value: str, place: str) -> None:
         steps = f"those of {', '.join(map(str, found.at))}" if found.at else "the last one's"
         raise Wrong(place, f"value {value!r}: of measure {measure} encoders are {steps}")
     made = [*dict.fromkeys(one for data in found.on for one in _made(plan, found, data))]
-    if _without_layer(found, name) not in made:
+    if name not in made:
         raise Wrong(place, f"value {value!r}: measure {measure} makes {', '.join(made)}")
 
 
@@ -62,7 +61,7 @@ def has_value(plan: StudyPlan, value: str, run: str, data: str) -> bool:
     found = plan.measures[measure]
     if data not in found.on or run not in found.runs or (at and of.untrained):
         return False
-    return _without_layer(found, name) in _made(plan, found, data)
+    return name in _made(plan, found, data)
 
 
 def data_with(plan: StudyPlan, value: str, runs: Sequence[str]) -> list[str]:
@@ -84,7 +83,7 @@ def possible_of(plan: StudyPlan, value: str, data: str) -> tuple[float, float]:
 
 
 def _made(plan: StudyPlan, measure: Measure, data: str) -> list[str]:
-    """Names of all values of encoders of this data set, without layers and steps."""
+    """Names of all values of encoders of this data set, without steps."""
     name, options = measure.name, measure.options
     if measure.command == "loss":
         objectives = [plan.setups[run].preset.objective for run in measure.runs]
@@ -99,10 +98,12 @@ def _made(plan: StudyPlan, measure: Measure, data: str) -> list[str]:
     if measure.command == "finetune":
         return [name, *(f"{name}.{part}" for part in _BESIDE[kind])]
     shots = options.get("few_shot", Probe.few_shot) if kind == "class" else ()
-    made = []
+    layers, made = options.get("layer", Probe.layer), []
     for probe in options.get("probes", Probe.probes):
         few = [f"{n}-shot" for n in shots if probe in _FEW]
-        made += [f"{name}.{probe}", *(f"{name}.{probe}.{part}" for part in [*_BESIDE[kind], *few])]
+        for layer in layers if len(layers) > 1 else [None]:
+            of = f"{name}.{probe}" if layer is None else f"{name}.{probe}.layer-{layer}"
+            made += [of, *(f"{of}.{part}" for part in [*_BESIDE[kind], *few])]
     return made
 
 
@@ -111,12 +112,3 @@ def _kind(plan: StudyPlan, measure: Measure, data: str) -> LabelKind:
     own = {} if measure.list else plan.data[measure.of or data].labels
     found: LabelKind = (own | measure.options).get("labels", LabelOptions.labels)
     return found
-
-
-def _without_layer(measure: Measure, name: str) -> str:
-    """Several layers stand behind the probe; which there are, the encoder says."""
-    parts = name.split(".")
-    several = measure.command == "probe" and "layer" in measure.options
-    if several and len(parts) > 2 and parts[2].startswith(_LAYER):
-        del parts[2]
-    return ".".join(parts)
