@@ -23,7 +23,7 @@ from smnm_kernels.train.metrics.retrieval import ranks
 from smnm_kernels.train.models.cav_mae import CavMae
 from smnm_kernels.train.models.cav_mae_model import CAV_MAE
 from smnm_kernels.train.models.encoder_file import metadata_of
-from smnm_kernels.train.tasks.retrieve import Retrieve, check
+from smnm_kernels.train.tasks.retrieve import Retrieve, embedders_of
 
 CLIP = AudioVideo(Video(4, 32, 2, MultiScaleCrop(), flip=True), Audio(frames=64, bands=32))
 SMALL = CAV_MAE.with_clips().resized(
@@ -116,7 +116,7 @@ def test_it_ranks_what_the_encoder_makes_of_each_file(clips, made, tmp_path, cap
 def test_an_untrained_encoder_has_the_shape_of_another_and_is_another_one_with_each_seed(made):
     def two(**given):
         asked = Retrieve(data=made[0], out=made[0] / "out", encoder="none", **given)
-        return [embedder.described() for embedder in check(asked)]
+        return [embedder.described() for embedder in embedders_of(asked)]
 
     run = (str(made[1]),)
     one, loaded = two(against=run)

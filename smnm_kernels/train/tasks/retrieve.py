@@ -154,7 +154,9 @@ class Embedder:
 
 def retrieve(options: Retrieve) -> int:
     """Returns 0. Raises UsageError, before any work, where options or DATA do not allow it."""
-    embedders = check(options)
+    check(options)
+    check_data(options.data, "audio-video")
+    embedders = embedders_of(options)
     device = find_device(options.device)
     with RunFolder.of_results(options.out) as folder:  # locked until this returns
         _retrieve(options, embedders, device, folder.path)
@@ -190,22 +192,20 @@ def _retrieve(
     _write(out, options, embedders, [files[p] for p in usable], found, left_out)
 
 
-def check(options: Retrieve) -> list[Embedder]:
-    """The encoders; refuses values outside their range, before any work."""
+def check(options: Retrieve) -> None:
+    """Refuse values outside their range."""
     for name in ("clips", "batch_size"):
         need_at_least(options, name, 1)
     for name in ("seed", "workers"):
         need_at_least(options, name, 0)
-    check_data(options.data, "audio-video")
-    check_apart(options.out, options.data)
     if options.preset not in PRESETS["audio-video"]:
         raise UsageError(
             f"--preset {options.preset}: audio-video has {', '.join(PRESETS['audio-video'])}"
         )
-    return _embedders(options)
+    check_apart(options.out, options.data)
 
 
-def _embedders(options: Retrieve) -> list[Embedder]:
+def embedders_of(options: Retrieve) -> list[Embedder]:
     """The encoders that were asked for, in their order. "none" has the shape, files and
     normalisation of the first of them that is something, else those of the preset."""
     given = [options.encoder, *options.against]

@@ -81,7 +81,11 @@ def test_each_input_has_its_number_of_patches(tmp_path, capsys):
         ("independent = { }", "independent = { n_keep = 24 }", "give --video-n-keep or"),
         ("hidden_time = 0.5", "hidden_time = 2", "runs.synchronised: --hidden-time 2"),
         ('with = "retrieve"', 'with = "probe"', "retrieval.with: probe is not for audio-video"),
-        ('with = "loss"', 'with = "loss"\ncompared = 0', "loss.compared: must be at least 1"),
+        (
+            'with = "loss"',
+            'with = "loss"\ncompared = 0',
+            "loss: --compared must be at least 1",
+        ),
         ('"loss.own.video"', '"loss.own.vidio"', "measure loss makes loss.own, loss.own.video, "),
         ('"audio-video"', '"video"', "retrieval.with: retrieve is not for video"),
     ],

@@ -45,6 +45,9 @@ def test_a_plan_makes_a_cell_of_each_run_seed_and_data_set(tmp_path):
     assert plan.orderings[0].pairs == [("random", "green2d")]
 
 
+ITS_OPTIONS = PLAN[PLAN.index('with = "probe"') : PLAN.index("\nat = [2]")]
+
+
 @pytest.mark.parametrize(
     ("old", "new", "words"),
     [
@@ -58,7 +61,7 @@ def test_a_plan_makes_a_cell_of_each_run_seed_and_data_set(tmp_path):
         ('mask = "random"', 'mask = "rnd"', "tiny.toml.runs.random: .*kind must be one of"),
         ('"sigma=variant-3"', '"sigma=9,1"', "tiny.toml.runs.green2d: --mask green2d"),
         ('common = "blue2d"', 'common = "blue9"', "tiny.toml.measures.loss: common blue9"),
-        ("masks = 2", "masks = 0", "measures.loss.masks: must be at least 1"),
+        ("masks = 2", "masks = 0", "measures.loss: --masks must be at least 1"),
         ("at = [2]", "at = [4]", "measures.class.at: step 4: run random has 3 steps"),
         ('with = "probe"', 'with = "prob"', "measures.class.with: must be one of loss, probe"),
         ("few_shot = [2]", "few_shot = 2", "measures.class.few_shot: must be a list, got 2"),
@@ -86,7 +89,14 @@ def test_a_plan_makes_a_cell_of_each_run_seed_and_data_set(tmp_path):
             "is there 2 times",
         ),
         ('ascending = ["random", ', 'highest = "random"\nof = ["random", ', "'random' is there 2"),
-        ("few_shot = [2]", 'layer = ["99"]', "class.layer: --layer 99: must be last or a number"),
+        ("few_shot = [2]", "clips = 2", "measures.class: --clips 2: image has no time"),
+        (ITS_OPTIONS, "with = 'finetune'\nlr = -1.0", "measures.class: --lr must be a finite"),
+        (ITS_OPTIONS, "with = 'segment'\ngrid = 0", "measures.class: --grid must be at least 1"),
+        (
+            "few_shot = [2]",
+            'layer = ["99"]',
+            "class: --layer 99: must be last or a number",
+        ),
         ("few_shot = [2]", 'layer = ["1", "2"]', "'class.linear': measure class makes .*layer-1"),
         ("at = [2]", "at = [2, 2]", "measures.class.at: 2 is there 2 times"),
         ("at = [2]", 'at = [2]\nruns = ["random", "random"]', "class.runs: 'random' is there"),

@@ -5,15 +5,11 @@ from __future__ import annotations
 from itertools import pairwise
 
 from smnm_kernels.errors import UsageError
-from smnm_kernels.train.models.masked_autoencoding import MaskedAutoencoding
-from smnm_kernels.train.models.sigma import Sigma
-from smnm_kernels.train.tasks.probe_options import Probe
-from smnm_kernels.train.tasks.probing.layers import layer_numbers
 
-from .heldout_loss import HeldOutLoss, common_masks
 from .inputs import in_words
+from .measure_checks import check_measures
 from .paper import published_tables
-from .plan import Measure, Ordering, StudyPlan, Table
+from .plan import Ordering, StudyPlan, Table
 from .reading import Wrong, refuse_twice
 from .values import check_value, data_with, has_value
 
@@ -22,37 +18,8 @@ def check(plan: StudyPlan) -> None:
     """Raises Wrong, with the place in the plan's file."""
     _check_steps(plan, plan.file)
     _check_data(plan, plan.file)
-    _check_measures(plan, plan.file)
+    check_measures(plan)
     _check_comparisons(plan, plan.file)
-
-
-def _check_measures(plan: StudyPlan, place: str) -> None:
-    for measure in plan.measures.values():
-        at = f"{place}.measures.{measure.name}"
-        if measure.command == "probe":
-            _check_layers(plan, measure, f"{at}.layer")
-        if measure.command != "loss":
-            continue
-        settings = HeldOutLoss(**measure.options)
-        for name in ("clips", "masks", "compared"):
-            if getattr(settings, name) < 1:
-                raise Wrong(f"{at}.{name}", "must be at least 1")
-        for setup in plan.setups.values():
-            try:
-                common_masks(setup, settings)
-            except UsageError as error:
-                raise Wrong(at, str(error)) from error
-
-
-def _check_layers(plan: StudyPlan, measure: Measure, place: str) -> None:
-    for run in measure.runs:
-        objective = plan.setups[run].preset.objective
-        assert isinstance(objective, MaskedAutoencoding | Sigma)
-        depth = objective.model.encoder.depth
-        try:
-            layer_numbers(measure.options.get("layer", Probe.layer), depth, f"run {run}")
-        except UsageError as error:
-            raise Wrong(place, str(error)) from error
 
 
 def _check_data(plan: StudyPlan, place: str) -> None:
