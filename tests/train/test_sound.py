@@ -1,5 +1,7 @@
 """Sounds come out as FFmpeg decodes them, whole and in parts; what is no sound is named."""
 
+import wave
+
 import av
 import numpy as np
 import pytest
@@ -118,6 +120,31 @@ def test_the_search_stays_where_it_finds_another_codec(tmp_path, monkeypatch):
         found = iter([searched, header])
         monkeypatch.setattr(sound, "_uncompressed", lambda reader, found=found: next(found))
         assert "direct" not in probe(tmp_path / "a.wav")
+
+
+def test_ffmpeg_finds_dts_behind_plain_samples(tmp_path):
+    """What the search is for: two seconds of noise, then frames of 2048 bytes with DTS headers
+    (ETSI TS 102 114, 5.3), all in a WAV file whose header says PCM."""
+    # Sync word, normal frame, no CRC, blocks, bytes of a frame, 2 channels, 48 kHz, a bit rate; the
+    # rest are flags.
+    fields = [(0x7FFE8001, 32), (1, 1), (31, 5), (0, 1), (15, 7), (2047, 14), (2, 6), (13, 4)]
+    fields += [(24, 5), (0, 11), (1, 1), (0, 1), (7, 4), (0, 11)]
+    bits = "".join(f"{value:0{width}b}" for value, width in fields).ljust(112, "0")
+    header = np.array([int(bits[i : i + 16], 2) for i in range(0, 112, 16)], "<u2")
+    samples = np.random.default_rng(0).integers(-9000, 9000, (200 * 1024,)).astype("<i2")
+    frames = samples.reshape(-1, 1024).view("<u2").copy()
+    frames[100:, : len(header)] = header
+    with wave.open(str(tmp_path / "a.wav"), "wb") as file:
+        file.setnchannels(2)
+        file.setsampwidth(2)
+        file.setframerate(48000)
+        file.writeframes(frames.tobytes())
+    found = []
+    for direct in (False, True):
+        with media.opened(Source(tmp_path / "a.wav"), "audio", direct) as reader:
+            found.append(reader.stream.codec_context.name)
+    assert found == ["dca", "pcm_s16le"]
+    assert "does not decode" in reason(tmp_path / "a.wav")
 
 
 @pytest.mark.parametrize("name", FILES)

@@ -39,8 +39,9 @@ def opened(source: Source, kind: Kind, direct: bool = False) -> Iterator[Reader]
     """The reader of a file's video or sound; Unusable where there is none, or where anything below
     raises what FFmpeg raises.
 
-    direct: take the codec that the header names. FFmpeg looks for DTS in the samples of every WAV
-    file, which takes longer than to read a short one.
+    direct: look for another codec than the header names in the first packet alone. FFmpeg looks for
+    DTS among up to a megabyte of the samples of every WAV file, which takes longer than to read a
+    short one.
     """
     options = {"max_probe_packets": "1"} if direct else {}
     try:

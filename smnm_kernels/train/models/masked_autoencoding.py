@@ -15,7 +15,7 @@ from smnm_kernels.train.data.modality import InputFormat
 from .encoder_file import encoder_metadata, save_tensors
 from .mae import MaskedAutoencoder, build_model
 from .objective import NO_FACTS, Facts, Objective
-from .settings import ModelSettings
+from .settings import EncoderSettings, ModelSettings
 from .targets import note_of
 
 
@@ -24,6 +24,10 @@ class MaskedAutoencoding(Objective):
     """VideoMAE, MAE, AudioMAE: an Objective of modalities with a single input."""
 
     model: ModelSettings
+
+    @property
+    def encoder(self) -> EncoderSettings:
+        return self.model.encoder
 
     @property
     def picture_note(self) -> str:

@@ -12,6 +12,8 @@ from torch import Tensor, nn
 from smnm_kernels import Masks
 from smnm_kernels.train.data.modality import InputFormat
 
+from .settings import EncoderSettings
+
 
 @dataclass(frozen=True)
 class Facts:
@@ -65,6 +67,11 @@ class Objective(Protocol):
     def reported(self) -> tuple[str, ...]:
         """What `losses` has beside "loss". By default nothing."""
         return ()
+
+    @property
+    def encoder(self) -> EncoderSettings | None:
+        """Of the only input. By default unknown."""
+        return None
 
     @property
     def compares(self) -> tuple[str, ...]:

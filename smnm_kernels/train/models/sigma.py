@@ -25,7 +25,7 @@ from .encoder_file import encoder_metadata, save_tensors
 from .exchange import among_others
 from .mae import Decoder, check_masks
 from .objective import NO_FACTS, Facts, Objective
-from .settings import ModelSettings
+from .settings import EncoderSettings, ModelSettings
 from .sigma_target import FrozenEncoder, FrozenSettings
 from .sinkhorn import entropy_share, sinkhorn
 from .targets import PatchTargets
@@ -178,6 +178,10 @@ class Sigma(Objective):
     frozen: FrozenSettings | None = None  # where the target is a frozen encoder's
 
     picture_row = "assigned"
+
+    @property
+    def encoder(self) -> EncoderSettings:
+        return self.model.encoder
 
     @property
     def picture_note(self) -> str:

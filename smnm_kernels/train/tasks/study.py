@@ -253,6 +253,7 @@ def _shard(cells: Sequence[Cell], given: str | None) -> list[Cell]:
     part, slash, parts = given.partition("/")
     if not (slash and part.isdecimal() and parts.isdecimal() and 1 <= int(part) <= int(parts)):
         raise UsageError(f"--shard {given}: must be I/N, I from 1 to N")
-    # Each round begins one part later: where there are N runs, no part has the same run throughout.
-    of = [(place + place // int(parts)) % int(parts) for place in range(len(cells))]
-    return [cell for cell, its in zip(cells, of, strict=True) if its == int(part) - 1]
+    # Seeds of a run next to each other: with as many parts each is in another one, so that no run
+    # is made by one machine alone.
+    by_run = sorted(range(len(cells)), key=lambda place: (cells[place].run.name, place))
+    return [cells[place] for place in sorted(by_run[int(part) - 1 :: int(parts)])]

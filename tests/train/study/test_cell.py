@@ -17,7 +17,7 @@ from tiny_study import PLAN, write_pictures
 from smnm_kernels.cli import main
 from smnm_kernels.train.tasks import study
 from smnm_kernels.train.tasks.presets import PRESETS
-from smnm_kernels.train.tasks.studying import measuring
+from smnm_kernels.train.tasks.studying import measuring, reuse
 from smnm_kernels.train.tasks.studying.cells import cells_of
 from smnm_kernels.train.tasks.studying.folders import CellFolder, last_step
 from smnm_kernels.train.tasks.studying.measuring import Machine, run_cell
@@ -169,7 +169,6 @@ def test_a_measure_that_is_added_takes_the_encoder_that_is_there(tmp_path, monke
     plan, more = cells(tmp_path, MORE, colours=tmp_path / "data")
     alone = CellFolder(tmp_path / "other", more[0].cell)
     expected = ran(plan, alone)
-    made, parts = [], measuring._Work._part
     write = measuring.write_json
 
     def dying(path, content):
@@ -181,12 +180,7 @@ def test_a_measure_that_is_added_takes_the_encoder_that_is_there(tmp_path, monke
     with pytest.raises(Killed):  # between the copy and the note that it is there
         ran(plan, more[0])
     monkeypatch.setattr(measuring, "write_json", write)
-
-    def noting(self, name, doing, make):
-        made.extend([] if name in self._parts else [name])
-        parts(self, name, doing, make)
-
-    monkeypatch.setattr(measuring._Work, "_part", noting)
+    made = parts_made(monkeypatch)
     for folder in more[:3]:
         ran(plan, folder)
     assert made == ["nearest"] * 3
@@ -195,8 +189,22 @@ def test_a_measure_that_is_added_takes_the_encoder_that_is_there(tmp_path, monke
         assert found[key] == expected[key], key
     assert found["values"] == pytest.approx(expected["values"])
     assert sorted(found["seconds"]) == sorted(expected["seconds"])
+    assert found["encoder_of"] == folders[0].cell.id
     assert (more[0].path / "restored.png").exists()
+    assert (more[0].path / "class/results.json").exists()
     assert not (more[2].path / "restored.png").exists()
+
+
+def parts_made(monkeypatch):
+    """Filled with the names of the parts that are not there yet."""
+    made, parts = [], measuring._Work._part
+
+    def noting(self, name, doing, make):
+        made.extend([] if name in self._parts else [name])
+        parts(self, name, doing, make)
+
+    monkeypatch.setattr(measuring._Work, "_part", noting)
+    return made
 
 
 @pytest.mark.parametrize(
@@ -215,12 +223,38 @@ def test_an_encoder_is_taken_where_it_suffices(tmp_path, monkeypatch, old, new, 
     ran(plan, folder)
     text = PLAN.replace(old, new).replace(', "class.linear@2"', "")
     plan, (other, *_) = cells(tmp_path, text, colours=tmp_path / "data")
-    found, parts = [], measuring._Work._part
-
-    def noting(self, name, doing, make):
-        found.extend([] if name in self._parts else [name])
-        parts(self, name, doing, make)
-
-    monkeypatch.setattr(measuring._Work, "_part", noting)
+    found = parts_made(monkeypatch)
     ran(plan, other)
     assert found == made
+
+
+def test_a_cell_whose_measure_failed_lends_its_encoder_with_the_decoder(tmp_path, monkeypatch):
+    write_pictures(tmp_path / "data", 2)
+    plan, (folder, *_) = cells(tmp_path, PLAN, colours=tmp_path / "data")
+    with monkeypatch.context() as patch:
+        patch.setattr(measuring, "probe", lambda options: 1 / 0)
+        with pytest.raises(ZeroDivisionError):
+            ran(plan, folder)
+    text = PLAN.replace("clips = 3", "clips = 4")
+    plan, (other, *_) = cells(tmp_path, text, colours=tmp_path / "data")
+    made = parts_made(monkeypatch)
+    ran(plan, other)
+    assert made == ["loss", "class", "class@2"]
+    assert (other.path / "restored.png").exists()
+
+
+def test_a_cell_that_is_gone_or_at_work_lends_nothing(tmp_path, monkeypatch, capsys):
+    write_pictures(tmp_path / "data", 2)
+    plan, (folder, *_) = cells(tmp_path, PLAN, colours=tmp_path / "data")
+    ran(plan, folder)
+    plan, (other, *_) = cells(tmp_path, MORE, colours=tmp_path / "data")
+    made = parts_made(monkeypatch)
+    with monkeypatch.context() as patch:
+        patch.setattr(reuse, "is_locked", lambda cell: True)
+        assert reuse.take_over(other, ()) == {}
+    with monkeypatch.context() as patch:
+        patch.setattr(reuse.shutil, "copytree", lambda *given: (folder.path / "gone").stat())
+        ran(plan, other)
+    assert made == ["train", "loss", "nearest", "class", "class@2"]
+    assert other.result["encoder_of"] is None
+    assert "cannot be copied (" in capsys.readouterr().out

@@ -91,7 +91,9 @@ ITS_OPTIONS = PLAN[PLAN.index('with = "probe"') : PLAN.index("\nat = [2]")]
         ('ascending = ["random", ', 'highest = "random"\nof = ["random", ', "'random' is there 2"),
         ("few_shot = [2]", "clips = 2", "measures.class: --clips 2: image has no time"),
         (ITS_OPTIONS, "with = 'finetune'\nlr = -1.0", "measures.class: --lr must be a finite"),
-        (ITS_OPTIONS, "with = 'segment'\ngrid = 0", "measures.class: --grid must be at least 1"),
+        (ITS_OPTIONS, "with = 'segment'", "measures.class: segment is for video, not for image"),
+        (ITS_OPTIONS, "with = 'finetune'\nstride = 4", "measures.class: --stride 4: image has no"),
+        ('with = "loss"', "with = 'loss'\nof = 'colours'", "measures.loss: of, list: a loss is of"),
         (
             "few_shot = [2]",
             'layer = ["99"]',
@@ -136,6 +138,14 @@ def test_what_is_wrong_is_refused_by_its_place(tmp_path, old, new, words):
         loaded(tmp_path, PLAN.replace(old, new, 1))
 
 
+@pytest.mark.parametrize("command", ["probe", "finetune"])
+def test_a_class_token_that_is_not_there_is_not_asked_for(tmp_path, command):
+    text = (PLANS / "quick.toml").read_text()
+    measure = f"[measures.game]\nwith = '{command}'\npool = 'class'\n"
+    with pytest.raises(UsageError, match=r"game: --pool class: encoders of run \w+ have no"):
+        loaded(tmp_path, text + measure)
+
+
 def test_kinds_are_compared_at_equal_numbers_of_patches(tmp_path):
     text = PLAN.replace('mask = "green2d",', 'mask = "green2d", mask_ratio = 0.5,')
     with pytest.raises(UsageError, match=r"tables\[0\]: .*random 4 of 1x4x4, green2d 8 of 1x4x4"):
@@ -165,7 +175,6 @@ def test_values_of_every_command_are_known_by_their_names(tmp_path):
         ('with = "probe"\nlayer = ["2"]', ["class.knn", "class.linear.5-shot"]),
         ('with = "probe"\nlabels = "number"', ["class.linear", "class.knn.r2"]),
         ('with = "finetune"', ["class", "class.mean_class"]),
-        ('with = "segment"\nof = "colours"', ["class.overclustering"]),
     ):
         text = PLAN.replace(probe, f"[measures.class]\n{options}\n\n")
         text = text.replace('"class.linear", "class.linear@2"', str(columns)[1:-1])
@@ -253,23 +262,23 @@ def test_the_list_needs_no_data_and_says_how_it_is_made(tmp_path, data, capsys):
     given = ["--data", f"colours={data}", "--out", str(tmp_path / "out")]
     assert main(["study", plan, "--list", *given, "--shard", "2/2"]) == 0
     shown = capsys.readouterr().out
-    assert "colours green2d seed 0" in shown
+    assert "colours green2d seed 1" in shown
     assert "green2d sigma=variant-3, 4 of 1x4x4 visible" in shown
     assert "2 cells: 2 open" in shown
     assert not (tmp_path / "out").exists()
 
 
-def test_no_part_of_a_study_has_one_run_alone(tmp_path):
-    every = cells_of(loaded(tmp_path), {})
-    kept = PLAN.replace("seeds = 2", "seeds = 4").replace(", seeds = 1", "")
-    many = cells_of(loaded(tmp_path, kept), {})
-    for cells_, n in ((every, 2), (many, 3)):
-        parts = [_shard(cells_, f"{i + 1}/{n}") for i in range(n)]
-        assert sorted(cell.name for part in parts for cell in part) == sorted(
-            c.name for c in cells_
-        )
-        assert max(map(len, parts)) - min(map(len, parts)) < 2
-    assert all(len({cell.run.name for cell in part}) == 3 for part in parts)
+def test_parts_of_a_study_are_equal_and_have_no_run_alone():
+    for path in PLANS.glob("*.toml"):
+        every = cells_of(load_plan(path), {})
+        for n in (1, 2, 3, 7, 16, 25):
+            parts = [_shard(every, f"{i + 1}/{n}") for i in range(n)]
+            assert sorted(c.name for part in parts for c in part) == sorted(c.name for c in every)
+            assert max(map(len, parts)) - min(map(len, parts)) < 2
+            for part in parts:
+                assert part == [cell for cell in every if cell in part]
+                alone = len({cell.run.name for cell in part}) == 1
+                assert not alone or len(part) < 2 or n < 3, (path.name, n)
 
 
 @pytest.mark.parametrize(

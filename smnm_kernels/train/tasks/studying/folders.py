@@ -30,7 +30,7 @@ from smnm_kernels.train.run.folder import CONFIG, METRICS, write_json
 from .cells import Cell
 
 CELLS, PLAN = "cells", "plan.toml"
-RESULT, PARTS, _STATE, _FAILED, _ABOUT, LOG = (
+RESULT, PARTS, _STATE, _FAILED, ABOUT, LOG = (
     "result.json", "parts.json", "state.json", "failed.json", "cell.json", "log.txt",
 )  # fmt: skip
 RUN, PICTURE, LINK = "pretrain", "restored.png", "files"
@@ -62,7 +62,7 @@ class CellFolder:
 
     def begin(self) -> None:
         (self.path / _FAILED).unlink(missing_ok=True)
-        write_json(self.path / _ABOUT, {"name": self.cell.name, "settings": self.cell.settings})
+        write_json(self.path / ABOUT, {"name": self.cell.name, "settings": self.cell.settings})
 
     def fail(self, lines: Sequence[str]) -> None:
         write_json(self.path / _FAILED, {"last_lines": list(lines)})
@@ -81,18 +81,7 @@ class CellFolder:
         return state.get("doing", "starting"), last_step(run), runtime.get("steps")
 
     def is_locked(self) -> bool:
-        """Whether a process works in it; not, where that cannot be asked."""
-        try:
-            file = (self.path / ".lock").open("rb")
-        except OSError:
-            return False
-        with file:
-            try:
-                fcntl.lockf(file, fcntl.LOCK_SH | fcntl.LOCK_NB)
-            except OSError as error:
-                return error.errno in (errno.EACCES, errno.EAGAIN)
-            fcntl.lockf(file, fcntl.LOCK_UN)
-        return False
+        return is_locked(self.path)
 
     def state(self) -> State:
         if not self.cell.has_data:
@@ -147,6 +136,21 @@ class StudyFolder:
         """What a finished cell took, on average."""
         taken = [sum(one["seconds"].values()) for one in self.results]
         return sum(taken) / len(taken) if taken else None
+
+
+def is_locked(cell: Path) -> bool:
+    """Whether a process works in a cell's folder; not, where that cannot be asked."""
+    try:
+        file = (cell / ".lock").open("rb")
+    except OSError:
+        return False
+    with file:
+        try:
+            fcntl.lockf(file, fcntl.LOCK_SH | fcntl.LOCK_NB)
+        except OSError as error:
+            return error.errno in (errno.EACCES, errno.EAGAIN)
+        fcntl.lockf(file, fcntl.LOCK_UN)
+    return False
 
 
 def read_json(path: Path) -> Any:

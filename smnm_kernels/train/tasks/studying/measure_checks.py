@@ -6,8 +6,8 @@ from pathlib import Path
 from typing import Any
 
 from smnm_kernels.errors import UsageError
-from smnm_kernels.train.models.masked_autoencoding import MaskedAutoencoding
-from smnm_kernels.train.models.sigma import Sigma
+from smnm_kernels.train.data.audio_video import AudioVideo
+from smnm_kernels.train.models.settings import EncoderSettings
 from smnm_kernels.train.run.options import need_at_least
 from smnm_kernels.train.tasks import finetune_options, probe_options, retrieve, segment
 from smnm_kernels.train.tasks.probing.layers import layer_numbers
@@ -37,27 +37,50 @@ def _check_loss(plan: StudyPlan, measure: Measure) -> None:
     settings = HeldOutLoss(**measure.options)
     for name in ("clips", "masks", "compared"):
         need_at_least(settings, name, 1)
-    for setup in plan.setups.values():
-        common_masks(setup, settings)
+    if measure.of or measure.list:
+        raise UsageError("of, list: a loss is of the files that are held out")
+    for run in measure.runs:
+        common_masks(plan.setups[run], settings)
 
 
 def _check_probe(plan: StudyPlan, measure: Measure) -> None:
     options = probe_options.Probe(modality=plan.modality, **_given(measure))
     probe_options.check(options)
-    for run in measure.runs:
-        objective = plan.setups[run].preset.objective
-        assert isinstance(objective, MaskedAutoencoding | Sigma)
-        layer_numbers(options.layer, objective.model.encoder.depth, f"run {run}")
+    for run, encoder in _encoders(plan, measure):
+        layer_numbers(options.layer, encoder.depth, f"run {run}")
+        if options.pool == "class" and not encoder.class_token:
+            raise UsageError(f"--pool class: encoders of run {run} have no class token")
 
 
 def _check_finetune(plan: StudyPlan, measure: Measure) -> None:
     options = finetune_options.Finetune(modality=plan.modality, **_given(measure))
     finetune_options.check(options)
-    finetune_options.preset_of(options)
+    preset = finetune_options.preset_of(options)
+    if plan.modality == AudioVideo.name:
+        return
+    finetune_options.clip_of(options, preset, None)
+    for run, encoder in _encoders(plan, measure):
+        if preset.pool == "class" and not encoder.class_token:
+            raise UsageError(f"--pool class: encoders of run {run} have no class token")
 
 
 def _check_segment(plan: StudyPlan, measure: Measure) -> None:
-    segment.check(segment.Segment(**_given(measure)))
+    if plan.modality != "video":
+        raise UsageError(f"segment is for video, not for {plan.modality}")
+    options = segment.Segment(**_given(measure))
+    segment.check(options)
+    for run, encoder in _encoders(plan, measure):
+        if options.layer is not None and options.layer > encoder.depth:
+            raise UsageError(
+                f"--layer must be at most {encoder.depth}, the blocks of run {run}, got "
+                f"{options.layer}"
+            )
+
+
+def _encoders(plan: StudyPlan, measure: Measure) -> list[tuple[str, EncoderSettings]]:
+    """Of its runs, as far as their objectives tell."""
+    found = [(run, plan.setups[run].preset.objective.encoder) for run in measure.runs]
+    return [(run, encoder) for run, encoder in found if encoder is not None]
 
 
 def _check_retrieve(plan: StudyPlan, measure: Measure) -> None:

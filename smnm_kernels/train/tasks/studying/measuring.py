@@ -358,6 +358,7 @@ class _Work:
             "seed": cell.seed,
             "settings": cell.settings,
             "about": parts["train"]["about"],
+            "encoder_of": parts["train"].get("cell"),  # another cell, which trained it
             "values": {k: v for part in parts.values() for k, v in part["values"].items()},
             "seconds": {name: part["seconds"] for name, part in parts.items()},
             "failed": {name: part["failed"] for name, part in parts.items() if part.get("failed")},

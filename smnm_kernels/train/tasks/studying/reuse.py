@@ -1,5 +1,5 @@
-"""A cell whose encoder another cell of the study has trained: measures that are added to a plan
-train nothing twice."""
+"""A cell whose encoder another cell of the study has trained: what is measured besides, or
+otherwise than before, trains nothing twice."""
 
 from __future__ import annotations
 
@@ -8,9 +8,11 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from smnm_kernels.train.run.folder import CHECKPOINT, ENCODER, encoder_of_step
+from smnm_kernels.errors import UsageError
+from smnm_kernels.files import reason, replacing, sync, sync_folder
+from smnm_kernels.train.run.folder import CHECKPOINT, ENCODER, RunFolder, encoder_of_step
 
-from .folders import PARTS, PICTURE, RESULT, RUN, CellFolder, read_json
+from .folders import ABOUT, PARTS, PICTURE, RUN, CellFolder, is_locked, read_json
 from .plan import Measure
 
 Settings = Mapping[str, Any]
@@ -18,24 +20,28 @@ Parts = dict[str, Any]
 
 
 def take_over(folder: CellFolder, measures: Sequence[Measure]) -> Parts:
-    """The parts of a finished cell with this one's encoder, whose run and picture are copied; none
-    where there is no such cell, or where what its run has left does not suffice for the rest.
+    """The parts of another cell with this one's encoder that this one would make again, with what
+    they left in its folder; none where there is no such cell, or where its run does not suffice for
+    the rest. Of several the one with the most parts.
 
-    A run that stands in the folder without a checkpoint, as one of a copy that was cut short, is
-    replaced.
+    A run that stands in this cell's folder without a checkpoint, as one whose copy was cut short,
+    is replaced.
     """
     if (folder.run / CHECKPOINT).exists():
         return {}
+    found = []
     for other in sorted(folder.path.parent.iterdir()):
-        result = read_json(other / RESULT)
-        if result is None or result["id"] == folder.cell.id:
+        theirs = (read_json(other / ABOUT) or {}).get("settings")
+        if other == folder.path or theirs is None:
             continue
-        if _encoder_of(result["settings"]) != _encoder_of(folder.cell.settings):
-            continue
-        parts = _kept(read_json(other / PARTS) or {}, result["settings"], folder.cell.settings)
-        if "train" in parts and _suffices(other / RUN, parts, folder, measures):
-            _copy(other, folder)
-            return parts
+        if _encoder_of(theirs) == _encoder_of(folder.cell.settings):
+            parts = _kept(read_json(other / PARTS) or {}, theirs, folder.cell.settings)
+            if "train" in parts and _suffices(other / RUN, parts, folder, measures):
+                found.append((other, parts))
+    for other, parts in sorted(found, key=lambda one: -len(one[1])):
+        if not is_locked(other) and _copied(other, folder, parts):
+            print(f"--- {folder.cell.name}: has the encoder of cell {other.name}", flush=True)
+            return parts | {"train": parts["train"] | {"cell": other.name}}
     return {}
 
 
@@ -67,14 +73,15 @@ def _measure_of(settings: Settings, name: str) -> Any:
 
 
 def _suffices(run: Path, parts: Parts, folder: CellFolder, measures: Sequence[Measure]) -> bool:
-    """Whether what a finished run has left, encoders without their decoders, is enough for what is
-    not measured yet."""
+    """Whether what a run has left is enough for what is not measured yet: a loss needs the decoder,
+    which goes with the checkpoint when a cell is finished."""
     if not (run / ENCODER).exists():
         return False
     if folder.cell.run.untrained:
         return True
     for measure in measures:
-        if measure.command == "loss" and measure.name not in parts:
+        decoder = measure.command != "loss" or (run / CHECKPOINT).exists()
+        if measure.name not in parts and not decoder:
             return False
         steps = [step for step in measure.at if f"{measure.name}@{step}" not in parts]
         if not all(encoder_of_step(run, step).exists() for step in steps):
@@ -82,11 +89,32 @@ def _suffices(run: Path, parts: Parts, folder: CellFolder, measures: Sequence[Me
     return True
 
 
-def _copy(other: Path, folder: CellFolder) -> None:
+def _copied(other: Path, folder: CellFolder, parts: Parts) -> bool:
+    """Whether all of it could be copied: the other cell may go meanwhile."""
     made = folder.path / f".{RUN}"
-    shutil.rmtree(made, ignore_errors=True)
-    shutil.copytree(other / RUN, made)
-    if (other / PICTURE).exists():
-        shutil.copy2(other / PICTURE, folder.path / PICTURE)
-    shutil.rmtree(folder.run, ignore_errors=True)
-    made.rename(folder.run)
+    try:
+        lock = RunFolder(other)  # nobody works in it until it is copied
+    except UsageError:
+        return False
+    try:
+        shutil.rmtree(made, ignore_errors=True)
+        shutil.copytree(other / RUN, made)
+        for name in parts:
+            if (other / name).is_dir():
+                shutil.copytree(other / name, folder.path / name, dirs_exist_ok=True)
+        if (other / PICTURE).exists():
+            with replacing(folder.path / PICTURE) as file:
+                file.write((other / PICTURE).read_bytes())
+        for path in made.rglob("*"):
+            if path.is_file():
+                with path.open("rb") as file:
+                    sync(file.fileno())
+        shutil.rmtree(folder.run, ignore_errors=True)
+        made.rename(folder.run)
+        sync_folder(folder.path)
+        return True
+    except OSError as error:
+        print(f"cell {other.name} has this encoder, but cannot be copied ({reason(error)})")
+        return False
+    finally:
+        lock.release()
