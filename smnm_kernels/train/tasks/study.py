@@ -18,9 +18,10 @@ from smnm_kernels.train.run.options import Count, need_at_least
 
 from .studying.cells import Cell, cells_of, need_data
 from .studying.checking import check_files
+from .studying.environment import Machine
 from .studying.folders import PLAN, StudyFolder
 from .studying.listing import print_list
-from .studying.measuring import Machine, run_cell
+from .studying.measuring import run_cell
 from .studying.plan import StudyPlan
 from .studying.plan_file import find_plan, load_plan
 from .studying.report import write_report

@@ -17,10 +17,11 @@ from tiny_study import PLAN, write_pictures
 from smnm_kernels.cli import main
 from smnm_kernels.train.tasks import study
 from smnm_kernels.train.tasks.presets import PRESETS
-from smnm_kernels.train.tasks.studying import measuring, reuse
+from smnm_kernels.train.tasks.studying import commands, measuring, reuse
 from smnm_kernels.train.tasks.studying.cells import cells_of
+from smnm_kernels.train.tasks.studying.environment import Machine
 from smnm_kernels.train.tasks.studying.folders import CellFolder, last_step
-from smnm_kernels.train.tasks.studying.measuring import Machine, run_cell
+from smnm_kernels.train.tasks.studying.measuring import run_cell
 from smnm_kernels.train.tasks.studying.plan_file import load_plan
 
 SOUNDS = """
@@ -232,7 +233,7 @@ def test_a_cell_whose_measure_failed_lends_its_encoder_with_the_decoder(tmp_path
     write_pictures(tmp_path / "data", 2)
     plan, (folder, *_) = cells(tmp_path, PLAN, colours=tmp_path / "data")
     with monkeypatch.context() as patch:
-        patch.setattr(measuring, "probe", lambda options: 1 / 0)
+        patch.setitem(commands.MAKERS, "probe", lambda asked: 1 / 0)
         with pytest.raises(ZeroDivisionError):
             ran(plan, folder)
     text = PLAN.replace("clips = 3", "clips = 4")

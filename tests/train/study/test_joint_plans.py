@@ -17,6 +17,7 @@ from smnm_kernels.train.data.source import Source
 from smnm_kernels.train.tasks.options import Pretrain
 from smnm_kernels.train.tasks.pretrain_setup import set_up
 from smnm_kernels.train.tasks.studying.cells import cells_of
+from smnm_kernels.train.tasks.studying.environment import Machine
 from smnm_kernels.train.tasks.studying.folders import CellFolder
 from smnm_kernels.train.tasks.studying.heldout_loss import (
     SEED,
@@ -27,7 +28,7 @@ from smnm_kernels.train.tasks.studying.heldout_loss import (
     own_masks,
 )
 from smnm_kernels.train.tasks.studying.inputs import Visible, counts, counts_in_words
-from smnm_kernels.train.tasks.studying.measuring import Machine, run_cell
+from smnm_kernels.train.tasks.studying.measuring import run_cell
 from smnm_kernels.train.tasks.studying.plan_file import load_plan
 
 PLAN = """

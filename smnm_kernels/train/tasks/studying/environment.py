@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import platform
 import subprocess
+from dataclasses import dataclass
 from functools import cache
 from pathlib import Path
 from typing import Any
@@ -13,6 +14,15 @@ import torch
 
 import smnm_kernels
 from smnm_kernels.train.run.machine import cores, find_device, versions
+
+
+@dataclass(frozen=True)
+class Machine:
+    """What a cell may use."""
+
+    device: str = "auto"
+    threads: int | None = None
+    workers: int | None = None
 
 
 def environment(device: str, threads: int | None) -> dict[str, Any]:

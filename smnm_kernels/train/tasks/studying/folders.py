@@ -33,7 +33,7 @@ CELLS, PLAN = "cells", "plan.toml"
 RESULT, PARTS, _STATE, _FAILED, ABOUT, LOG = (
     "result.json", "parts.json", "state.json", "failed.json", "cell.json", "log.txt",
 )  # fmt: skip
-RUN, PICTURE, LINK = "pretrain", "restored.png", "files"
+RUN, PICTURE, LINK, HELD_OUT = "pretrain", "restored.png", "files", "held_out.csv"
 State = Literal["done", "running", "failed", "begun", "open", "no data"]
 
 

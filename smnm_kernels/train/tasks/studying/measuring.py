@@ -7,8 +7,7 @@ import math
 import shutil
 import time
 from collections.abc import Callable, Iterable
-from dataclasses import dataclass
-from pathlib import Path
+from functools import partial
 from typing import Any
 
 import numpy as np
@@ -33,37 +32,23 @@ from smnm_kernels.train.run.folder import (
 )
 from smnm_kernels.train.run.machine import default_threads, default_workers
 from smnm_kernels.train.run.signals import StoppedBySignal
-from smnm_kernels.train.tasks.finetune import finetune
-from smnm_kernels.train.tasks.finetune_options import Finetune
 from smnm_kernels.train.tasks.pretrain import export_metadata, pretrain
 from smnm_kernels.train.tasks.pretrain_setup import Setup, recipe_of, set_up
-from smnm_kernels.train.tasks.probe import probe
-from smnm_kernels.train.tasks.probe_options import Probe
-from smnm_kernels.train.tasks.retrieve import Retrieve, retrieve
-from smnm_kernels.train.tasks.segment import Segment, segment
 
 from .cells import measures_of
-from .environment import environment
-from .folders import PARTS, PICTURE, RUN, CellFolder, read_json
+from .commands import MAKERS, Asked, or_stop
+from .environment import Machine, environment
+from .folders import HELD_OUT, PARTS, PICTURE, RUN, CellFolder, read_json
 from .heldout_loss import HeldOutLoss, build, common_masks, heldout_loss, heldout_picture, own_masks
 from .inputs import counts, visible_of
 from .plan import Measure, StudyPlan
 from .reuse import take_over
-from .splitting import labelled, split
+from .splitting import split
 from .values import end_of
 
 _LINES = 5  # of an error that are kept
 _LAST = 20  # losses that "train.loss" is the mean of
-_TRAIN, _HELD_OUT, _PICTURED = "train.csv", "held_out.csv", "pictured.csv"
-
-
-@dataclass(frozen=True)
-class Machine:
-    """What a cell may use."""
-
-    device: str = "auto"
-    threads: int | None = None
-    workers: int | None = None
+_TRAIN, _PICTURED = "train.csv", "pictured.csv"
 
 
 def run_cell(plan: StudyPlan, folder: CellFolder, machine: Machine) -> int:
@@ -137,7 +122,7 @@ class _Work:
     def pretrain(self) -> None:
         self.split.link(self.folder.path)
         self.split.write(self.folder.path / _TRAIN, self.split.train)
-        self.split.write(self.folder.path / _HELD_OUT, self.split.held_out)
+        self.split.write(self.folder.path / HELD_OUT, self.split.held_out)
         if not self._parts and (found := take_over(self.folder, self.measures)):
             self._parts = found
             write_json(self.folder.path / PARTS, found)
@@ -148,7 +133,7 @@ class _Work:
         about = counts(visible_of(setup))
         if self.cell.run.untrained:
             return {"values": {}, "about": about, "measured": self._untrained()}
-        _or_stop(pretrain(self.options))
+        or_stop(pretrain(self.options))
         rows = [json.loads(line) for line in (run / METRICS).read_text().splitlines()]
         usable, _ = read_files(run / FILES)
         last = rows[-_LAST:]
@@ -187,27 +172,18 @@ class _Work:
         if measure.command == "loss":
             self._part(measure.name, measure.name, lambda: self._loss(measure))
             return
-        command = {
-            "probe": self._probe,
-            "finetune": self._finetune,
-            "segment": self._segment,
-            "retrieve": self._retrieve,
-        }
-        make = command[measure.command]
-        self._part(measure.name, measure.name, lambda: make(measure, self.folder.run / ENCODER, ""))
-        for step in () if self.cell.run.untrained else measure.at:
-            name = f"{measure.name}@{step}"
-            encoder = encoder_of_step(self.folder.run, step)
-
-            def of_step(encoder: Path = encoder, end: str = f"@{step}") -> dict[str, Any]:
-                return make(measure, encoder, end)
-
-            self._part(name, name, of_step)
+        encoders = {"": self.folder.run / ENCODER}
+        if not self.cell.run.untrained:
+            encoders |= {f"@{step}": encoder_of_step(self.folder.run, step) for step in measure.at}
+        for end, encoder in encoders.items():
+            asked = Asked(self.plan, self.folder, self.machine, measure, encoder, end)
+            name = f"{measure.name}{end}"
+            self._part(name, name, partial(MAKERS[measure.command], asked))
 
     def _loss(self, measure: Measure) -> dict[str, Any]:
         setup, settings = self.setup, HeldOutLoss(**measure.options)
         model = build(setup, self.cell.seed, None if self.cell.run.untrained else self.folder.run)
-        finder = Files(self.folder.path / _HELD_OUT)
+        finder = Files(self.folder.path / HELD_OUT)
         listing = scan(finder, setup.preset.clip, None, threads=2)
         if not listing.usable:
             raise UsageError(f"{self.cell.data}: no held-out file can be read")
@@ -246,104 +222,6 @@ class _Work:
             if found is not None:
                 with replacing(path) as file:
                     found.save(file, format="PNG")
-
-    def _probe(self, measure: Measure, encoder: Path, end: str) -> dict[str, Any]:
-        data, options = labelled(self.plan, self.cell, measure)
-        out = self.folder.path / f"{measure.name}{end}"
-        options |= {"seed": self.cell.seed, "cache": self.folder.path / "features"}
-        _or_stop(
-            probe(
-                Probe(
-                    modality=self.plan.modality,
-                    data=data,
-                    encoder=str(encoder),
-                    out=out,
-                    device=self.machine.device,
-                    workers=self.machine.workers,
-                    **options,
-                )
-            )
-        )
-        found = json.loads((out / "results.json").read_text())
-        values: dict[str, Any] = {}
-        layers = {row["layer"] for row in found["rows"]}
-        for row in found["rows"]:
-            name = f"{measure.name}.{row['probe']}"
-            name += f".layer-{row['layer']}" if len(layers) > 1 else ""
-            values |= _measures(name, row["measures"], found["main"], end)
-            for few in row.get("few_shot", ()):
-                value = few[found["main"]]["value"]
-                values[f"{name}.{few['files_a_class']}-shot{end}"] = value
-        return {"values": values, "data_fingerprint": found["data_fingerprint"]}
-
-    def _finetune(self, measure: Measure, encoder: Path, end: str) -> dict[str, Any]:
-        data, options = labelled(self.plan, self.cell, measure)
-        out = self.folder.path / f"{measure.name}{end}"
-        _or_stop(
-            finetune(
-                Finetune(
-                    modality=self.plan.modality,
-                    data=data,
-                    encoder=str(encoder),
-                    out=out,
-                    seed=self.cell.seed,
-                    device=self.machine.device,
-                    threads=self.machine.threads,
-                    workers=self.machine.workers,
-                    **options,
-                )
-            )
-        )
-        found = json.loads((out / "results.json").read_text())
-        main = found["chosen_by"].split()[0]
-        main = main if main in found["measures"] else next(iter(found["measures"]))
-        values = _measures(measure.name, found["measures"], main, end)
-        return {"values": values, "data_fingerprint": found["data"]}
-
-    def _segment(self, measure: Measure, encoder: Path, end: str) -> dict[str, Any]:
-        out = self.folder.path / f"{measure.name}{end}"
-        name = measure.of or self.cell.data
-        options = {"pictures": 0} | measure.options
-        _or_stop(
-            segment(
-                Segment(
-                    data=self.cell.paths[name] / measure.list,
-                    encoder=str(encoder),
-                    out=out,
-                    seed=self.cell.seed,
-                    device=self.machine.device,
-                    **options,
-                )
-            )
-        )
-        found = json.loads((out / "results.json").read_text())
-        values = {f"{measure.name}.{r['way']}{end}": r["miou"]["value"] for r in found["rows"]}
-        return {"values": values, "data_fingerprint": found["data_fingerprint"]}
-
-    def _retrieve(self, measure: Measure, encoder: Path, end: str) -> dict[str, Any]:
-        """Among the held-out files, or those of another list."""
-        data, of = self.folder.path / _HELD_OUT, measure.of or self.cell.data
-        if measure.of or measure.list:
-            data = self.cell.paths[of] / (measure.list or self.plan.data[of].list)
-        out = self.folder.path / f"{measure.name}{end}"
-        retrieve(
-            Retrieve(
-                data=data,
-                encoder=str(encoder),
-                out=out,
-                seed=self.cell.seed,
-                device=self.machine.device,
-                workers=self.machine.workers,
-                **measure.options,
-            )
-        )
-        found = json.loads((out / "results.json").read_text())
-        values = {
-            f"{measure.name}.{row['direction']}.{name.replace('@', '-')}{end}": interval["value"]
-            for row in found["rows"]
-            for name, interval in row["measures"].items()
-        }
-        return {"values": values, "data_fingerprint": found["data_fingerprint"]}
 
     def result(self) -> dict[str, Any]:
         cell, parts = self.cell, self._parts
@@ -388,16 +266,3 @@ class _Work:
         for path in self.folder.path.glob("*/classifier*.safetensors"):
             path.unlink()
         shutil.rmtree(self.folder.path / "features", ignore_errors=True)
-
-
-def _or_stop(code: int) -> None:
-    if code:
-        raise StoppedBySignal(code - 128)
-
-
-def _measures(name: str, found: dict[str, Any], main: str, end: str) -> dict[str, Any]:
-    """The main one by the measure's name, the others by theirs behind it."""
-    return {
-        f"{name}{end}" if measure == main else f"{name}.{measure}{end}": interval["value"]
-        for measure, interval in found.items()
-    }
