@@ -160,7 +160,7 @@ def test_a_failed_write_leaves_the_old_picture_and_no_other_file(tmp_path, monke
         raise OSError(28, "No space left on device")
 
     monkeypatch.setattr(os, "replace", full)
-    with pytest.raises(UsageError, match=r"out=.*No space left"):
+    with pytest.raises(UsageError, match=r"out=.*the disk is full"):
         Show(kinds=("green3d",), out=out).run()
     assert os.listdir(tmp_path) == ["masks.png"]
     assert out.read_bytes() == before

@@ -149,7 +149,7 @@ def test_a_study_that_was_killed_goes_on_where_its_data_moved_to(tmp_path, monke
     given[given.index(f"colours={tmp_path / 'data'}")] = f"colours={tmp_path / 'moved'}"
     # The rest in this process, which has everything imported.
     monkeypatch.setattr(
-        study, "run_all", lambda folders, jobs, of: max(main(of(one)[3:]) for one in folders)
+        study, "run_all", lambda folders, jobs, share, of: max(main(of(one)[3:]) for one in folders)
     )
     assert main(given) == 0
     assert one.result["values"] == expected["values"]

@@ -117,8 +117,11 @@ def films(tmp_path_factory):
     return folder
 
 
-def files_of(folder, setup):
-    return scan(Files(folder), setup.preset.clip, None, threads=1).usable
+def files_of(folder, setup, count=None):
+    """A listing of the first `count` files."""
+    found = scan(Files(folder), setup.preset.clip, None, threads=1)
+    entries = replace(found.found, entries=found.found.entries[:count])
+    return replace(found, found=entries, usable=found.usable[:count])
 
 
 def contrast_of(video, audio, temperature):
@@ -154,15 +157,15 @@ def by_hand(folder, setup, model, sampler, files, groups, masks):
 @pytest.mark.slow
 def test_the_loss_restores_file_by_file_and_compares_files(films):
     setup = setup_of(hidden_time=0.5)
-    files = files_of(films, setup)
-    model = build(setup, 3, None)
+    listing = files_of(films, setup)
+    files, model = listing.usable, build(setup, 3, None)
     arguments = {"video": ("green3d", 0.9), "audio": ("rbn", 0.8)}
     both = {
         name: {"kind": kind, "grid": setup.kinds[name].grid, "mask_ratio": ratio}
         for name, (kind, ratio) in arguments.items()
     }
     settings = HeldOutLoss(masks=2, compared=2)
-    losses, failed = heldout_loss(model, setup, {"own": own_masks(setup)}, films, files, settings)
+    losses, failed = heldout_loss(model, setup, {"own": own_masks(setup)}, listing, settings)
     assert not failed
     sampler = AudioVideoSampler(**both, hidden_time=0.5, seed=SEED)
     expected = by_hand(films, setup, model, sampler, files, [[0, 2, 4], [1, 3]], 2)
@@ -173,7 +176,7 @@ def test_the_loss_restores_file_by_file_and_compares_files(films):
 
     random = {name: of | {"kind": "random"} for name, of in both.items()}
     common = {"common": common_masks(setup, settings)}
-    losses, _ = heldout_loss(model, setup, common, films, files[:2], settings)
+    losses, _ = heldout_loss(model, setup, common, files_of(films, setup, 2), settings)
     sampler = AudioVideoSampler(**random, seed=SEED)
     expected = by_hand(films, setup, model, sampler, files, [[0, 1]], 2)
     assert losses["common"]["loss_video"] == pytest.approx(expected["video"], rel=1e-5)
@@ -183,14 +186,14 @@ def test_the_loss_restores_file_by_file_and_compares_files(films):
 def test_what_an_objective_draws_is_the_same_each_time(films):
     """AVT's matching takes its negatives from torch's stream."""
     setup = setup_of(objective="avt")
-    files = files_of(films, setup)[:3]
+    listing = files_of(films, setup, 3)
     model, settings = build(setup, 0, None), HeldOutLoss(masks=1)
     found = []
     for seed in (0, 1):
         torch.manual_seed(seed)
         before = torch.get_rng_state()
         masks = {"own": own_masks(setup)}
-        found.append(heldout_loss(model, setup, masks, films, files, settings)[0]["own"])
+        found.append(heldout_loss(model, setup, masks, listing, settings)[0]["own"])
         assert torch.equal(torch.get_rng_state(), before)
     assert found[0] == found[1]
     assert {"loss", "loss_contrast", "loss_matching", "loss_segment"} <= set(found[0])
