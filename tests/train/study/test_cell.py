@@ -259,3 +259,13 @@ def test_a_cell_that_is_gone_or_at_work_lends_nothing(tmp_path, monkeypatch, cap
     assert made == ["train", "loss", "nearest", "class", "class@2"]
     assert other.result["encoder_of"] is None
     assert "cannot be copied (" in capsys.readouterr().out
+
+
+def test_what_a_copy_that_was_cut_short_left_is_gone_before_the_cell_measures(tmp_path):
+    write_pictures(tmp_path / "data", 2)
+    plan, (folder, *_) = cells(tmp_path, PLAN, colours=tmp_path / "data")
+    for name in ("class", "class@2"):
+        (folder.path / name).mkdir(parents=True)
+        (folder.path / name / "config.json").write_text("{}")  # as of another cell's run
+    ran(plan, folder)
+    assert not [*folder.path.glob("class*/config.json")]

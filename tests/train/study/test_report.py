@@ -324,7 +324,7 @@ def test_cells_of_other_measured_data_or_devices_are_told(tmp_path, capsys):
         if row["name"] == other:
             row["environment"]["device"] = "NVIDIA H100"
             row["settings"]["code"]["sources"] = "new"
-            row["failed"] = {"loss": {"a.png": "is empty"}}
+            row["failed"] = {"loss": {"a.png": "is empty", "b.png": "is gone"}}
         write_json(path, row)
     content, text, said = report(folder, capsys)
     for words in (
@@ -335,7 +335,7 @@ def test_cells_of_other_measured_data_or_devices_are_told(tmp_path, capsys):
         "alone",
         "random and green2d on colours, seeds 3, were made by different code of the package "
         f"(sources {source_digest()}; sources new): their differences may not be of the runs alone",
-        "Measure loss of cells on colours left out a.png 1 times: it is empty",
+        "Measure loss of cells on colours left out a.png, which is empty, and 1 more",
     ):
         assert words in content["warnings"]
         assert f"**{words}.**" in text

@@ -162,6 +162,11 @@ def fingerprint(path: Path, lists: frozenset[str] = frozenset()) -> str:
     wherever they lie."""
     found = hashlib.sha256()
     named = {os.path.realpath(path / one) for one in lists}
+    names = {os.path.basename(one) for one in named}
+
+    def is_named(file: Path) -> bool:  # of few of many files it is worth asking
+        return file.name in names and os.path.realpath(file) in named
+
     if path.is_file():
         files = [path]
     else:
@@ -171,15 +176,15 @@ def fingerprint(path: Path, lists: frozenset[str] = frozenset()) -> str:
             for name in names
             if not name.startswith(".")
         )
-        files = [f for f in files if f.name not in _NOT_DATA or os.path.realpath(f) in named]
-    below = {os.path.realpath(file) for file in files}
+        files = [file for file in files if file.name not in _NOT_DATA or is_named(file)]
+    below = {os.path.realpath(file) for file in files if file.name in names}
     files += [Path(one) for one in sorted(named - below) if os.path.isfile(one)]
     for file in files:
         inside = file != path and file.is_relative_to(path)
         name = file.relative_to(path).as_posix() if inside else file.name
         try:
             found.update(f"{name} {file.stat().st_size}\n".encode("utf-8", "replace"))
-            if file.suffix.lower() in LIST_SUFFIXES or os.path.realpath(file) in named:
+            if file.suffix.lower() in LIST_SUFFIXES or is_named(file):
                 found.update(file.read_bytes())
         except OSError as error:
             raise UsageError(f"DATA {printable(str(file))}: {error.strerror}") from error

@@ -46,10 +46,9 @@ def _check_loss(plan: StudyPlan, measure: Measure) -> None:
 def _check_probe(plan: StudyPlan, measure: Measure) -> None:
     options = probe_options.Probe(modality=plan.modality, **_given(measure))
     probe_options.check(options)
+    _check_pool(plan, measure, options.pool)
     for run, encoder in _encoders(plan, measure):
         layer_numbers(options.layer, encoder.depth, f"run {run}")
-        if options.pool == "class" and not encoder.class_token:
-            raise UsageError(f"--pool class: encoders of run {run} have no class token")
 
 
 def _check_finetune(plan: StudyPlan, measure: Measure) -> None:
@@ -59,9 +58,7 @@ def _check_finetune(plan: StudyPlan, measure: Measure) -> None:
     if plan.modality == AudioVideo.name:
         return
     finetune_options.clip_of(options, preset, None)
-    for run, encoder in _encoders(plan, measure):
-        if preset.pool == "class" and not encoder.class_token:
-            raise UsageError(f"--pool class: encoders of run {run} have no class token")
+    _check_pool(plan, measure, preset.pool)
 
 
 def _check_segment(plan: StudyPlan, measure: Measure) -> None:
@@ -75,6 +72,12 @@ def _check_segment(plan: StudyPlan, measure: Measure) -> None:
                 f"--layer must be at most {encoder.depth}, the blocks of run {run}, got "
                 f"{options.layer}"
             )
+
+
+def _check_pool(plan: StudyPlan, measure: Measure, pool: str) -> None:
+    for run, encoder in _encoders(plan, measure):
+        if pool == "class" and not encoder.class_token:
+            raise UsageError(f"--pool class: encoders of run {run} have no class token")
 
 
 def _encoders(plan: StudyPlan, measure: Measure) -> list[tuple[str, EncoderSettings]]:

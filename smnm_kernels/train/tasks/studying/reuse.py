@@ -29,6 +29,7 @@ def take_over(folder: CellFolder, measures: Sequence[Measure]) -> Parts:
     """
     if (folder.run / CHECKPOINT).exists():
         return {}
+    _remove_results(folder, measures)  # of a copy that was cut short
     found = []
     for other in sorted(folder.path.parent.iterdir()):
         theirs = (read_json(other / ABOUT) or {}).get("settings")
@@ -42,6 +43,7 @@ def take_over(folder: CellFolder, measures: Sequence[Measure]) -> Parts:
         if not is_locked(other) and _copied(other, folder, parts):
             print(f"--- {folder.cell.name}: has the encoder of cell {other.name}", flush=True)
             return parts | {"train": parts["train"] | {"cell": other.name}}
+        _remove_results(folder, measures)
     return {}
 
 
@@ -89,6 +91,13 @@ def _suffices(run: Path, parts: Parts, folder: CellFolder, measures: Sequence[Me
     return True
 
 
+def _remove_results(folder: CellFolder, measures: Sequence[Measure]) -> None:
+    """A command would take what another cell's left for its own, and go on from it."""
+    for measure in measures:
+        for name in (measure.name, *(f"{measure.name}@{step}" for step in measure.at)):
+            shutil.rmtree(folder.path / name, ignore_errors=True)
+
+
 def _copied(other: Path, folder: CellFolder, parts: Parts) -> bool:
     """Whether all of it could be copied: the other cell may go meanwhile."""
     made = folder.path / f".{RUN}"
@@ -101,7 +110,7 @@ def _copied(other: Path, folder: CellFolder, parts: Parts) -> bool:
         shutil.copytree(other / RUN, made)
         for name in parts:
             if (other / name).is_dir():
-                shutil.copytree(other / name, folder.path / name, dirs_exist_ok=True)
+                shutil.copytree(other / name, folder.path / name)
         if (other / PICTURE).exists():
             with replacing(folder.path / PICTURE) as file:
                 file.write((other / PICTURE).read_bytes())

@@ -47,17 +47,17 @@ def _of_data(results: Sequence[Result]) -> list[str]:
 
 
 def _of_failures(results: Sequence[Result]) -> list[str]:
-    found: dict[tuple[str, str], dict[str, tuple[int, str]]] = {}
+    found: dict[tuple[str, str], dict[str, str]] = {}
     for one in results:
         for measure, files in one.get("failed", {}).items():
-            of = found.setdefault((measure, one["data"]), {})
-            for name, why in files.items():
-                of[name] = (of.get(name, (0, ""))[0] + 1, why)
-    return [
-        f"Measure {measure} of cells on {data} left out {printable(name)} {times} times: it {why}"
-        for (measure, data), files in found.items()
-        for name, (times, why) in files.items()
-    ]
+            found.setdefault((measure, one["data"]), {}).update(files)
+    words = []
+    for (measure, data), files in found.items():
+        name, why = next(iter(files.items()))
+        more = f", and {len(files) - 1} more" if len(files) > 1 else ""
+        of = f"Measure {measure} of cells on {data}"
+        words.append(f"{of} left out {printable(name)}, which {why}{more}")
+    return words
 
 
 def _of_making(plan: StudyPlan, results: Sequence[Result]) -> list[str]:
