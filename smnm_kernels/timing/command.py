@@ -196,8 +196,8 @@ def _device(name: str) -> torch.device:
     there = ["cpu", *["cuda"] * bool(n_gpus), *(f"cuda:{i}" for i in range(n_gpus))]
     if name not in there:
         raise UsageError(f"--device {name}: not there; there are auto, {', '.join(there)}")
-    device = torch.device(name)
-    return device
+    # torch.cuda.set_device takes no "cuda" without a number.
+    return torch.device("cuda:0" if name == "cuda" else name)
 
 
 def _warn_if_busy(busy_cores: float | None) -> None:

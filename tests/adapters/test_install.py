@@ -66,7 +66,8 @@ def test_it_is_found_in(wrapper):
         visible = masks(3).visible
         tokens = torch.where(visible[..., None], plain.embed(X), plain.mask_token)
         error = ((plain.predict(tokens + plain.positions) - X) ** 2).mean(dim=-1)
-        torch.testing.assert_close(runs(X), error[~visible].mean())
+        # DataParallel takes its model to a GPU.
+        torch.testing.assert_close(runs(X), error[~visible].mean(), check_device=False)
     assert int(model.mask_sampler.next_id) == 6
 
 

@@ -1,14 +1,13 @@
 """The script that times calls of two checkouts in pairs."""
 
 import json
-import os
 import random
 import subprocess
 import sys
 
 import pytest
 from paired_calls import commit, interval, line
-from testing import ROOT
+from testing import ROOT, with_path
 
 #: A package with two of the calls: one that takes 4 ms, and no kind "block".
 STUB = """
@@ -26,7 +25,7 @@ class MaskSampler:
 
 def run(*arguments):
     words = [sys.executable, ROOT / "bench" / "paired_calls.py", *map(str, arguments)]
-    environment = os.environ | {"PYTHONPATH": str(ROOT)}
+    environment = with_path(ROOT)
     return subprocess.run(words, env=environment, capture_output=True, text=True, check=False)
 
 

@@ -7,7 +7,7 @@ from contextlib import contextmanager
 
 import numpy as np
 import pytest
-from testing import ROOT, need_packages
+from testing import ROOT, need_packages, with_path
 
 need_packages("av", "tqdm", "PIL")
 
@@ -223,7 +223,7 @@ def test_without_ale_py_it_says_what_to_install(tmp_path):
     words = [sys.executable, "-c", program, str(script), "--out", str(tmp_path / "set")]
     done = subprocess.run(
         words, capture_output=True, text=True, check=False, cwd=script.parent,
-        env={"PYTHONPATH": f"{ROOT}:{script.parent}", "PATH": ""},
+        env=with_path(ROOT, script.parent) | {"PATH": ""},
     )  # fmt: skip
     assert done.returncode == 1
     assert "skipped: pip install ale-py" in done.stderr

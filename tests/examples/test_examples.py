@@ -1,14 +1,13 @@
 """Every example runs as it stands, and its loss falls."""
 
 import itertools
-import os
 import re
 import subprocess
 import sys
 
 import pytest
 import torch
-from testing import ROOT, made_once, need_packages
+from testing import ROOT, made_once, need_packages, with_path
 
 EXAMPLES = ROOT / "examples"
 #: What each prints besides its losses.
@@ -43,7 +42,7 @@ for script, output in zip(sys.argv[1::2], sys.argv[2::2]):
 
 
 def python(*words):
-    environment = {**os.environ, "PYTHONPATH": str(ROOT), "OMP_NUM_THREADS": "1"}
+    environment = {**with_path(ROOT), "OMP_NUM_THREADS": "1"}
     command = [sys.executable, *map(str, words)]
     done = subprocess.run(command, env=environment, capture_output=True, text=True, check=False)
     assert done.returncode == 0, done.stderr

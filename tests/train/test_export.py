@@ -12,7 +12,7 @@ import torch
 from clips import pretrain
 from safetensors import safe_open
 from safetensors.torch import load_file
-from testing import made_once, need_packages
+from testing import made_once, need_biases_of_videomae, need_packages
 
 from smnm_kernels import MaskSampler
 from smnm_kernels.cli import main
@@ -126,9 +126,16 @@ def test_what_was_exported_can_be_exported(modality, to, exported, tmp_path):
     assert all(torch.equal(t, second[name]) for name, t in first.items())
 
 
+def test_versions_of_transformers_without_biases_are_named(runs, tmp_path, capsys):
+    export(Export(run=runs["video"], to="hf-videomae", out=tmp_path / "out"))
+    said = "transformers 5.5 to 5.17 leave the biases of queries and values at zero"
+    assert f"note: {said}" in capsys.readouterr().out
+    assert said in (tmp_path / "out/README.md").read_text()
+
+
 @torch.no_grad()
 def test_transformers_loads_video(runs, exported):
-    need_packages("transformers")
+    need_biases_of_videomae()
     from transformers import VideoMAEForPreTraining, VideoMAEImageProcessor, VideoMAEModel
 
     out, run = exported("video", "hf-videomae"), runs["video"]
@@ -159,7 +166,7 @@ def test_transformers_loads_video(runs, exported):
 
 def test_transformers_fine_tunes_it(exported):
     """As VideoMAE is fine-tuned: mean pooling puts the final norm away. Up from down."""
-    need_packages("transformers")
+    need_biases_of_videomae()
     from transformers import VideoMAEForVideoClassification
 
     model, report = VideoMAEForVideoClassification.from_pretrained(

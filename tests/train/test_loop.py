@@ -186,7 +186,8 @@ def test_bfloat16_is_another_precision_and_trains(videos, straight, tmp_path):
     run = tmp_path / "run"
     words = ("--steps", 5, "--schedule-steps", 12, "--precision", "bfloat16")
     assert pretrain(videos, "--out", run, *words) == 0
-    assert losses(run) != losses(straight)[:5]
+    if not torch.cuda.is_available():  # where it is what a run takes by itself
+        assert losses(run) != losses(straight)[:5]
     assert losses(run) == pytest.approx(losses(straight)[:5], abs=0.02)
     assert pretrain(videos, "--out", run, "--precision", "float16") == 2
 

@@ -16,7 +16,8 @@ GRID = (8, 6, 6)  # of the preset tiny
 
 def masking_of(modality="video", **options):
     """The masking of a run of one input with these options."""
-    return set_up(Pretrain(modality=modality, data="DATA", out="RUN", **options)).masking(12)
+    options = {"data": "DATA", "out": "RUN", "device": "cpu", **options}
+    return set_up(Pretrain(modality=modality, **options)).masking(12)
 
 
 def masks_of(masking, ids):

@@ -143,12 +143,12 @@ def test_masks_that_look_at_the_input_take_no_padding_for_a_sound(tmp_path, monk
 
     def looking(self, sample_ids, seed, data=None, valid=None):
         if len(sample_ids):  # not what is tried before the run
-            looked_at.append((self, data.clone(), valid.clone()))
+            looked_at.append((self, data.cpu().clone(), valid.cpu().clone()))
         return draw(self, sample_ids, seed, data, valid)
 
     def stepping(self, forward, batch, clock):
         def noting(x, masks, valid):
-            seen.append((x.clone(), batch.real["audio"]))
+            seen.append((x.cpu().clone(), batch.real["audio"].cpu()))
             return forward(x, masks, valid)
 
         return step(self, noting, batch, clock)

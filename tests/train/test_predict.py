@@ -8,7 +8,7 @@ import labelled_sets as sets
 import numpy as np
 import pytest
 import torch
-from clips import main
+from clips import ROUNDING, main
 from labelled_sets import finetune
 
 from smnm_kernels.errors import UsageError
@@ -50,7 +50,7 @@ def test_it_says_what_the_evaluation_said(tuned, modality, tmp_path, capsys):
         assert said[name]["predicted"] == row["predicted"]
         for column in row:
             if column.startswith("p "):
-                assert float(said[name][column]) == pytest.approx(float(row[column]), abs=1e-5)
+                assert float(said[name][column]) == pytest.approx(float(row[column]), abs=ROUNDING)
     assert "label" not in next(iter(said.values()))
     assert str(out) in capsys.readouterr().out
 

@@ -59,7 +59,8 @@ def pretrain(*words):
 
 
 def job(**options):
-    return Pretrain(modality="audio-video", data=Path("DATA"), out=Path("RUN"), **options)
+    given = {"data": Path("DATA"), "out": Path("RUN"), "device": "cpu", **options}
+    return Pretrain(modality="audio-video", **given)
 
 
 def test_a_run_leaves_both_losses_both_pictures_and_an_encoder(films, tmp_path):

@@ -69,7 +69,7 @@ def test_a_run_from_files_to_an_encoder_that_others_load(videos, tmp_path, capsy
     config = json.loads((out / "config.json").read_text())["run"]
     assert config["objective"]["name"] == "Sigma"
     assert config["target"] is None
-    saved = torch.load(out / "last.pt", weights_only=True)["model"]
+    saved = torch.load(out / "last.pt", map_location="cpu", weights_only=True)["model"]
     assert torch.allclose(saved["prototypes"].norm(dim=1), torch.ones(32), atol=1e-5)
     encoder = load_encoder(out / "encoder.safetensors")
     for name, tensor in encoder.state_dict().items():

@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import atexit
 import json
 import os
+import sys
 import threading
 import time
 from collections.abc import Callable, Iterator
@@ -25,6 +27,7 @@ _SILENCE_S = 40.0  # after which it counts as gone
 _FAREWELL_S = 5.0  # it waits so long for the others to hear why it ends
 
 _store: dist.Store | None = None  # what all processes can read while none waits in a collective
+_main_is_silent = False
 _numbers = count()  # of what is put there: a store may outlive a process group
 
 
@@ -54,7 +57,7 @@ def start(device: torch.device) -> None:
 
 def stop() -> None:
     global _store
-    if dist.is_available() and dist.is_initialized():
+    if dist.is_available() and dist.is_initialized() and not _main_is_silent:
         dist.destroy_process_group()
         _store = None
 
@@ -131,6 +134,7 @@ def _wait_for_main(store: dist.Store) -> None:
             reason = str(listener.error).splitlines()[0]
             raise RunError(f"{_MAIN_IS_GONE} ({reason})") from listener.error
         if time.monotonic() - listener.heard > _SILENCE_S:
+            _leave_without_main()
             raise RunError(f"{_MAIN_IS_GONE}: it has been silent for {_SILENCE_S:.0f} s")
         time.sleep(0.1)
     verdict = listener.verdict
@@ -140,6 +144,20 @@ def _wait_for_main(store: dist.Store) -> None:
         raise StoppedBySignal(verdict["stopped"])
     if "failed" in verdict:
         raise RunError(f"the first process, which looks at the files, {verdict['failed']}")
+
+
+def _leave_without_main() -> None:
+    """Taking NCCL's process group down asks the store, too, and would wait for ever: what is said
+    at the end is said, and then this process is gone."""
+    global _main_is_silent
+    _main_is_silent = True
+    atexit.register(_end_at_once)
+
+
+def _end_at_once() -> None:
+    sys.stdout.flush()
+    sys.stderr.flush()
+    os._exit(1)
 
 
 class _Listener:

@@ -7,7 +7,7 @@ import torch
 from families import shaken
 from other_models import found, ours
 from safetensors.torch import load_file
-from testing import need_packages
+from testing import need_biases_of_videomae, need_packages
 
 from smnm_kernels.errors import UsageError
 from smnm_kernels.train.models.classifier import Classifier, HeadSettings, save_classifier
@@ -52,7 +52,7 @@ def run_of(model, modality, folder):
 )
 @torch.no_grad()
 def test_transformers_gives_the_same_outputs(head, problem, tmp_path):
-    need_packages("transformers")
+    need_biases_of_videomae()
     from transformers import VideoMAEForVideoClassification
 
     model, out = classifier("video", **head), tmp_path / "out"

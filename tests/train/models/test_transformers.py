@@ -5,7 +5,7 @@ from dataclasses import replace
 
 import pytest
 import torch
-from testing import need_packages
+from testing import need_biases_of_videomae, need_packages
 
 from smnm_kernels import MaskSampler
 
@@ -104,6 +104,8 @@ def channel_fastest(pred, channels):
 
 def loaded_from(folder, kind, config, state):
     """The class as it reads a folder with these files."""
+    if kind.config_class.model_type == "videomae":
+        need_biases_of_videomae()
     (folder / "config.json").write_text(
         json.dumps({**config, "model_type": kind.config_class.model_type})
     )

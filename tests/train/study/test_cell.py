@@ -1,7 +1,6 @@
 """A cell in this process: what is measured is the encoder that was trained, as it was trained."""
 
 import json
-import os
 import subprocess
 import sys
 import time
@@ -11,7 +10,7 @@ import pytest
 import torch
 from clips import write_samples
 from safetensors import safe_open
-from testing import ROOT
+from testing import ROOT, with_path
 from tiny_study import PLAN, write_pictures
 
 from smnm_kernels.cli import main
@@ -137,7 +136,7 @@ def test_a_study_that_was_killed_goes_on_where_its_data_moved_to(tmp_path, monke
     given += ["--data", f"colours={tmp_path / 'data'}", "--threads", "1", "--workers", "0"]
     one = CellFolder(out, folders[0].cell)
     command = [sys.executable, "-m", "smnm_kernels.cli", *given, "--cell", one.cell.id]
-    process = subprocess.Popen(command, env=os.environ | {"PYTHONPATH": str(ROOT)})
+    process = subprocess.Popen(command, env=with_path(ROOT))
     until = time.monotonic() + 240
     while last_step(one.run) < 2 and process.poll() is None:
         assert time.monotonic() < until

@@ -30,7 +30,7 @@ from smnm_kernels.train.tasks.studying.heldout_loss import (
 
 def setup_of(modality="image", **given):
     options = {"size": 32} if modality == "image" else {"frames": 64}
-    paths = {"data": Path("DATA"), "out": Path("OUT")}
+    paths = {"data": Path("DATA"), "out": Path("OUT"), "device": "cpu"}
     setup = set_up(Pretrain(modality=modality, n_keep=2, **paths, **options, **given))
     model = setup.preset.objective.model.resized(
         dim=16, depth=1, heads=2, decoder_dim=16, decoder_depth=1, decoder_heads=2

@@ -98,8 +98,8 @@ def test_what_does_not_suit_two_inputs_is_refused(tmp_path, old, new, words):
 
 
 def setup_of(**given):
-    options = Pretrain(modality="audio-video", data=Path("DATA"), out=Path("OUT"), **given)
-    setup = set_up(options)
+    paths = {"data": Path("DATA"), "out": Path("OUT"), "device": "cpu"}
+    setup = set_up(Pretrain(modality="audio-video", **paths, **given))
     model = setup.preset.objective.model
     if given.get("objective") != "avt":
         model = model.resized(

@@ -1,14 +1,13 @@
 """The whole life of a study: cells run, are killed, go on, fail, and end with the same numbers."""
 
 import json
-import os
 import signal
 import subprocess
 import sys
 import time
 
 import pytest
-from testing import ROOT
+from testing import ROOT, with_path
 from tiny_study import PLAN, write_pictures
 
 from smnm_kernels.cli import main
@@ -34,7 +33,7 @@ def started(plan, data, out, *more):
     command += ["--data", f"colours={data}", "--threads", "1", "--workers", "0", *more]
     return subprocess.Popen(
         command,
-        env=os.environ | {"PYTHONPATH": str(ROOT)},
+        env=with_path(ROOT),
         stdout=subprocess.PIPE,
         stderr=subprocess.STDOUT,
         text=True,

@@ -34,6 +34,12 @@ class Folder:
     remarks: tuple[str, ...] = field(default=())  # where the other code computes something else
 
 
+_WITHOUT_BIASES = (
+    "transformers 5.5 to 5.17 leave the biases of queries and values at zero, of this and of any "
+    "other file of a VideoMAE"
+)
+
+
 def hf_videomae(given: Weights) -> Folder:
     """transformers' VideoMAE: ForPreTraining, the encoder alone, or ForVideoClassification."""
     if given.modality != "video":
@@ -41,7 +47,8 @@ def hf_videomae(given: Weights) -> Folder:
     settings = given.encoder if given.model is None else given.model
     config = hf_videomae_config(settings, given.input_size)
     state = to_hf_videomae(given.state, given.encoder.patch)
-    kind, remarks = "VideoMAEModel" if given.model is None else "VideoMAEForPreTraining", []
+    kind = "VideoMAEModel" if given.model is None else "VideoMAEForPreTraining"
+    remarks = [_WITHOUT_BIASES]
     if given.model is not None and given.model.decoder.final_norm_eps != _EPS_OF_TORCH:
         remarks.append(
             f"the last norm of transformers' decoder has an eps of {_EPS_OF_TORCH:g}, this model's "
