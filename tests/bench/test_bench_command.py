@@ -66,7 +66,7 @@ def test_every_section_can_be_asked_for_and_has_a_table():
 def test_calls_under_load(tmp_path, monkeypatch):
     monkeypatch.setattr(under_load, "SPELLS", 1)
     monkeypatch.setattr(under_load, "LEAST_CALLS", 2)
-    assert main(["bench", "load", "--quick", "--out", str(tmp_path)]) == 0
+    assert main(["bench", "load", "--quick", "--device", "cpu", "--out", str(tmp_path)]) == 0
     rows = rows_of(tmp_path)
     assert {row["what"] for row in rows} == {
         what for shape in under_load.WHAT.values() for what in shape

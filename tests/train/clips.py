@@ -179,6 +179,8 @@ class Losses(list):
     fixed order, and runs that did the same are equal up to rounding."""
 
     def __eq__(self, other):
+        if not isinstance(other, list):
+            return NotImplemented  # pytest.approx compares itself
         if torch.cuda.is_available():
             return list(self) == pytest.approx(list(other), rel=1e-3)
         return list(self) == list(other)
