@@ -131,7 +131,7 @@ def _begin(
 
 def _all(options: Study, plan: StudyPlan, folder: StudyFolder, cells: Sequence[Cell]) -> int:
     todo = _begin(options, plan, folder, cells)
-    seconds = folder.seconds()
+    seconds = folder.seconds(cells, options.other_code)
     about = f", about {len(todo) * seconds / options.jobs / 3600:.1f} hours" if seconds else ""
     print(f"{plan.name}: {len(cells)} cells, {len(cells) - len(todo)} done{about}", flush=True)
     assert options.out is not None
@@ -254,7 +254,11 @@ def _shard(cells: Sequence[Cell], given: str | None) -> list[Cell]:
     part, slash, parts = given.partition("/")
     if not (slash and part.isdecimal() and parts.isdecimal() and 1 <= int(part) <= int(parts)):
         raise UsageError(f"--shard {given}: must be I/N, I from 1 to N")
-    # Seeds of a run next to each other: with as many parts each is in another one, so that no run
-    # is made by one machine alone.
-    by_run = sorted(range(len(cells)), key=lambda place: (cells[place].run.name, place))
-    return [cells[place] for place in sorted(by_run[int(part) - 1 :: int(parts)])]
+    # What is compared, runs of the same seed on the same data, goes to the same machine as far as
+    # the number of parts allows.
+    order = sorted(
+        range(len(cells)),
+        key=lambda at: (cells[at].run.seeds.index(cells[at].seed), cells[at].data),
+    )
+    begin, end = (len(cells) * number // int(parts) for number in (int(part) - 1, int(part)))
+    return [cells[at] for at in sorted(order[begin:end])]

@@ -154,6 +154,17 @@ def test_a_study_that_was_killed_goes_on_where_its_data_moved_to(tmp_path, monke
     assert one.result["values"] == expected["values"]
 
 
+def test_where_a_part_was_begun_is_kept_too(tmp_path):
+    write_pictures(tmp_path / "data", 2)
+    plan, folders = cells(tmp_path, ONE, colours=tmp_path / "data")
+    folders[0].path.mkdir(parents=True)
+    gpu = {"device": "NVIDIA H100"}
+    assert folders[0].note("pretraining", "pretrain", gpu) == []
+    result = ran(plan, folders[0])
+    assert result["environment"]["device"] == "cpu"
+    assert result["environments"] == {"train, begun 1": gpu}
+
+
 MORE = PLAN.replace(
     "[measures.class]",
     '[measures.nearest]\nwith = "probe"\nprobes = ["knn"]\nfew_shot = []\ndraws = 2\n\n'

@@ -126,6 +126,20 @@ def test_no_measure_is_tested_on_what_is_trained_on(tmp_path, data, splits, test
         check_files(plan, given)
 
 
+def test_cells_are_checked_for_what_is_measured_on_them_alone(tmp_path, data):
+    """Another run's measure may be of a data set that is not there."""
+    of_others = 'at = [2]\nof = "elsewhere"\nruns = ["random"]'
+    text = PLAN.replace("at = [2]", of_others).replace(
+        'make = "paint them"', 'make = "paint them"\n\n[data.elsewhere]\ntrain = false'
+    )
+    (tmp_path / "tiny.toml").write_text(text.replace(', "class.linear", "class.linear@2"', ""))
+    plan = load_plan(tmp_path / "tiny.toml")
+    every = cells_of(plan, {"colours": data})
+    check_files(plan, [cell for cell in every if cell.run.name == "green2d"])
+    with pytest.raises(KeyError):  # which need_data refuses before
+        check_files(plan, [cell for cell in every if cell.run.name == "random"])
+
+
 def test_data_that_does_not_suffice_is_refused_before_any_work(tmp_path, data, capsys):
     empty = tmp_path / "empty"
     empty.mkdir()

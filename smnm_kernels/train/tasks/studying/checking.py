@@ -16,7 +16,7 @@ from smnm_kernels.train.data.left_out import no_file
 from smnm_kernels.train.tasks.label_options import LabelOptions, finder_of
 from smnm_kernels.train.tasks.segmenting.davis import find_videos
 
-from .cells import Cell
+from .cells import Cell, measures_of
 from .plan import Measure, StudyPlan
 from .splitting import labelled, split
 
@@ -25,29 +25,32 @@ def check_files(plan: StudyPlan, cells: Sequence[Cell]) -> None:
     """Raises UsageError, which names the data set or the measure, where files of a set cannot be
     split, where a measure finds none of its files, and where one is tested on files that are
     trained on."""
+    trained_on: dict[tuple[str, frozenset[str]], set[str]] = {}
     seen = set()
     for cell in cells:
         suffixes = plan.setups[cell.run.name].preset.clip.suffixes
-        if (cell.data, suffixes) not in seen:
-            seen.add((cell.data, suffixes))
-            _check_data(plan, cell, suffixes)
+        of_data = cell.data, suffixes
+        if of_data not in trained_on:
+            with _named(f"data {cell.data}"):
+                found = split(plan.data[cell.data], cell.paths[cell.data], suffixes)
+            trained_on[of_data] = {os.path.realpath(found.base / name) for name in found.train}
+        for measure in measures_of(plan, cell.run.name, cell.data):
+            if (of_data, measure.name) not in seen:
+                seen.add((of_data, measure.name))
+                with _named(f"measure {measure.name}"):
+                    _check_measure(plan, cell, measure, suffixes, trained_on[of_data])
 
 
-def _check_data(plan: StudyPlan, cell: Cell, suffixes: frozenset[str]) -> None:
-    with _named(f"data {cell.data}"):
-        found = split(plan.data[cell.data], cell.paths[cell.data], suffixes)
-    trained_on = {os.path.realpath(found.base / name) for name in found.train}
-    for measure in plan.measures.values():
-        if cell.data not in measure.on:
-            continue
-        with _named(f"measure {measure.name}"):
-            if measure.command == "segment":
-                name = measure.of or cell.data
-                find_videos(cell.paths[name] / measure.list, measure.options.get("set"))
-            elif measure.command == "retrieve":
-                _check_retrieved(plan, cell, measure, suffixes, trained_on)
-            elif measure.command != "loss":
-                _check_tested(plan, cell, measure, suffixes, trained_on)
+def _check_measure(
+    plan: StudyPlan, cell: Cell, measure: Measure, suffixes: frozenset[str], trained_on: set[str]
+) -> None:
+    if measure.command == "segment":
+        name = measure.of or cell.data
+        find_videos(cell.paths[name] / measure.list, measure.options.get("set"))
+    elif measure.command == "retrieve":
+        _check_retrieved(plan, cell, measure, suffixes, trained_on)
+    elif measure.command != "loss":
+        _check_tested(plan, cell, measure, suffixes, trained_on)
 
 
 def _check_tested(

@@ -67,10 +67,16 @@ class CellFolder:
     def fail(self, lines: Sequence[str]) -> None:
         write_json(self.path / _FAILED, {"last_lines": list(lines)})
 
-    def note(self, doing: str, run: str) -> None:
+    def note(self, doing: str, run: str, environment: dict[str, Any]) -> list[dict[str, Any]]:
         """What the cell does now, for who looks from outside; `run` is the folder below its own
-        where that leaves its results."""
-        write_json(self.path / _STATE, {"doing": doing, "run": run, "since": time.time()})
+        where that leaves its results. Returns the other environments of processes that did the same
+        and did not end it."""
+        before = read_json(self.path / _STATE) or {}
+        others = before.get("environments", []) if before.get("doing") == doing else []
+        others = [one for one in others if one != environment]
+        state = {"doing": doing, "run": run, "since": time.time()}
+        write_json(self.path / _STATE, state | {"environments": [*others, environment]})
+        return others
 
     def doing(self) -> tuple[str, int, int | None]:
         """(what the cell does or did last, how many steps of it are done, of how many); None where
@@ -132,9 +138,10 @@ class StudyFolder:
                 return one
         return None
 
-    def seconds(self) -> float | None:
-        """What a finished cell took, on average."""
-        taken = [sum(one["seconds"].values()) for one in self.results]
+    def seconds(self, cells: Sequence[Cell], any_code: bool) -> float | None:
+        """What those of the cells that are finished took, on average."""
+        found = [self.result_of(cell, any_code) for cell in cells]
+        taken = [sum(one["seconds"].values()) for one in found if one is not None]
         return sum(taken) / len(taken) if taken else None
 
 

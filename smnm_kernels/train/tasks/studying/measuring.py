@@ -106,11 +106,12 @@ class _Work:
         if name in self._parts:
             return
         print(f"--- {self.cell.name}: {doing}", flush=True)
-        self.folder.note(doing, RUN if name == "train" else name)
+        here = environment(self.machine.device, self.machine.threads)
+        begun_in = self.folder.note(doing, RUN if name == "train" else name, here)
         began = time.perf_counter()
         found = make()
         found["seconds"] = round(time.perf_counter() - began, 2)
-        found["environment"] = environment(self.machine.device, self.machine.threads)
+        found |= {"environment": here, "begun_in": begun_in}
         self._parts[name] = found
         write_json(self.folder.path / PARTS, self._parts)
 
@@ -246,11 +247,12 @@ class _Work:
                 if "data_fingerprint" in part
             },
             "environment": trained_in,
-            # Of parts that were made in another one.
+            # Of parts, and beginnings of parts, that were made in another one.
             "environments": {
-                name: part["environment"]
+                name if number == 0 else f"{name}, begun {number}": one
                 for name, part in parts.items()
-                if part["environment"] != trained_in
+                for number, one in enumerate([part["environment"], *part.get("begun_in", ())])
+                if one != trained_in
             },
         }
 

@@ -48,6 +48,7 @@ _OURS = {
 _OURS_OF_PRETRAIN = {"files_from"}
 #: Options of smnm pretrain that may differ between data sets: how their files are read.
 _OF_DATA = ("stride", "flip", "pixel_aspect", "padding", "mean", "std")
+_LAST_SEED = 2**32 - 1  # of scikit-learn's clusters
 _NAME = re.compile(r"[\w+-]+")
 #: What a cell's folder holds beside its measures, and the first of its parts.
 _NO_MEASURES = {"train", "features", RUN, LINK}
@@ -121,6 +122,8 @@ def plan_of(text: bytes, path: Path) -> StudyPlan:
         share = data.held_out_share
         if share is not None and not 0 < share < 1:
             raise Wrong(f"{place}.data.{name}.held_out_share", f"must be in (0, 1), got {share}")
+        if share is not None and data.held_out != DataSet.held_out:
+            raise Wrong(f"{place}.data.{name}.held_out_share", "goes without held_out")
     plan = StudyPlan(
         name=given.title or path.stem,
         file=place,
@@ -148,6 +151,12 @@ def _run(given: _File, name: str, place: str) -> Run:
     counts = {} if given.n_keep is None else {"n_keep": given.n_keep}
     if "mask_ratio" in table:
         counts = {}
+    for data in on:
+        both = sorted(table.keys() & given.data[data].pretrain.keys())
+        if both:
+            raise Wrong(
+                f"{place}.{both[0]}", f"is of the files of {data}, whose pretrain has it, too"
+            )
     options = options_of(Pretrain, given.pretrain | counts | table, place)
     return Run(name=name, untrained=untrained, on=on, seeds=seeds, options=options)
 
@@ -195,9 +204,13 @@ def _some(given: Any, names: dict[str, DataSet], place: str) -> tuple[str, ...]:
     if given is None:
         return tuple(name for name, data in names.items() if data.train)
     found = typed(given, tuple[str, ...], place)
+    if not found:
+        raise Wrong(place, "names no data set; without it, it is all that are trained on")
     for name in found:
         if name not in names:
             raise Wrong(place, f"there is no {name!r}; there are {', '.join(names)}")
+        if not names[name].train:
+            raise Wrong(place, f"{name} has train = false: no encoder is trained on it")
     refuse_twice(found, place)
     return found
 
@@ -220,4 +233,6 @@ def _seeds(given: Any, place: str) -> tuple[int, ...]:
     found = tuple(range(given)) if isinstance(given, int) else typed(given, tuple[int, ...], place)
     if not found or len(set(found)) < len(found) or min(found) < 0:
         raise wrong
+    if max(found) > _LAST_SEED:
+        raise Wrong(place, f"must be at most {_LAST_SEED}, got {max(found)}")
     return found

@@ -78,6 +78,10 @@ def read_rows(path: Path) -> RowsFile:
         lacking = [k for k, kind in _NEEDED.items() if not isinstance(row.get(k), kind)]
         if lacking:
             raise UsageError(f"{shown}: row {number} has no {lacking[0]} as results of cells have")
+        for name in ("values", "seconds"):
+            for key, value in row[name].items():
+                if not _is_number(value, name == "values"):
+                    raise UsageError(f"{shown}: row {number}: {name}.{printable(key)} is no number")
         of = row["settings"]
         lacking = [name for name in _SHARED_SETTINGS if not isinstance(of.get(name), dict)]
         if lacking or not all(isinstance(one, dict) for one in of["data"].values()):
@@ -86,6 +90,12 @@ def read_rows(path: Path) -> RowsFile:
                 f"{shown}: row {number} has no settings.{wrong} as results of cells have"
             )
     return found
+
+
+def _is_number(value: Any, may_lack: bool) -> bool:
+    """Or null, as which NaN is written."""
+    is_one = isinstance(value, (int, float)) and not isinstance(value, bool)
+    return is_one or (may_lack and value is None)
 
 
 def key_of(settings: Mapping[str, Any]) -> str:

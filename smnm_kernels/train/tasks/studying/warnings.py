@@ -64,6 +64,7 @@ def _of_making(plan: StudyPlan, results: Sequence[Result]) -> list[str]:
     """Of pairs that are compared: cells of the same seed that were made otherwise."""
     ways: dict[str, Callable[[Result], str]] = {
         "ran on different devices or in different precision": _devices,
+        "ran on different processors or with different versions of torch": _machines,
         "were made by different code of the package": _sources,
     }
     found = []
@@ -97,6 +98,14 @@ def _devices(result: Result) -> str:
         device = one.get("device")
         auto = "float32" if device == "cpu" else "bfloat16"
         words.append(f"{device}, {auto if given == 'auto' else given}")
+    return " and ".join(dict.fromkeys(words))
+
+
+def _machines(result: Result) -> str:
+    found = environments_of(result)
+    words = [
+        f"{one.get('processor')}, torch {one.get('versions', {}).get('torch')}" for one in found
+    ]
     return " and ".join(dict.fromkeys(words))
 
 
