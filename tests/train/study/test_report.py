@@ -300,6 +300,8 @@ def test_data_sets_without_a_value_have_no_column_and_no_claim_of_it(tmp_path, c
     text += of.replace('"loss.own"', '"class.linear"') + of.replace('"green2d"', '"red2d"')
     table = '[[tables]]\ntitle = "All"\nrows = ["random", "red2d"]\ncolumns = '
     text += table + '["class.linear", "train.loss"]\n'
+    # On colours and tones nothing would stand beside the reference.
+    text += table.replace("All", "Beside") + '["train.loss"]\nreference = "random"\n'
     content, _, _ = report(finished(tmp_path / "study", text, values={}), capsys)
     assert [(one["value"], one["data"], len(one["runs"])) for one in content["orderings"]] == [
         ("loss.own", "colours", 2),
@@ -314,11 +316,13 @@ def test_data_sets_without_a_value_have_no_column_and_no_claim_of_it(tmp_path, c
         ("All", "colours", ["class.linear", "train.loss"]),
         ("All", "shapes", ["train.loss"]),
         ("All", "tones", ["train.loss"]),
+        ("Beside", "shapes", ["train.loss"]),
     ]
     assert [[row["run"] for row in t["rows"]] for t in content["tables"][2:]] == [
         ["random"],
         ["random", "red2d"],
         ["random"],
+        ["random", "red2d"],
     ]
 
 

@@ -142,7 +142,7 @@ def tables_of(rows: Rows, table: Table) -> list[dict[str, Any]]:
                 for seed in rows.plan.runs[run].seeds if table.each_seed else ():
                     columns = {v: _cell(rows, table, data, run, v, seed) for v in values}
                     lines.append({"run": f"{run}, seed {seed}", **shown, "columns": columns})
-        if not lines:
+        if {line["run"] for line in lines} <= {table.reference}:  # nothing to compare it with
             continue
         found.append(
             {
