@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import io
+import textwrap
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
@@ -36,15 +37,17 @@ class Column:
 
 def paint_energy(columns: Sequence[Column], title: str, notes: Sequence[str]) -> Image.Image:
     """Power above, energy below each frequency underneath; a column a way of looking."""
+    width = 4.6 * len(columns) + 2.6
     figure = import_for_pictures("matplotlib.figure").Figure(
-        figsize=(4.6 * len(columns) + 2.6, 7.4), dpi=125, layout="constrained", facecolor=PAGE
+        figsize=(width, 7.4), dpi=125, layout="constrained", facecolor=PAGE
     )
     places = figure.subplots(2, len(columns), sharex="col", squeeze=False)
     for above, below, column in zip(places[0], places[1], columns, strict=True):
         _power(above, column)
         _energy(below, column)
-    figure.suptitle(title, color=TEXT, fontsize=14, fontweight="bold")
-    figure.supxlabel("\n".join(notes), color=QUIET, fontsize=10)
+    figure.suptitle(_wrapped(title, 8 * width), color=TEXT, fontsize=14, fontweight="bold")
+    lines = [_wrapped(note, 12 * width) for note in notes]
+    figure.supxlabel("\n".join(lines), color=QUIET, fontsize=10)
     handles, names = places[0, 0].get_legend_handles_labels()
     figure.legend(
         handles, names, loc="outside right upper", frameon=False, labelcolor=TEXT, fontsize=11
@@ -53,6 +56,10 @@ def paint_energy(columns: Sequence[Column], title: str, notes: Sequence[str]) ->
     figure.savefig(file, format="png")
     # A palette makes the file a third as large.
     return import_for_pictures("PIL.Image").open(file).convert("RGB").quantize(256)
+
+
+def _wrapped(text: str, letters: float) -> str:
+    return textwrap.fill(text, int(letters), break_long_words=False, break_on_hyphens=False)
 
 
 def _power(place: Axes, column: Column) -> None:

@@ -19,6 +19,15 @@ _PACKAGES = ("smnm_kernels", "numpy", "scipy", "scikit-learn", "av", "kaldi-nati
 
 def find_device(name: str) -> torch.device:
     """The device that --device names; refused where it is not there."""
+    name = named_device(name)
+    if name == "cuda":
+        name = f"cuda:{ranks.local_rank()}"
+        torch.cuda.set_device(name)
+    return torch.device(name)
+
+
+def named_device(name: str) -> str:
+    """What --device names, auto too; refused where it is not there. Nothing is begun on it."""
     count = torch.cuda.device_count() if torch.cuda.is_available() else 0
     if name == "auto":
         name = "cuda" if count else "cpu"
@@ -28,10 +37,7 @@ def find_device(name: str) -> torch.device:
             f"--device {name}: not there; allowed on this machine with torch {torch.__version__}: "
             f"auto, {', '.join(allowed)}"
         )
-    if name == "cuda":
-        name = f"cuda:{ranks.local_rank()}"
-        torch.cuda.set_device(name)
-    return torch.device(name)
+    return name
 
 
 def autocast_dtype(precision: str, device: torch.device) -> torch.dtype | None:

@@ -116,7 +116,9 @@ def spectrum(options: Spectrum) -> int:
     proposal = propose(clips.of_patches)
     lines = _in_words(proposal, grid, options.preset)
     n = len(clips.of_patches)
-    title = f"{n} {_noun(modality.name, n)} of {printable(options.data.name or str(options.data))}"
+    shown, files = printable(options.data.name or str(options.data)), len(chosen_files.records)
+    of_files = f"{files} files of " if files < n else ""
+    title = f"{n} {_noun(modality.name, n)} of {of_files}{shown}"
     notes = [f"grid {grid[0]} x {grid[1]} x {grid[2]} patches, mask ratio {ratio:g}", *lines]
     picture = paint_energy(columns, title, notes).convert("RGB")
     try:

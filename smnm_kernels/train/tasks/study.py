@@ -14,6 +14,7 @@ from tyro.conf import Positional, arg
 from smnm_kernels.errors import UsageError, printable
 from smnm_kernels.files import replacing
 from smnm_kernels.train.run.folder import before_any_work
+from smnm_kernels.train.run.machine import named_device
 from smnm_kernels.train.run.options import Count, need_at_least
 
 from .studying.cells import Cell, cells_of, need_data
@@ -85,6 +86,7 @@ def study(options: Study) -> int:
         raise UsageError(f"{printable(str(options.dir))}: is one argument too many; --out DIR")
     for name, least in (("jobs", 1), ("threads", 1), ("workers", 0)):
         need_at_least(options, name, least)
+    named_device(options.device)
     _check_cell(options)
     plan = load_plan(find_plan(options.plan))
     files = [read_rows(path) for path in options.rows]
@@ -124,7 +126,11 @@ def _begin(
     check_files(plan, todo)
     with before_any_work(folder.path):
         folder.path.mkdir(parents=True, exist_ok=True)
-        with replacing(folder.path / PLAN) as file:
+        path = folder.path / PLAN
+        if path.exists() and path.read_bytes() != plan.text:
+            where = printable(str(folder.path))
+            print(f"--out {where}: held another plan, or this one before a change; its cells stay")
+        with replacing(path) as file:
             file.write(plan.text)
     return todo
 
@@ -236,12 +242,14 @@ def _report(options: Study) -> int:
 
 
 def _paths(given: Sequence[str], plan: StudyPlan) -> dict[str, Path]:
-    found = {}
+    found: dict[str, Path] = {}
     for word in given:
         name, equals, path = word.partition("=")
         if not (equals and path) or name not in plan.data:
             names = ", ".join(plan.data)
             raise UsageError(f"--data {printable(word)}: must be NAME=PATH, NAME one of {names}")
+        if name in found:
+            raise UsageError(f"--data {printable(word)}: {name} has a path already, {found[name]}")
         if not Path(path).exists():
             raise UsageError(f"--data {printable(word)}: is not there")
         found[name] = Path(path)

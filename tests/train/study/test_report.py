@@ -33,7 +33,8 @@ def finished(folder, text=TEXT, values=VALUES, data=None):
         if seed >= len(values.get(name, [])):
             continue
         about = {"data_fingerprint": "d", "clips_per_s": 10.0, "mask_ms": 0.5, "parameters": 7}
-        of = {"loss.own": values[name][seed], "loss.common": 1.0, "class.linear": None}
+        of = {"loss.own": values[name][seed], "loss.common": 1.0}
+        of |= {"class.linear": None if seed else 0.5, "class.linear@2": 0.5}
         (folder / "cells" / cell.id).mkdir(parents=True)
         write_json(
             folder / "cells" / cell.id / "result.json",
@@ -102,7 +103,8 @@ def test_rows_of_other_settings_are_not_the_plans(tmp_path, capsys):
 def test_rows_are_those_of_a_run_that_was_renamed_and_of_its_like(tmp_path, capsys):
     folder = finished(tmp_path / "study")
     text = TEXT.replace("random = {", 'like = { mask = "random" }\nplain = {')
-    text = text.replace('["random", "green2d"]', '["like", "plain", "green2d"]')
+    text = text.replace('["random", "green2d"]', '["like", "plain", "green2d"]', 1)
+    text = text.replace('["random", "green2d"]', '["plain", "green2d"]')
     (folder / "plan.toml").write_text(text.replace('reference = "random"', 'reference = "plain"'))
     content, _, _ = report(folder, capsys)
     like, plain, _ = (row["columns"]["loss.own"] for row in content["tables"][0]["rows"])
@@ -352,6 +354,14 @@ def test_cells_of_other_measured_data_or_devices_are_told(tmp_path, capsys):
         assert words in content["warnings"]
         assert f"**{words}.**" in text
         assert f"warning: {words}" in said
+
+
+def test_a_value_that_no_cell_has_is_told(tmp_path, capsys):
+    text = TEXT.replace('"class.linear", "class.linear@2"', '"class.linear.2-shot"')
+    content, shown, _ = report(finished(tmp_path / "study", text), capsys)
+    (warning,) = content["warnings"]
+    assert warning.startswith("class.linear.2-shot on colours: none of the 10 finished cells has")
+    assert f"**{warning}.**" in shown
 
 
 def test_a_cell_whose_parts_were_made_on_two_devices_is_told(tmp_path, capsys):

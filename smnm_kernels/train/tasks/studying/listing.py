@@ -34,6 +34,8 @@ def print_list(plan: StudyPlan, folder: StudyFolder, cells: Sequence[Cell], any_
     print(f"{len(cells)} cells: {counts}")
     undone = len(cells) - states["done"]
     seconds = folder.seconds(cells, any_code)
+    if not undone:
+        return
     if seconds:
         print(
             f"a finished cell took {seconds:.0f} s on average; the others would take about "

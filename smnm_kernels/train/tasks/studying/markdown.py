@@ -79,7 +79,8 @@ def _pair(pair: Mapping[str, Any]) -> str:
         return shown + "no rows"
     shown += f"{interval(pair['difference'], sign='+')}, {pair['seeds']} seeds, {pair['word']}"
     if pair["word"].startswith("not"):
-        needed = "an unknown number of" if pair["needed"] is None else f"about {pair['needed']}"
+        unknown = "an unknown number of" if pair["difference"]["low"] is None else "over 10,000"
+        needed = unknown if pair["needed"] is None else f"about {pair['needed']}"
         against = ", by these against the claim" if pair["difference"]["value"] < 0 else ""
         shown += f" ({needed} seeds would decide{against})"
     return shown

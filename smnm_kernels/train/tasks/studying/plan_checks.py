@@ -95,6 +95,11 @@ def _check_decidable(plan: StudyPlan, ordering: Ordering, place: str) -> None:
     for lower, higher in ordering.pairs:
         if not set(plan.runs[lower].seeds) & set(plan.runs[higher].seeds):
             raise Wrong(place, f"runs {lower} and {higher} have no seed in common")
+        ours, theirs = (
+            (one.untrained, one.options) for one in (plan.runs[lower], plan.runs[higher])
+        )
+        if ours == theirs:
+            raise Wrong(place, f"runs {lower} and {higher} are the same")
 
 
 def _check_names(

@@ -112,6 +112,8 @@ def plan_of(text: bytes, path: Path) -> StudyPlan:
             if kind == "measures" and name in _NO_MEASURES:
                 taken = ", ".join(sorted(_NO_MEASURES))
                 raise Wrong(f"{place}.{kind}.{name}", f"must be none of {taken}, which cells have")
+    if given.hours_a_cell is not None and not given.hours_a_cell > 0:
+        raise Wrong(f"{place}.hours_a_cell", f"must be above 0, got {given.hours_a_cell:g}")
     options_of(Pretrain, given.pretrain, f"{place}.pretrain")
     _seeds(given.seeds, f"{place}.seeds")
     for name, data in given.data.items():
@@ -122,7 +124,7 @@ def plan_of(text: bytes, path: Path) -> StudyPlan:
         share = data.held_out_share
         if share is not None and not 0 < share < 1:
             raise Wrong(f"{place}.data.{name}.held_out_share", f"must be in (0, 1), got {share}")
-        if share is not None and data.held_out != DataSet.held_out:
+        if share is not None and "held_out" in content["data"][name]:
             raise Wrong(f"{place}.data.{name}.held_out_share", "goes without held_out")
     plan = StudyPlan(
         name=given.title or path.stem,

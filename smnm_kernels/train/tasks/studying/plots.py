@@ -9,7 +9,6 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from smnm_kernels.train.metrics.intervals import t_interval
 from smnm_kernels.train.metrics.plots import new_figure, save_figure
 
 if TYPE_CHECKING:
@@ -134,9 +133,11 @@ def write_orders(orderings: Sequence[Mapping[str, Any]], out: Path) -> str | Non
             axes.plot(range(len(runs)), line, "o-", color="#56b4e9", ms=3, lw=0.8, alpha=0.8)
         for place, run in enumerate(runs):
             if values[run]:
-                mean = t_interval(list(values[run].values()))
-                axes.plot([place], [mean.value], "_", color="black", ms=12)
-                axes.plot([place, place], [mean.low, mean.high], color="black", lw=1.2)
+                mean = {
+                    end: math.nan if of is None else of for end, of in one["means"][run].items()
+                }
+                axes.plot([place], [mean["value"]], "_", color="black", ms=12)
+                axes.plot([place, place], [mean["low"], mean["high"]], color="black", lw=1.2)
         words = textwrap.fill(one["claim"], 40, max_lines=2)
         title = f"{words}\n{one['value']}, {one['data']}: {one['verdict']}"
         axes.set_title(title, fontsize=8, parse_math=False)

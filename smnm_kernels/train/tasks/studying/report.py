@@ -202,6 +202,10 @@ def orderings_of(rows: Rows, ordering: Ordering) -> list[dict[str, Any]]:
                 "verdict": overall(pairs),
                 "runs": list(ordering.runs),
                 "values": values,
+                "means": {
+                    run: _mean(of, possible_of(rows.plan, ordering.value, data)).as_row()
+                    for run, of in values.items()
+                },
                 "pairs": [asdict(one) | {"difference": one.difference.as_row()} for one in pairs],
             }
         )

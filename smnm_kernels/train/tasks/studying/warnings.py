@@ -9,11 +9,17 @@ from smnm_kernels.errors import printable
 
 from .plan import StudyPlan
 from .rows import Result
+from .values import has_value
 
 
 def warnings_of(plan: StudyPlan, results: Sequence[Result]) -> list[str]:
     """Sentences; none where all is alike."""
-    return [*_of_data(results), *_of_failures(results), *_of_making(plan, results)]
+    return [
+        *_of_data(results),
+        *_of_failures(results),
+        *_of_lacking(plan, results),
+        *_of_making(plan, results),
+    ]
 
 
 def trained_on(results: Sequence[Result]) -> dict[str, set[str]]:
@@ -57,6 +63,26 @@ def _of_failures(results: Sequence[Result]) -> list[str]:
         more = f", and {len(files) - 1} more" if len(files) > 1 else ""
         of = f"Measure {measure} of cells on {data}"
         words.append(f"{of} left out {printable(name)}, which {why}{more}")
+    return words
+
+
+def _of_lacking(plan: StudyPlan, results: Sequence[Result]) -> list[str]:
+    """Values that are asked for, and no finished cell of a data set has: few files, for example."""
+    asked = [value for table in plan.tables for value in table.columns]
+    asked += [ordering.value for ordering in plan.orderings]
+    words = []
+    for data in plan.data:
+        for value in dict.fromkeys(asked):
+            of = [
+                one["values"].get(value)
+                for one in results
+                if one["data"] == data and has_value(plan, value, one["run"], data)
+            ]
+            if of and all(number is None for number in of):
+                words.append(
+                    f"{value} on {data}: none of the {len(of)} finished cells has it, and their "
+                    "log.txt says why"
+                )
     return words
 
 
