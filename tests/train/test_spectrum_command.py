@@ -6,6 +6,8 @@ import pytest
 from clips import main, write_sound, write_video
 from PIL import Image
 
+from smnm_kernels.analysis.energy import Proposal
+from smnm_kernels.train.tasks import spectrum
 from smnm_kernels.train.tasks.options import Pretrain, preset_of
 
 
@@ -82,3 +84,11 @@ def test_wrong_calls_are_refused(films, capsys, words, said):
     assert code == 2
     assert said in shown.err
     assert not (films / "x.png").exists()
+
+
+def test_defaults_that_are_as_near_are_to_be_taken():
+    sigma, grid = ((0.5, 0.84), (2.0, 3.36)), (1, 14, 14)
+    near, far = ((0.19,), (0.24,))
+    (said,) = spectrum._in_words(Proposal(sigma, 1.0, far, near), grid, "base")[2:]
+    assert said == "green2d's defaults are no further from the data: take them"
+    assert not spectrum._in_words(Proposal(sigma, 1.0, near, far), grid, "base")[2:]

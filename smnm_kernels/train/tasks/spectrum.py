@@ -225,6 +225,8 @@ def _in_words(proposal: Proposal, grid: Grid, preset: str) -> list[str]:
         "its share of energy below a frequency differs from that of the data's patches by at most "
         f"{words(proposal.distance)}; {kind}'s defaults: {words(proposal.default_distance)}",
     ]
+    if sum(proposal.distance) >= sum(proposal.default_distance):
+        lines.append(f"{kind}'s defaults are no further from the data: take them")
     if proposal.time_scale in (TIME_SCALES[0], TIME_SCALES[-1]):
         lines.append("time_scale is at the end of what was looked at: the data go further")
     return lines
