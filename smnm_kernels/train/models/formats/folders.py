@@ -20,6 +20,10 @@ from .weights import Head, Told, Weights
 SAFETENSORS, CHECKPOINT = "model.safetensors", "checkpoint.pth"
 _EPS_OF_TIMM = 1e-6
 _EPS_OF_TORCH = 1e-5  # of norms for which transformers gives none
+_WITHOUT_BIASES = (
+    "transformers 5.5 to 5.17 leave the biases of queries and values at zero, of this and of any "
+    "other file of a VideoMAE"
+)
 
 
 @dataclass(frozen=True)
@@ -32,12 +36,6 @@ class Folder:
     #: What reading needs and no file of the format says; None where they say all.
     told: Told | None = None
     remarks: tuple[str, ...] = field(default=())  # where the other code computes something else
-
-
-_WITHOUT_BIASES = (
-    "transformers 5.5 to 5.17 leave the biases of queries and values at zero, of this and of any "
-    "other file of a VideoMAE"
-)
 
 
 def hf_videomae(given: Weights) -> Folder:

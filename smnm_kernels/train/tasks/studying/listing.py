@@ -33,9 +33,9 @@ def print_list(plan: StudyPlan, folder: StudyFolder, cells: Sequence[Cell], any_
     counts = ", ".join(f"{count} {state}" for state, count in states.items())
     print(f"{len(cells)} cells: {counts}")
     undone = len(cells) - states["done"]
-    seconds = folder.seconds(cells, any_code)
     if not undone:
         return
+    seconds = folder.seconds(cells, any_code)
     if seconds:
         print(
             f"a finished cell took {seconds:.0f} s on average; the others would take about "

@@ -95,10 +95,8 @@ def _check_decidable(plan: StudyPlan, ordering: Ordering, place: str) -> None:
     for lower, higher in ordering.pairs:
         if not set(plan.runs[lower].seeds) & set(plan.runs[higher].seeds):
             raise Wrong(place, f"runs {lower} and {higher} have no seed in common")
-        ours, theirs = (
-            (one.untrained, one.options) for one in (plan.runs[lower], plan.runs[higher])
-        )
-        if ours == theirs:
+        one, other = plan.runs[lower], plan.runs[higher]
+        if (one.untrained, one.options) == (other.untrained, other.options):
             raise Wrong(place, f"runs {lower} and {higher} are the same")
 
 
